@@ -1,0 +1,1 @@
+"""Runnable comparisons behind every number the project claims."""

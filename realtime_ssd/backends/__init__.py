@@ -1,0 +1,1 @@
+"""Inference backends: ONNX Runtime on the CPU, TensorRT on an NVIDIA GPU."""

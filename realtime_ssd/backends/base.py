@@ -1,0 +1,70 @@
+"""What every inference backend looks like to the loop: frames in, tickets out, detections back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Protocol
+
+from realtime_ssd.detections import Detections
+from realtime_ssd.frames import Frame
+from realtime_ssd.spec import ModelSpec
+
+__all__ = ["Backend", "Ticket"]
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """A batch on its way through a backend.
+
+    Attributes:
+        frames: The frames of the batch.
+        payload: What the backend needs to find the answer again.
+        timings: Seconds spent in each stage, filled by the time the answer is collected
+            ("preprocess", "network", "postprocess").
+    """
+
+    frames: tuple[Frame, ...]
+    payload: Any = None
+    timings: dict[str, float] = field(default_factory=dict)
+
+
+class Backend(Protocol):
+    """Runs one model.
+
+    `submit` may be called `capacity` times before the first `collect`; answers are collected in
+    the order of submission. One thread submits, one thread (the same or another) collects.
+
+    Attributes:
+        name: "onnxruntime" or "tensorrt".
+        spec: Contract of the model, with the thresholds in force.
+        max_batch: Largest number of frames in one `submit`.
+        capacity: Tickets that may be under way at once.
+    """
+
+    name: str
+    spec: ModelSpec
+    max_batch: int
+    capacity: int
+
+    def submit(self, frames: Sequence[Frame]) -> Ticket:
+        """Start work on 1 to `max_batch` frames, of any sizes."""
+        ...
+
+    def collect(self, ticket: Ticket) -> list[Detections]:
+        """Wait for a ticket and give the detections of its frames, in order, in frame pixels."""
+        ...
+
+    def close(self) -> None:
+        """Give everything back; may be called from any thread, any number of times."""
+        ...
+
+    def __enter__(self) -> Backend: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...

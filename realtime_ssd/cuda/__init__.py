@@ -1,0 +1,1 @@
+"""Our CUDA kernels and the one module that talks to the driver."""

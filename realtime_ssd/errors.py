@@ -1,0 +1,60 @@
+"""The errors a user may see: one sentence each, with the exit status that goes with it."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urlsplit
+
+__all__ = ["ModelError", "RealtimeSSDError", "SourceError", "UsageError", "redact"]
+
+_CREDENTIALS = re.compile(r"(?P<scheme>\b[a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s'\"]*@")
+_SECRET_QUERY = re.compile(
+    r"(?i)(?P<key>[?&](?:password|passwd|pwd|token|key|secret|auth)=)[^&\s'\"]*"
+)
+
+
+class RealtimeSSDError(Exception):
+    """A failure that one sentence explains; the program ends with `exit_status`."""
+
+    exit_status = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(redact(message))
+
+
+class UsageError(RealtimeSSDError):
+    """The user asked for something that cannot be: an unknown name, a bad value, a missing file."""
+
+    exit_status = 2
+
+
+class ModelError(RealtimeSSDError):
+    """A model file that cannot be read, or whose outputs disagree with its specification."""
+
+
+class SourceError(RealtimeSSDError):
+    """A source that cannot be opened, or that broke while it was read."""
+
+
+def redact(text: str) -> str:
+    """Take user names, passwords and tokens out of every URL in a text.
+
+    Args:
+        text: Any text, for example an error message of a library.
+
+    Returns:
+        The text with `scheme://user:password@host` as `scheme://host` and secret query values
+        as `***`.
+
+    Example:
+        >>> redact("cannot open rtsp://admin:s3cret@10.0.0.5/stream?token=abc")
+        'cannot open rtsp://10.0.0.5/stream?token=***'
+    """
+    text = _CREDENTIALS.sub(r"\g<scheme>", text)
+    return _SECRET_QUERY.sub(r"\g<key>***", text)
+
+
+def has_credentials(url: str) -> bool:
+    """Tell whether a URL carries a user name or a password."""
+    parts = urlsplit(url)
+    return parts.username is not None or parts.password is not None

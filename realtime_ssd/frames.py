@@ -1,0 +1,63 @@
+"""The picture that travels through the program: `Frame`."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Frame", "Image"]
+
+Image = NDArray[np.uint8]
+"""An image: height × width × 3, uint8, blue-green-red."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """One captured picture with the time it belongs to.
+
+    The image is made read-only: every stage sees the same pixels, and drawing happens on a copy.
+
+    Attributes:
+        image: Height × width × 3, uint8, BGR.
+        index: Number of the frame in its source, from 0.
+        source: Name of the source, without credentials.
+        pts: Presentation time stamp in units of `time_base`, or None where the source has none.
+        time_base: Seconds per unit of `pts`.
+        captured_at: `time.monotonic()` in seconds when the picture arrived.
+        surface: The same picture in GPU memory, where the decoder left it there.
+    """
+
+    image: Image
+    index: int = 0
+    source: str = ""
+    pts: int | None = None
+    time_base: Fraction = Fraction(1, 1000)
+    captured_at: float = field(default_factory=time.monotonic)
+    surface: object | None = None
+
+    def __post_init__(self) -> None:
+        image = self.image
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise ValueError(
+                f"a frame needs an H × W × 3 uint8 image, not {image.shape} {image.dtype}"
+            )
+        image.flags.writeable = False
+
+    @property
+    def width(self) -> int:
+        """Width in pixels."""
+        return int(self.image.shape[1])
+
+    @property
+    def height(self) -> int:
+        """Height in pixels."""
+        return int(self.image.shape[0])
+
+    @property
+    def time(self) -> float:
+        """Presentation time in seconds of the stream; 0.0 where the source has no time stamps."""
+        return float(self.pts * self.time_base) if self.pts is not None else 0.0

@@ -1,0 +1,1 @@
+"""The threaded loop: capture, infer, render."""

@@ -1,0 +1,1 @@
+"""Outputs: window, video file, images, JSON lines."""

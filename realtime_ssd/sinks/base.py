@@ -1,0 +1,59 @@
+"""What every output of the program looks like to the loop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Protocol
+
+from realtime_ssd.detections import Detections
+from realtime_ssd.frames import Frame, Image
+
+__all__ = ["Result", "Sink"]
+
+
+@dataclass(slots=True, eq=False)
+class Result:
+    """A frame with its detections on its way to the sinks.
+
+    Attributes:
+        frame: The captured frame, read-only.
+        detections: What was found in it.
+        timings: Seconds spent in each stage so far.
+        picture: The annotated copy, drawn once when the first sink asks for it.
+    """
+
+    frame: Frame
+    detections: Detections
+    timings: dict[str, float] = field(default_factory=dict)
+    picture: Image | None = None
+
+    def annotated(self) -> Image:
+        """Give the frame with boxes and labels drawn on a copy; shared by all sinks, read-only."""
+        if self.picture is None:
+            from realtime_ssd.render import draw
+
+            self.picture = draw(self.frame.image, self.detections)
+            self.picture.flags.writeable = False
+        return self.picture
+
+
+class Sink(Protocol):
+    """A window, a video file, a JSON file, a folder of images."""
+
+    def write(self, result: Result) -> None:
+        """Take one result; results of a source come in order."""
+        ...
+
+    def close(self) -> None:
+        """Finish what was begun so that it can be read; may be called any number of times."""
+        ...
+
+    def __enter__(self) -> Sink: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...

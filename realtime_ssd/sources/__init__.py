@@ -1,0 +1,1 @@
+"""Sources of frames: cameras, files, network streams, images and the demo."""

@@ -1,0 +1,85 @@
+"""What every source of frames looks like to the loop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol
+
+from realtime_ssd.frames import Frame
+
+__all__ = ["Source", "SourceInfo"]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceInfo:
+    """What is known about a source once it is open.
+
+    Attributes:
+        name: Name for people, without credentials.
+        width: Width in pixels of the frames as they are delivered (rotation applied), or 0 if
+            it is not known before the first frame.
+        height: Likewise the height.
+        live: Whether frames are lost when nobody takes them (cameras and network streams).
+        rate: Frames per second, exact (30000/1001), or None if unknown or variable.
+        time_base: Seconds per unit of the frames' time stamps.
+        frame_count: Number of frames, or None if unknown.
+        path: The video file behind the source, from which audio may be copied, or None.
+        still: Whether each frame is a picture of its own (images) rather than part of a video.
+    """
+
+    name: str
+    width: int = 0
+    height: int = 0
+    live: bool = False
+    rate: Fraction | None = None
+    time_base: Fraction = Fraction(1, 1000)
+    frame_count: int | None = None
+    path: Path | None = None
+    still: bool = False
+
+
+class Source(Protocol):
+    """A camera, a file, a stream, a folder of images or the demo.
+
+    Attributes:
+        info: Valid after `open`.
+    """
+
+    info: SourceInfo
+
+    def open(self) -> None:
+        """Open, or open again after a loss.
+
+        Raises:
+            UsageError: If the source cannot exist (missing file, no such camera).
+            SourceError: If it exists but cannot be opened now; a live source may be tried again.
+        """
+        ...
+
+    def read(self) -> Frame | None:
+        """Wait for the next frame; None at the end.
+
+        Raises:
+            SourceError: If a live source was lost, or a file is damaged from here on.
+        """
+        ...
+
+    def interrupt(self) -> None:
+        """Make a `read` that waits in another thread end soon; the source is then only closed."""
+        ...
+
+    def close(self) -> None:
+        """Give the device or file back; may be called any number of times."""
+        ...
+
+    def __enter__(self) -> Source: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
