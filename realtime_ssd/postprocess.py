@@ -15,9 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realtime_ssd.boxes import decode
+from realtime_ssd.detections import Detections
+from realtime_ssd.preprocess import place
 from realtime_ssd.spec import ModelSpec
 
-__all__ = ["Found", "PostProcessor"]
+__all__ = ["Found", "PostProcessor", "locate"]
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]
@@ -121,9 +123,15 @@ class PostProcessor:
             return picked
         if self.spec.coding == "yxhw":
             picked = picked[:, [1, 0, 3, 2]]
-        y_first = self.spec.variances
-        boxes = decode(picked, self._default_boxes[rows], y_first).astype(np.float32, copy=False)
+        boxes = decode(picked, self._default_boxes[rows], self.spec.variances)
+        boxes = boxes.astype(np.float32, copy=False)
         return np.clip(boxes, np.float32(0), np.float32(1)) if self.spec.clip_before_nms else boxes
+
+
+def locate(found: Found, spec: ModelSpec, width: int, height: int) -> Detections:
+    """Map what was found to the pixels of a frame of `width` × `height`, clipped to it."""
+    boxes = place(spec.input, width, height).to_frame(found.boxes, spec.input, width, height)
+    return Detections(boxes, found.scores, found.class_ids, spec.labels)
 
 
 def _sigmoid(logits: Floats) -> Floats:

@@ -57,12 +57,8 @@ def place(spec: InputSpec, width: int, height: int) -> Placement:
     ratio = min(spec.width / width, spec.height / height)
     inner_width = min(spec.width, max(1, round(width * ratio)))
     inner_height = min(spec.height, max(1, round(height * ratio)))
-    return Placement(
-        (spec.width - inner_width) // 2,
-        (spec.height - inner_height) // 2,
-        inner_width,
-        inner_height,
-    )
+    left, top = (spec.width - inner_width) // 2, (spec.height - inner_height) // 2
+    return Placement(left, top, inner_width, inner_height)
 
 
 def preprocess(
