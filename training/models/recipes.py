@@ -1,0 +1,69 @@
+"""Default-box recipes of the published detectors, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+from realtime_ssd.boxes import BoxLayer, BoxRecipe, cell_sizes
+from realtime_ssd.errors import UsageError
+
+__all__ = ["MOBILENET_CAFFE", "choose", "lay_out", "mobilenet_boxes"]
+
+MOBILENET_CAFFE = (60 / 300, 105 / 300, 150 / 300, 195 / 300, 240 / 300, 285 / 300, 300 / 300)
+
+
+def choose(recipes: Mapping[str, BoxRecipe], name: str, model: str) -> BoxRecipe:
+    """Look up a recipe.
+
+    Raises:
+        UsageError: If the model has no recipe of that name.
+    """
+    if name not in recipes:
+        raise UsageError(
+            f"model '{model}' has no default-box recipe '{name}'; choose from {', '.join(recipes)}"
+        )
+    return recipes[name]
+
+
+def lay_out(
+    maps: Sequence[int],
+    steps: Sequence[float],
+    sizes: Sequence[tuple[tuple[float, float], ...]],
+) -> BoxRecipe:
+    """Build the recipe of square feature maps.
+
+    Args:
+        maps: Side of each feature map in cells.
+        steps: Side of a cell of each map as a fraction of the image.
+        sizes: Boxes of a cell of each map.
+    """
+    layers = [
+        BoxLayer(rows=side, columns=side, step_y=step, step_x=step, sizes=boxes)
+        for side, step, boxes in zip(maps, steps, sizes, strict=True)
+    ]
+    return BoxRecipe(layers=tuple(layers))
+
+
+def mobilenet_boxes(scales: Sequence[float] = MOBILENET_CAFFE) -> BoxRecipe:
+    """Build the 1917 default boxes of MobileNet-SSD on 300 × 300 pixels.
+
+    Source: the Caffe model of chuanqi305, whose first map has three boxes and the others six.
+
+    Args:
+        scales: Side of the smallest square box of each of the six maps and one more that closes
+            the last, as fractions of the image.
+
+    Raises:
+        UsageError: If there are not seven growing positive scales.
+    """
+    rising = all(low < high for low, high in pairwise(scales))
+    if len(scales) != 7 or not rising or scales[0] <= 0:
+        raise UsageError(
+            f"the default-box scales {tuple(scales)} do not fit; give seven growing fractions of "
+            "the image"
+        )
+    maps = (19, 10, 5, 3, 2, 1)
+    sizes = [cell_sizes(scales[0], None, (2.0,))]
+    sizes += [cell_sizes(low, high, (2.0, 3.0)) for low, high in pairwise(scales[1:])]
+    return lay_out(maps, [1 / side for side in maps], sizes)

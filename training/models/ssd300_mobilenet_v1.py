@@ -1,0 +1,104 @@
+"""SSD300 on MobileNetV1, layer by layer the Caffe MobileNet-SSD of chuanqi305.
+
+Sources: Howard et al., "MobileNets" (2017), table 1, for the backbone; the published Caffe network
+definition for extra layers, heads (1×1) and default boxes (1917).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from realtime_ssd.spec import InputSpec, ModelSpec, Thresholds
+from training.models.layers import conv_norm, scaled, separable, start_convolutions, start_heads
+from training.models.recipes import MOBILENET_CAFFE, mobilenet_boxes
+from training.models.ssd import SSD, FeatureMaps
+
+__all__ = ["build"]
+
+# (output channels, stride) of the 13 depthwise-separable blocks.
+BLOCKS = (
+    (64, 1),
+    (128, 2),
+    (128, 1),
+    (256, 2),
+    (256, 1),
+    (512, 2),
+    *((512, 1),) * 5,
+    (1024, 2),
+    (1024, 1),
+)
+FIRST_MAP = 11  # the map of conv11, 19 × 19
+# (squeezed, output) channels of conv14 to conv17, each halving the map.
+EXTRAS = ((256, 512), (128, 256), (128, 256), (64, 128))
+
+
+class _Backbone(FeatureMaps):
+    """MobileNetV1 and four extra blocks: maps of 19, 10, 5, 3, 2 and 1 cells a side."""
+
+    def __init__(self, width: float) -> None:
+        super().__init__()
+        channels = scaled(32, width)
+        self.stem = conv_norm(3, channels, 3, stride=2)
+        blocks = []
+        for outputs, stride in BLOCKS:
+            blocks.append(separable(channels, scaled(outputs, width), stride))
+            channels = scaled(outputs, width)
+        self.blocks = nn.ModuleList(blocks)
+        found = [scaled(BLOCKS[FIRST_MAP - 1][0], width), channels]
+        extras = []
+        for squeezed, outputs in EXTRAS:
+            middle = scaled(squeezed, width)
+            extras.append(_extra(channels, middle, scaled(outputs, width)))
+            channels = scaled(outputs, width)
+            found.append(channels)
+        self.extras = nn.ModuleList(extras)
+        self.channels = tuple(found)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Compute the six maps; see `FeatureMaps.forward`."""
+        features = self.stem(images)
+        maps = []
+        for number, block in enumerate(self.blocks, start=1):
+            features = block(features)
+            if number in (FIRST_MAP, len(BLOCKS)):
+                maps.append(features)
+        for extra in self.extras:
+            features = extra(features)
+            maps.append(features)
+        return maps
+
+
+def _extra(inputs: int, middle: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(conv_norm(inputs, middle), conv_norm(middle, outputs, 3, stride=2))
+
+
+def build(
+    labels: Sequence[str], *, width: float = 1.0, scales: Sequence[float] = MOBILENET_CAFFE
+) -> SSD:
+    """Build SSD300 MobileNetV1 with new weights.
+
+    Args:
+        labels: Class names, "background" first.
+        width: Factor of all channel counts.
+        scales: Seven sides of default boxes as fractions of the image, see `mobilenet_boxes`.
+
+    Returns:
+        The network; 1917 default boxes on 300 × 300 BGR input.
+    """
+    spec = ModelSpec(
+        name="ssd300_mobilenet_v1",
+        input=InputSpec(300, 300, "BGR", mean=(127.5,) * 3, scale=(0.007843,) * 3),
+        boxes=mobilenet_boxes(scales),
+        labels=tuple(labels),
+        thresholds=Thresholds(top_k=100, keep=100),
+    )
+    backbone = _Backbone(width)
+    counts = [len(layer.sizes) for layer in spec.boxes.layers]
+    pairs = list(zip(backbone.channels, counts, strict=True))
+    score_heads = [nn.Conv2d(inputs, count * len(labels), 1) for inputs, count in pairs]
+    offset_heads = [nn.Conv2d(inputs, count * 4, 1) for inputs, count in pairs]
+    start_convolutions(backbone)
+    start_heads([*score_heads, *offset_heads])
+    return SSD(spec, backbone, score_heads, offset_heads)
