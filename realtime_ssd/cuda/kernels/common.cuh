@@ -1,0 +1,56 @@
+// What every kernel needs: short type names, FP16 without toolkit headers, and warp helpers.
+//
+// The files in this folder compile with NVRTC and nvcc for the GPU, and with an ordinary C++
+// compiler for the host (the tests put a small shim in front of them), so they include nothing.
+#pragma once
+
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+
+#define FULL_WARP 0xffffffffu
+
+// A 16-bit float in memory. The conversions are single instructions on every supported GPU.
+struct half_t {
+    u16 bits;
+};
+
+#ifdef __CUDA_ARCH__
+static __device__ __forceinline__ float to_float(half_t value) {
+    float result;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(result) : "h"(value.bits));
+    return result;
+}
+
+static __device__ __forceinline__ half_t to_half(float value) {
+    half_t result;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(result.bits) : "f"(value));
+    return result;
+}
+#else
+static __device__ __forceinline__ float to_float(half_t value) {
+    _Float16 number;
+    __builtin_memcpy(&number, &value.bits, 2);
+    return (float)number;
+}
+
+static __device__ __forceinline__ half_t to_half(float value) {
+    const _Float16 number = (_Float16)value;
+    half_t result;
+    __builtin_memcpy(&result.bits, &number, 2);
+    return result;
+}
+#endif
+
+static __device__ __forceinline__ float to_float(float value) {
+    return value;
+}
+
+static __device__ __forceinline__ void store(float* at, float value) {
+    *at = value;
+}
+
+static __device__ __forceinline__ void store(half_t* at, float value) {
+    *at = to_half(value);
+}

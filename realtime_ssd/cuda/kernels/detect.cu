@@ -1,0 +1,546 @@
+// Raw SSD heads -> detections, in two kernels for a whole batch.
+//
+//   ssd_select    activates the scores of every default box and lists, for each class, the boxes
+//                 above the threshold as sortable 64-bit keys
+//   ssd_suppress  one block a class: best TOP_K of the class, decode just these, NMS by bitmask;
+//                 the block that finishes last in an image merges the classes and keeps the best
+//
+// The steps and the order of the answer (score, then default box, then class) are those of
+// realtime_ssd/postprocess.py. Lists are filled by atomics in any order and sorted afterwards by
+// keys that are all different, so the answer is the same on every run.
+//
+// Compile-time settings: SCORE_T, OFFSET_T (float or half_t), CLASSES, BACKGROUND (-1: none),
+// ACTIVATION (0 none, 1 softmax, 2 sigmoid), CODING (0 x y w h, 1 y x h w, 2 corners), CLIP (1:
+// clip before NMS), TOP_K, KEEP (both at most 1024), VARIANCE_X, _Y, _W, _H.
+
+#include "common.cuh"
+
+#ifndef SCORE_T
+#define SCORE_T float
+#endif
+#ifndef OFFSET_T
+#define OFFSET_T float
+#endif
+#ifndef CLASSES
+#define CLASSES 21
+#endif
+#ifndef BACKGROUND
+#define BACKGROUND 0
+#endif
+#ifndef ACTIVATION
+#define ACTIVATION 1
+#endif
+#ifndef CODING
+#define CODING 0
+#endif
+#ifndef CLIP
+#define CLIP 0
+#endif
+#ifndef TOP_K
+#define TOP_K 400
+#endif
+#ifndef KEEP
+#define KEEP 200
+#endif
+
+#ifndef VARIANCE_X
+#define VARIANCE_X 0.1f
+#define VARIANCE_Y 0.1f
+#define VARIANCE_W 0.2f
+#define VARIANCE_H 0.2f
+#endif
+
+// Default boxes of a block of ssd_select: its scores fit into 48 KiB of shared memory.
+#define SELECT_ROWS (CLASSES <= 128 ? 64 : CLASSES <= 256 ? 32 : CLASSES <= 1024 ? 8 : 2)
+#define SUPPRESS_THREADS 256
+#define LARGER (TOP_K > KEEP ? TOP_K : KEEP)
+#define SORT_SIZE (LARGER <= 256 ? 256 : LARGER <= 512 ? 512 : 1024)
+// An odd distance between rows keeps the 32 banks of shared memory apart.
+#define ROW_STRIDE (CLASSES | 1)
+#define ROW_WORDS 8
+
+static_assert(TOP_K <= 1024 && KEEP <= 1024, "a warp's bitmask holds 1024 boxes");
+static_assert(CLASSES <= 4096, "a key has 12 bits for the class");
+
+struct Box {
+    float x1, y1, x2, y2;
+};
+
+// The layout is mirrored by realtime_ssd/cuda/layout.py.
+struct DetectParams {
+    u64 scores;         // SCORE_T, images x boxes x CLASSES
+    u64 offsets;        // OFFSET_T, images x boxes x 4
+    u64 default_boxes;  // float, boxes x 4 (cx, cy, w, h)
+    u64 wanted;         // u32 bits, one a class
+    u64 candidates;     // u64 keys, images x CLASSES x capacity
+    u64 counters;       // u32, images x (CLASSES + 4); all zero before the first run
+    u64 survivors;      // u64 keys, images x CLASSES x KEEP
+    u64 output;         // u32, images x (KEEP + 1) x ROW_WORDS
+    int boxes;
+    int capacity;
+    float score_threshold;
+    float nms_threshold;
+    float score_margin;     // a logit must exceed background + margin (softmax) or margin (sigmoid)
+    int score_class_stride; // in elements; 1 and CLASSES for a head laid out boxes x classes
+    int score_box_stride;
+    int reserved;
+};
+
+// Behind the CLASSES list lengths of an image: what its blocks count together.
+enum { DONE = CLASSES, SURVIVORS, OVERFLOWN, BROKEN, COUNTERS_END };
+
+static __device__ __forceinline__ u32* counters_of(const DetectParams& p, int image) {
+    return (u32*)p.counters + (long long)image * COUNTERS_END;
+}
+
+static __device__ __forceinline__ u64 make_key(float score, int box, int label) {
+    u32 bits;
+    __builtin_memcpy(&bits, &score, 4);
+    return ((u64)bits << 32) | ((u64)(0xfffff - box) << 12) | (u64)(0xfff - label);
+}
+
+static __device__ __forceinline__ float key_score(u64 key) {
+    const u32 bits = (u32)(key >> 32);
+    float score;
+    __builtin_memcpy(&score, &bits, 4);
+    return score;
+}
+
+static __device__ __forceinline__ int key_box(u64 key) {
+    return 0xfffff - (int)((key >> 12) & 0xfffff);
+}
+
+static __device__ __forceinline__ int key_label(u64 key) {
+    return 0xfff - (int)(key & 0xfff);
+}
+
+static __device__ __forceinline__ void offer(
+    const DetectParams& p, int image, int box, int label, float score) {
+    const u32 word = ((const u32*)p.wanted)[label >> 5];
+    if (!(score > p.score_threshold) || !((word >> (label & 31)) & 1)) {
+        return;
+    }
+    const u32 place = atomicAdd(&counters_of(p, image)[label], 1u);
+    if (place < (u32)p.capacity) {
+        u64* list = (u64*)p.candidates + ((long long)image * CLASSES + label) * p.capacity;
+        list[place] = make_key(score, box, label);
+    }
+}
+
+// Softmax of one row; rows without any chance are left before the exponentials.
+static __device__ __forceinline__ void offer_softmax(
+    const DetectParams& p, int image, int box, float* row) {
+    const float bar = BACKGROUND >= 0 ? row[BACKGROUND >= 0 ? BACKGROUND : 0] + p.score_margin
+                                      : -INFINITY;
+    float best = -INFINITY;
+    float chance = -INFINITY;
+    for (int c = 0; c < CLASSES; ++c) {
+        best = fmaxf(best, row[c]);
+        chance = c == BACKGROUND ? chance : fmaxf(chance, row[c]);
+    }
+    if (!(chance > bar)) {
+        return;
+    }
+    float sum = 0.0f;
+    for (int c = 0; c < CLASSES; ++c) {
+        row[c] = expf(row[c] - best);
+        sum += row[c];
+    }
+    for (int c = 0; c < CLASSES; ++c) {
+        if (c != BACKGROUND) {
+            offer(p, image, box, c, row[c] / sum);
+        }
+    }
+}
+
+static __device__ __forceinline__ void offer_each(
+    const DetectParams& p, int image, int box, const float* row) {
+    for (int c = 0; c < CLASSES; ++c) {
+        if (c == BACKGROUND) {
+            continue;
+        }
+        if (ACTIVATION == 0) {
+            offer(p, image, box, c, row[c]);
+        } else if (row[c] > p.score_margin) {
+            offer(p, image, box, c, 1.0f / (1.0f + expf(-row[c])));
+        }
+    }
+}
+
+// Bring the rows of this block to shared memory with neighbouring threads on neighbouring values.
+static __device__ __forceinline__ void load_rows(
+    const DetectParams& p, int image, int first, int rows, float* tile) {
+    const SCORE_T* scores = (const SCORE_T*)p.scores + (long long)image * p.boxes * CLASSES;
+    if (p.score_class_stride == 1) {
+        for (int i = threadIdx.x; i < rows * CLASSES; i += blockDim.x) {
+            tile[i / CLASSES * ROW_STRIDE + i % CLASSES] =
+                to_float(scores[(long long)first * CLASSES + i]);
+        }
+        return;
+    }
+    for (int i = threadIdx.x; i < rows * CLASSES; i += blockDim.x) {
+        const int row = i % rows, label = i / rows;
+        tile[row * ROW_STRIDE + label] =
+            to_float(scores[(long long)(first + row) * p.score_box_stride +
+                            (long long)label * p.score_class_stride]);
+    }
+}
+
+// Grid: (ceil(boxes / SELECT_ROWS), images); SELECT_ROWS threads, one a default box.
+extern "C" __global__ void __launch_bounds__(SELECT_ROWS) ssd_select(DetectParams p) {
+    __shared__ float tile[SELECT_ROWS * ROW_STRIDE];
+    const int image = (int)blockIdx.y;
+    const int first = (int)blockIdx.x * SELECT_ROWS;
+    const int rows = p.boxes - first < SELECT_ROWS ? p.boxes - first : SELECT_ROWS;
+    load_rows(p, image, first, rows, tile);
+    __syncthreads();
+    if ((int)threadIdx.x >= rows) {
+        return;
+    }
+    float* row = tile + threadIdx.x * ROW_STRIDE;
+    bool broken = false;
+    for (int c = 0; c < CLASSES; ++c) {
+        broken = broken || row[c] != row[c];
+    }
+    if (broken) {
+        atomicAdd(&counters_of(p, image)[BROKEN], 1u);
+        return;
+    }
+    if (ACTIVATION == 1) {
+        offer_softmax(p, image, first + (int)threadIdx.x, row);
+    } else {
+        offer_each(p, image, first + (int)threadIdx.x, row);
+    }
+}
+
+// Shared memory of one block of ssd_suppress.
+struct Workspace {
+    u64 keys[SORT_SIZE];
+    Box boxes[TOP_K];
+    u32 mask[32 * 32];      // 32 rows x 32 words: which later boxes a box suppresses
+    u32 removed[32];
+    u32 histogram[256];
+    u16 order[KEEP];        // kept boxes, as places in `keys`
+    u64 prefix;
+    u32 need;
+    u32 filled;
+    u32 exact;
+    u32 kept;
+    u32 base;
+};
+
+// Find, from the histogram of one digit, the digit in which the `need`-th largest key lies.
+// Called by the first warp; lane 0 holds the largest digits.
+static __device__ __forceinline__ void pick_digit(Workspace& s, int shift) {
+    const int lane = (int)threadIdx.x;
+    const int top = 255 - lane * 8;
+    u32 sum = 0;
+    for (int i = 0; i < 8; ++i) {
+        sum += s.histogram[top - i];
+    }
+    u32 upto = sum;
+    for (int distance = 1; distance < 32; distance *= 2) {
+        const u32 other = __shfl_up_sync(FULL_WARP, upto, distance);
+        upto += lane >= distance ? other : 0;
+    }
+    const u32 need = s.need;
+    const u32 reached = __ballot_sync(FULL_WARP, upto >= need);
+    if (lane != __ffs((int)reached) - 1) {
+        return;
+    }
+    u32 above = upto - sum;
+    int digit = top;
+    while (above + s.histogram[digit] < need) {
+        above += s.histogram[digit--];
+    }
+    s.need = need - above;
+    s.prefix |= (u64)digit << shift;
+    s.exact = s.histogram[digit] == s.need;
+}
+
+// Radix selection: leave the `wanted` largest of `count` distinct keys in s.keys, unsorted.
+static __device__ void select_largest(
+    Workspace& s, const volatile u64* list, int count, int wanted) {
+    const int thread = (int)threadIdx.x;
+    if (thread == 0) {
+        s.prefix = 0;
+        s.need = (u32)wanted;
+        s.filled = 0;
+        s.exact = 0;
+    }
+    for (int shift = 56; shift >= 0; shift -= 8) {
+        for (int i = thread; i < 256; i += SUPPRESS_THREADS) {
+            s.histogram[i] = 0;
+        }
+        __syncthreads();
+        if (s.exact) {
+            break;
+        }
+        const u64 prefix = s.prefix;
+        for (int i = thread; i < count; i += SUPPRESS_THREADS) {
+            const u64 key = list[i];
+            if (shift == 56 || ((key ^ prefix) >> (shift + 8)) == 0) {
+                atomicAdd(&s.histogram[(key >> shift) & 255], 1u);
+            }
+        }
+        __syncthreads();
+        if (thread < 32) {
+            pick_digit(s, shift);
+        }
+        __syncthreads();
+    }
+    const u64 smallest = s.prefix;
+    for (int i = thread; i < count; i += SUPPRESS_THREADS) {
+        const u64 key = list[i];
+        if (key >= smallest) {
+            s.keys[atomicAdd(&s.filled, 1u)] = key;
+        }
+    }
+}
+
+// Bitonic sort of s.keys, largest first; `count` is filled up with zeros to a power of two.
+static __device__ void sort_keys(Workspace& s, int count) {
+    int size = 2;
+    while (size < count) {
+        size *= 2;
+    }
+    for (int i = count + (int)threadIdx.x; i < size; i += SUPPRESS_THREADS) {
+        s.keys[i] = 0;
+    }
+    for (int span = 2; span <= size; span *= 2) {
+        for (int distance = span / 2; distance > 0; distance /= 2) {
+            __syncthreads();
+            for (int i = (int)threadIdx.x; i < size / 2; i += SUPPRESS_THREADS) {
+                const int a = 2 * i - (i & (distance - 1));
+                const int b = a + distance;
+                const u64 first = s.keys[a], second = s.keys[b];
+                if ((first < second) == ((a & span) == 0)) {
+                    s.keys[a] = second;
+                    s.keys[b] = first;
+                }
+            }
+        }
+    }
+    __syncthreads();
+}
+
+// Load the best `limit` of a list into s.keys, sorted; returns how many there are. The list is
+// volatile because other blocks of the same launch may have written it: L1 could be stale.
+static __device__ int best_keys(
+    Workspace& s, const volatile u64* list, int count, int limit) {
+    if (count <= SORT_SIZE) {
+        for (int i = (int)threadIdx.x; i < count; i += SUPPRESS_THREADS) {
+            s.keys[i] = list[i];
+        }
+    } else {
+        select_largest(s, list, count, limit);
+        count = limit;
+    }
+    __syncthreads();
+    sort_keys(s, count);
+    return count < limit ? count : limit;
+}
+
+static __device__ __forceinline__ float clip_unit(float value) {
+    return CLIP ? fminf(fmaxf(value, 0.0f), 1.0f) : value;
+}
+
+// Offsets -> corners, as fractions of the network input.
+static __device__ Box decode_box(const DetectParams& p, int image, int box) {
+    const OFFSET_T* raw =
+        (const OFFSET_T*)p.offsets + ((long long)image * p.boxes + box) * 4;
+    const float v[4] = {to_float(raw[0]), to_float(raw[1]), to_float(raw[2]), to_float(raw[3])};
+    Box out;
+    if (CODING == 2) {
+        out.x1 = v[0];
+        out.y1 = v[1];
+        out.x2 = v[2];
+        out.y2 = v[3];
+    } else {
+        const float* d = (const float*)p.default_boxes + (long long)box * 4;
+        const int x = CODING == 1, y = CODING == 0;
+        const float cx = v[x] * VARIANCE_X * d[2] + d[0];
+        const float cy = v[y] * VARIANCE_Y * d[3] + d[1];
+        const float half_w = expf(v[2 + x] * VARIANCE_W) * d[2] * 0.5f;
+        const float half_h = expf(v[2 + y] * VARIANCE_H) * d[3] * 0.5f;
+        out.x1 = cx - half_w;
+        out.y1 = cy - half_h;
+        out.x2 = cx + half_w;
+        out.y2 = cy + half_h;
+    }
+    out.x1 = clip_unit(out.x1);
+    out.y1 = clip_unit(out.y1);
+    out.x2 = clip_unit(out.x2);
+    out.y2 = clip_unit(out.y2);
+    return out;
+}
+
+static __device__ __forceinline__ float area_of(const Box& b) {
+    return fmaxf(b.x2 - b.x1, 0.0f) * fmaxf(b.y2 - b.y1, 0.0f);
+}
+
+// IoU > threshold as float32 division decides it; the division is spared where it cannot matter.
+static __device__ __forceinline__ bool overlaps(const Box& a, const Box& b, float threshold) {
+    const float width = fmaxf(fminf(a.x2, b.x2) - fmaxf(a.x1, b.x1), 0.0f);
+    const float height = fmaxf(fminf(a.y2, b.y2) - fmaxf(a.y1, b.y1), 0.0f);
+    const float shared = width * height;
+    const float joint = area_of(a) + area_of(b) - shared;
+    const float excess = shared - threshold * joint;
+    const float doubt = 1e-6f * joint;
+    if (excess > doubt) {
+        return true;
+    }
+    return excess < -doubt ? false : shared / joint > threshold;
+}
+
+// Fill the mask for the living boxes of one group of 32: a warp makes one word at a time.
+static __device__ __forceinline__ void fill_mask(
+    Workspace& s, int count, int group, u32 living, float threshold) {
+    const int lane = (int)threadIdx.x & 31;
+    const int words = (count + 31) / 32;
+    for (int task = (int)threadIdx.x / 32; task < 32 * (words - group);
+         task += SUPPRESS_THREADS / 32) {
+        const int row = task & 31, word = group + task / 32;
+        if (!((living >> row) & 1)) {
+            continue;
+        }
+        const int better = group * 32 + row, worse = word * 32 + lane;
+        const bool hit = worse < count && worse > better &&
+                         overlaps(s.boxes[better], s.boxes[worse], threshold);
+        const u32 bits = __ballot_sync(FULL_WARP, hit);
+        if (lane == 0) {
+            s.mask[row * 32 + word] = bits;
+        }
+    }
+}
+
+// Walk the living boxes of one group in order; lane w carries word w of the removed set.
+static __device__ __forceinline__ void walk_group(Workspace& s, int count, int group) {
+    const int lane = (int)threadIdx.x;
+    const int words = (count + 31) / 32;
+    const int rest = count - group * 32;
+    const u32 real = rest >= 32 ? FULL_WARP : (1u << rest) - 1;
+    u32 removed = s.removed[lane];
+    u32 kept = s.kept;
+    u32 open = ~__shfl_sync(FULL_WARP, removed, group) & real;
+    while (open != 0 && kept < KEEP) {
+        const int row = __ffs((int)open) - 1;
+        if (lane == 0) {
+            s.order[kept] = (u16)(group * 32 + row);
+        }
+        ++kept;
+        removed |= lane >= group && lane < words ? s.mask[row * 32 + lane] : 0;
+        const u32 later = row == 31 ? 0 : FULL_WARP << (row + 1);
+        open = ~__shfl_sync(FULL_WARP, removed, group) & real & later;
+    }
+    s.removed[lane] = removed;
+    __syncwarp();
+    if (lane == 0) {
+        s.kept = kept;
+    }
+}
+
+// Greedy NMS over s.boxes (sorted); leaves the kept places in s.order and their number in s.kept.
+static __device__ void suppress(Workspace& s, int count, float threshold) {
+    if (threadIdx.x < 32) {
+        s.removed[threadIdx.x] = 0;
+    }
+    if (threadIdx.x == 0) {
+        s.kept = 0;
+    }
+    __syncthreads();
+    for (int group = 0; group * 32 < count && s.kept < KEEP; ++group) {
+        const u32 living = ~s.removed[group];
+        fill_mask(s, count, group, living, threshold);
+        __syncthreads();
+        if (threadIdx.x < 32) {
+            walk_group(s, count, group);
+        }
+        __syncthreads();
+    }
+}
+
+// The best of one class: from its candidate list to the image's list of survivors.
+static __device__ void reduce_class(const DetectParams& p, Workspace& s, int image, int label) {
+    u32* counters = counters_of(p, image);
+    const u32 found = counters[label];
+    __syncthreads();
+    if (threadIdx.x == 0 && found > 0) {
+        counters[label] = 0;
+        if (found > (u32)p.capacity) {
+            atomicAdd(&counters[OVERFLOWN], found - (u32)p.capacity);
+        }
+    }
+    if (found == 0) {
+        return;
+    }
+    const u64* list = (const u64*)p.candidates + ((long long)image * CLASSES + label) * p.capacity;
+    const int listed = (int)(found < (u32)p.capacity ? found : (u32)p.capacity);
+    const int count = best_keys(s, list, listed, TOP_K);
+    for (int i = (int)threadIdx.x; i < count; i += SUPPRESS_THREADS) {
+        s.boxes[i] = decode_box(p, image, key_box(s.keys[i]));
+    }
+    __syncthreads();
+    suppress(s, count, p.nms_threshold);
+    if (threadIdx.x == 0) {
+        s.base = atomicAdd(&counters[SURVIVORS], s.kept);
+    }
+    __syncthreads();
+    u64* survivors = (u64*)p.survivors + (long long)image * CLASSES * KEEP + s.base;
+    for (int i = (int)threadIdx.x; i < (int)s.kept; i += SUPPRESS_THREADS) {
+        survivors[i] = s.keys[s.order[i]];
+    }
+}
+
+static __device__ __forceinline__ void write_row(
+    const DetectParams& p, u32* row, int image, u64 key) {
+    const Box box = decode_box(p, image, key_box(key));
+    const float score = key_score(key);
+    __builtin_memcpy(row, &box, 16);
+    __builtin_memcpy(row + 4, &score, 4);
+    row[5] = (u32)key_label(key);
+    row[6] = (u32)key_box(key);
+    row[7] = 0;
+}
+
+// The best KEEP of an image over all classes. Row 0 of the output is the header: number of
+// detections, candidates that found no place, default boxes with NaN scores.
+static __device__ void merge_classes(const DetectParams& p, Workspace& s, int image) {
+    volatile u32* counters = counters_of(p, image);
+    u32* output = (u32*)p.output + (long long)image * (KEEP + 1) * ROW_WORDS;
+    const u64* survivors = (const u64*)p.survivors + (long long)image * CLASSES * KEEP;
+    const int count = best_keys(s, survivors, (int)counters[SURVIVORS], KEEP);
+    for (int i = (int)threadIdx.x; i < count; i += SUPPRESS_THREADS) {
+        write_row(p, output + (i + 1) * ROW_WORDS, image, s.keys[i]);
+    }
+    if (threadIdx.x == 0) {
+        output[0] = (u32)count;
+        output[1] = counters[OVERFLOWN];
+        output[2] = counters[BROKEN];
+        for (int i = 3; i < ROW_WORDS; ++i) {
+            output[i] = 0;
+        }
+        for (int i = DONE; i < COUNTERS_END; ++i) {
+            counters[i] = 0;
+        }
+    }
+}
+
+// Grid: (CLASSES, images); SUPPRESS_THREADS threads. Every counter is zero again at the end.
+extern "C" __global__ void __launch_bounds__(SUPPRESS_THREADS) ssd_suppress(DetectParams p) {
+    __shared__ Workspace s;
+    __shared__ u32 finished;
+    const int image = (int)blockIdx.y;
+    reduce_class(p, s, image, (int)blockIdx.x);
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        finished = atomicAdd(&counters_of(p, image)[DONE], 1u);
+    }
+    __syncthreads();
+    if (finished + 1 < gridDim.x) {
+        return;
+    }
+    __threadfence();
+    merge_classes(p, s, image);
+}

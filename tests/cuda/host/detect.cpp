@@ -1,0 +1,13 @@
+// detect.cu on the host, behind one plain C function.
+#include "shim.h"
+
+#include "../../../realtime_ssd/cuda/kernels/detect.cu"
+
+extern "C" void run_detect(const DetectParams* params, int images, unsigned seed) {
+    const unsigned blocks = (unsigned)((params->boxes + SELECT_ROWS - 1) / SELECT_ROWS);
+    launch(ssd_select, {blocks, (unsigned)images, 1}, SELECT_ROWS, seed, *params);
+    launch(ssd_suppress, {CLASSES, (unsigned)images, 1}, SUPPRESS_THREADS, seed + 1, *params);
+}
+
+extern "C" int counters_an_image() { return COUNTERS_END; }
+extern "C" int params_bytes() { return (int)sizeof(DetectParams); }

@@ -1,0 +1,15 @@
+// preprocess.cu on the host, behind one plain C function.
+#include "shim.h"
+
+#include "../../../realtime_ssd/cuda/kernels/preprocess.cu"
+
+extern "C" void run_preprocess(
+    const FrameParams* frames, const InputParams* input, OUT_T* output, int images) {
+    const int threads = 128;
+    const unsigned columns = (unsigned)((input->width + PIXELS * threads - 1) / (PIXELS * threads));
+    launch(ssd_preprocess, {columns, (unsigned)input->height, (unsigned)images}, threads, 0u,
+           frames, *input, output);
+}
+
+extern "C" int frame_bytes() { return (int)sizeof(FrameParams); }
+extern "C" int input_bytes() { return (int)sizeof(InputParams); }
