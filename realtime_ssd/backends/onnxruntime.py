@@ -1,0 +1,226 @@
+"""Inference on the CPU with ONNX Runtime.
+
+For files every core runs whole frames of its own, which keeps all cores busy without the threads of
+one frame waiting for each other; for live sources all cores work on one frame, so that its answer
+comes soonest. Pre- and post-processing run in the same worker as the network.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from realtime_ssd.backends import BackendOptions, class_ids, cpu_count
+from realtime_ssd.backends.base import Ticket
+from realtime_ssd.detections import Detections
+from realtime_ssd.errors import ModelError, UsageError
+from realtime_ssd.frames import Frame
+from realtime_ssd.postprocess import PostProcessor, locate
+from realtime_ssd.preprocess import preprocess
+from realtime_ssd.spec import ModelSpec
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+__all__ = ["OnnxRuntimeBackend", "open_backend"]
+
+Floats = NDArray[np.float32]
+_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+
+
+def open_backend(path: Path, spec: ModelSpec, options: BackendOptions) -> OnnxRuntimeBackend:
+    """Load an ONNX file into ONNX Runtime; errors as `realtime_ssd.backends.open_backend`."""
+    return OnnxRuntimeBackend(path, spec, options)
+
+
+class OnnxRuntimeBackend:
+    """Runs a model on the CPU.
+
+    Args:
+        path: ONNX file.
+        spec: Its contract with the thresholds in force.
+        options: What the user chose.
+    """
+
+    name = "onnxruntime"
+
+    def __init__(self, path: Path, spec: ModelSpec, options: BackendOptions) -> None:
+        self.spec = spec
+        self.max_batch = options.batch
+        workers = 1 if options.live else cpu_count()
+        self.capacity = 1 if options.live else workers + 1
+        self._post = PostProcessor(spec, class_ids(spec, options.classes))
+        self._session = _open_session(path, cpu_count() if options.live else 1)
+        self._dtype = _check_graph(self._session, spec, path, options.batch)
+        self._path = path
+        self._local = threading.local()
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="inference")
+
+    def submit(self, frames: Sequence[Frame]) -> Ticket:
+        """Start work on 1 to `max_batch` frames, of any sizes."""
+        ticket = Ticket(tuple(frames))
+        ticket.payload = self._pool.submit(self._run, ticket)
+        return ticket
+
+    def collect(self, ticket: Ticket) -> list[Detections]:
+        """Wait for a ticket and give the detections of its frames, in order, in frame pixels."""
+        future: Future[list[Detections]] = ticket.payload
+        return future.result()
+
+    def close(self) -> None:
+        """Stop the workers after the work they have begun."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def __enter__(self) -> OnnxRuntimeBackend:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _run(self, ticket: Ticket) -> list[Detections]:
+        """Do all the work on a batch, in a worker."""
+        begun = time.perf_counter()
+        tensor = self._inputs(ticket.frames)
+        ready = time.perf_counter()
+        scores, offsets = self._infer(tensor)
+        inferred = time.perf_counter()
+        answers = [
+            locate(self._post(*heads), self.spec, frame.width, frame.height)
+            for frame, *heads in zip(ticket.frames, scores, offsets, strict=True)
+        ]
+        ticket.timings["preprocess"] = ready - begun
+        ticket.timings["network"] = inferred - ready
+        ticket.timings["postprocess"] = time.perf_counter() - inferred
+        return answers
+
+    def _inputs(self, frames: Sequence[Frame]) -> NDArray[np.floating]:
+        """Fill this worker's input tensor (N × 3 × H × W)."""
+        shape = (self.max_batch, 3, self.spec.input.height, self.spec.input.width)
+        tensor: Floats | None = getattr(self._local, "tensor", None)
+        if tensor is None:
+            tensor = self._local.tensor = np.empty(shape, np.float32)
+        for row, frame in enumerate(frames):
+            preprocess(frame.image, self.spec.input, tensor[row])
+        return tensor[: len(frames)].astype(self._dtype, copy=False)
+
+    def _infer(self, tensor: NDArray[np.floating]) -> tuple[Floats, Floats]:
+        """Run the network; N × P × C scores and N × P × 4 offsets, checked."""
+        names = [self.spec.scores_output, self.spec.offsets_output]
+        try:
+            raw = self._session.run(names, {self.spec.input.name: tensor})
+        except Exception as error:
+            raise ModelError(
+                f"ONNX Runtime could not run '{self._path}': {_first_line(error)}"
+            ) from error
+        scores, offsets = (np.asarray(output, np.float32) for output in raw)
+        problem = _output_problem(scores, offsets, self.spec, len(tensor))
+        if problem:
+            raise ModelError(f"model '{self.spec.name}' ({self._path}) {problem}")
+        return scores, offsets
+
+
+def _open_session(path: Path, threads: int) -> onnxruntime.InferenceSession:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:
+        raise ModelError(
+            f"ONNX Runtime cannot load '{path}' ({_first_line(error)}); "
+            "the file may be damaged: export or import the model again"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _check_graph(
+    session: onnxruntime.InferenceSession, spec: ModelSpec, path: Path, batch: int
+) -> type[np.floating]:
+    """Compare what the graph declares with the specification; give the type of its input."""
+    inputs = {value.name: value for value in session.get_inputs()}
+    outputs = {value.name: value for value in session.get_outputs()}
+    for name, values in (
+        (spec.input.name, inputs),
+        (spec.scores_output, outputs),
+        (spec.offsets_output, outputs),
+    ):
+        if name not in values:
+            raise _disagreement(path, f"names '{name}', the graph has {', '.join(values)}")
+    given = inputs[spec.input.name]
+    if given.type not in _TYPES:
+        raise _disagreement(path, f"feeds floats, the graph's input is {given.type}")
+    for value, wanted in (
+        (given, (None, 3, spec.input.height, spec.input.width)),
+        (outputs[spec.scores_output], (None, spec.num_boxes or None, spec.num_classes)),
+        (outputs[spec.offsets_output], (None, spec.num_boxes or None, 4)),
+    ):
+        if not _fits(value.shape, wanted):
+            raise _disagreement(path, f"says '{value.name}' is {wanted}, the graph {value.shape}")
+    _check_batch(given.shape, path, batch)
+    return _TYPES[given.type]
+
+
+def _check_batch(shape: Sequence[int | str | None], path: Path, batch: int) -> None:
+    fixed = shape[0] if shape and isinstance(shape[0], int) and shape[0] > 0 else None
+    if fixed not in (None, 1):
+        raise ModelError(
+            f"'{path}' has a fixed batch of {fixed}; export it with a batch of 1 or a dynamic one"
+        )
+    if fixed == 1 and batch > 1:
+        raise UsageError(
+            f"'{path}' has a fixed batch of 1, so --batch {batch} is not possible; "
+            "export the model with a dynamic batch"
+        )
+
+
+def _disagreement(path: Path, what: str) -> ModelError:
+    return ModelError(
+        f"the specification in '{path}' disagrees with its graph: it {what}; import it again"
+    )
+
+
+def _fits(shape: Sequence[int | str | None], wanted: Sequence[int | None]) -> bool:
+    """Tell whether a declared shape allows the wanted one; unknown sizes allow everything."""
+    if not shape:
+        return True
+    return len(shape) == len(wanted) and all(
+        not isinstance(have, int) or have <= 0 or want is None or have == want
+        for have, want in zip(shape, wanted, strict=True)
+    )
+
+
+def _output_problem(scores: Floats, offsets: Floats, spec: ModelSpec, count: int) -> str:
+    """Say what is wrong with the outputs of a run; empty if nothing is.
+
+    A maximum carries every NaN along, so one pass over each output is enough.
+    """
+    boxes = spec.num_boxes or (scores.shape[1] if scores.ndim == 3 else 0)
+    if scores.shape != (count, boxes, spec.num_classes):
+        return f"gave scores of shape {scores.shape}, not {(count, boxes, spec.num_classes)}"
+    if offsets.shape != (count, boxes, 4):
+        return f"gave offsets of shape {offsets.shape}, not {(count, boxes, 4)}"
+    if boxes and (np.isnan(scores.max()) or np.isnan(offsets.max())):
+        return "gave NaN (not a number); its weights may be damaged or overflow: export it again"
+    return ""
