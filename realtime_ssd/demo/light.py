@@ -1,0 +1,108 @@
+"""Times of day: what colour the sky is, where the sun stands, and which lamps burn."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["TIMES", "Light"]
+
+Array = NDArray[np.float64]
+
+TIMES = ("noon", "morning", "overcast", "dusk", "night")
+"""The times of day a scene may have."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Light:
+    """The light of a scene; colours are blue, green, red.
+
+    Attributes:
+        time: One of `TIMES`.
+        sky_top: Colour overhead, 0 to 255.
+        sky_low: Colour at the horizon.
+        haze: Colour that distance fades to.
+        haze_length: Distance in metres at which about two thirds have faded.
+        ambient: Light of the sky as factors.
+        sun: Light of the sun as factors.
+        direction: Unit vector towards the sun.
+        shadow: Darkness of cast shadows, 0 to 1.
+        lamps: How brightly lamps and windows burn, 0 to 1.
+    """
+
+    time: str
+    sky_top: Array
+    sky_low: Array
+    haze: Array
+    haze_length: float
+    ambient: Array
+    sun: Array
+    direction: Array
+    shadow: float
+    lamps: float
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> Light:
+        """Draw a time of day and its variations."""
+        time = TIMES[int(rng.choice(len(TIMES), p=[0.28, 0.2, 0.2, 0.17, 0.15]))]
+        top, low, haze, ambient, sun, height, shadow, lamps = _PALETTE[time]
+        azimuth = rng.uniform(0, 2 * math.pi)
+        rise = math.radians(height + rng.uniform(-6, 6))
+        direction = np.array(
+            [math.cos(rise) * math.sin(azimuth), math.sin(rise), math.cos(rise) * math.cos(azimuth)]
+        )
+        tint = rng.uniform(0.94, 1.06, 3)
+        colours = [np.array(colour) * tint for colour in (top, low, haze)]
+        exposure = rng.uniform(0.9, 1.08)
+        length = rng.uniform(150, 420) * (0.6 if time == "overcast" else 1.0)
+        shades = (np.array(ambient) * exposure, np.array(sun) * exposure)
+        return cls(time, *colours, length, *shades, direction, shadow, lamps)
+
+    def shade(self, colours: Array, normals: Array) -> Array:
+        """Light N × 3 colours on surfaces with N × 3 unit normals."""
+        facing = np.maximum(normals @ self.direction, 0.0)[:, None]
+        openness = (0.82 + 0.18 * normals[:, 1])[:, None]
+        return np.clip(colours * (self.ambient * openness + self.sun * facing), 0, 255)
+
+    def fade(self, colours: Array, distance: float) -> Array:
+        """Blend N × 3 colours with the haze at a distance in metres."""
+        clear = math.exp(-((max(distance, 0.0) / self.haze_length) ** 1.2))
+        return colours * clear + self.haze * (1.0 - clear)
+
+
+_Row = tuple[
+    tuple[int, int, int],
+    tuple[int, int, int],
+    tuple[int, int, int],
+    tuple[float, float, float],
+    tuple[float, float, float],
+    float,
+    float,
+    float,
+]
+# sky top, sky low, haze, ambient, sun, height of the sun in degrees, shadow, lamps
+_PALETTE: dict[str, _Row] = {
+    "noon": (
+        (205, 138, 72), (240, 214, 184), (232, 212, 192),
+        (0.66, 0.62, 0.58), (0.40, 0.46, 0.50), 52.0, 0.50, 0.0,
+    ),
+    "morning": (
+        (214, 170, 118), (196, 214, 240), (200, 210, 226),
+        (0.62, 0.58, 0.56), (0.28, 0.42, 0.54), 27.0, 0.42, 0.0,
+    ),
+    "overcast": (
+        (176, 166, 156), (214, 210, 206), (205, 202, 198),
+        (0.82, 0.80, 0.78), (0.05, 0.05, 0.05), 60.0, 0.28, 0.1,
+    ),
+    "dusk": (
+        (122, 72, 60), (110, 150, 238), (128, 122, 168),
+        (0.54, 0.42, 0.42), (0.10, 0.24, 0.42), 11.0, 0.26, 0.75,
+    ),
+    "night": (
+        (48, 26, 14), (84, 56, 44), (66, 46, 40),
+        (0.42, 0.33, 0.29), (0.06, 0.05, 0.04), 50.0, 0.30, 1.0,
+    ),
+}  # fmt: skip

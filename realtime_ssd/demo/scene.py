@@ -1,0 +1,133 @@
+"""`StreetScene`: any frame of an endless procedural street, with its ground truth."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import cv2
+import numpy as np
+
+from realtime_ssd.demo.background import paint_background
+from realtime_ssd.demo.camera import MARGIN, Array, Sway, View
+from realtime_ssd.demo.effects import Effects
+from realtime_ssd.demo.layout import Street, camera_pose, traffic_lights
+from realtime_ssd.demo.light import Light
+from realtime_ssd.demo.shapes import Outline
+from realtime_ssd.demo.traffic import Actor, Traffic
+from realtime_ssd.demo.truth import TruthBox, depth_order, observe
+from realtime_ssd.frames import Image
+
+__all__ = ["LABELS", "StreetScene"]
+
+LABELS = ("person", "cyclist", "car", "bus", "truck", "traffic light")
+"""The labels of the objects in a scene."""
+_POSES = ("gantry", "corner", "square")
+_SMALLEST = 0.003
+
+
+class StreetScene:
+    """A street with traffic, the same for the same seed, at any size and rate.
+
+    Every frame can be asked for in any order; the same seed, size, rate and number give the same
+    bytes. Geometry is kept in metres, so a larger picture shows the same scene in more detail.
+
+    Args:
+        width: Of the frames in pixels.
+        height: Of the frames in pixels.
+        seed: Draws houses, light, traffic and camera.
+        fps: Frames per second of scene time.
+
+    Example:
+        >>> scene = StreetScene(320, 180, seed=7)
+        >>> image, truth = scene.frame(30)
+        >>> image.shape
+        (180, 320, 3)
+    """
+
+    def __init__(self, width: int, height: int, *, seed: int = 0, fps: float = 30.0) -> None:
+        if width < 1 or height < 1 or seed < 0 or fps <= 0:
+            raise ValueError(
+                f"a scene needs a size and rate above 0 and a seed of at least 0, not "
+                f"{width}x{height}, {fps} frames per second, seed {seed}"
+            )
+        self.width, self.height, self.seed, self.fps = width, height, seed, fps
+        plan, looks, crowd = np.random.default_rng([seed, 77]).spawn(3)
+        self._looks = looks
+        pose = _POSES[int(plan.choice(3, p=[0.34, 0.36, 0.3]))]
+        self.street = Street.draw(plan, pose)
+        self.camera = camera_pose(plan, self.street, pose)
+        self.light = Light.draw(plan)
+        self._sway = Sway.draw(plan)
+        lights = traffic_lights(plan, self.street, self.camera)
+        self._traffic = Traffic.draw(seed, crowd, self.street, lights)
+        scale = self.camera.pixels_per_slope(width, height)
+        self._still = np.array([[scale, 0, width / 2], [0, scale, height / 2]])
+
+    def render(self, i: int) -> Image:
+        """Paint frame `i`: height × width × 3, uint8, BGR."""
+        view, actors, outlines = self._stage(i)
+        return self._paint(i, view, actors, outlines)
+
+    def truth(self, i: int) -> list[TruthBox]:
+        """What is visible in frame `i`, measured on its painted silhouettes."""
+        _, actors, outlines = self._stage(i)
+        return observe(actors, outlines, self.width, self.height)
+
+    def frame(self, i: int) -> tuple[Image, list[TruthBox]]:
+        """Frame `i` and its truth, cheaper than one after the other."""
+        view, actors, outlines = self._stage(i)
+        truth = observe(actors, outlines, self.width, self.height)
+        return self._paint(i, view, actors, outlines), truth
+
+    def _stage(self, i: int) -> tuple[View, list[Actor], list[Outline]]:
+        """The projection of frame `i`, and what stands in it from far to near."""
+        time = i / self.fps
+        view = View(self.camera, self._sway.matrix(self._still, time))
+        size = np.array([self.width, self.height])
+        actors, outlines = [], []
+        for actor in depth_order(self._traffic.actors(time), self.camera.position):
+            outline = actor.thing.outline(view)
+            if outline and _in_frame(outline, size):
+                actors.append(actor)
+                outlines.append(outline)
+        return view, actors, outlines
+
+    def _paint(self, i: int, view: View, actors: list[Actor], outlines: list[Outline]) -> Image:
+        image = self._backdrop(view)
+        self._effects.shadows(image, view, actors)
+        for actor in actors:
+            actor.thing.paint(image, view, self.light)
+        self._effects.glow(image, view, actors)
+        self._effects.lens(image, i)
+        return image
+
+    def _backdrop(self, view: View) -> Image:
+        canvas, matrix = self._background
+        ours = np.vstack([view.matrix, [0, 0, 1]])
+        theirs = np.vstack([matrix, [0, 0, 1]])
+        half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
+        warp = np.linalg.inv(half) @ ours @ np.linalg.inv(theirs) @ half
+        image: Image = cv2.warpAffine(
+            canvas, warp[:2], (self.width, self.height), flags=cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_REPLICATE,
+        )  # fmt: skip
+        return image
+
+    @cached_property
+    def _background(self) -> tuple[Image, Array]:
+        margin = np.ceil(np.array([self.width, self.height]) * MARGIN)
+        wide, high = (np.array([self.width, self.height]) + 2 * margin).astype(int).tolist()
+        matrix = self._still + np.column_stack([np.zeros((2, 2)), margin])
+        view = View(self.camera, matrix)
+        return paint_background(self._looks, self.street, self.light, view, wide, high), matrix
+
+    @cached_property
+    def _effects(self) -> Effects:
+        return Effects(self.width, self.height, self.seed, self.light)
+
+
+def _in_frame(outline: Outline, size: Array) -> bool:
+    points = np.vstack(outline)
+    low, high = points.min(axis=0), points.max(axis=0)
+    tall = (high - low)[1] > _SMALLEST * size[1]
+    return bool(tall and (high > 0).all() and (low < size).all())
