@@ -16,14 +16,16 @@ from realtime_ssd.errors import ModelError
 __all__ = [
     "Model",
     "Port",
+    "extract",
     "inputs",
-    "keep_outputs",
     "load",
     "outputs",
     "producers",
     "rename",
     "run",
+    "shapes",
     "values",
+    "zeros",
 ]
 
 Floats = NDArray[np.float32]
@@ -138,33 +140,56 @@ def _tensor_names(model: Model) -> set[str]:
     return names.union(*(set(node.input) | set(node.output) for node in graph.node))
 
 
-def keep_outputs(model: Model, names: Sequence[str], sizes: Sequence[Sequence[int]]) -> Model:
-    """Copy a model with given float32 outputs, without anything that they do not need.
+def shapes(model: Model, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Measure the shapes of tensors inside a graph by running it on zeros."""
+    probe = onnx.ModelProto()
+    probe.CopyFrom(model)
+    del probe.graph.output[:]
+    probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    results = run(probe, {port.name: zeros(port) for port in inputs(model)})
+    return {name: result.shape for name, result in zip(names, results, strict=True)}
+
+
+def zeros(port: Port) -> Floats:
+    """Make a float32 input of zeros; open sizes become 1."""
+    return np.zeros([size or 1 for size in port.shape], np.float32)
+
+
+def extract(
+    model: Model,
+    given: Mapping[str, Sequence[int]],
+    wanted: Mapping[str, Sequence[int]],
+) -> Model:
+    """Copy the part of a model that computes some tensors, without anything they do not need.
 
     Args:
         model: The model.
-        names: Tensors that become the outputs, in this order.
-        sizes: Their shapes.
+        given: Tensors that become inputs, float32, with their shapes; inputs of the model that
+            are still needed stay inputs.
+        wanted: Tensors that become the outputs, in this order, float32, with their shapes.
     """
-    cut = onnx.ModelProto()
-    cut.CopyFrom(model)
-    graph = cut.graph
-    del graph.output[:], graph.value_info[:], cut.metadata_props[:]
-    for name, shape in zip(names, sizes, strict=True):
-        value = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, list(shape))
-        graph.output.append(value)
-    needed, kept = set(names), []
-    for node in reversed(graph.node):
-        if needed.intersection(node.output):
-            kept.append(node)
+    part = onnx.ModelProto()
+    part.CopyFrom(model)
+    part_graph = part.graph
+    weights = {item.name: item for item in model.graph.initializer}
+    needed, nodes = set(wanted), []
+    for node in reversed(model.graph.node):
+        if needed.intersection(node.output).difference(given):
+            nodes.append(node)
             needed.update(node.input)
-    nodes = list(reversed(kept))
-    del graph.node[:]
-    graph.node.extend(nodes)
-    weights = [item for item in graph.initializer if item.name in needed]
-    taken = {item.name for item in graph.initializer}
-    ports = [item for item in graph.input if item.name not in taken]
-    del graph.initializer[:], graph.input[:]
-    graph.initializer.extend(weights)
-    graph.input.extend(ports)
-    return cut
+    ports = [
+        item
+        for item in model.graph.input
+        if item.name in needed and item.name not in weights and item.name not in given
+    ]
+    del part_graph.node[:], part_graph.initializer[:], part_graph.input[:], part_graph.output[:]
+    del part_graph.value_info[:], part.metadata_props[:]
+    part_graph.node.extend(reversed(nodes))
+    part_graph.initializer.extend(item for name, item in weights.items() if name in needed)
+    part_graph.input.extend([*ports, *map(_float_port, given, given.values())])
+    part_graph.output.extend(map(_float_port, wanted, wanted.values()))
+    return part
+
+
+def _float_port(name: str, shape: Sequence[int]) -> Any:
+    return onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, list(shape))

@@ -1,147 +1,64 @@
-"""Import of SSDs that are ONNX already: heads found by shape, contract by family or by file."""
+"""Import of SSDs that are ONNX already: contract by family, by the graph itself or by file."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from realtime_ssd.boxes import BoxRecipe
 from realtime_ssd.errors import ModelError, UsageError
-from realtime_ssd.spec import ModelSpec
-from training.importers import graph, tensorflow
-from training.importers.graph import Model, Port
+from realtime_ssd.spec import InputSpec, ModelSpec
+from training.importers import graph, tensorflow, ultralight
+from training.importers.decoding import Decoding, check_corners, find_decoding
+from training.importers.graph import Model
+from training.importers.heads import Heads, find_heads, found
 from training.importers.options import Imported, ImportOptions
-from training.importers.overrides import apply
-from training.importers.saving import save
+from training.importers.overrides import apply, read_fields
+from training.importers.saving import noise, save
 
-__all__ = ["Heads", "import_model"]
+__all__ = ["families", "import_model", "recognise"]
 
-WIDTH_OF_OFFSETS = 4
-OFFSET_WORDS = ("box", "loc", "offset", "reg", "encod")
 QUANTISED_LEVELS = 256
 TENSORFLOW_ROUNDING = 0.00645306
-
-
-@dataclass(frozen=True, slots=True)
-class Heads:
-    """The two outputs of a single-shot detector, and where its images go in.
-
-    Attributes:
-        image: The input, 1 × 3 × H × W.
-        scores: The output P × C.
-        offsets: The output P × 4.
-        boxes: P, the number of default boxes.
-        classes: C, the number of score columns.
-        activation_inside: Whether the graph turns scores into probabilities itself.
-    """
-
-    image: Port
-    scores: str
-    offsets: str
-    boxes: int
-    classes: int
-    activation_inside: bool
-
-    @property
-    def height(self) -> int:
-        """Rows of the input."""
-        return self.image.shape[2] or 0
-
-    @property
-    def width(self) -> int:
-        """Columns of the input."""
-        return self.image.shape[3] or 0
+SAME_BOXES = 1e-5
+OWN = "spec"
 
 
 def import_model(path: Path, output: Path, options: ImportOptions) -> Imported:
     """Import an ONNX file; see `training.importers.import_model`."""
     model = graph.load(path)
     heads = find_heads(model, path)
-    family = options.family or recognise(heads)
-    spec = apply(_describe(family, heads, model, path), options)
-    cut = graph.keep_outputs(
-        model,
-        [heads.scores, heads.offsets],
-        [(1, heads.boxes, heads.classes), (1, heads.boxes, WIDTH_OF_OFFSETS)],
-    )
-    for old, new in (
-        (heads.scores, spec.scores_output),
-        (heads.offsets, spec.offsets_output),
-        (heads.image.name, spec.input.name),
-    ):
-        graph.rename(cut, old, new)
+    decoding = find_decoding(model, heads.offsets, heads.boxes, heads.width, heads.height)
+    family = options.family or recognise(heads) or (OWN if options.spec else "")
+    spec = _describe(family, heads, model, path, options)
+    spec = apply(_with_decoding(spec, decoding) if decoding else spec, options)
+    if spec.coding == "corners":
+        _check_decoded(model, heads, spec)
+    cut = _raw(model, heads, decoding, spec)
     dynamic = save(cut, spec, output)
     return Imported(spec, output, family, dynamic)
 
 
-def find_heads(model: Model, path: Path) -> Heads:
-    """Find input, scores and offsets of a graph by their shapes.
-
-    Raises:
-        ModelError: If there is not one image input, or not one pair of heads.
-    """
-    images = [port for port in graph.inputs(model) if _is_image(port)]
-    if len(images) != 1 or len(graph.inputs(model)) != 1:
-        raise ModelError(f"{_found(model, path)}; one input 1×3×H×W of fixed size is needed")
-    blank = np.zeros((1, *(size or 0 for size in images[0].shape[1:])), np.float32)
-    values = graph.run(model, {images[0].name: blank})
-    shapes = {
-        port.name: value.shape for port, value in zip(graph.outputs(model), values, strict=True)
-    }
-    pairs = [
-        (first, second)
-        for first, one in shapes.items()
-        for second, two in shapes.items()
-        if first != second and _are_heads(one, two) and not _swapped(first, second, one, two)
-    ]
-    if len(pairs) != 1:
-        shown = ", ".join(f"{name} {'×'.join(map(str, sizes))}" for name, sizes in shapes.items())
-        raise ModelError(
-            f"'{path}' gives the outputs {shown}; an SSD gives scores N×P×C and offsets N×P×4: "
-            "export its raw heads"
-        )
-    scores, offsets = pairs[0]
-    _, boxes, classes = shapes[scores]
-    inside = _ends_in_activation(model, scores)
-    return Heads(images[0], scores, offsets, boxes, classes, inside)
-
-
-def _is_image(port: Port) -> bool:
-    shape = port.shape
-    return len(shape) == 4 and shape[0] in (1, None) and shape[1] == 3 and None not in shape[2:]
-
-
-def _are_heads(scores: tuple[int, ...], offsets: tuple[int, ...]) -> bool:
-    return (
-        len(scores) == len(offsets) == 3
-        and scores[:2] == offsets[:2]
-        and offsets[2] == WIDTH_OF_OFFSETS
+def _raw(model: Model, heads: Heads, decoding: Decoding | None, spec: ModelSpec) -> Model:
+    """Cut a graph down to its heads, named as the specification says."""
+    offsets = decoding.offsets if decoding else heads.offsets
+    cut = graph.extract(
+        model,
+        {},
+        {heads.scores: (1, heads.boxes, heads.classes), offsets: (1, heads.boxes, 4)},
     )
+    graph.rename(cut, heads.scores, spec.scores_output)
+    graph.rename(cut, offsets, spec.offsets_output)
+    graph.rename(cut, heads.image.name, spec.input.name)
+    return cut
 
 
-def _swapped(scores: str, offsets: str, one: tuple[int, ...], two: tuple[int, ...]) -> bool:
-    """Tell whether two heads of the same width are named the other way round."""
-    if one != two:
-        return False
-    named = [any(word in name.lower() for word in OFFSET_WORDS) for name in (scores, offsets)]
-    return named[0] or not named[1]
-
-
-def _ends_in_activation(model: Model, output: str) -> bool:
-    """Tell whether an output comes out of a softmax or sigmoid, looking through mere copies."""
-    made = graph.producers(model)
-    node = made.get(output)
-    while node is not None and node.op_type in ("Identity", "Reshape", "Transpose", "Cast"):
-        node = made.get(node.input[0])
-    return node is not None and node.op_type in ("Softmax", "Sigmoid")
-
-
-def _found(model: Model, path: Path) -> str:
-    taken = ", ".join(map(str, graph.inputs(model)))
-    given = ", ".join(map(str, graph.outputs(model)))
-    return f"'{path}' takes {taken or 'nothing'} and gives {given}"
+def families() -> tuple[str, ...]:
+    """List the families an ONNX file may be said to be of."""
+    return tuple(_FAMILIES)
 
 
 def recognise(heads: Heads) -> str:
@@ -153,21 +70,68 @@ def recognise(heads: Heads) -> str:
     size = (heads.width, heads.height, heads.boxes, heads.classes)
     if size == (300, 300, 1917, 91) and "encoding" in heads.offsets:
         return "tensorflow"
+    faces = ultralight.face_boxes(heads.width, heads.height).count
+    if (heads.boxes, heads.classes) == (faces, 2):
+        return "ultralight"
     return ""
 
 
-def _describe(family: str, heads: Heads, model: Model, path: Path) -> ModelSpec:
+def _describe(
+    family: str, heads: Heads, model: Model, path: Path, options: ImportOptions
+) -> ModelSpec:
     """Give the contract of a family for these heads."""
-    if not family:
-        raise ModelError(
-            f"{_found(model, path)}, which is no known family; name one with --family "
-            f"({', '.join(FAMILIES)})"
-        )
-    if family not in FAMILIES:
+    if family in _FAMILIES:
+        return _FAMILIES[family](heads, model)
+    if family == OWN:
+        return _own(heads, path, options)
+    if family:
+        known = ", ".join(_FAMILIES)
+        raise UsageError(f"there is no family '{family}' for ONNX files; choose from {known}")
+    raise _unknown(heads, model, path)
+
+
+def _unknown(heads: Heads, model: Model, path: Path) -> ModelError:
+    return ModelError(
+        f"{found(model, path)}, heads of {heads.boxes} default boxes and {heads.classes} classes "
+        f"of no known family; name it with --family ({', '.join(_FAMILIES)}), or describe it with "
+        "--spec FILE.json ('input' with channels, mean and scale) and, for raw offsets, "
+        "--anchors FILE"
+    )
+
+
+def _own(heads: Heads, path: Path, options: ImportOptions) -> ModelSpec:
+    """Start the contract of a model whose specification file says the rest."""
+    given = read_fields(options.spec).get("input", {}) if options.spec else {}
+    if not {"channels", "mean", "scale"} <= set(given):
         raise UsageError(
-            f"there is no family '{family}' for ONNX files; choose from {', '.join(FAMILIES)}"
+            f"the specification file '{options.spec}' must say in 'input' the channels ('RGB' or "
+            "'BGR'), the mean and the scale (three numbers each) that the model was trained with"
         )
-    return FAMILIES[family](heads, model)
+    names = [f"class {number}" for number in range(1, heads.classes)]
+    return ModelSpec(
+        name=path.stem,
+        input=InputSpec(heads.width, heads.height),
+        boxes=BoxRecipe(),
+        labels=("background", *names),
+        coding="corners",
+        activation="none" if heads.activation_inside else "softmax",
+    )
+
+
+def _with_decoding(spec: ModelSpec, decoding: Decoding) -> ModelSpec:
+    """Take boxes and variances from the graph; a recipe that gives the same boxes stays."""
+    boxes = BoxRecipe.from_array(decoding.default_boxes)
+    if spec.num_boxes == boxes.count:
+        apart = np.abs(spec.boxes.boxes() - decoding.default_boxes).max()
+        boxes = spec.boxes if apart < SAME_BOXES else boxes
+    return replace(spec, boxes=boxes, variances=decoding.variances, coding=decoding.coding)
+
+
+def _check_decoded(model: Model, heads: Heads, spec: ModelSpec) -> None:
+    """Refuse to take raw offsets for boxes."""
+    images = noise(spec.input, 1)
+    (boxes,) = graph.run(model, {heads.image.name: images}, [heads.offsets])
+    check_corners(boxes[0], heads.offsets)
 
 
 def _tensorflow(heads: Heads, model: Model) -> ModelSpec:
@@ -182,4 +146,11 @@ def _was_quantised(model: Model) -> bool:
     return bool(large) and all(len(np.unique(item)) <= QUANTISED_LEVELS for item in large)
 
 
-FAMILIES: dict[str, Callable[[Heads, Model], ModelSpec]] = {"tensorflow": _tensorflow}
+def _ultralight(heads: Heads, _: Model) -> ModelSpec:
+    return ultralight.face_spec(heads.width, heads.height, heads.activation_inside)
+
+
+_FAMILIES: dict[str, Callable[[Heads, Model], ModelSpec]] = {
+    "tensorflow": _tensorflow,
+    "ultralight": _ultralight,
+}

@@ -16,7 +16,7 @@ from realtime_ssd.spec import ModelSpec, spec_from_json, spec_to_json
 from training.importers.labels import read_labels
 from training.importers.options import ImportOptions
 
-__all__ = ["apply", "read_anchors"]
+__all__ = ["apply", "read_anchors", "read_fields"]
 
 
 def apply(spec: ModelSpec, options: ImportOptions) -> ModelSpec:
@@ -28,13 +28,18 @@ def apply(spec: ModelSpec, options: ImportOptions) -> ModelSpec:
     if options.spec is not None:
         spec = _merge(spec, options.spec)
     if options.anchors is not None:
-        boxes = read_anchors(options.anchors)
-        if spec.coding == "yxhw":
-            boxes = boxes[:, [1, 0, 3, 2]]
-        spec = replace(spec, boxes=BoxRecipe.from_array(boxes))
+        spec = _with_anchors(spec, read_anchors(options.anchors))
     if options.labels is not None:
         spec = replace(spec, labels=read_labels(options.labels, spec.num_classes))
     return spec
+
+
+def _with_anchors(spec: ModelSpec, boxes: NDArray[np.float32]) -> ModelSpec:
+    """Put default boxes into a contract; having some, the model's boxes are offsets."""
+    if spec.coding == "yxhw":
+        boxes = boxes[:, [1, 0, 3, 2]]
+    coding = "xywh" if spec.coding == "corners" else spec.coding
+    return replace(spec, boxes=BoxRecipe.from_array(boxes), coding=coding)
 
 
 def read_anchors(path: Path) -> NDArray[np.float32]:
@@ -62,14 +67,26 @@ def read_anchors(path: Path) -> NDArray[np.float32]:
     return boxes
 
 
-def _merge(spec: ModelSpec, path: Path) -> ModelSpec:
-    """Replace the fields of a specification that a JSON file names."""
+def read_fields(path: Path) -> dict[str, Any]:
+    """Read the fields of a specification from a JSON file.
+
+    Raises:
+        UsageError: If the file holds no JSON object.
+    """
     try:
         given = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UsageError(f"the specification file '{path}' cannot be read: {error}") from error
     if not isinstance(given, dict):
         raise UsageError(f"the specification file '{path}' must hold a JSON object")
+    return given
+
+
+def _merge(spec: ModelSpec, path: Path) -> ModelSpec:
+    """Replace the fields of a specification that a JSON file names."""
+    given = read_fields(path)
+    if "boxes" in given and spec.coding == "corners":
+        given.setdefault("coding", "xywh")
     merged = _overlay(json.loads(spec_to_json(spec)), given)
     try:
         return spec_from_json(json.dumps(merged))
