@@ -5,14 +5,38 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Frame", "Image"]
+__all__ = ["Frame", "Image", "Surface"]
 
 Image = NDArray[np.uint8]
 """An image: height × width × 3, uint8, blue-green-red."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Surface:
+    """A picture in GPU memory, as NV12, where a hardware decoder left it.
+
+    Attributes:
+        width: In pixels.
+        height: In pixels.
+        planes: Device addresses of luma and of interleaved chroma.
+        pitches: Bytes from row to row of each plane.
+        standard: Which matrix turns it into RGB.
+        full_range: Whether luma goes from 0 to 255 rather than from 16 to 235.
+        owner: Keeps the memory alive.
+    """
+
+    width: int
+    height: int
+    planes: tuple[int, int]
+    pitches: tuple[int, int]
+    standard: Literal["bt601", "bt709"]
+    full_range: bool
+    owner: object
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,7 +61,7 @@ class Frame:
     pts: int | None = None
     time_base: Fraction = Fraction(1, 1000)
     captured_at: float = field(default_factory=time.monotonic)
-    surface: object | None = None
+    surface: Surface | None = None
 
     def __post_init__(self) -> None:
         image = self.image

@@ -24,12 +24,14 @@ __all__ = [
     "Colour",
     "DetectBuffers",
     "Header",
+    "Precision",
     "detect_params",
     "detect_settings",
     "fill_frame",
     "input_params",
     "preprocess_settings",
     "read_output",
+    "select_rows",
     "wanted_bits",
 ]
 
@@ -42,7 +44,9 @@ LIMIT = 1024
 MAX_BOXES = 1 << 20
 MAX_CLASSES = 4096
 CANDIDATE_BYTES = 64 << 20
+SUPPRESS_THREADS = 256
 
+_SELECT_ROWS = ((128, 64), (256, 32), (1024, 8), (MAX_CLASSES, 2))
 _TYPES: dict[Precision, str] = {"fp32": "float", "fp16": "half_t"}
 _ACTIVATIONS = {"none": 0, "softmax": 1, "sigmoid": 2}
 _CODINGS = {"xywh": 0, "yxhw": 1, "corners": 2}
@@ -209,6 +213,11 @@ def detect_settings(
 def preprocess_settings(spec: InputSpec, output: Precision = "fp32") -> dict[str, str]:
     """Give the preprocessor definitions of `preprocess.cu` for one model."""
     return {"OUT_T": _TYPES[output], "SWAP_RB": str(int(spec.channels == "RGB"))}
+
+
+def select_rows(classes: int) -> int:
+    """Give the default boxes, and threads, of a block of `ssd_select`."""
+    return next(rows for most, rows in _SELECT_ROWS if classes <= most)
 
 
 def wanted_bits(spec: ModelSpec, classes: tuple[int, ...] | None = None) -> NDArray[np.uint32]:

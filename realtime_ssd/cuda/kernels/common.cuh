@@ -10,6 +10,7 @@ typedef unsigned int u32;
 typedef unsigned long long u64;
 
 #define FULL_WARP 0xffffffffu
+#define LOWEST __uint_as_float(0xff800000u)  // minus infinity
 
 // A 16-bit float in memory. The conversions are single instructions on every supported GPU.
 struct half_t {

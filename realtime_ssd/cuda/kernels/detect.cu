@@ -94,16 +94,7 @@ static __device__ __forceinline__ u32* counters_of(const DetectParams& p, int im
 }
 
 static __device__ __forceinline__ u64 make_key(float score, int box, int label) {
-    u32 bits;
-    __builtin_memcpy(&bits, &score, 4);
-    return ((u64)bits << 32) | ((u64)(0xfffff - box) << 12) | (u64)(0xfff - label);
-}
-
-static __device__ __forceinline__ float key_score(u64 key) {
-    const u32 bits = (u32)(key >> 32);
-    float score;
-    __builtin_memcpy(&score, &bits, 4);
-    return score;
+    return ((u64)__float_as_uint(score) << 32) | ((u64)(0xfffff - box) << 12) | (u64)(0xfff - label);
 }
 
 static __device__ __forceinline__ int key_box(u64 key) {
@@ -131,9 +122,9 @@ static __device__ __forceinline__ void offer(
 static __device__ __forceinline__ void offer_softmax(
     const DetectParams& p, int image, int box, float* row) {
     const float bar = BACKGROUND >= 0 ? row[BACKGROUND >= 0 ? BACKGROUND : 0] + p.score_margin
-                                      : -INFINITY;
-    float best = -INFINITY;
-    float chance = -INFINITY;
+                                      : LOWEST;
+    float best = LOWEST;
+    float chance = LOWEST;
     for (int c = 0; c < CLASSES; ++c) {
         best = fmaxf(best, row[c]);
         chance = c == BACKGROUND ? chance : fmaxf(chance, row[c]);
@@ -495,9 +486,11 @@ static __device__ void reduce_class(const DetectParams& p, Workspace& s, int ima
 static __device__ __forceinline__ void write_row(
     const DetectParams& p, u32* row, int image, u64 key) {
     const Box box = decode_box(p, image, key_box(key));
-    const float score = key_score(key);
-    __builtin_memcpy(row, &box, 16);
-    __builtin_memcpy(row + 4, &score, 4);
+    row[0] = __float_as_uint(box.x1);
+    row[1] = __float_as_uint(box.y1);
+    row[2] = __float_as_uint(box.x2);
+    row[3] = __float_as_uint(box.y2);
+    row[4] = (u32)(key >> 32);
     row[5] = (u32)key_label(key);
     row[6] = (u32)key_box(key);
     row[7] = 0;

@@ -27,6 +27,18 @@
 #define __launch_bounds__(n)
 #define __shared__ static
 
+inline unsigned __float_as_uint(float value) {
+    unsigned bits;
+    memcpy(&bits, &value, 4);
+    return bits;
+}
+
+inline float __uint_as_float(unsigned bits) {
+    float value;
+    memcpy(&value, &bits, 4);
+    return value;
+}
+
 struct Dim3 {
     unsigned x, y, z;
 };
