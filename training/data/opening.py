@@ -1,0 +1,61 @@
+"""One text names a data set: `open_dataset`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from realtime_ssd.errors import UsageError
+from training.data.classes import Selection
+from training.data.coco import open_coco
+from training.data.sample import Dataset
+from training.data.voc import open_voc
+
+__all__ = ["open_dataset"]
+
+_FORMS = "coco:ANNOTATIONS.json:IMAGES, voc:ROOT[:SPLIT]"
+
+
+def open_dataset(
+    text: str,
+    labels: Sequence[str] | None = None,
+    remap: Mapping[str, str] | None = None,
+    only: Sequence[str] | None = None,
+) -> Dataset:
+    """Open the data set that a text names.
+
+    Args:
+        text: "coco:ANNOTATIONS.json:IMAGES", "voc:ROOT[:SPLIT]".
+        labels: Class names, "background" first; objects of other classes are skipped and
+            reported. None takes the classes of the data set.
+        remap: New names of classes, applied first.
+        only: Names of the classes to keep; None keeps all.
+
+    Raises:
+        UsageError: If the text, a file or a class does not fit.
+
+    Example:
+        >>> data = open_dataset("voc:VOCdevkit/VOC2007:trainval", only=["car", "person"])
+        >>> data.labels
+        ('background', 'car', 'person')
+    """
+    selection = Selection(labels, remap or {}, only)
+    kind, *parts = _split(text)
+    if kind == "coco" and 1 <= len(parts) <= 2:
+        path = Path(parts[0])
+        return open_coco(text, path, Path(parts[1]) if parts[1:] else path.parent, selection)
+    if kind == "voc" and 1 <= len(parts) <= 2:
+        return open_voc(text, Path(parts[0]), parts[1] if parts[1:] else "", selection)
+    raise UsageError(f"'{text}' names no data set; write {_FORMS}")
+
+
+def _split(text: str) -> list[str]:
+    r"""Split at colons, but keep drive letters: "coco:C:\a.json:D:\images" has three parts."""
+    parts: list[str] = []
+    for piece in text.split(":"):
+        drive = len(parts) > 1 and len(parts[-1]) == 1 and parts[-1].isalpha()
+        if drive and piece[:1] in ("/", "\\"):
+            parts[-1] += f":{piece}"
+        else:
+            parts.append(piece)
+    return parts
