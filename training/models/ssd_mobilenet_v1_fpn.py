@@ -1,0 +1,123 @@
+"""SSD on MobileNetV1 with a feature pyramid, for small objects in wide frames.
+
+Sources: Howard et al., "MobileNets" (2017), table 1, for the backbone; Lin et al., "Feature Pyramid
+Networks" (2017), section 3, for the way down that gives fine maps the knowledge of coarse ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from realtime_ssd.boxes import BoxLayer, BoxRecipe
+from realtime_ssd.errors import UsageError
+from realtime_ssd.spec import InputSpec, ModelSpec, Thresholds
+from training.models.layers import conv_norm, scaled, separable, start_convolutions, start_heads
+from training.models.ssd import SSD, FeatureMaps
+from training.models.ssd300_mobilenet_v1 import BLOCKS
+
+__all__ = ["build"]
+
+TAPS = (5, 11, 13)  # blocks whose maps have strides 8, 16 and 32
+STRIDES = (8, 16, 32, 64, 128)
+PYRAMID = 192
+# For each stride: sides (roots of the areas) of the default boxes in pixels, each with its aspect
+# ratios; people and traffic lights are tall, vehicles are wide.
+SIDES: tuple[tuple[tuple[float, tuple[float, ...]], ...], ...] = (
+    ((14, (0.38,)), (19, (0.38, 0.7, 1.1)), (27, (0.38, 0.6, 1.3))),
+    ((36, (0.38, 0.7, 1.4)), (52, (0.45, 0.9, 1.6))),
+    ((76, (0.55, 1.0, 1.8)), (108, (0.9, 1.7))),
+    ((150, (0.8, 1.4, 2.4)),),
+    ((210, (1.0, 1.9)),),
+)
+
+
+class _Backbone(FeatureMaps):
+    """MobileNetV1, three merged maps of strides 8, 16 and 32, and two coarser ones."""
+
+    def __init__(self, width: float) -> None:
+        super().__init__()
+        channels = scaled(32, width)
+        self.stem = conv_norm(3, channels, 3, stride=2)
+        blocks, taps = [], []
+        for number, (outputs, stride) in enumerate(BLOCKS, start=1):
+            blocks.append(separable(channels, scaled(outputs, width), stride))
+            channels = scaled(outputs, width)
+            if number in TAPS:
+                taps.append(channels)
+        self.blocks = nn.ModuleList(blocks)
+        merged = scaled(PYRAMID, width)
+        self.laterals = nn.ModuleList([conv_norm(inputs, merged) for inputs in taps])
+        self.smooth = nn.ModuleList([separable(merged, merged) for _ in taps])
+        self.extras = nn.ModuleList([separable(merged, merged, 2) for _ in STRIDES[len(TAPS) :]])
+        self.channels = (merged,) * len(STRIDES)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Compute the five maps; see `FeatureMaps.forward`."""
+        features = self.stem(images)
+        maps = []
+        for number, block in enumerate(self.blocks, start=1):
+            features = block(features)
+            if number in TAPS:
+                maps.append(self.laterals[len(maps)](features))
+        for level in (1, 0):
+            above = functional.interpolate(maps[level + 1], scale_factor=2.0, mode="nearest")
+            maps[level] = maps[level] + above
+        maps = [smooth(part) for smooth, part in zip(self.smooth, maps, strict=True)]
+        for extra in self.extras:
+            maps.append(extra(maps[-1]))
+        return maps
+
+
+def _boxes(columns: int, rows: int) -> BoxRecipe:
+    layers = []
+    for stride, sides in zip(STRIDES, SIDES, strict=True):
+        sizes = tuple(
+            (side * ratio**0.5 / columns, side / ratio**0.5 / rows)
+            for side, ratios in sides
+            for ratio in ratios
+        )
+        cells = -(-rows // stride), -(-columns // stride)
+        layers.append(BoxLayer(*cells, stride / rows, stride / columns, sizes))
+    return BoxRecipe(tuple(layers))
+
+
+def build(
+    labels: Sequence[str], *, width: float = 0.5, columns: int = 384, rows: int = 224
+) -> SSD:
+    """Build the network with new weights.
+
+    Args:
+        labels: Class names, "background" first.
+        width: Factor of all channel counts.
+        columns: Width of the input in pixels, a multiple of 32.
+        rows: Height of the input in pixels, a multiple of 32.
+
+    Returns:
+        The network; 11,928 default boxes on 384 × 224 BGR input.
+
+    Raises:
+        UsageError: If the input size does not fit.
+    """
+    if columns < 128 or rows < 128 or columns % 32 or rows % 32:
+        raise UsageError(
+            f"an input of {columns}x{rows} does not fit 'ssd_mobilenet_v1_fpn'; give multiples of "
+            "32 from 128 on"
+        )
+    spec = ModelSpec(
+        name="ssd_mobilenet_v1_fpn",
+        input=InputSpec(columns, rows, "BGR", mean=(127.5,) * 3, scale=(0.007843,) * 3),
+        boxes=_boxes(columns, rows),
+        labels=tuple(labels),
+        thresholds=Thresholds(top_k=100, keep=100),
+    )
+    backbone = _Backbone(width)
+    counts = [len(layer.sizes) for layer in spec.boxes.layers]
+    pairs = list(zip(backbone.channels, counts, strict=True))
+    score_heads = [nn.Conv2d(inputs, count * len(labels), 1) for inputs, count in pairs]
+    offset_heads = [nn.Conv2d(inputs, count * 4, 1) for inputs, count in pairs]
+    start_convolutions(backbone)
+    start_heads([*score_heads, *offset_heads])
+    return SSD(spec, backbone, score_heads, offset_heads)
