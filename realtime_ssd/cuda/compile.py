@@ -84,9 +84,7 @@ def compile_kernel(
     return cubin
 
 
-def _with_nvrtc(
-    name: str, sources: dict[str, str], architecture: str, options: list[str]
-) -> bytes:
+def _with_nvrtc(name: str, sources: dict[str, str], architecture: str, options: list[str]) -> bytes:
     headers = {file: text for file, text in sources.items() if file.endswith(".cuh")}
     arguments = [*options, f"-arch={architecture}", "-default-device"]
     return driver.nvrtc_compile(f"{name}.cu", sources[f"{name}.cu"], headers, arguments)

@@ -170,6 +170,10 @@ class Device:
         """Copy a buffer, or its beginning, to pinned host memory."""
         self._cuda.memcpy_dtoh_async(target, buffer.address, stream)
 
+    def copy_inside(self, target: int, source: Buffer, size: int, stream: Any) -> None:
+        """Copy the beginning of a buffer to another place in device memory."""
+        self._cuda.memcpy_dtod_async(target, source.address, size, stream)
+
     def capture(self, stream: Any, work: Callable[[], None]) -> Graph | None:
         """Record the work that a function puts on a stream.
 

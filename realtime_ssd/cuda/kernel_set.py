@@ -55,7 +55,7 @@ class KernelSet:
         self._suppress = device.load(cubin, "ssd_suppress", [layout.DETECT_PARAMS])
         picture = layout.preprocess_settings(spec.input, types["input"])
         cubin = compile_kernel("preprocess", picture, arch, cache)
-        arguments = ["P", layout.INPUT_PARAMS, "P"]
+        arguments: list[np.dtype[Any] | str] = ["P", layout.INPUT_PARAMS, "P"]
         self._preprocess = device.load(cubin, "ssd_preprocess", arguments)
         self.wanted = _constant(device, layout.wanted_bits(spec, classes))
         self.default_boxes = _constant(device, spec.boxes.boxes())

@@ -243,4 +243,3 @@ class FrameSlot:
             row, spec = self._rows[place], self._kernels.spec.input
             layout.fill_frame(row, spec, size, planes, pitches, colour)
             self._shown[place] = told
-

@@ -31,9 +31,9 @@ def picture(seed: int, height: int, width: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     noise = rng.integers(0, 256, (height, width, 3), np.uint8)
     slope = np.linspace(0, 255, width * height * 3).reshape(height, width, 3)
-    return np.ascontiguousarray(np.where(rng.random((height, width, 1)) < 0.5, noise, slope)).astype(
-        np.uint8
-    )
+    return np.ascontiguousarray(
+        np.where(rng.random((height, width, 1)) < 0.5, noise, slope)
+    ).astype(np.uint8)
 
 
 def kernel_for(name: str, output: str = "fp32") -> HostPreprocessor:

@@ -11,3 +11,12 @@ extern "C" void run_detect(const DetectParams* params, int images, unsigned seed
 
 extern "C" int counters_an_image() { return COUNTERS_END; }
 extern "C" int params_bytes() { return (int)sizeof(DetectParams); }
+
+extern "C" void launch_ssd_select(const unsigned* grid, unsigned threads, const char* arguments) {
+    launch(ssd_select, {grid[0], grid[1], grid[2]}, (int)threads, 0u, *(const DetectParams*)arguments);
+}
+
+extern "C" void launch_ssd_suppress(const unsigned* grid, unsigned threads, const char* arguments) {
+    launch(ssd_suppress, {grid[0], grid[1], grid[2]}, (int)threads, 0u,
+           *(const DetectParams*)arguments);
+}

@@ -1,0 +1,253 @@
+"""Inference on an NVIDIA GPU: TensorRT for the network, our own kernels for all the rest.
+
+A few frame slots take turns. `submit` copies pixels into the next free one and launches its graph;
+`collect` waits for that slot's event alone. The engine is built, verified and cached by `engines`
+when a model is used for the first time.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from realtime_ssd.backends import BackendOptions, class_ids
+from realtime_ssd.backends.base import Ticket
+from realtime_ssd.cuda.driver import Buffer, Device
+from realtime_ssd.cuda.kernel_set import KernelSet
+from realtime_ssd.cuda.layout import Header, Precision
+from realtime_ssd.cuda.probe import find_gpus
+from realtime_ssd.cuda.slots import FrameSlot, Network
+from realtime_ssd.detections import Detections
+from realtime_ssd.errors import ModelError
+from realtime_ssd.frames import Frame
+from realtime_ssd.postprocess import Found, locate
+from realtime_ssd.spec import ModelSpec
+
+__all__ = ["EngineNetwork", "GpuBackend", "open_backend", "usable"]
+
+SLOTS = 3
+_log = logging.getLogger(__name__)
+
+
+def usable() -> bool:
+    """Tell whether this machine has a GPU, its driver, TensorRT and PyCUDA."""
+    return bool(find_gpus()) and all(find_spec(name) for name in ("tensorrt", "pycuda"))
+
+
+def open_backend(path: Path, spec: ModelSpec, options: BackendOptions) -> GpuBackend:
+    """Build or load the engine of an ONNX file and prepare the GPU for it.
+
+    Raises:
+        ModelError: If there is no usable GPU, or the engine cannot be built or run.
+    """
+    device = Device()
+    try:
+        from engines.build import EngineOptions, ensure_engine
+
+        plan = ensure_engine(path, spec, EngineOptions(max_batch=options.batch))
+        with device:
+            network = EngineNetwork(device, plan, spec)
+            return GpuBackend(device, network, spec, options)
+    except BaseException:
+        device.close()
+        raise
+
+
+class EngineNetwork:
+    """A TensorRT engine as the slots use it.
+
+    Args:
+        device: The GPU, its context current.
+        plan: The serialised engine.
+        spec: Contract of the model.
+
+    Attributes:
+        boxes: Number of default boxes, from the engine's outputs.
+        types: Precision of "input", "scores" and "offsets".
+
+    Raises:
+        ModelError: If the engine belongs to another TensorRT or GPU, or not to this contract.
+    """
+
+    def __init__(self, device: Device, plan: bytes, spec: ModelSpec) -> None:
+        from engines import trt_compat
+
+        self._compat, self._device = trt_compat, device
+        self._engine = trt_compat.deserialize(plan)
+        self._names = {
+            "input": spec.input.name,
+            "scores": spec.scores_output,
+            "offsets": spec.offsets_output,
+        }
+        tensors = trt_compat.tensors(self._engine)
+        for name in self._names.values():
+            if name not in tensors:
+                raise ModelError(
+                    f"the engine has no tensor '{name}' (it has {', '.join(tensors)}); "
+                    "remove it with: realtime-ssd engines --remove, and build it again"
+                )
+        self.types: dict[str, Precision] = {
+            key: tensors[name].precision for key, name in self._names.items()
+        }
+        self.boxes = int(tensors[spec.scores_output].shape[1])
+        self._input = (3, spec.input.height, spec.input.width)
+        self._memory: dict[int, Buffer] = {}
+
+    def bind(
+        self, addresses: dict[str, int], images: int, stream: Any
+    ) -> tuple[Callable[[], None], Callable[[], None]]:
+        """Make an execution context for one batch size of one slot (see `slots.Network`).
+
+        The contexts of a slot never run at once, so they share one piece of activation memory.
+        """
+        handle = stream.handle
+        if handle not in self._memory:
+            self._memory[handle] = self._device.buffer(self._compat.memory_size(self._engine))
+        memory = self._memory[handle]
+        context = self._compat.new_context(self._engine, memory.address, memory.size)
+        context.set_input_shape(self._names["input"], (images, *self._input))
+        for key, name in self._names.items():
+            context.set_tensor_address(name, addresses[key])
+
+        def enqueue() -> None:
+            if not context.execute_async_v3(handle):
+                raise ModelError(f"TensorRT refused to run a batch of {images}; see its messages")
+
+        def release() -> None:
+            nonlocal context
+            context = None
+
+        return enqueue, release
+
+    def close(self) -> None:
+        """Give the activation memory and the engine back, after all contexts."""
+        for memory in self._memory.values():
+            memory.close()
+        self._memory.clear()
+        self._engine = None
+
+
+class GpuBackend:
+    """Runs a network on the GPU with our kernels before and after it.
+
+    Owns the device and the network, and closes both.
+
+    Args:
+        device: The GPU, its context current during construction.
+        network: With the attributes `boxes` and `types` and a method `close` besides `bind`.
+        spec: Contract of the model with the thresholds in force.
+        options: What the user chose.
+        slots: Batches under way at once.
+        graphs: Whether to record graphs.
+        cache: Folder that keeps compiled kernels; the user's own if None.
+    """
+
+    name = "tensorrt"
+
+    def __init__(
+        self,
+        device: Device,
+        network: Any,
+        spec: ModelSpec,
+        options: BackendOptions,
+        slots: int = SLOTS,
+        graphs: bool = True,
+        cache: Path | None = None,
+    ) -> None:
+        self.spec, self.max_batch, self.capacity = spec, options.batch, slots
+        self._device, self._network = device, network
+        self._closing, self._closed, self._warned = threading.Lock(), False, False
+        wanted = class_ids(spec, options.classes)
+        self._kernels = KernelSet(device, spec, network.boxes, network.types, wanted, cache)
+        self._slots: list[FrameSlot] = []
+        self._free: queue.SimpleQueue[FrameSlot] = queue.SimpleQueue()
+        try:
+            self._add_slots(network, slots, graphs)
+        except BaseException:
+            self._release()
+            raise
+
+    def _add_slots(self, network: Network, count: int, graphs: bool) -> None:
+        for _ in range(count):
+            slot = FrameSlot(self._device, self._kernels, network, self.max_batch, graphs)
+            self._slots.append(slot)
+            self._free.put(slot)
+        if graphs and not self._slots[0].uses_graphs:
+            _log.warning(
+                "cuda-bindings is not installed, so every frame takes several launches instead "
+                "of one; install it with: pip install cuda-bindings"
+            )
+
+    def submit(self, frames: Sequence[Frame]) -> Ticket:
+        """Start work on 1 to `max_batch` frames, of any sizes."""
+        ticket = Ticket(tuple(frames))
+        slot = ticket.payload = self._free.get()
+        with self._device, self._device.errors("start a batch"):
+            slot.submit(ticket.frames)
+        return ticket
+
+    def collect(self, ticket: Ticket) -> list[Detections]:
+        """Wait for a ticket and give the detections of its frames, in order, in frame pixels.
+
+        Raises:
+            ModelError: If the GPU failed or the network gave NaN.
+        """
+        slot: FrameSlot = ticket.payload
+        with self._device:
+            answers = slot.collect()
+            ticket.timings["gpu"] = slot.seconds()
+        self._free.put(slot)
+        return [
+            self._located(frame, *answer)
+            for frame, answer in zip(ticket.frames, answers, strict=True)
+        ]
+
+    def _located(self, frame: Frame, header: Header, found: Found) -> Detections:
+        if header.broken:
+            raise ModelError(
+                f"model '{self.spec.name}' gave NaN for {header.broken} default boxes of frame "
+                f"{frame.index}; build its engine with --precision fp32"
+            )
+        if header.overflow and not self._warned:
+            self._warned = True
+            _log.warning(
+                "frame %d had %d candidates more than the GPU's lists hold, they were left out; "
+                "raise --score-threshold",
+                frame.index,
+                header.overflow,
+            )
+        return locate(found, self.spec, frame.width, frame.height)
+
+    def close(self) -> None:
+        """Give everything back; may be called from any thread, any number of times."""
+        with self._closing:
+            if self._closed:
+                return
+            self._closed = True
+        self._release()
+        self._device.close()
+
+    def _release(self) -> None:
+        """Graphs and contexts before memory, memory before the engine."""
+        with self._device:
+            for slot in self._slots:
+                slot.close()
+            self._kernels.close()
+            self._network.close()
+
+    def __enter__(self) -> GpuBackend:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
