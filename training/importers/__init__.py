@@ -15,6 +15,7 @@ __all__ = ["ImportOptions", "Imported", "import_model"]
 
 _READERS = {
     ".onnx": "training.importers.onnx_heads",
+    ".caffemodel": "training.importers.caffe",
 }
 
 
