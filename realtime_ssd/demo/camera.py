@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["MARGIN", "NEAR", "Camera", "Sway", "View", "clip_near"]
+__all__ = ["MARGIN", "NEAR", "Camera", "Sway", "View", "clip_near", "vec"]
 
 Array = NDArray[np.float64]
 
@@ -118,6 +118,11 @@ class Sway:
         shift = turn @ np.array([waves[:3].sum(), waves[3:].sum()])
         linear = still[:, :2] @ turn
         return np.column_stack([linear, still[:, 2] + still[:, :2] @ shift])
+
+
+def vec(x: float, y: float, z: float) -> Array:
+    """A point or direction in metres."""
+    return np.array([x, y, z], np.float64)
 
 
 def clip_near(polygon: Array) -> Array:

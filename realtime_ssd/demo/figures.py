@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from realtime_ssd.demo.camera import NEAR, Array, View
+from realtime_ssd.demo.camera import NEAR, Array, View, vec
 from realtime_ssd.demo.light import Light
 from realtime_ssd.demo.shapes import SHIFT, Outline, fixed
 from realtime_ssd.frames import Image
@@ -61,17 +61,17 @@ class Figure:
                 result.append(cv2.convexHull(outer).reshape(-1, 2))
         return result
 
-    def paint(self, image: Image, view: View, light: Light) -> None:
+    def paint(self, image: Image, view: View, light: Light, hidden: float = 0.0) -> None:
         """Paint rings, then strokes from far to near, each with a lit side."""
         strokes, depth, reach = self._strokes(view)
         if not len(strokes):
             return
         distance = float(depth.mean())
-        self._paint_rings(image, view, light, distance)
+        self._paint_rings(image, view, light, (distance, hidden))
         dim = light.ambient * 0.92 + light.sun * 0.18
         bright = light.ambient + light.sun * 0.6
-        dark = light.fade(np.clip(self.colours * dim, 0, 255), distance).tolist()
-        lit = light.fade(np.clip(self.colours * bright, 0, 255), distance).tolist()
+        dark = light.fade(np.clip(self.colours * dim, 0, 255), distance, hidden).tolist()
+        lit = light.fade(np.clip(self.colours * bright, 0, 255), distance, hidden).tolist()
         side = float(view.camera.rotation[0] @ light.direction)
         centre = strokes.mean(axis=1, keepdims=True)
         inner = (strokes - centre) * np.array([0.66, 0.9]) + centre
@@ -81,10 +81,12 @@ class Figure:
             cv2.fillConvexPoly(image, outer_px[k], dark[k], cv2.LINE_AA, SHIFT)
             cv2.fillConvexPoly(image, inner_px[k], lit[k], cv2.LINE_AA, SHIFT)
 
-    def _paint_rings(self, image: Image, view: View, light: Light, distance: float) -> None:
+    def _paint_rings(
+        self, image: Image, view: View, light: Light, fading: tuple[float, float]
+    ) -> None:
         if self.rings is None:
             return
-        tyre = light.fade(np.clip(np.array([[34, 32, 32]]) * light.ambient, 0, 255), distance)
+        tyre = light.fade(np.clip(np.array([[34, 32, 32]]) * light.ambient, 0, 255), *fading)
         for ring in self.rings:
             edges = [fixed(view.project(ring[:, k])) for k in (0, 1)]
             cv2.fillPoly(image, edges, tyre[0].tolist(), cv2.LINE_AA, SHIFT)
@@ -170,7 +172,7 @@ class Person:
             strokes += [
                 (hip, knee, 0.085 * b, 0.065 * b, self.legs),
                 (knee, foot, 0.065 * b, 0.045, self.legs),
-                (foot, foot + [0, -0.015, 0.13], 0.045, 0.035, (36, 34, 40)),
+                (foot, foot + vec(0, -0.015, 0.13), 0.045, 0.035, (36, 34, 40)),
             ]
             shoulder = np.array([side * 0.19 * b, 0.8 * h, 0.0])
             elbow = _joint(shoulder, 0.17 * h, -self.stride * swing * 0.8)
@@ -178,7 +180,7 @@ class Person:
             strokes += [
                 (shoulder, elbow, 0.06 * b, 0.05, self.top),
                 (elbow, hand, 0.048, 0.038, self.top),
-                (hand, hand + [0, -0.04, 0.01], 0.042, 0.035, self.skin),
+                (hand, hand + vec(0, -0.04, 0.01), 0.042, 0.035, self.skin),
             ]
         strokes += self._trunk()
         return Figure(*_place(strokes, position, turn))
@@ -190,15 +192,15 @@ class Person:
         strokes = [
             (up[0], up[1], 0.155 * b, 0.2 * b, self.top),
             (up[2], up[3], 0.055, 0.055, self.skin),
-            (head, head + [0, 0.025, 0], 0.1, 0.105, self.skin),
-            (head + [0, 0.03, -0.035], head + [0, 0.04, -0.02], 0.1, 0.105, self.hair),
+            (head, head + vec(0, 0.025, 0), 0.1, 0.105, self.skin),
+            (head + vec(0, 0.03, -0.035), head + vec(0, 0.04, -0.02), 0.1, 0.105, self.hair),
         ]
         if self.dress:
             hem = np.array([0.0, 0.3 * h, 0.0])
             strokes.append((up[0], hem, 0.16 * b, 0.19 * b, self.top))
         if self.bag:
             back = np.array([0.0, 0.62 * h, -0.2])
-            strokes.append((back, back + [0, 0.13 * h, 0], 0.13, 0.12, self.legs))
+            strokes.append((back, back + vec(0, 0.13 * h, 0), 0.13, 0.12, self.legs))
         return strokes
 
 
@@ -224,7 +226,11 @@ class Rider:
     def draw(cls, rng: np.random.Generator) -> Rider:
         """Draw a cyclist."""
         return cls(
-            _any(rng, _TOPS), _any(rng, _LEGS), _any(rng, _SKINS), _any(rng, _TOPS), _any(rng, _TOPS)
+            _any(rng, _TOPS),
+            _any(rng, _LEGS),
+            _any(rng, _SKINS),
+            _any(rng, _TOPS),
+            _any(rng, _TOPS),
         )
 
     def posed(self, position: Array, turn: Array, phase: float) -> Figure:
@@ -240,8 +246,10 @@ class Rider:
         for hub in (rear, front):
             tyre = np.array([0, 0.31, 0])
             strokes.append((hub - tyre, hub + tyre, 0.022, 0.022, (40, 38, 38)))
-        strokes.append((saddle + [0, 0.03, -0.1], saddle + [0, 0.03, 0.1], 0.06, 0.035, (30, 30, 30)))
-        strokes.append((bar - [0.26, 0, 0], bar + [0.26, 0, 0], 0.022, 0.022, (40, 40, 40)))
+        strokes.append(
+            (saddle + vec(0, 0.03, -0.1), saddle + vec(0, 0.03, 0.1), 0.06, 0.035, (30, 30, 30))
+        )
+        strokes.append((bar - vec(0.26, 0, 0), bar + vec(0.26, 0, 0), 0.022, 0.022, (40, 40, 40)))
         strokes += self._body(crank, bar, phase)
         ends, radii, colours = _place(strokes, position, turn)
         return Figure(ends, radii, colours, self._rings((rear, front)) @ turn.T + position)
@@ -252,18 +260,18 @@ class Rider:
         strokes: list[tuple[Array, Array, float, float, Colour]] = []
         for side, angle in ((-1.0, phase), (1.0, phase + math.pi)):
             hip = np.array([side * 0.1, 0.98, -0.2])
-            foot = crank + [side * 0.1, 0.17 * math.cos(angle), 0.17 * math.sin(angle)]
-            knee = (hip + foot) / 2 + [side * 0.03, 0.09, 0.22]
+            foot = crank + vec(side * 0.1, 0.17 * math.cos(angle), 0.17 * math.sin(angle))
+            knee = (hip + foot) / 2 + vec(side * 0.03, 0.09, 0.22)
             strokes += [
                 (hip, knee, 0.09, 0.065, self.legs),
                 (knee, foot, 0.06, 0.045, self.legs),
-                (foot, foot + [0, -0.01, 0.13], 0.045, 0.035, (36, 34, 40)),
+                (foot, foot + vec(0, -0.01, 0.13), 0.045, 0.035, (36, 34, 40)),
             ]
             shoulder = np.array([side * 0.17, 1.45, 0.1])
             elbow = np.array([side * 0.24, 1.2, 0.24])
             strokes += [
                 (shoulder, elbow, 0.062, 0.05, self.top),
-                (elbow, bar + [side * 0.22, 0.02, 0], 0.046, 0.036, self.skin),
+                (elbow, bar + vec(side * 0.22, 0.02, 0), 0.046, 0.036, self.skin),
             ]
         hips, chest = np.array([0, 1.0, -0.2]), np.array([0, 1.4, 0.05])
         head = np.array([0, 1.66, 0.2])
@@ -271,8 +279,8 @@ class Rider:
             *strokes,
             (hips, chest, 0.15, 0.19, self.top),
             (chest, head, 0.06, 0.06, self.skin),
-            (head, head + [0, 0.03, 0.01], 0.1, 0.1, self.skin),
-            (head + [0, 0.05, -0.07], head + [0, 0.07, 0.05], 0.105, 0.1, self.helmet),
+            (head, head + vec(0, 0.03, 0.01), 0.1, 0.1, self.skin),
+            (head + vec(0, 0.05, -0.07), head + vec(0, 0.07, 0.05), 0.105, 0.1, self.helmet),
         ]
 
     @staticmethod

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from realtime_ssd.demo import signals
-from realtime_ssd.demo.camera import Array, Camera, View
+from realtime_ssd.demo.camera import Array, Camera, View, vec
 from realtime_ssd.demo.shapes import Placed
 
 __all__ = ["Street", "camera_pose", "traffic_lights"]
@@ -24,11 +24,15 @@ class Street:
         lanes: Lanes in each direction.
         pavement: Width of the pavement.
         open_side: -1 or +1 where the camera stands on an open square, else 0.
+        end: z of the bridge that closes the street.
+        zebra: z of the near edge of the zebra crossing.
     """
 
     lanes: int
     pavement: float
     open_side: int
+    end: float
+    zebra: float
 
     @property
     def road(self) -> float:
@@ -68,23 +72,24 @@ class Street:
         """Draw a street for a camera pose."""
         lanes = 1 if pose == "square" or rng.random() < 0.5 else 2
         side = int(rng.choice([-1, 1])) if pose == "square" else 0
-        return cls(lanes, rng.uniform(4.0, 5.2), side)
+        zebra = rng.uniform(-3.0, 10.0) if pose == "square" else rng.uniform(12.0, 24.0)
+        return cls(lanes, rng.uniform(4.0, 5.2), side, rng.uniform(56.0, 70.0), zebra)
 
 
 def camera_pose(rng: np.random.Generator, street: Street, pose: str) -> Camera:
     """Place the camera: on a gantry, on a mast at the corner, or across a square."""
     side = street.open_side or int(rng.choice([-1, 1]))
     if pose == "gantry":
-        x, high = rng.uniform(-1, 1) * street.road, rng.uniform(5.2, 7.2)
-        yaw, pitch = -0.05 * x + rng.uniform(-0.12, 0.12), rng.uniform(0.2, 0.3)
+        x, high = rng.uniform(-1, 1) * street.road, rng.uniform(4.6, 6.4)
+        yaw, pitch = -0.05 * x + rng.uniform(-0.12, 0.12), rng.uniform(0.12, 0.2)
         focal = rng.uniform(1.45, 1.8)
     elif pose == "corner":
         x, high = side * (street.kerb + rng.uniform(0.2, 1.2)), rng.uniform(3.3, 5.2)
-        yaw, pitch = -side * rng.uniform(0.25, 0.62), rng.uniform(0.11, 0.2)
+        yaw, pitch = -side * rng.uniform(0.25, 0.62), rng.uniform(0.06, 0.15)
         focal = rng.uniform(1.3, 1.6)
     else:
         x, high = side * (street.kerb + rng.uniform(9.0, 13.0)), rng.uniform(2.6, 4.2)
-        yaw, pitch = -side * rng.uniform(0.85, 1.3), rng.uniform(0.05, 0.12)
+        yaw, pitch = -side * rng.uniform(0.85, 1.3), rng.uniform(0.0, 0.08)
         focal = rng.uniform(1.35, 1.75)
     return Camera.look(np.array([x, high, 0.0]), yaw, pitch, focal)
 
@@ -95,7 +100,7 @@ def traffic_lights(
     """Put one to three traffic lights where the camera sees them well."""
     base = np.array([[camera.focal * 0.75, 0, 0.5], [0, camera.focal, 0.5]])
     view = View(camera, base)
-    wanted = int(rng.integers(2, 4))
+    wanted = int(rng.integers(1, 4))
     found: list[tuple[Array, Array, float, Placed]] = []
     taken: list[float] = []
     offset = rng.uniform(0, 14)
@@ -104,8 +109,8 @@ def traffic_lights(
         arm = 0.0 if rng.random() < 0.6 else -side * rng.uniform(1.6, 3.4)
         low = rng.uniform(2.3, 2.9) if not arm else rng.uniform(4.5, 5.0)
         foot = np.array([side * (street.kerb + 0.35), 0.0, rng.uniform(-6.0, 34.0)])
-        place = foot + [arm, low, 0.0]
-        ends = np.array([place, place + [0, signals.HEAD_HIGH, 0]])
+        place = foot + vec(arm, low, 0.0)
+        ends = np.array([place, place + vec(0, signals.HEAD_HIGH, 0)])
         seen = camera.see(ends)
         if not (6.5 < seen[0, 2] < 20 and abs(place[0] - camera.position[0]) > 1.5):
             continue

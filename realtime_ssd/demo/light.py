@@ -55,11 +55,20 @@ class Light:
             [math.cos(rise) * math.sin(azimuth), math.sin(rise), math.cos(rise) * math.cos(azimuth)]
         )
         tint = rng.uniform(0.94, 1.06, 3)
-        colours = [np.array(colour) * tint for colour in (top, low, haze)]
         exposure = rng.uniform(0.9, 1.08)
         length = rng.uniform(150, 420) * (0.6 if time == "overcast" else 1.0)
-        shades = (np.array(ambient) * exposure, np.array(sun) * exposure)
-        return cls(time, *colours, length, *shades, direction, shadow, lamps)
+        return cls(
+            time,
+            sky_top=np.array(top) * tint,
+            sky_low=np.array(low) * tint,
+            haze=np.array(haze) * tint,
+            haze_length=length,
+            ambient=np.array(ambient) * exposure,
+            sun=np.array(sun) * exposure,
+            direction=direction,
+            shadow=shadow,
+            lamps=lamps,
+        )
 
     def shade(self, colours: Array, normals: Array) -> Array:
         """Light N × 3 colours on surfaces with N × 3 unit normals."""
@@ -67,10 +76,19 @@ class Light:
         openness = (0.82 + 0.18 * normals[:, 1])[:, None]
         return np.clip(colours * (self.ambient * openness + self.sun * facing), 0, 255)
 
-    def fade(self, colours: Array, distance: float) -> Array:
-        """Blend N × 3 colours with the haze at a distance in metres."""
+    @property
+    def gloom(self) -> Array:
+        """Colour of the darkness under the bridge."""
+        return self.ambient * 52.0
+
+    def fade(self, colours: Array, distance: float, hidden: float = 0.0) -> Array:
+        """Blend N × 3 colours with the haze at a distance in metres.
+
+        `hidden` is the share, 0 to 1, by which the darkness under the bridge has swallowed them.
+        """
         clear = math.exp(-((max(distance, 0.0) / self.haze_length) ** 1.2))
-        return colours * clear + self.haze * (1.0 - clear)
+        hazy = colours * clear + self.haze * (1.0 - clear)
+        return hazy + (self.gloom - hazy) * hidden if hidden else hazy
 
 
 _Row = tuple[
@@ -87,15 +105,15 @@ _Row = tuple[
 _PALETTE: dict[str, _Row] = {
     "noon": (
         (205, 138, 72), (240, 214, 184), (232, 212, 192),
-        (0.66, 0.62, 0.58), (0.40, 0.46, 0.50), 52.0, 0.50, 0.0,
+        (0.70, 0.67, 0.64), (0.44, 0.52, 0.56), 52.0, 0.50, 0.0,
     ),
     "morning": (
         (214, 170, 118), (196, 214, 240), (200, 210, 226),
-        (0.62, 0.58, 0.56), (0.28, 0.42, 0.54), 27.0, 0.42, 0.0,
+        (0.66, 0.63, 0.62), (0.30, 0.46, 0.60), 27.0, 0.42, 0.0,
     ),
     "overcast": (
         (176, 166, 156), (214, 210, 206), (205, 202, 198),
-        (0.82, 0.80, 0.78), (0.05, 0.05, 0.05), 60.0, 0.28, 0.1,
+        (0.92, 0.90, 0.88), (0.05, 0.05, 0.05), 60.0, 0.28, 0.1,
     ),
     "dusk": (
         (122, 72, 60), (110, 150, 238), (128, 122, 168),
@@ -103,6 +121,6 @@ _PALETTE: dict[str, _Row] = {
     ),
     "night": (
         (48, 26, 14), (84, 56, 44), (66, 46, 40),
-        (0.42, 0.33, 0.29), (0.06, 0.05, 0.04), 50.0, 0.30, 1.0,
+        (0.58, 0.49, 0.46), (0.06, 0.05, 0.04), 50.0, 0.30, 1.0,
     ),
 }  # fmt: skip

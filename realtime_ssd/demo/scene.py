@@ -96,7 +96,7 @@ class StreetScene:
         image = self._backdrop(view)
         self._effects.shadows(image, view, actors)
         for actor in actors:
-            actor.thing.paint(image, view, self.light)
+            actor.thing.paint(image, view, self.light, actor.hidden)
         self._effects.glow(image, view, actors)
         self._effects.lens(image, i)
         return image

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,12 +24,13 @@ Outline = list[NDArray[np.float32]]
 """Convex polygons in pixels whose union is the silhouette of a thing."""
 
 
-def fixed(points: Array) -> NDArray[np.int32]:
+def fixed(points: NDArray[np.floating[Any]]) -> NDArray[np.int32]:
     """Convert pixels (0 is the left edge) to OpenCV's fixed point (0 is the first centre)."""
-    return np.rint(np.clip((points - 0.5) * (1 << SHIFT), -4e6, 4e6)).astype(np.int32)
+    scaled = np.clip((points - 0.5) * (1 << SHIFT), -4e6, 4e6)
+    return np.asarray(np.rint(scaled), np.int32)
 
 
-def fill(image: NDArray[np.uint8], points: Array, colour: Colour) -> None:
+def fill(image: NDArray[np.uint8], points: NDArray[np.floating[Any]], colour: Colour) -> None:
     """Fill one convex polygon, anti-aliased."""
     cv2.fillConvexPoly(image, fixed(points), tuple(colour), cv2.LINE_AA, SHIFT)
 
@@ -159,7 +161,9 @@ class Solid:
 
     def placed(self, position: Array, turn: Array) -> Placed:
         """Put the thing into the world at a position with a 3 × 3 turn (local to world)."""
-        return Placed(self, self.vertices @ turn.T + position, self.normals @ turn.T, position, turn)
+        return Placed(
+            self, self.vertices @ turn.T + position, self.normals @ turn.T, position, turn
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -187,10 +191,10 @@ class Placed:
                 result.append(hull.reshape(-1, 2))
         return result
 
-    def paint(self, image: Image, view: View, light: Light) -> None:
-        """Paint the faces turned to the camera, far parts first."""
-        solid, starts = self.solid, self.solid.starts
-        colours = self._lit(view, light).tolist()
+    def paint(self, image: Image, view: View, light: Light, hidden: float = 0.0) -> None:
+        """Paint the faces turned to the camera, far parts first; `hidden` as in `Light.fade`."""
+        starts = self.solid.starts
+        colours = self._lit(view, light, hidden).tolist()
         seen = view.camera.see(self.vertices)
         towards = view.camera.position - self.vertices[starts[:-1]]
         facing = np.einsum("ij,ij->i", towards, self.normals) > 0
@@ -215,8 +219,9 @@ class Placed:
         ahead = ((view.camera.position - self.position) @ self.turn)[2] > self.solid.split
         return self.solid.parts if ahead else self.solid.parts[::-1]
 
-    def _lit(self, view: View, light: Light) -> Array:
+    def _lit(self, view: View, light: Light, hidden: float) -> Array:
         lit = light.shade(self.solid.colours, self.normals)
         shine = (self.solid.lamps * (0.35 + 0.65 * light.lamps))[:, None]
         lit = lit * (1 - shine) + self.solid.colours * shine
-        return light.fade(lit, float(np.linalg.norm(self.position - view.camera.position)))
+        distance = float(np.linalg.norm(self.position - view.camera.position))
+        return light.fade(lit, distance, hidden)

@@ -53,7 +53,8 @@ def head(state: int) -> Solid:
         colour = _LIT[lens] if burning else _OFF[lens]
         build.face(_disc(y, 0.21, 0.155), colour, _FORWARD, 1.0 if burning else 0.0)
         if burning:
-            build.face(_disc(y, 0.215, 0.08), tuple(min(255, c + 90) for c in colour), _FORWARD, 1.0)
+            core = tuple(min(255, c + 90) for c in colour)
+            build.face(_disc(y, 0.215, 0.08), core, _FORWARD, 1.0)
     build.end_part()
     return build.solid()
 

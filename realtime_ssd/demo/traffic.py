@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from realtime_ssd.demo.shapes import Placed, Solid
 
 __all__ = ["Actor", "Traffic"]
 
+TUNNEL = 9.0
+"""Metres that things still travel under the bridge before they are gone."""
 _AHEAD = np.eye(3)
 _BACK = np.diag([-1.0, 1.0, -1.0])
 _VEHICLES: dict[str, Callable[[np.random.Generator], Solid]] = {
@@ -36,6 +38,7 @@ class Actor:
         footprint: Smallest x, z and largest x, z on the ground in metres.
         height: In metres.
         heading: +1 away along z, -1 back, 0 where it has none.
+        hidden: Share by which the darkness under the bridge has swallowed it, 0 to 1.
     """
 
     label: str
@@ -44,6 +47,7 @@ class Actor:
     footprint: tuple[float, float, float, float]
     height: float
     heading: int = 0
+    hidden: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,11 +99,13 @@ class Traffic:
 
     Attributes:
         seed: Seed of the scene.
+        end: z of the bridge.
         flows: The flows.
         lights: Position, turn and offset in seconds of each traffic light, and its pole.
     """
 
     seed: int
+    end: float
     flows: list[Flow]
     lights: list[tuple[Array, Array, float, Placed]]
     known: dict[tuple[int, int, int], tuple[str, Solid | Person | Rider | None, float]] = field(
@@ -117,7 +123,9 @@ class Traffic:
                     position = np.array([flow.x + aside, 0.0, z])
                     track = 1000 + (lap * 100 + slot) * 16 + number
                     travelled = lap * 7.0 + flow.travelled(time)
-                    found.append(_actor(label, track, look, position, flow.heading, travelled))
+                    actor = _actor(label, track, look, position, flow.heading, travelled)
+                    hidden = min(1.0, max(0.0, (z - self.end) / (TUNNEL - 2.0)))
+                    found.append(replace(actor, hidden=hidden) if hidden else actor)
         for number, light in enumerate(self.lights):
             found.extend(_light(number, light, time))
         return found
@@ -125,7 +133,7 @@ class Traffic:
     def _look(
         self, number: int, flow: Flow, slot: int, lap: int
     ) -> tuple[str, Solid | Person | Rider | None, float]:
-        key = (number, slot, lap)
+        key = (number, slot, lap % (1 << 32))
         if key not in self.known:
             if len(self.known) > 512:
                 self.known.clear()
@@ -157,28 +165,27 @@ class Traffic:
     ) -> Traffic:
         """Draw the flows of a street."""
         flows: list[Flow] = []
-        span = (-32.0, 112.0)
+        last = street.end + TUNNEL
+        span = (-32.0, last)
         for side in (1, -1):
             for lane in range(street.lanes):
                 flows.append(_vehicle_flow(rng, side, street.lane_x(side, lane), span))
             flows.append(
-                Flow({"cyclist": rng.uniform(0.45, 0.7)}, side * street.bikes, side,
-                     rng.uniform(3.6, 5.6), 9.0, 2.0, 0.25, (-24.0, 84.0),
+                Flow({"cyclist": rng.uniform(0.35, 0.6)}, side * street.bikes, side,
+                     rng.uniform(3.6, 5.6), 10.0, 2.5, 0.25, (-24.0, last),
                      rng.uniform(0, 100), 1.5)
             )  # fmt: skip
             for lane, heading in enumerate((side, -side)):
                 flows.append(
-                    Flow({"person": rng.uniform(0.28, 0.5)}, side * street.walk_x(lane), heading,
-                         rng.uniform(0.95, 1.6), 5.0, 1.6, 0.3, (-18.0, 77.0),
+                    Flow({"person": rng.uniform(0.2, 0.36)}, side * street.walk_x(lane), heading,
+                         rng.uniform(0.95, 1.6), 6.0, 2.0, 0.3, (-18.0, last),
                          rng.uniform(0, 100), 0.0)
                 )  # fmt: skip
-        return cls(seed, flows, lights)
+        return cls(seed, street.end, flows, lights)
 
 
-def _vehicle_flow(
-    rng: np.random.Generator, side: int, x: float, span: tuple[float, float]
-) -> Flow:
-    kinds = {"car": 0.36, "bus": rng.uniform(0.13, 0.2), "truck": rng.uniform(0.16, 0.24)}
+def _vehicle_flow(rng: np.random.Generator, side: int, x: float, span: tuple[float, float]) -> Flow:
+    kinds = {"car": 0.32, "bus": rng.uniform(0.2, 0.27), "truck": rng.uniform(0.18, 0.26)}
     speed = rng.uniform(5.5, 10.0)
     return Flow(kinds, x, side, speed, 18.0, 2.4, 0.15, span, rng.uniform(0, 200), 5.0)
 
@@ -209,9 +216,7 @@ def _actor(
 _HEADS = tuple(signals.head(state) for state in range(3))
 
 
-def _light(
-    number: int, light: tuple[Array, Array, float, Placed], time: float
-) -> Iterator[Actor]:
+def _light(number: int, light: tuple[Array, Array, float, Placed], time: float) -> Iterator[Actor]:
     position, turn, offset, pole = light
     low, high = pole.vertices.min(axis=0), pole.vertices.max(axis=0)
     box = (float(low[0]), float(low[2]), float(high[0]), float(high[2]))

@@ -4,7 +4,8 @@ The rule. An object is listed when at least `SEEN` of its silhouette is visible 
 part is at least `LISTED` of the frame high. It is marked *difficult* (neither a hit nor a miss,
 as in PASCAL VOC) when it is smaller than `MIN_HEIGHT` of the frame's height or `MIN_WIDTH` of its
 width, or when less than `MIN_VISIBLE` of its silhouette is visible, be it hidden by something
-nearer or cut off by the frame. A box is the smallest one around the visible part.
+nearer, by the darkness under the bridge or cut off by the frame. A box is the smallest one around
+the visible part.
 """
 
 from __future__ import annotations
@@ -16,11 +17,19 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from realtime_ssd.demo.camera import Array, View
+from realtime_ssd.demo.camera import Array
 from realtime_ssd.demo.shapes import SHIFT, Outline, fixed
 from realtime_ssd.demo.traffic import Actor
 
-__all__ = ["MIN_HEIGHT", "MIN_VISIBLE", "MIN_WIDTH", "TruthBox", "depth_order", "id_mask", "observe"]
+__all__ = [
+    "MIN_HEIGHT",
+    "MIN_VISIBLE",
+    "MIN_WIDTH",
+    "TruthBox",
+    "depth_order",
+    "id_mask",
+    "observe",
+]
 
 MIN_HEIGHT = 0.06
 MIN_WIDTH = 0.02
@@ -155,14 +164,11 @@ def _whole_area(outline: Outline, exact: Array, fine: int) -> float:
     return cv2.countNonZero(small) * (fine / zoom) ** 2
 
 
-def _judge(
-    actor: Actor, box: Array, visibility: float, width: int, height: int
-) -> TruthBox | None:
+def _judge(actor: Actor, box: Array, visibility: float, width: int, height: int) -> TruthBox | None:
     wide, high = (box[2] - box[0]) / width, (box[3] - box[1]) / height
-    if visibility < SEEN or high < LISTED:
+    if visibility < SEEN or high < LISTED or actor.hidden > 0.8:
         return None
-    difficult = bool(high < MIN_HEIGHT or wide < MIN_WIDTH or visibility < MIN_VISIBLE)
+    small = high < MIN_HEIGHT or wide < MIN_WIDTH
+    difficult = bool(small or visibility < MIN_VISIBLE or actor.hidden > 0.3)
     x1, y1, x2, y2 = (float(v) for v in box)
-    return TruthBox(
-        actor.label, (x1, y1, x2, y2), round(visibility, 3), actor.track_id, difficult
-    )
+    return TruthBox(actor.label, (x1, y1, x2, y2), round(visibility, 3), actor.track_id, difficult)

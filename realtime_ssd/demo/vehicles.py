@@ -122,9 +122,8 @@ def _car_details(build: Builder, half: float, end: float, waist: float, paint: C
         sill = _panel(side * half, (-end + 0.1, end - 0.12), (0.2, 0.34))
         build.face(sill, _darker(paint, 0.45), side * _RIGHT)
         for z in (-0.12, 0.9):
-            build.face(
-                _panel(side * half, (z, z + 0.03), (0.36, waist)), _darker(paint, 0.6), side * _RIGHT
-            )
+            seam = _panel(side * half, (z, z + 0.03), (0.36, waist))
+            build.face(seam, _darker(paint, 0.6), side * _RIGHT)
     build.face(_plate(end, (-half, half), (0.22, 0.4)), _darker(paint, 0.4), _FORWARD)
     build.face(_plate(end, (-half * 0.55, half * 0.55), (0.44, waist * 0.72)), _DARK, _FORWARD)
     build.face(_plate(-end, (-half, half), (0.22, 0.42)), _darker(paint, 0.5), -_FORWARD)
@@ -242,9 +241,7 @@ def truck(rng: np.random.Generator) -> Solid:
     return build.solid(split - 0.08)
 
 
-def _box(
-    build: Builder, rng: np.random.Generator, ends: tuple[float, float], half: float
-) -> None:
+def _box(build: Builder, rng: np.random.Generator, ends: tuple[float, float], half: float) -> None:
     (rear, front), high = ends, rng.uniform(3.0, 3.6)
     paint, mark = _pick(rng, _CARGO), _pick(rng, _PAINTS)
     build.prism(
@@ -256,14 +253,10 @@ def _box(
         build.face(_panel(x, (rear, front), (0.95, 1.12)), _darker(paint, 0.55), normal)
         logo = (middle - long * 0.28, middle + long * 0.28)
         build.face(_panel(x, logo, (1.75, high - 0.6)), mark, normal)
-        build.face(
-            _panel(x, (logo[0] + 0.2, logo[1] - 0.4), (1.95, 2.15)), (235, 235, 235), normal
-        )
+        build.face(_panel(x, (logo[0] + 0.2, logo[1] - 0.4), (1.95, 2.15)), (235, 235, 235), normal)
     build.face(_plate(rear, (-0.02, 0.02), (1.05, high - 0.1)), _darker(paint, 0.5), -_FORWARD)
     for x in (-0.25, 0.2):
-        build.face(
-            _plate(rear, (x, x + 0.05), (1.05, high - 0.1)), _darker(paint, 0.72), -_FORWARD
-        )
+        build.face(_plate(rear, (x, x + 0.05), (1.05, high - 0.1)), _darker(paint, 0.72), -_FORWARD)
     build.face(_plate(rear, (-half, half), (0.9, 1.05)), (40, 40, 180), -_FORWARD)
 
 
