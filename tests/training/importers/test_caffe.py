@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,12 @@ import pytest
 
 from realtime_ssd.boxes import to_corners
 from realtime_ssd.errors import ModelError, UsageError
+from realtime_ssd.postprocess import PostProcessor
 from tests.training.importers.caffe_files import (
     HEADS,
     Weights,
     random_weights,
+    sharpened,
     vgg_definition,
     write_caffemodel,
 )
@@ -136,6 +139,31 @@ def test_mobilenet_equals_an_independent_forward(
     assert (spec.thresholds.score, spec.thresholds.nms, spec.thresholds.keep) == (0.25, 0.45, 100)
     golden = np.load(shared_data / "golden/priors_mobilenet_ssd_caffe_xyxy_f32.npy")
     np.testing.assert_allclose(to_corners(spec.boxes.boxes()), golden, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["MobileNetSSD_deploy", "deploy", "vgg300", "vgg512"])
+def test_heads_and_detections_equal_opencv(
+    tmp_path: Path, request: pytest.FixtureRequest, name: str
+) -> None:
+    """OpenCV 4 read the same files; its answers are kept in opencv_caffe.json."""
+    size = 512 if name == "vgg512" else 300
+    if name.startswith("vgg"):
+        definition = vgg_definition(size, 21 if size == 300 else 81, width=1 / 16)
+        ready = imported(tmp_path, definition, random_weights(definition))
+        threshold = 0.01
+    else:
+        folder = request.getfixturevalue("shared_data") / DEFINITIONS
+        definition = (folder / f"{name}.prototxt").read_text()
+        ready = imported(tmp_path, definition, sharpened(random_weights(definition)))
+        threshold = ready.spec.thresholds.score
+    wanted = json.loads((Path(__file__).parent / "opencv_caffe.json").read_text())[name]
+    scores, offsets = ready.heads(images(size))
+    for mine, theirs in ((scores, wanted["scores"]), (offsets, wanted["offsets"])):
+        sampled = mine.ravel()[:: mine.size // 40]
+        np.testing.assert_allclose(sampled, theirs, rtol=1e-4, atol=1e-4)
+    found = PostProcessor(ready.spec.with_thresholds(score=threshold))(scores[0], offsets[0])
+    mine = np.column_stack([found.class_ids, found.scores, found.boxes])
+    np.testing.assert_allclose(mine[:20], wanted["detections"], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("size", "classes", "boxes"), [(300, 21, 8732), (512, 81, 24564)])
