@@ -16,26 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from realtime_ssd.spec import ModelSpec
+from training.loader import Target
 from training.matching import First, encode, match
 
-__all__ = ["Losses", "MultiBoxLoss", "Target", "hard_negatives"]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Target:
-    """What there is to find in one image.
-
-    Attributes:
-        boxes: N × 4 float32, x1, y1, x2, y2, fractions of the network's input.
-        labels: N int64 class ids, from 1.
-        ignore: N booleans: crowds, and difficult objects where the recipe leaves them out.
-        name: Name of the image, for messages.
-    """
-
-    boxes: Tensor
-    labels: Tensor
-    ignore: Tensor
-    name: str = ""
+__all__ = ["Losses", "MultiBoxLoss", "hard_negatives"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,7 +86,7 @@ class MultiBoxLoss(nn.Module):
                 target.boxes,
                 target.labels,
                 self.iou_threshold,
-                ignore=target.ignore,
+                ignored=target.ignored,
                 first=self.first,
             )
             rows = torch.nonzero(found.found).flatten()

@@ -88,7 +88,7 @@ def match(
     labels: Tensor,
     iou_threshold: float = 0.5,
     *,
-    ignore: Tensor | None = None,
+    ignored: Tensor | None = None,
     first: First = "bipartite",
 ) -> Matches:
     """Give every default box an object, the background, or nothing to learn.
@@ -98,7 +98,7 @@ def match(
         boxes: N × 4, x1, y1, x2, y2, in the same unit, with positive area; N may be 0.
         labels: N int64 class ids, from 1.
         iou_threshold: Default boxes that overlap an object at least this much have to find it.
-        ignore: N booleans: crowds and objects that count for nothing. They get no default box,
+        ignored: N booleans: crowds and objects that count for nothing. They get no default box,
             and default boxes that lie in them by half or more are no background either.
         first: How every object gets a default box of its own. "bipartite" gives the best pair of
             all away first, then the best of the rest (the paper and its Caffe code); "forced"
@@ -115,9 +115,9 @@ def match(
     """
     objects = torch.full((len(default_boxes),), BACKGROUND, device=default_boxes.device)
     iou, covered = overlaps(boxes, corners(default_boxes))
-    if ignore is not None and bool(ignore.any()):
-        objects[(covered[ignore] >= 0.5).any(dim=0)] = IGNORED
-        real = torch.nonzero(~ignore).flatten()
+    if ignored is not None and bool(ignored.any()):
+        objects[(covered[ignored] >= 0.5).any(dim=0)] = IGNORED
+        real = torch.nonzero(~ignored).flatten()
         iou = iou[real]
     else:
         real = torch.arange(len(boxes), device=boxes.device)

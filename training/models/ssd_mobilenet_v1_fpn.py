@@ -84,9 +84,7 @@ def _boxes(columns: int, rows: int) -> BoxRecipe:
     return BoxRecipe(tuple(layers))
 
 
-def build(
-    labels: Sequence[str], *, width: float = 0.5, columns: int = 384, rows: int = 224
-) -> SSD:
+def build(labels: Sequence[str], *, width: float = 0.5, columns: int = 384, rows: int = 224) -> SSD:
     """Build the network with new weights.
 
     Args:

@@ -1,0 +1,178 @@
+"""Weights and training state in safetensors files, each with a JSON side-car for people.
+
+A file is complete in itself: what the side-car says also stands in its header, and both are
+written beside their place and then moved there, so that a power cut leaves the old pair.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from realtime_ssd.errors import ModelError
+from realtime_ssd.spec import spec_from_json, spec_to_json
+from training.models import SSD, create
+
+__all__ = ["Checkpoint", "load_model", "read_checkpoint", "save_checkpoint", "start_from"]
+
+HEADER = "realtime_ssd"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Checkpoint:
+    """What one file holds.
+
+    Attributes:
+        tensors: Tensors by group ("model", "ema", "optimizer") and name.
+        architecture: Name for `training.models.create`.
+        options: Options of that network.
+        spec: The model's contract as JSON text.
+        facts: Plain values: epoch, step, scores, recipe.
+    """
+
+    tensors: Mapping[str, Mapping[str, Tensor]]
+    architecture: str
+    options: Mapping[str, Any]
+    spec: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def weights(self) -> Mapping[str, Tensor]:
+        """The weights to use: their moving average where there is one."""
+        return self.tensors.get("ema") or self.tensors["model"]
+
+
+def save_checkpoint(
+    path: Path,
+    model: SSD,
+    groups: Mapping[str, Mapping[str, Tensor]] | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a model, and what else belongs to a run, in one move.
+
+    Args:
+        path: File to write, ending in ".safetensors"; the side-car ends in ".json".
+        model: The network; its weights are the group "model".
+        groups: More tensors by group.
+        facts: Plain values ready for JSON.
+
+    Raises:
+        ModelError: If the file cannot be written.
+    """
+    from safetensors.torch import save_file
+
+    parts = {"model": model.state_dict(), **(groups or {})}
+    tensors = {
+        f"{group}/{name}": tensor.detach().cpu().contiguous()
+        for group, named in parts.items()
+        for name, tensor in named.items()
+    }
+    head = {
+        "architecture": model.architecture,
+        "options": dict(model.options),
+        "spec": json.loads(spec_to_json(model.spec)),
+        "facts": dict(facts or {}),
+    }
+    fresh, note = path.with_suffix(".partial"), path.with_suffix(".json")
+    try:
+        save_file(tensors, fresh, metadata={HEADER: json.dumps(head)})
+        os.replace(fresh, path)
+        side = note.with_suffix(".json.partial")
+        side.write_text(json.dumps(head, indent=1) + "\n", encoding="utf-8")
+        os.replace(side, note)
+    except OSError as error:
+        raise ModelError(
+            f"the checkpoint '{path}' cannot be written ({error.strerror}); free some space or "
+            "choose another folder"
+        ) from error
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """Read what `save_checkpoint` wrote.
+
+    Raises:
+        ModelError: If the file is missing, damaged or of another program.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    tensors: dict[str, dict[str, Tensor]] = {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            head = json.loads((file.metadata() or {})[HEADER])
+            for key in file.keys():  # noqa: SIM118 - the file is no mapping
+                group, name = key.split("/", 1)
+                tensors.setdefault(group, {})[name] = file.get_tensor(key)
+    except FileNotFoundError:
+        raise ModelError(f"checkpoint '{path}' does not exist") from None
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise ModelError(
+            f"'{path}' is no checkpoint of this program, or it is damaged; give a .safetensors "
+            "file that 'realtime-ssd train' wrote"
+        ) from error
+    spec = json.dumps(head["spec"])
+    return Checkpoint(tensors, head["architecture"], head["options"], spec, head["facts"])
+
+
+def load_model(path: str | Path) -> SSD:
+    """Rebuild the network of a checkpoint with its weights, ready to be scored or exported.
+
+    Args:
+        path: File that `realtime-ssd train` wrote.
+
+    Returns:
+        The network in evaluation mode, on the CPU.
+
+    Raises:
+        ModelError: If the file does not fit.
+    """
+    found = read_checkpoint(path)
+    spec = spec_from_json(found.spec)
+    model = create(found.architecture, spec.labels, **found.options)
+    model.adopt(spec)
+    load_weights(model, found.weights, str(path))
+    return model.eval()
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
+    """Put weights into a network whose tensors have the same names and shapes.
+
+    Raises:
+        ModelError: If they do not fit.
+    """
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1:2]
+        raise ModelError(
+            f"the weights in '{where}' do not fit the network ({''.join(first).strip()}); use the "
+            "recipe they were trained with"
+        ) from error
+
+
+def start_from(model: SSD, path: str | Path) -> tuple[int, int]:
+    """Take over every tensor of a checkpoint that has the same name and shape here.
+
+    Heads of other classes or other default boxes keep their new weights.
+
+    Args:
+        model: Network to start.
+        path: Checkpoint to take from.
+
+    Returns:
+        Number of tensors taken over, and number of all tensors of the network.
+
+    Raises:
+        ModelError: If nothing fits.
+    """
+    weights, own = read_checkpoint(path).weights, model.state_dict()
+    fitting = {k: v for k, v in weights.items() if k in own and v.shape == own[k].shape}
+    if not fitting:
+        raise ModelError(f"no weights in '{path}' fit '{model.architecture}'; use a related model")
+    model.load_state_dict(fitting, strict=False)
+    return len(fitting), len(own)

@@ -1,0 +1,160 @@
+"""The folder of a training run: what was run, how it went, and what came out.
+
+config.json       recipe, data, command line, versions and git state
+metrics.csv       one row an epoch
+curves.png        loss, learning rate and mAP over the epochs
+tensorboard/      the same for TensorBoard
+last.safetensors  everything needed to go on
+best.safetensors  weights of the best score
+model.onnx        the best weights, ready for `realtime-ssd --model`
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from realtime_ssd.errors import UsageError, redact
+
+__all__ = ["Row", "RunFolder", "git_state"]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One epoch in numbers.
+
+    Attributes:
+        epoch: Number of the epoch, from 1.
+        step: Steps done so far.
+        lr: Learning rate of the last step.
+        loss: Mean loss of a step.
+        score_loss: Its part from the classes.
+        offset_loss: Its part from the boxes.
+        images_per_second: Images trained on a second.
+        score: mAP on the validation set; None if it was not scored.
+    """
+
+    epoch: int
+    step: int
+    lr: float
+    loss: float
+    score_loss: float
+    offset_loss: float
+    images_per_second: float
+    score: float | None = None
+
+    def values(self) -> dict[str, float | None]:
+        """Give the row by column name."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+class RunFolder:
+    """Writes the files of a run.
+
+    Args:
+        path: Folder; it is made if need be.
+        resume: Whether a run in it goes on; otherwise it must hold none.
+
+    Raises:
+        UsageError: If there is a run where none should be, or none where one should.
+    """
+
+    def __init__(self, path: Path, *, resume: bool) -> None:
+        self.path = path
+        if resume and not self.last.exists():
+            raise UsageError(f"there is no run to resume in '{path}'; leave --resume out")
+        if not resume and self.last.exists():
+            raise UsageError(f"'{path}' holds a run already; add --resume or choose another folder")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"the folder '{path}' cannot be made: {error.strerror}") from None
+
+    @property
+    def last(self) -> Path:
+        """Where the state of the run lies."""
+        return self.path / "last.safetensors"
+
+    @property
+    def best(self) -> Path:
+        """Where the best weights lie."""
+        return self.path / "best.safetensors"
+
+    @property
+    def onnx(self) -> Path:
+        """Where the exported model lies."""
+        return self.path / "model.onnx"
+
+    def write_config(self, facts: Mapping[str, Any]) -> None:
+        """Note what is run, by which versions, from which state of the sources."""
+        import torch
+
+        about = {
+            "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "command": [redact(word) for word in sys.argv],
+            "git": git_state(Path.cwd()),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "platform": platform.platform(),
+        }
+        text = json.dumps({**about, **facts}, indent=1) + "\n"
+        (self.path / "config.json").write_text(text, encoding="utf-8")
+
+    def write_history(self, rows: Sequence[Row]) -> None:
+        """Write `metrics.csv` and `curves.png` anew."""
+        fresh = self.path / "metrics.csv.partial"
+        with fresh.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(Row.__slots__))
+            writer.writeheader()
+            writer.writerows(row.values() for row in rows)
+        os.replace(fresh, self.path / "metrics.csv")
+        if rows:
+            _draw(self.path / "curves.png", rows)
+
+
+def git_state(folder: Path) -> dict[str, Any] | None:
+    """Say which commit a folder is at and whether files differ from it; None outside of git."""
+    try:
+        commit = _git(folder, "rev-parse", "HEAD")
+        return {"commit": commit, "changed": bool(_git(folder, "status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(folder: Path, *words: str) -> str:
+    done = subprocess.run(
+        ["git", *words], cwd=folder, capture_output=True, text=True, check=True, timeout=20
+    )
+    return done.stdout.strip()
+
+
+def _draw(path: Path, rows: Sequence[Row]) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    losses, scores = figure.subplots(1, 2)
+    epochs = [row.epoch for row in rows]
+    for name in ("loss", "score_loss", "offset_loss"):
+        losses.plot(epochs, [getattr(row, name) for row in rows], label=name.replace("_", " "))
+    losses.set(xlabel="epoch", ylabel="loss", yscale="log", title="Training loss")
+    losses.legend()
+    scored = [(row.epoch, row.score) for row in rows if row.score is not None]
+    scores.plot([epoch for epoch, _ in scored], [score for _, score in scored], "o-", color="C2")
+    scores.set(xlabel="epoch", ylabel="mAP", ylim=(0, 1), title="Validation mAP and learning rate")
+    rates = scores.twinx()
+    rates.plot(epochs, [row.lr for row in rows], color="0.6", linestyle="--")
+    rates.set(ylabel="learning rate")
+    for axes in (losses, scores):
+        axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=110)

@@ -1,0 +1,67 @@
+"""Scoring a network while it trains."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from realtime_ssd.detections import Detections
+from realtime_ssd.postprocess import PostProcessor, locate
+from training.data.sample import Annotation, Dataset
+from training.loader import Loader, LoaderOptions
+from training.metrics import Score, voc_ap
+from training.models import SSD
+
+__all__ = ["detect", "score_model"]
+
+LOWEST = 0.02
+"""Detections must score above this to count in an average precision."""
+
+
+def detect(model: SSD, dataset: Dataset, *, batch: int = 16, workers: int = 0) -> list[Detections]:
+    """Run a network over all images of a data set.
+
+    Args:
+        model: Network in evaluation mode.
+        dataset: The images.
+        batch: Images at once.
+        workers: Processes that read images.
+
+    Returns:
+        Detections above 0.02 of each image, in pixels of that image.
+    """
+    options = LoaderOptions(batch, workers, shuffle=False, drop_last=False)
+    device = model.default_boxes.device
+    post = PostProcessor(model.spec.with_thresholds(score=LOWEST))
+    answers: list[Detections] = []
+    with torch.inference_mode():
+        for part in Loader(dataset, model.spec.input, options).epoch(0):
+            scores, offsets = model(part.to(device).inputs(model.spec.input))
+            for row in range(len(part)):
+                truth = dataset.annotation(len(answers))
+                found = post(_array(scores[row]), _array(offsets[row]))
+                answers.append(locate(found, model.spec, truth.width, truth.height))
+    return answers
+
+
+def score_model(model: SSD, dataset: Dataset, metric: str, *, workers: int = 0) -> Score:
+    """Score a network on a data set.
+
+    Args:
+        model: Network in evaluation mode.
+        dataset: Images with ground truth; its labels must be those of the network.
+        metric: "voc", "voc07" or "coco".
+        workers: Processes that read images.
+    """
+    answers = detect(model, dataset, workers=workers)
+    truths: list[Annotation] = [dataset.annotation(index) for index in range(len(dataset))]
+    if metric == "coco":
+        from training.coco_metrics import coco_ap
+
+        return coco_ap(truths, answers, dataset.labels)
+    return voc_ap(truths, answers, dataset.labels, points="11" if metric == "voc07" else "all")
+
+
+def _array(tensor: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    return tensor.float().cpu().numpy()
