@@ -84,9 +84,7 @@ def _device(name: str, local: int, size: int) -> torch.device:
         raise UsageError(f"'{name}' is no device; give auto, cpu, cuda or cuda:NUMBER") from None
     if device.type == "cuda":
         if not torch.cuda.is_available():
-            raise UsageError(
-                f"device '{name}' asks for a GPU, but none is usable; give cpu or auto"
-            )
+            raise UsageError(f"device '{name}' needs a GPU, but none is usable; give cpu or auto")
         if size > 1:
             device = torch.device("cuda", local)
         torch.cuda.set_device(device)

@@ -55,7 +55,6 @@ class DataPart:
         val: Data set to score on.
         labels: Class names with "background" first; empty takes those of the training set.
         difficult: Whether difficult objects are learned or left out.
-        cache: Keep the decoded images in memory.
         repeat: Passes over the training set in one epoch.
     """
 
@@ -63,7 +62,6 @@ class DataPart:
     val: str = ""
     labels: tuple[str, ...] = ()
     difficult: Literal["use", "ignore"] = "use"
-    cache: bool = False
     repeat: int = 1
 
 

@@ -1,12 +1,12 @@
 """The folder of a training run: what was run, how it went, and what came out.
 
-config.json       recipe, data, command line, versions and git state
-metrics.csv       one row an epoch
-curves.png        loss, learning rate and mAP over the epochs
-tensorboard/      the same for TensorBoard
-last.safetensors  everything needed to go on
-best.safetensors  weights of the best score
-model.onnx        the best weights, ready for `realtime-ssd --model`
+- `config.json`: recipe, data, command line, versions and git state
+- `metrics.csv`: one row an epoch
+- `curves.png`: loss, learning rate and mAP over the epochs
+- `tensorboard/`: the same for TensorBoard
+- `last.safetensors`: everything needed to go on
+- `best.safetensors`: weights of the best score
+- `model.onnx`: the best weights, ready for `realtime-ssd --model`
 """
 
 from __future__ import annotations

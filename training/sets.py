@@ -1,29 +1,27 @@
-"""The data sets of a training run: joined, repeated, kept in memory."""
+"""What a run trains on: data sets joined and repeated, and their augmentation."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
-from multiprocessing import get_context
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from realtime_ssd.errors import UsageError
+from realtime_ssd.spec import InputSpec
+from training.augment import SSDAugmentation
 from training.data import open_dataset
 from training.data.sample import Annotation, Dataset, Sample
 
-__all__ = ["Joined", "Kept", "open_set"]
+__all__ = ["Joined", "build_augmentation", "open_set"]
 
 
-def open_set(
-    text: str, labels: Sequence[str] | None = None, *, repeat: int = 1, keep: bool = False
-) -> Dataset:
+def open_set(text: str, labels: Sequence[str] | None = None, *, repeat: int = 1) -> Dataset:
     """Open what a recipe trains or scores on.
 
     Args:
         text: One data set as `open_dataset` reads it, or several joined by " + ".
         labels: Class names, "background" first; None takes those of the first set.
         repeat: How often every image comes in an epoch.
-        keep: Whether decoded images stay in memory.
 
     Raises:
         UsageError: If there is no data set, or it has no image.
@@ -35,8 +33,6 @@ def open_set(
     whole = sets[0] if len(sets) == 1 else Joined.of(sets)
     if not len(whole):
         raise UsageError(f"the data set '{text}' has no images; check its path")
-    if keep:
-        whole = Kept.of(whole)
     return Joined.of([whole] * repeat) if repeat > 1 else whole
 
 
@@ -78,54 +74,24 @@ class Joined(Dataset):
         return index + 1
 
 
-@dataclass(eq=False)
-class Kept(Dataset):
-    """A data set whose decoded images stay in memory."""
+def build_augmentation(spec: InputSpec, changes: Mapping[str, Any]) -> SSDAugmentation:
+    """Build the augmentation of a recipe.
 
-    source: Dataset | None = None
-    samples: Sequence[Sample] = ()
+    Args:
+        spec: Input of the model.
+        changes: Fields of `SSDAugmentation` by name; "whole" in `overlaps` stands for no crop.
 
-    @classmethod
-    def of(cls, source: Dataset, workers: int = 2) -> Kept:
-        """Read every image once, in several processes."""
-        from rich.progress import track
-
-        # Worker processes inherit nothing but the data set: threads of a forked OpenCV can hang.
-        with ProcessPoolExecutor(workers, get_context("spawn"), _work, (source,)) as pool:
-            reading = pool.map(_read, range(len(source)), chunksize=16)
-            samples = list(track(reading, f"reading {source.name}", len(source)))
-        return cls(
-            source.name, source.labels, source.category_ids, source.problems, source, samples
-        )
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> Sample:
-        sample = self.samples[index]
-        return replace(sample, image=sample.image.copy())
-
-    def annotation(self, index: int) -> Annotation:
-        """Give the ground truth of an image; see `Dataset.annotation`."""
-        return self._source.annotation(index)
-
-    def image_id(self, index: int) -> int:
-        """Give the id of an image; see `Dataset.image_id`."""
-        return self._source.image_id(index)
-
-    @property
-    def _source(self) -> Dataset:
-        if self.source is None:
-            raise UsageError("a kept data set needs a source; build it with Kept.of")
-        return self.source
-
-
-_working: list[Dataset] = []
-
-
-def _work(source: Dataset) -> None:
-    _working[:] = [source]
-
-
-def _read(index: int) -> Sample:
-    return _working[0][index]
+    Raises:
+        UsageError: If there is no such field.
+    """
+    known = [name for name in SSDAugmentation.__slots__ if name != "spec"]
+    for key in changes:
+        if key not in known:
+            raise UsageError(f"'augment' has no entry '{key}'; it has {', '.join(known)}")
+    values = {
+        key: tuple(None if item == "whole" else item for item in value)
+        if isinstance(value, list | tuple)
+        else value
+        for key, value in changes.items()
+    }
+    return SSDAugmentation(spec, **values)

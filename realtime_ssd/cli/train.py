@@ -1,0 +1,76 @@
+"""`realtime-ssd train`: train a model as a recipe says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = ["train"]
+
+
+def train(
+    recipe: str,
+    *,
+    output: Path,
+    data: str | None = None,
+    val: str | None = None,
+    resume: bool = False,
+    init: Path | None = None,
+    epochs: int | None = None,
+    batch: int | None = None,
+    lr: float | None = None,
+    seed: int | None = None,
+    workers: int | None = None,
+    amp: str | None = None,
+    compile: bool = False,  # noqa: A002 - the option's name
+    device: str = "auto",
+    preview: Path | None = None,
+) -> None:
+    """Train a model and export its best weights as ONNX.
+
+    Stop with Ctrl+C or SIGTERM at any time: the state is saved, and the same command with
+    `--resume` goes on as if nothing had happened. Several GPUs: `torchrun --nproc-per-node 4 -m
+    realtime_ssd train ...`.
+
+    Args:
+        recipe: A TOML file, or the name of a recipe that comes with the program: bccd,
+            coco_ssd300, coco_ssd512, coco_ssdlite320, custom, demo, voc_ssd300, voc_ssd512.
+        output: Folder of the run.
+        data: Training set: coco:ANNOTATIONS.json:IMAGES, voc:ROOT[:SPLIT], yolo:DIR, csv:FILE or
+            demo:FIRST-LAST; several joined by " + ".
+        val: Validation set, written the same way.
+        resume: Go on with the run in the output folder.
+        init: Checkpoint to take all weights from that fit.
+        epochs: Passes over the data.
+        batch: Images of a step over all processes; the learning rate stays as it is.
+        lr: Learning rate.
+        seed: Of weights, order and augmentation.
+        workers: Processes that load data.
+        amp: Precision of the forward pass: none, bf16 or fp16.
+        compile: Translate the network with torch.compile first.
+        device: auto, cpu, cuda or cuda:NUMBER.
+        preview: Write a sheet of augmented samples with their matched default boxes to this image
+            and train nothing.
+    """
+    from realtime_ssd.errors import UsageError
+
+    try:
+        import safetensors  # noqa: F401
+        import torch  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"training needs '{error.name}'; install it with pip install 'realtime-ssd[train]'"
+        ) from None
+    from training.command import Command
+
+    changes = {
+        "run.epochs": epochs,
+        "run.batch": batch,
+        "run.seed": seed,
+        "run.workers": workers,
+        "run.amp": amp,
+        "run.compile": compile or None,
+        "optimizer.lr": lr,
+        "data.train": data,
+        "data.val": val,
+    }
+    Command(recipe, output, changes, resume=resume, init=init, device=device).start(preview)

@@ -1,0 +1,123 @@
+"""What `realtime-ssd train` does, from the words of the command line to the exported model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from realtime_ssd.errors import UsageError
+from training.checkpoint import load_model, read_checkpoint, start_from
+from training.data import Dataset
+from training.distributed import World, join, leave
+from training.models import SSD, create
+from training.recipe import Recipe, as_dict, from_dict, load_recipe
+from training.report import Report
+from training.run import RunFolder
+from training.sets import open_set
+from training.train import Outcome, Trainer
+
+__all__ = ["Command", "changed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One call of `realtime-ssd train`.
+
+    Attributes:
+        recipe: Name or file of the recipe.
+        output: Folder of the run.
+        changes: Values that replace those of the recipe, by "part.name"; None changes nothing.
+        resume: Whether a run goes on.
+        init: Checkpoint to take weights from.
+        device: What to compute on.
+    """
+
+    recipe: str
+    output: Path
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    resume: bool = False
+    init: Path | None = None
+    device: str = "auto"
+
+    def start(self, preview: Path | None = None) -> None:
+        """Train, or only paint a preview.
+
+        Raises:
+            RealtimeSSDError: If something does not fit or goes wrong.
+        """
+        recipe = changed(load_recipe(self.recipe), self.changes)
+        train = open_set(_train_text(recipe), recipe.data.labels or None, repeat=recipe.data.repeat)
+        torch.manual_seed(recipe.run.seed)
+        model = create(recipe.model.name, train.labels, **recipe.model.options)
+        if preview is not None:
+            self._preview(model, recipe, train, preview)
+            return
+        world = join(self.device)
+        try:
+            self._train(model, recipe, train, world)
+        finally:
+            leave()
+
+    def _train(self, model: SSD, recipe: Recipe, train: Dataset, world: World) -> None:
+        val = open_set(recipe.data.val, train.labels) if recipe.data.val else None
+        folder = RunFolder(self.output, resume=self.resume)
+        if self.init and not self.resume:
+            taken, tensors = start_from(model, self.init)
+            print(f"{taken} of {tensors} tensors start from {self.init}")
+        with Report(folder, world, train) as report:
+            trainer = Trainer(model, recipe, train, val, folder, world, report)
+            if self.resume:
+                trainer.resume()
+            elif world.first:
+                folder.write_config({"recipe": as_dict(recipe), "labels": train.labels})
+            outcome = trainer.run()
+        if world.first:
+            finish(folder, outcome)
+
+    @staticmethod
+    def _preview(model: SSD, recipe: Recipe, train: Dataset, sheet: Path) -> None:
+        from training.preview import write_preview
+
+        write_preview(sheet, model, recipe, train)
+        print(f"{sheet}: augmented samples with their matched default boxes")
+
+
+def finish(folder: RunFolder, outcome: Outcome) -> None:
+    """Export the best weights of a run that is done, and say what there is."""
+    if outcome.stopped:
+        print(f"stopped after {outcome.epochs} epochs; add --resume to the command to go on")
+        return
+    from training.export import export_onnx
+
+    export_onnx(load_model(folder.best), folder.onnx)
+    best = read_checkpoint(folder.best).facts
+    scored = f"mAP {best['score']:.4f} in " if best["score"] is not None else ""
+    print(f"{folder.onnx}: {scored}epoch {best['epoch']} of {outcome.epochs}")
+
+
+def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
+    """Replace values of a recipe.
+
+    Args:
+        recipe: The recipe.
+        changes: New values by "part.name"; None changes nothing.
+
+    Raises:
+        UsageError: If a value does not fit.
+    """
+    values = as_dict(recipe)
+    for key, value in changes.items():
+        if value is not None:
+            part, name = key.split(".")
+            values[part][name] = value
+    return from_dict(values, "the command line")
+
+
+def _train_text(recipe: Recipe) -> str:
+    if not recipe.data.train:
+        raise UsageError(f"the recipe '{recipe.name}' names no training set; give one with --data")
+    return recipe.data.train
