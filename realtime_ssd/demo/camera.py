@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -74,6 +75,14 @@ class View:
     def project(self, points: Array) -> Array:
         """Project N × 3 world points in front of the lens to N × 2 pixels."""
         return self.pixels(self.camera.see(points))
+
+    def hull(self, points: Array) -> Array | None:
+        """Project the hull of world points; None if any is behind the near plane."""
+        seen = self.camera.see(points)
+        if seen[:, 2].min() < NEAR:
+            return None
+        hull = cv2.convexHull(self.pixels(seen).astype(np.float32))
+        return np.asarray(hull.reshape(-1, 2), np.float64)
 
     def polygon(self, points: Array) -> Array | None:
         """Project a world polygon, cut at the near plane; None if it is behind the lens."""

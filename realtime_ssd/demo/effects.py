@@ -33,54 +33,47 @@ class Effects:
     def __init__(self, width: int, height: int, seed: int, light: Light) -> None:
         self.width, self.height, self.light = width, height, light
         self._seed = seed
+        self._discs: dict[tuple[int, int, int], Image] = {}
 
     def shadows(self, image: Image, view: View, actors: Sequence[Actor]) -> None:
         """Darken the ground below and beside the actors, in a soft mask of half the size."""
         size = (max(2, self.width // 2), max(2, self.height // 2))
         mask = np.full((size[1], size[0]), 255, np.uint8)
         ratio = np.array(size) / [self.width, self.height]
+        grounds = [self._shadow(actor) for actor in actors if actor.heading]
         cast = round(255 * (1 - self.light.shadow))
         under = round(255 * (1 - min(0.75, self.light.shadow + 0.2)))
-        for tone, reach in ((cast, 1.0), (under, 0.0)):
-            for actor in actors:
-                points = view.polygon(self._shadow(actor, reach)) if actor.heading else None
+        for tone, count in ((cast, 8), (under, 4)):
+            for ground in grounds:
+                points = view.polygon(ground[:count]) if count == 4 else view.hull(ground)
                 if points is not None:
-                    hull = cv2.convexHull((points * ratio).astype(np.float32)).reshape(-1, 2)
-                    fill(mask, hull, (tone,))
+                    fill(mask, points * ratio, (tone,))
         soft = 2 * round(size[1] * 0.008) + 1
         mask = cv2.resize(cv2.blur(mask, (soft, soft)), (self.width, self.height))
         cv2.multiply(image, cv2.merge([mask, mask, mask]), dst=image, scale=1 / 255)
 
-    def _shadow(self, actor: Actor, reach: float) -> Array:
-        """Ground polygon of a footprint, stretched away from the sun by `reach` of its length."""
+    def _shadow(self, actor: Actor) -> Array:
+        """8 × 3: the footprint on the ground, and the same moved away from the sun."""
         x0, z0, x1, z1 = actor.footprint
-        shrink = 0.12 if actor.height < 2.0 and x1 - x0 < 1.0 else 0.0
-        base = np.array([
-            [x0 + shrink, 0, z0], [x1 - shrink, 0, z0], [x1 - shrink, 0, z1], [x0 + shrink, 0, z1]
-        ])  # fmt: skip
-        if not reach:
-            return base
+        if actor.height < 2.0 and x1 - x0 < 1.0:
+            x0, x1 = x0 + 0.12, x1 - 0.12
         sun = self.light.direction
-        drop = sun[[0, 2]] / max(float(sun[1]), 0.4) * actor.height * 0.8 * reach
-        moved = base - [drop[0], 0, drop[1]]
-        ground = np.vstack([base, moved])[:, [0, 2]].astype(np.float32)
-        hull = cv2.convexHull(ground).reshape(-1, 2)
-        return np.column_stack([hull[:, 0], np.zeros(len(hull)), hull[:, 1]]).astype(np.float64)
+        length = actor.height * 0.8 / max(float(sun[1]), 0.4)
+        dx, dz = -sun[0] * length, -sun[2] * length
+        foot = [(x0, z0), (x1, z0), (x1, z1), (x0, z1)]
+        return np.array([(x, 0, z) for x, z in foot] + [(x + dx, 0, z + dz) for x, z in foot])
 
-    def glow(self, image: Image, view: View, actors: Sequence[Actor]) -> None:
-        """Add the bloom of lamps, and by night the pools of head lamps on the road."""
-        lamps = [lamp for actor in actors for lamp in self._lamps(actor, view)]
-        strength = 0.25 + 0.75 * self.light.lamps
-        for spot, depth, size, colour in lamps:
-            radius = size * view.scale / depth
-            self._bloom(image, spot, radius, colour * strength)
+    def glow(self, image: Image, view: View, actor: Actor) -> None:
+        """Add the bloom of an actor's lamps; nearer things are painted over it afterwards."""
+        for spot, radius, colour in self._lamps(actor, view):
+            self._bloom(image, spot, radius, colour)
 
-    def _lamps(self, actor: Actor, view: View) -> list[tuple[Array, float, float, Array]]:
-        """Pixel, depth, size in metres and colour of the lamps of an actor that face the eye."""
-        thing = actor.thing
+    def _lamps(self, actor: Actor, view: View) -> list[tuple[Array, float, tuple[int, int, int]]]:
+        """Pixel, radius in pixels and colour of the lamps of an actor that face the eye."""
+        thing, signal = actor.thing, actor.label == "traffic light"
         if not isinstance(thing, Placed) or actor.hidden > 0.5:
             return []
-        if actor.label != "traffic light" and self.light.lamps < 0.5:
+        if not signal and self.light.lamps < 0.5:
             return []
         found = []
         for k in np.flatnonzero(thing.solid.lamps >= 0.8):
@@ -89,16 +82,19 @@ class Effects:
             seen = view.camera.see(middle[None])
             if seen[0, 2] < NEAR or (view.camera.position - middle) @ thing.normals[k] <= 0:
                 continue
-            size = 0.55 if actor.label == "traffic light" else 0.8
-            found.append((view.pixels(seen)[0], float(seen[0, 2]), size, thing.solid.colours[k]))
+            radius = (0.55 if signal else 0.8) * view.scale / float(seen[0, 2])
+            blue, green, red = thing.solid.colours[k].astype(int).tolist()
+            found.append((view.pixels(seen)[0], radius, (blue, green, red)))
         return found
 
-    def _bloom(self, image: Image, spot: Array, radius: float, colour: Array) -> None:
+    def _bloom(
+        self, image: Image, spot: Array, radius: float, colour: tuple[int, int, int]
+    ) -> None:
         """Add a soft disc of light at a sub-pixel place."""
-        if not 0.5 < radius < 2 * self.height:
+        if not 1.0 < radius < 2 * self.height:
             return
-        x0, y0 = np.maximum(np.floor(spot - radius).astype(int), 0)
-        x1, y1 = np.minimum(np.ceil(spot + radius).astype(int), [self.width, self.height])
+        x0, y0 = np.maximum(np.floor(spot - radius).astype(int), 0).tolist()
+        x1, y1 = np.minimum(np.ceil(spot + radius).astype(int), [self.width, self.height]).tolist()
         if x1 <= x0 or y1 <= y0:
             return
         ratio = _REACH / radius
@@ -106,12 +102,19 @@ class Effects:
             [ratio, 0, (x0 + 0.5 - spot[0]) * ratio + _REACH],
             [0, ratio, (y0 + 0.5 - spot[1]) * ratio + _REACH],
         ])  # fmt: skip
-        disc = cv2.warpAffine(
-            _DISC, warp, (int(x1 - x0), int(y1 - y0)), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        )
-        tinted = cv2.merge([cv2.convertScaleAbs(disc, alpha=float(c) / 255) for c in colour])
+        light = cv2.warpAffine(
+            self._disc(colour), warp, (x1 - x0, y1 - y0),
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        )  # fmt: skip
         region = image[y0:y1, x0:x1]
-        cv2.add(region, tinted, dst=region)
+        cv2.add(region, light, dst=region)
+
+    def _disc(self, colour: tuple[int, int, int]) -> Image:
+        if colour not in self._discs:
+            strength = (0.25 + 0.75 * self.light.lamps) / 255
+            tinted = _DISC[..., None] * (np.array(colour) * strength)
+            self._discs[colour] = tinted.astype(np.uint8)
+        return self._discs[colour]
 
     def lens(self, image: Image, i: int) -> None:
         """Darken the corners and add the sensor's noise."""

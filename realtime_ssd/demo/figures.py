@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from realtime_ssd.demo.camera import NEAR, Array, View, vec
+from realtime_ssd.demo.camera import NEAR, Array, View
 from realtime_ssd.demo.light import Light
 from realtime_ssd.demo.shapes import SHIFT, Outline, fixed
 from realtime_ssd.frames import Image
 
-__all__ = ["Figure", "Person", "Rider"]
+__all__ = ["Figure", "FigureSketch", "Person", "Rider"]
 
 Colour = tuple[int, int, int]
 
@@ -28,6 +28,9 @@ _LEGS: tuple[Colour, ...] = (
 )  # fmt: skip
 _CAP = 5
 _ROUND = np.linspace(0, math.pi, _CAP)
+_COS, _SIN = np.cos(_ROUND)[:, None], np.sin(_ROUND)[:, None]
+_SIDEWAYS, _QUARTER = np.array([1.0, 0.0]), np.array([-1.0, 1.0])
+_NARROW = np.array([0.66, 0.9])
 _CIRCLE = np.linspace(0, 2 * math.pi, 20, endpoint=False)
 
 
@@ -51,78 +54,104 @@ class Figure:
     colours: Array
     rings: Array | None = None
 
-    def outline(self, view: View) -> Outline:
-        """Silhouette: one polygon a stroke and a filled disc a ring; empty behind the lens."""
-        strokes, _, _ = self._strokes(view)
-        result: Outline = [points.astype(np.float32) for points in strokes]
-        if self.rings is not None and result:
-            for ring in self.rings:
-                outer = view.project(ring[:, 0]).astype(np.float32)
-                result.append(cv2.convexHull(outer).reshape(-1, 2))
-        return result
+    def sketch(self, view: View) -> FigureSketch | None:
+        """Project for one picture; None if any of it is behind the near plane."""
+        count = self.ends.shape[1]
+        seen = view.camera.see(self.ends.reshape(-1, 3))
+        depth = seen[:, 2].reshape(2, count)
+        if depth.min() < NEAR:
+            return None
+        first, last = view.pixels(seen).reshape(2, count, 2)
+        reach = self.radii * (view.scale / depth)
+        strokes = _capsules(first, last, reach)
+        outline: Outline = list(strokes.astype(np.float32))
+        rings = None
+        if self.rings is not None:
+            flat = view.project(self.rings.reshape(-1, 3))
+            rings = flat.reshape(len(self.rings), -1, 2, 2)
+            outline += [
+                cv2.convexHull(ring[:, 0].astype(np.float32)).reshape(-1, 2) for ring in rings
+            ]
+        return FigureSketch(
+            self, view, strokes, depth.mean(axis=0), reach.mean(axis=0), rings, outline
+        )
 
-    def paint(self, image: Image, view: View, light: Light, hidden: float = 0.0) -> None:
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FigureSketch:
+    """A `Figure` projected for one picture.
+
+    Attributes:
+        figure: The figure.
+        view: The projection.
+        strokes: N × 10 × 2, the strokes as polygons in pixels.
+        depth: Distance of each stroke in metres.
+        reach: Mean radius of each stroke in pixels.
+        rings: M × 20 × 2 × 2, outer and inner edge of each wheel in pixels, or None.
+        outline: Silhouette: a polygon a stroke and a filled disc a ring.
+    """
+
+    figure: Figure
+    view: View
+    strokes: Array
+    depth: Array
+    reach: Array
+    rings: Array | None
+    outline: Outline
+
+    def paint(self, image: Image, light: Light, hidden: float = 0.0) -> None:
         """Paint rings, then strokes from far to near, each with a lit side."""
-        strokes, depth, reach = self._strokes(view)
-        if not len(strokes):
-            return
-        distance = float(depth.mean())
-        self._paint_rings(image, view, light, (distance, hidden))
-        dim = light.ambient * 0.92 + light.sun * 0.18
-        bright = light.ambient + light.sun * 0.6
-        dark = light.fade(np.clip(self.colours * dim, 0, 255), distance, hidden).tolist()
-        lit = light.fade(np.clip(self.colours * bright, 0, 255), distance, hidden).tolist()
-        side = float(view.camera.rotation[0] @ light.direction)
-        centre = strokes.mean(axis=1, keepdims=True)
-        inner = (strokes - centre) * np.array([0.66, 0.9]) + centre
-        inner[:, :, 0] += 0.28 * side * reach[:, None]
-        outer_px, inner_px = fixed(strokes), fixed(inner)
-        for k in np.argsort(-depth, kind="stable"):
+        distance = float(self.depth.mean())
+        if self.rings is not None:
+            tyre = light.fade(np.array([[34.0, 32, 32]]) * light.ambient, distance, hidden)
+            for ring in fixed(self.rings):
+                edges = [np.ascontiguousarray(ring[:, k]) for k in (0, 1)]
+                cv2.fillPoly(image, edges, tyre[0].tolist(), cv2.LINE_AA, SHIFT)
+        shades = np.stack(
+            [light.ambient * 0.92 + light.sun * 0.18, light.ambient + light.sun * 0.6]
+        )
+        tones = np.minimum(self.figure.colours * shades[:, None], 255)
+        dark, lit = light.fade(tones, distance, hidden).tolist()
+        side = float(self.view.camera.rotation[0] @ light.direction)
+        centre = self.strokes.mean(axis=1, keepdims=True)
+        inner = (self.strokes - centre) * _NARROW + centre
+        inner[:, :, 0] += 0.28 * side * self.reach[:, None]
+        outer_px, inner_px = fixed(self.strokes), fixed(inner)
+        for k in np.argsort(-self.depth, kind="stable").tolist():
             cv2.fillConvexPoly(image, outer_px[k], dark[k], cv2.LINE_AA, SHIFT)
             cv2.fillConvexPoly(image, inner_px[k], lit[k], cv2.LINE_AA, SHIFT)
 
-    def _paint_rings(
-        self, image: Image, view: View, light: Light, fading: tuple[float, float]
-    ) -> None:
-        if self.rings is None:
-            return
-        tyre = light.fade(np.clip(np.array([[34, 32, 32]]) * light.ambient, 0, 255), *fading)
-        for ring in self.rings:
-            edges = [fixed(view.project(ring[:, k])) for k in (0, 1)]
-            cv2.fillPoly(image, edges, tyre[0].tolist(), cv2.LINE_AA, SHIFT)
 
-    def _strokes(self, view: View) -> tuple[Array, Array, Array]:
-        """Polygons N × 10 × 2 in pixels, depth and mean radius in pixels of each stroke."""
-        count = self.ends.shape[1]
-        seen = view.camera.see(self.ends.reshape(-1, 3))
-        if seen[:, 2].min() < NEAR:
-            return np.zeros((0, 2 * _CAP, 2)), np.zeros(0), np.zeros(0)
-        first, last = view.pixels(seen).reshape(2, count, 2)
-        reach = self.radii * view.scale / seen[:, 2].reshape(2, count)
-        along = last - first
-        length = np.linalg.norm(along, axis=1, keepdims=True)
-        along = np.where(length > 1e-9, along / np.maximum(length, 1e-9), [1.0, 0.0])
-        across = np.column_stack([-along[:, 1], along[:, 0]])
-        cos, sin = np.cos(_ROUND)[:, None], np.sin(_ROUND)[:, None]
-        fan = cos * across[:, None] + sin * along[:, None]
-        polygons = np.concatenate(
-            [last[:, None] + fan * reach[1][:, None, None],
-             first[:, None] - fan * reach[0][:, None, None]], axis=1,
-        )  # fmt: skip
-        return polygons, seen[:, 2].reshape(2, count).mean(axis=0), reach.mean(axis=0)
+def _capsules(first: Array, last: Array, reach: Array) -> Array:
+    """Polygons N × 10 × 2 around N strokes with radii 2 × N, all in pixels."""
+    along = last - first
+    length = np.hypot(along[:, 0], along[:, 1])[:, None]
+    along = np.where(length > 1e-9, along / np.maximum(length, 1e-9), _SIDEWAYS)
+    across = along[:, ::-1] * _QUARTER
+    fan = _COS * across[:, None] + _SIN * along[:, None]
+    high = last[:, None] + fan * reach[1][:, None, None]
+    low = first[:, None] - fan * reach[0][:, None, None]
+    return np.concatenate([high, low], axis=1)
 
 
-def _place(
-    strokes: list[tuple[Array, Array, float, float, Colour]], position: Array, turn: Array
-) -> tuple[Array, Array, Array]:
+Point = tuple[float, float, float]
+Stroke = tuple[Point, Point, float, float, Colour]
+
+
+def _place(strokes: list[Stroke], position: Array, turn: Array) -> tuple[Array, Array, Array]:
     ends = np.array([[s[0] for s in strokes], [s[1] for s in strokes]]) @ turn.T + position
     radii = np.array([[s[2] for s in strokes], [s[3] for s in strokes]])
     return ends, radii, np.array([s[4] for s in strokes], np.float64)
 
 
-def _joint(start: Array, length: float, angle: float) -> Array:
+def _joint(start: Point, length: float, angle: float) -> Point:
     """End of a limb hanging from `start`, swung forward by an angle."""
-    return start + length * np.array([0.0, -math.cos(angle), math.sin(angle)])
+    x, y, z = start
+    return (x, y - length * math.cos(angle), z + length * math.sin(angle))
+
+
+def _off(start: Point, x: float, y: float, z: float) -> Point:
+    return (start[0] + x, start[1] + y, start[2] + z)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,9 +191,9 @@ class Person:
     def posed(self, position: Array, turn: Array, phase: float) -> Figure:
         """Stand in the world; `phase` in radians moves the legs."""
         h, b = self.height, self.build
-        strokes: list[tuple[Array, Array, float, float, Colour]] = []
+        strokes: list[Stroke] = []
         for side, swing in ((-1.0, math.sin(phase)), (1.0, -math.sin(phase))):
-            hip = np.array([side * 0.085 * b, 0.5 * h, 0.0])
+            hip = (side * 0.085 * b, 0.5 * h, 0.0)
             thigh = self.stride * swing
             knee = _joint(hip, 0.245 * h, thigh)
             bend = 0.12 + 0.5 * self.stride * max(0.0, math.cos(phase) * side * -1)
@@ -172,35 +201,35 @@ class Person:
             strokes += [
                 (hip, knee, 0.085 * b, 0.065 * b, self.legs),
                 (knee, foot, 0.065 * b, 0.045, self.legs),
-                (foot, foot + vec(0, -0.015, 0.13), 0.045, 0.035, (36, 34, 40)),
+                (foot, _off(foot, 0, -0.015, 0.13), 0.045, 0.035, (36, 34, 40)),
             ]
-            shoulder = np.array([side * 0.19 * b, 0.8 * h, 0.0])
+            shoulder = (side * 0.19 * b, 0.8 * h, 0.0)
             elbow = _joint(shoulder, 0.17 * h, -self.stride * swing * 0.8)
             hand = _joint(elbow, 0.15 * h, -self.stride * swing * 0.8 + 0.3)
             strokes += [
                 (shoulder, elbow, 0.06 * b, 0.05, self.top),
                 (elbow, hand, 0.048, 0.038, self.top),
-                (hand, hand + vec(0, -0.04, 0.01), 0.042, 0.035, self.skin),
+                (hand, _off(hand, 0, -0.04, 0.01), 0.042, 0.035, self.skin),
             ]
         strokes += self._trunk()
         return Figure(*_place(strokes, position, turn))
 
-    def _trunk(self) -> list[tuple[Array, Array, float, float, Colour]]:
+    def _trunk(self) -> list[Stroke]:
         h, b = self.height, self.build
-        up = [np.array([0.0, y * h, 0.0]) for y in (0.52, 0.76, 0.84, 0.9, 0.94)]
-        head = np.array([0.0, 0.925 * h, 0.02])
-        strokes = [
+        up = [(0.0, y * h, 0.0) for y in (0.52, 0.76, 0.84, 0.9, 0.94)]
+        head = (0.0, 0.925 * h, 0.02)
+        strokes: list[Stroke] = [
             (up[0], up[1], 0.155 * b, 0.2 * b, self.top),
             (up[2], up[3], 0.055, 0.055, self.skin),
-            (head, head + vec(0, 0.025, 0), 0.1, 0.105, self.skin),
-            (head + vec(0, 0.03, -0.035), head + vec(0, 0.04, -0.02), 0.1, 0.105, self.hair),
+            (head, _off(head, 0, 0.025, 0), 0.1, 0.105, self.skin),
+            (_off(head, 0, 0.03, -0.035), _off(head, 0, 0.04, -0.02), 0.1, 0.105, self.hair),
         ]
         if self.dress:
-            hem = np.array([0.0, 0.3 * h, 0.0])
+            hem = (0.0, 0.3 * h, 0.0)
             strokes.append((up[0], hem, 0.16 * b, 0.19 * b, self.top))
         if self.bag:
-            back = np.array([0.0, 0.62 * h, -0.2])
-            strokes.append((back, back + vec(0, 0.13 * h, 0), 0.13, 0.12, self.legs))
+            back = (0.0, 0.62 * h, -0.2)
+            strokes.append((back, _off(back, 0, 0.13 * h, 0), 0.13, 0.12, self.legs))
         return strokes
 
 
@@ -235,56 +264,55 @@ class Rider:
 
     def posed(self, position: Array, turn: Array, phase: float) -> Figure:
         """Ride in the world; `phase` in radians turns the pedals."""
-        saddle, crank = np.array([0, 0.92, -0.22]), np.array([0, 0.3, -0.04])
-        bar, neck = np.array([0, 1.02, 0.44]), np.array([0, 0.84, 0.42])
-        rear, front = np.array([0, 0.34, -0.53]), np.array([0, 0.34, 0.55])
-        strokes: list[tuple[Array, Array, float, float, Colour]] = [
+        saddle, crank = (0, 0.92, -0.22), (0, 0.3, -0.04)
+        bar, neck = (0, 1.02, 0.44), (0, 0.84, 0.42)
+        rear, front = (0, 0.34, -0.53), (0, 0.34, 0.55)
+        strokes: list[Stroke] = [
             (a, b, 0.026, 0.026, self.frame)
             for a, b in ((saddle, crank), (crank, neck), (saddle, neck), (rear, crank),
                          (rear, saddle), (front, bar))
         ]  # fmt: skip
         for hub in (rear, front):
-            tyre = np.array([0, 0.31, 0])
-            strokes.append((hub - tyre, hub + tyre, 0.022, 0.022, (40, 38, 38)))
+            tyre = (_off(hub, 0, -0.31, 0), _off(hub, 0, 0.31, 0))
+            strokes.append((*tyre, 0.022, 0.022, (40, 38, 38)))
         strokes.append(
-            (saddle + vec(0, 0.03, -0.1), saddle + vec(0, 0.03, 0.1), 0.06, 0.035, (30, 30, 30))
+            (_off(saddle, 0, 0.03, -0.1), _off(saddle, 0, 0.03, 0.1), 0.06, 0.035, (30, 30, 30))
         )
-        strokes.append((bar - vec(0.26, 0, 0), bar + vec(0.26, 0, 0), 0.022, 0.022, (40, 40, 40)))
+        strokes.append((_off(bar, -0.26, 0, 0), _off(bar, 0.26, 0, 0), 0.022, 0.022, (40, 40, 40)))
         strokes += self._body(crank, bar, phase)
         ends, radii, colours = _place(strokes, position, turn)
         return Figure(ends, radii, colours, self._rings((rear, front)) @ turn.T + position)
 
-    def _body(
-        self, crank: Array, bar: Array, phase: float
-    ) -> list[tuple[Array, Array, float, float, Colour]]:
-        strokes: list[tuple[Array, Array, float, float, Colour]] = []
+    def _body(self, crank: Point, bar: Point, phase: float) -> list[Stroke]:
+        strokes: list[Stroke] = []
         for side, angle in ((-1.0, phase), (1.0, phase + math.pi)):
-            hip = np.array([side * 0.1, 0.98, -0.2])
-            foot = crank + vec(side * 0.1, 0.17 * math.cos(angle), 0.17 * math.sin(angle))
-            knee = (hip + foot) / 2 + vec(side * 0.03, 0.09, 0.22)
+            hip = (side * 0.1, 0.98, -0.2)
+            foot = _off(crank, side * 0.1, 0.17 * math.cos(angle), 0.17 * math.sin(angle))
+            middle = ((hip[0] + foot[0]) / 2, (hip[1] + foot[1]) / 2, (hip[2] + foot[2]) / 2)
+            knee = _off(middle, side * 0.03, 0.09, 0.22)
             strokes += [
                 (hip, knee, 0.09, 0.065, self.legs),
                 (knee, foot, 0.06, 0.045, self.legs),
-                (foot, foot + vec(0, -0.01, 0.13), 0.045, 0.035, (36, 34, 40)),
+                (foot, _off(foot, 0, -0.01, 0.13), 0.045, 0.035, (36, 34, 40)),
             ]
-            shoulder = np.array([side * 0.17, 1.45, 0.1])
-            elbow = np.array([side * 0.24, 1.2, 0.24])
+            shoulder = (side * 0.17, 1.45, 0.1)
+            elbow = (side * 0.24, 1.2, 0.24)
             strokes += [
                 (shoulder, elbow, 0.062, 0.05, self.top),
-                (elbow, bar + vec(side * 0.22, 0.02, 0), 0.046, 0.036, self.skin),
+                (elbow, _off(bar, side * 0.22, 0.02, 0), 0.046, 0.036, self.skin),
             ]
-        hips, chest = np.array([0, 1.0, -0.2]), np.array([0, 1.4, 0.05])
-        head = np.array([0, 1.66, 0.2])
+        hips, chest = (0, 1.0, -0.2), (0, 1.4, 0.05)
+        head = (0, 1.66, 0.2)
         return [
             *strokes,
             (hips, chest, 0.15, 0.19, self.top),
             (chest, head, 0.06, 0.06, self.skin),
-            (head, head + vec(0, 0.03, 0.01), 0.1, 0.1, self.skin),
-            (head + vec(0, 0.05, -0.07), head + vec(0, 0.07, 0.05), 0.105, 0.1, self.helmet),
+            (head, _off(head, 0, 0.03, 0.01), 0.1, 0.1, self.skin),
+            (_off(head, 0, 0.05, -0.07), _off(head, 0, 0.07, 0.05), 0.105, 0.1, self.helmet),
         ]
 
     @staticmethod
-    def _rings(hubs: tuple[Array, Array]) -> Array:
+    def _rings(hubs: tuple[Point, Point]) -> Array:
         spin = np.column_stack([np.zeros(len(_CIRCLE)), np.sin(_CIRCLE), np.cos(_CIRCLE)])
-        edges = [[hub + spin * r for r in (0.345, 0.29)] for hub in hubs]
+        edges = [[np.array(hub) + spin * r for r in (0.345, 0.29)] for hub in hubs]
         return np.array(edges).transpose(0, 2, 1, 3)

@@ -13,8 +13,8 @@ from realtime_ssd.demo.effects import Effects
 from realtime_ssd.demo.layout import Street, camera_pose, traffic_lights
 from realtime_ssd.demo.light import Light
 from realtime_ssd.demo.shapes import Outline
-from realtime_ssd.demo.traffic import Actor, Traffic
-from realtime_ssd.demo.truth import TruthBox, depth_order, observe
+from realtime_ssd.demo.traffic import Traffic
+from realtime_ssd.demo.truth import Shown, TruthBox, depth_order, observe
 from realtime_ssd.frames import Image
 
 __all__ = ["LABELS", "StreetScene"]
@@ -65,39 +65,45 @@ class StreetScene:
 
     def render(self, i: int) -> Image:
         """Paint frame `i`: height × width × 3, uint8, BGR."""
-        view, actors, outlines = self._stage(i)
-        return self._paint(i, view, actors, outlines)
+        return self._paint(i, *self._stage(i))
 
     def truth(self, i: int) -> list[TruthBox]:
         """What is visible in frame `i`, measured on its painted silhouettes."""
-        _, actors, outlines = self._stage(i)
-        return observe(actors, outlines, self.width, self.height)
+        return observe(self._stage(i)[1], self.width, self.height)
 
     def frame(self, i: int) -> tuple[Image, list[TruthBox]]:
         """Frame `i` and its truth, cheaper than one after the other."""
-        view, actors, outlines = self._stage(i)
-        truth = observe(actors, outlines, self.width, self.height)
-        return self._paint(i, view, actors, outlines), truth
+        view, shown = self._stage(i)
+        return self._paint(i, view, shown), observe(shown, self.width, self.height)
 
-    def _stage(self, i: int) -> tuple[View, list[Actor], list[Outline]]:
+    def _stage(self, i: int) -> tuple[View, list[Shown]]:
         """The projection of frame `i`, and what stands in it from far to near."""
         time = i / self.fps
         view = View(self.camera, self._sway.matrix(self._still, time))
         size = np.array([self.width, self.height])
-        actors, outlines = [], []
-        for actor in depth_order(self._traffic.actors(time), self.camera.position):
-            outline = actor.thing.outline(view)
-            if outline and _in_frame(outline, size):
-                actors.append(actor)
-                outlines.append(outline)
-        return view, actors, outlines
+        shown = []
+        for actor in self._traffic.actors(time, self._near):
+            sketch = actor.thing.sketch(view)
+            if sketch is not None and _in_frame(sketch.outline, size):
+                shown.append((actor, sketch))
+        order = depth_order([actor.footprint for actor, _ in shown], self.camera.position)
+        return view, [shown[k] for k in order]
 
-    def _paint(self, i: int, view: View, actors: list[Actor], outlines: list[Outline]) -> Image:
+    def _near(self, x: float, z: float, radius: float) -> bool:
+        """Whether something on the ground may be in the picture, however the camera sways."""
+        (right, _, forward), eye = self.camera.rotation, self.camera.position
+        dx, dz = x - eye[0], z - eye[2]
+        ahead = forward[0] * dx + forward[2] * dz
+        aside = abs(right[0] * dx + right[2] * dz)
+        slope = 1.15 * self.width / (2 * self._still[0, 0]) + 0.05
+        return bool(ahead > -radius and aside < slope * (max(ahead, 0.0) + 3.0) + 2 * radius)
+
+    def _paint(self, i: int, view: View, shown: list[Shown]) -> Image:
         image = self._backdrop(view)
-        self._effects.shadows(image, view, actors)
-        for actor in actors:
-            actor.thing.paint(image, view, self.light, actor.hidden)
-        self._effects.glow(image, view, actors)
+        self._effects.shadows(image, view, [actor for actor, _ in shown])
+        for actor, sketch in shown:
+            sketch.paint(image, self.light, actor.hidden)
+            self._effects.glow(image, view, actor)
         self._effects.lens(image, i)
         return image
 
@@ -127,6 +133,8 @@ class StreetScene:
 
 
 def _in_frame(outline: Outline, size: Array) -> bool:
+    if not outline:
+        return False
     points = np.vstack(outline)
     low, high = points.min(axis=0), points.max(axis=0)
     tall = (high - low)[1] > _SMALLEST * size[1]

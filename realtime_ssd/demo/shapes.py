@@ -14,7 +14,17 @@ from realtime_ssd.demo.camera import NEAR, Array, View, clip_near
 from realtime_ssd.demo.light import Light
 from realtime_ssd.frames import Image
 
-__all__ = ["SHIFT", "Builder", "Outline", "Solid", "fill", "fixed", "patch"]
+__all__ = [
+    "SHIFT",
+    "Builder",
+    "Outline",
+    "Placed",
+    "PlacedSketch",
+    "Solid",
+    "fill",
+    "fixed",
+    "patch",
+]
 
 SHIFT = 4
 """Fractional bits of the coordinates given to OpenCV."""
@@ -117,9 +127,12 @@ class Builder:
             self.end_part()
         starts = np.cumsum([0, *(len(p) for p in self.points)])
         vertices = np.vstack(self.points)
+        following = np.arange(len(vertices)) + 1
+        following[starts[1:] - 1] = starts[:-1]
         return Solid(
             vertices,
             starts,
+            following,
             np.array(self.colours, np.float64),
             np.array(self.normals),
             np.array(self.lamps),
@@ -142,6 +155,7 @@ class Solid:
     Attributes:
         vertices: N × 3, the polygons' corners one after the other.
         starts: Where each polygon begins, and N.
+        following: The next corner of each corner in its polygon.
         colours: Colour of each polygon, blue, green, red.
         normals: Unit normal of each polygon.
         lamps: Own light of each polygon, 0 to 1.
@@ -152,6 +166,7 @@ class Solid:
 
     vertices: Array
     starts: NDArray[np.int64]
+    following: NDArray[np.int64]
     colours: Array
     normals: Array
     lamps: Array
@@ -176,52 +191,82 @@ class Placed:
     position: Array
     turn: Array
 
-    def outline(self, view: View) -> Outline:
-        """Silhouette: the hull of each convex part, cut at the near plane."""
+    def sketch(self, view: View) -> PlacedSketch | None:
+        """Project for one picture; None if the thing is behind the lens."""
         seen = view.camera.see(self.vertices)
+        nearest = float(seen[:, 2].min())
+        if nearest < NEAR and seen[:, 2].max() < NEAR:
+            return None
+        pixels = view.pixels(seen) if nearest >= NEAR else None
         starts = self.solid.starts
-        result: Outline = []
+        outline: Outline = []
         for first, last in self.solid.parts:
-            points = seen[starts[first] : starts[last]]
-            if points[:, 2].min() < NEAR:
-                faces = [clip_near(seen[starts[k] : starts[k + 1]]) for k in range(first, last)]
-                points = np.vstack(faces)
+            inside = slice(starts[first], starts[last])
+            points = pixels[inside] if pixels is not None else self._cut(view, seen, inside)
             if len(points) >= 3:
-                hull = cv2.convexHull(view.pixels(points).astype(np.float32))
-                result.append(hull.reshape(-1, 2))
-        return result
+                outline.append(cv2.convexHull(points.astype(np.float32)).reshape(-1, 2))
+        return PlacedSketch(self, view, seen, pixels, outline)
 
-    def paint(self, image: Image, view: View, light: Light, hidden: float = 0.0) -> None:
+    def _cut(self, view: View, seen: Array, inside: slice) -> Array:
+        """Corners in pixels of a convex part cut at the near plane."""
+        here, there = seen[inside], seen[self.solid.following[inside]]
+        crossing = (here[:, 2] >= NEAR) != (there[:, 2] >= NEAR)
+        a, b = here[crossing], there[crossing]
+        on_plane = a + (b - a) * ((NEAR - a[:, 2]) / (b[:, 2] - a[:, 2]))[:, None]
+        return view.pixels(np.vstack([here[here[:, 2] >= NEAR], on_plane]))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PlacedSketch:
+    """A `Placed` thing projected for one picture.
+
+    Attributes:
+        thing: The thing.
+        view: The projection.
+        seen: N × 3 corners as the camera sees them.
+        pixels: N × 2 corners in pixels, or None if some are behind the near plane.
+        outline: Silhouette.
+    """
+
+    thing: Placed
+    view: View
+    seen: Array
+    pixels: Array | None
+    outline: Outline
+
+    def paint(self, image: Image, light: Light, hidden: float = 0.0) -> None:
         """Paint the faces turned to the camera, far parts first; `hidden` as in `Light.fade`."""
-        starts = self.solid.starts
-        colours = self._lit(view, light, hidden).tolist()
-        seen = view.camera.see(self.vertices)
-        towards = view.camera.position - self.vertices[starts[:-1]]
-        facing = np.einsum("ij,ij->i", towards, self.normals) > 0
-        whole = bool(seen[:, 2].min() >= NEAR)
-        pixels = fixed(view.pixels(seen)) if whole else None
-        for first, last in self._ordered(view):
+        solid, eye = self.thing.solid, self.view.camera.position
+        starts = solid.starts
+        towards = eye - self.thing.vertices[starts[:-1]]
+        facing = (np.einsum("ij,ij->i", towards, self.thing.normals) > 0).tolist()
+        colours = self._lit(light, hidden).tolist()
+        corners = fixed(self.pixels) if self.pixels is not None else None
+        begin = starts.tolist()
+        for first, last in self._ordered():
             for k in range(first, last):
                 if not facing[k]:
                     continue
-                if pixels is not None:
-                    corners = pixels[starts[k] : starts[k + 1]]
+                if corners is not None:
+                    points = corners[begin[k] : begin[k + 1]]
                 else:
-                    cut = clip_near(seen[starts[k] : starts[k + 1]])
-                    if len(cut) < 3:
+                    inside = clip_near(self.seen[begin[k] : begin[k + 1]])
+                    if len(inside) < 3:
                         continue
-                    corners = fixed(view.pixels(cut))
-                cv2.fillConvexPoly(image, corners, colours[k], cv2.LINE_AA, SHIFT)
+                    points = fixed(self.view.pixels(inside))
+                cv2.fillConvexPoly(image, points, colours[k], cv2.LINE_AA, SHIFT)
 
-    def _ordered(self, view: View) -> Sequence[tuple[int, int]]:
-        if self.solid.split is None:
-            return self.solid.parts
-        ahead = ((view.camera.position - self.position) @ self.turn)[2] > self.solid.split
-        return self.solid.parts if ahead else self.solid.parts[::-1]
+    def _ordered(self) -> Sequence[tuple[int, int]]:
+        solid, thing = self.thing.solid, self.thing
+        if solid.split is None:
+            return solid.parts
+        ahead = ((self.view.camera.position - thing.position) @ thing.turn)[2] > solid.split
+        return solid.parts if ahead else solid.parts[::-1]
 
-    def _lit(self, view: View, light: Light, hidden: float) -> Array:
-        lit = light.shade(self.solid.colours, self.normals)
-        shine = (self.solid.lamps * (0.35 + 0.65 * light.lamps))[:, None]
-        lit = lit * (1 - shine) + self.solid.colours * shine
-        distance = float(np.linalg.norm(self.position - view.camera.position))
+    def _lit(self, light: Light, hidden: float) -> Array:
+        solid = self.thing.solid
+        lit = light.shade(solid.colours, self.thing.normals)
+        shine = (solid.lamps * (0.35 + 0.65 * light.lamps))[:, None]
+        lit = lit * (1 - shine) + solid.colours * shine
+        distance = float(np.linalg.norm(self.thing.position - self.view.camera.position))
         return light.fade(lit, distance, hidden)

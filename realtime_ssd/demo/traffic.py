@@ -112,14 +112,21 @@ class Traffic:
         default_factory=dict
     )
 
-    def actors(self, time: float) -> list[Actor]:
-        """Everything on the street at a time in seconds."""
+    def actors(self, time: float, near: Callable[[float, float, float], bool]) -> list[Actor]:
+        """What is on the street at a time in seconds.
+
+        Args:
+            time: Seconds of the scene.
+            near: Tells whether something at x, z with a radius in metres may be in the picture.
+        """
         found: list[Actor] = []
         for number, flow in enumerate(self.flows):
             for slot, lap, along in flow.slots(time):
+                z = flow.span[0] + along if flow.heading > 0 else flow.span[1] - along
+                if not near(flow.x, z, 8.0 if flow.gap > 15 else 2.0):
+                    continue
                 label, look, aside = self._look(number, flow, slot, lap)
                 if look is not None:
-                    z = flow.span[0] + along if flow.heading > 0 else flow.span[1] - along
                     position = np.array([flow.x + aside, 0.0, z])
                     track = 1000 + (lap * 100 + slot) * 16 + number
                     travelled = lap * 7.0 + flow.travelled(time)

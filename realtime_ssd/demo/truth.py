@@ -18,13 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realtime_ssd.demo.camera import Array
-from realtime_ssd.demo.shapes import SHIFT, Outline, fixed
+from realtime_ssd.demo.figures import FigureSketch
+from realtime_ssd.demo.shapes import SHIFT, Outline, PlacedSketch, fixed
 from realtime_ssd.demo.traffic import Actor
 
 __all__ = [
     "MIN_HEIGHT",
     "MIN_VISIBLE",
     "MIN_WIDTH",
+    "Shown",
     "TruthBox",
     "depth_order",
     "id_mask",
@@ -37,6 +39,9 @@ MIN_VISIBLE = 0.4
 LISTED = 0.012
 SEEN = 0.08
 _FINE_ROWS = 400
+
+Shown = tuple[Actor, PlacedSketch | FigureSketch]
+"""A thing in the picture and its projection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +63,22 @@ class TruthBox:
     difficult: bool = False
 
 
-def depth_order(actors: Sequence[Actor], eye: Array) -> list[Actor]:
-    """Sort from far to near so that a later thing may hide an earlier one.
+def depth_order(footprints: Sequence[tuple[float, float, float, float]], eye: Array) -> list[int]:
+    """Order of things from far to near, so that a later one may hide an earlier one.
 
     Footprints are disjoint rectangles along the axes, so a line along an axis parts any two of
     them; the one on the eye's side of that line is the nearer one.
+
+    Args:
+        footprints: Smallest x, z and largest x, z of each thing in metres.
+        eye: Position of the camera.
+
+    Returns:
+        Indices into `footprints`.
     """
-    if not actors:
+    if not footprints:
         return []
-    box = np.array([actor.footprint for actor in actors])
+    box = np.array(footprints)
     x, z = float(eye[0]), float(eye[2])
     nearer = _before(box[:, 0], box[:, 2], x) | _before(box[:, 1], box[:, 3], z)
     farther = nearer.T & ~nearer
@@ -74,14 +86,14 @@ def depth_order(actors: Sequence[Actor], eye: Array) -> list[Actor]:
         np.maximum(np.maximum(box[:, 0] - x, x - box[:, 2]), 0),
         np.maximum(np.maximum(box[:, 1] - z, z - box[:, 3]), 0),
     )
-    waiting = list(np.argsort(-reach, kind="stable"))
-    result: list[Actor] = []
+    waiting = np.argsort(-reach, kind="stable").tolist()
+    behind = [set(np.flatnonzero(farther[:, k]).tolist()) for k in range(len(box))]
+    result: list[int] = []
     while waiting:
-        rest = np.array(waiting)
-        free = ~farther[np.ix_(rest, rest)].any(axis=0)
-        chosen = int(rest[np.argmax(free)]) if free.any() else int(rest[0])
+        rest = set(waiting)
+        chosen = next((k for k in waiting if not behind[k] & rest), waiting[0])
         waiting.remove(chosen)
-        result.append(actors[chosen])
+        result.append(chosen)
     return result
 
 
@@ -102,14 +114,11 @@ def id_mask(outlines: Sequence[Outline], width: int, height: int, fine: int) -> 
     return mask
 
 
-def observe(
-    actors: Sequence[Actor], outlines: Sequence[Outline], width: int, height: int
-) -> list[TruthBox]:
-    """Measure what is visible of every actor.
+def observe(shown: Sequence[Shown], width: int, height: int) -> list[TruthBox]:
+    """Measure what is visible of every thing.
 
     Args:
-        actors: From far to near.
-        outlines: Their silhouettes in pixels.
+        shown: Things with their sketches, from far to near.
         width: Of the frame in pixels.
         height: Of the frame in pixels.
 
@@ -117,14 +126,12 @@ def observe(
         The objects that count, nearest last.
     """
     fine = max(1, -(-_FINE_ROWS // height))
-    mask = id_mask(outlines, width, height, fine)
+    mask = id_mask([sketch.outline for _, sketch in shown], width, height, fine)
     found = []
-    for number, (actor, outline) in enumerate(zip(actors, outlines, strict=True), start=1):
-        if actor.label and outline:
-            seen = _visible(mask, number, outline, fine)
-            if seen is not None:
-                truth = _judge(actor, *seen, width, height)
-                found += [truth] if truth is not None else []
+    for number, (actor, sketch) in enumerate(shown, start=1):
+        seen = _visible(mask, number, sketch.outline, fine) if actor.label else None
+        truth = _judge(actor, *seen, width, height) if seen is not None else None
+        found += [truth] if truth is not None else []
     return found
 
 

@@ -62,9 +62,9 @@ def _wheels(build: Builder, half: float, axles: Sequence[float], radius: float) 
     for z in axles:
         for side in (-1.0, 1.0):
             x = side * (half + 0.01)
-            build.face(_circle(x, radius, z, radius * 1.16, 12), _DARK, side * _RIGHT)
-            build.face(_circle(x, radius, z, radius, 12), _TYRE, side * _RIGHT)
-            build.face(_circle(x, radius, z, radius * 0.56, 8), _HUB, side * _RIGHT)
+            build.face(_circle(x, radius, z, radius * 1.16, 20), _DARK, side * _RIGHT)
+            build.face(_circle(x, radius, z, radius, 20), _TYRE, side * _RIGHT)
+            build.face(_circle(x, radius, z, radius * 0.56, 12), _HUB, side * _RIGHT)
 
 
 def _treads(build: Builder, half: float, axles: Sequence[float], radius: float) -> None:
