@@ -10,7 +10,7 @@ import numpy as np
 
 from realtime_ssd.demo.camera import NEAR, Array, View
 from realtime_ssd.demo.light import Light
-from realtime_ssd.demo.shapes import SHIFT, Outline, fixed
+from realtime_ssd.demo.shapes import SHIFT, Outline, bounds_of, fixed
 from realtime_ssd.frames import Image
 
 __all__ = ["Figure", "FigureSketch", "Person", "Rider"]
@@ -30,6 +30,8 @@ _CAP = 5
 _ROUND = np.linspace(0, math.pi, _CAP)
 _COS, _SIN = np.cos(_ROUND)[:, None], np.sin(_ROUND)[:, None]
 _SIDEWAYS, _QUARTER = np.array([1.0, 0.0]), np.array([-1.0, 1.0])
+_PLAIN = 0.06
+_SIDES = (np.array([[0.92], [1.0]]), np.array([[0.18], [0.6]]))
 _NARROW = np.array([0.66, 0.9])
 _CIRCLE = np.linspace(0, 2 * math.pi, 20, endpoint=False)
 
@@ -65,16 +67,16 @@ class Figure:
         reach = self.radii * (view.scale / depth)
         strokes = _capsules(first, last, reach)
         outline: Outline = list(strokes.astype(np.float32))
-        rings = None
+        corners, rings = strokes.reshape(-1, 2), None
         if self.rings is not None:
             flat = view.project(self.rings.reshape(-1, 3))
             rings = flat.reshape(len(self.rings), -1, 2, 2)
+            corners = np.concatenate([corners, flat])
             outline += [
                 cv2.convexHull(ring[:, 0].astype(np.float32)).reshape(-1, 2) for ring in rings
             ]
-        return FigureSketch(
-            self, view, strokes, depth.mean(axis=0), reach.mean(axis=0), rings, outline
-        )
+        means = ((depth[0] + depth[1]) / 2, (reach[0] + reach[1]) / 2)
+        return FigureSketch(self, view, strokes, *means, rings, outline, bounds_of(corners))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,6 +91,7 @@ class FigureSketch:
         reach: Mean radius of each stroke in pixels.
         rings: M × 20 × 2 × 2, outer and inner edge of each wheel in pixels, or None.
         outline: Silhouette: a polygon a stroke and a filled disc a ring.
+        bounds: x1, y1, x2, y2 of the silhouette in pixels.
     """
 
     figure: Figure
@@ -98,28 +101,33 @@ class FigureSketch:
     reach: Array
     rings: Array | None
     outline: Outline
+    bounds: Array
 
     def paint(self, image: Image, light: Light, hidden: float = 0.0) -> None:
         """Paint rings, then strokes from far to near, each with a lit side."""
-        distance = float(self.depth.mean())
+        distance = float(self.depth[0])
         if self.rings is not None:
             tyre = light.fade(np.array([[34.0, 32, 32]]) * light.ambient, distance, hidden)
             for ring in fixed(self.rings):
                 edges = [np.ascontiguousarray(ring[:, k]) for k in (0, 1)]
                 cv2.fillPoly(image, edges, tyre[0].tolist(), cv2.LINE_AA, SHIFT)
-        shades = np.stack(
-            [light.ambient * 0.92 + light.sun * 0.18, light.ambient + light.sun * 0.6]
-        )
+        shades = light.ambient * _SIDES[0] + light.sun * _SIDES[1]
         tones = np.minimum(self.figure.colours * shades[:, None], 255)
         dark, lit = light.fade(tones, distance, hidden).tolist()
+        order = np.argsort(-self.depth, kind="stable").tolist()
+        outer = fixed(self.strokes)
+        if self.bounds[3] - self.bounds[1] < _PLAIN * image.shape[0]:
+            for k in order:
+                cv2.fillConvexPoly(image, outer[k], lit[k], cv2.LINE_AA, SHIFT)
+            return
         side = float(self.view.camera.rotation[0] @ light.direction)
         centre = self.strokes.mean(axis=1, keepdims=True)
         inner = (self.strokes - centre) * _NARROW + centre
         inner[:, :, 0] += 0.28 * side * self.reach[:, None]
-        outer_px, inner_px = fixed(self.strokes), fixed(inner)
-        for k in np.argsort(-self.depth, kind="stable").tolist():
-            cv2.fillConvexPoly(image, outer_px[k], dark[k], cv2.LINE_AA, SHIFT)
-            cv2.fillConvexPoly(image, inner_px[k], lit[k], cv2.LINE_AA, SHIFT)
+        core = fixed(inner)
+        for k in order:
+            cv2.fillConvexPoly(image, outer[k], dark[k], cv2.LINE_AA, SHIFT)
+            cv2.fillConvexPoly(image, core[k], lit[k], cv2.LINE_AA, SHIFT)
 
 
 def _capsules(first: Array, last: Array, reach: Array) -> Array:

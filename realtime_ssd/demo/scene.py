@@ -12,7 +12,6 @@ from realtime_ssd.demo.camera import MARGIN, Array, Sway, View
 from realtime_ssd.demo.effects import Effects
 from realtime_ssd.demo.layout import Street, camera_pose, traffic_lights
 from realtime_ssd.demo.light import Light
-from realtime_ssd.demo.shapes import Outline
 from realtime_ssd.demo.traffic import Traffic
 from realtime_ssd.demo.truth import Shown, TruthBox, depth_order, observe
 from realtime_ssd.frames import Image
@@ -84,19 +83,26 @@ class StreetScene:
         shown = []
         for actor in self._traffic.actors(time, self._near):
             sketch = actor.thing.sketch(view)
-            if sketch is not None and _in_frame(sketch.outline, size):
+            if sketch is not None and _in_frame(sketch.bounds, size):
                 shown.append((actor, sketch))
         order = depth_order([actor.footprint for actor, _ in shown], self.camera.position)
         return view, [shown[k] for k in order]
 
     def _near(self, x: float, z: float, radius: float) -> bool:
         """Whether something on the ground may be in the picture, however the camera sways."""
+        right_x, right_z, forward_x, forward_z, eye_x, eye_z, slope = self._cone
+        dx, dz = x - eye_x, z - eye_z
+        ahead = forward_x * dx + forward_z * dz
+        aside = abs(right_x * dx + right_z * dz)
+        return ahead > -radius and aside < slope * (max(ahead, 0.0) + 1.5) + radius
+
+    @cached_property
+    def _cone(self) -> tuple[float, ...]:
+        """Right and forward directions, eye and widest slope on the ground plan."""
         (right, _, forward), eye = self.camera.rotation, self.camera.position
-        dx, dz = x - eye[0], z - eye[2]
-        ahead = forward[0] * dx + forward[2] * dz
-        aside = abs(right[0] * dx + right[2] * dz)
-        slope = 1.15 * self.width / (2 * self._still[0, 0]) + 0.05
-        return bool(ahead > -radius and aside < slope * (max(ahead, 0.0) + 3.0) + 2 * radius)
+        slope = 1.02 * self.width / (2 * self._still[0, 0]) + 0.05
+        plan = (right[0], right[2], forward[0], forward[2], eye[0], eye[2], slope)
+        return tuple(float(value) for value in plan)
 
     def _paint(self, i: int, view: View, shown: list[Shown]) -> Image:
         image = self._backdrop(view)
@@ -132,10 +138,6 @@ class StreetScene:
         return Effects(self.width, self.height, self.seed, self.light)
 
 
-def _in_frame(outline: Outline, size: Array) -> bool:
-    if not outline:
-        return False
-    points = np.vstack(outline)
-    low, high = points.min(axis=0), points.max(axis=0)
-    tall = (high - low)[1] > _SMALLEST * size[1]
-    return bool(tall and (high > 0).all() and (low < size).all())
+def _in_frame(bounds: Array, size: Array) -> bool:
+    tall = bounds[3] - bounds[1] > _SMALLEST * size[1]
+    return bool(tall and (bounds[2:] > 0).all() and (bounds[:2] < size).all())

@@ -21,6 +21,7 @@ __all__ = [
     "Placed",
     "PlacedSketch",
     "Solid",
+    "bounds_of",
     "fill",
     "fixed",
     "patch",
@@ -36,8 +37,13 @@ Outline = list[NDArray[np.float32]]
 
 def fixed(points: NDArray[np.floating[Any]]) -> NDArray[np.int32]:
     """Convert pixels (0 is the left edge) to OpenCV's fixed point (0 is the first centre)."""
-    scaled = np.clip((points - 0.5) * (1 << SHIFT), -4e6, 4e6)
-    return np.asarray(np.rint(scaled), np.int32)
+    return np.asarray(np.rint((points - 0.5) * (1 << SHIFT)), np.int32)
+
+
+def bounds_of(points: NDArray[np.floating[Any]]) -> Array:
+    """x1, y1, x2, y2 around N × 2 points."""
+    box: Array = np.concatenate([points.min(axis=0), points.max(axis=0)]).astype(np.float64)
+    return box
 
 
 def fill(image: NDArray[np.uint8], points: NDArray[np.floating[Any]], colour: Colour) -> None:
@@ -205,7 +211,10 @@ class Placed:
             points = pixels[inside] if pixels is not None else self._cut(view, seen, inside)
             if len(points) >= 3:
                 outline.append(cv2.convexHull(points.astype(np.float32)).reshape(-1, 2))
-        return PlacedSketch(self, view, seen, pixels, outline)
+        if not outline:
+            return None
+        corners = pixels if pixels is not None else np.vstack(outline)
+        return PlacedSketch(self, view, seen, pixels, outline, bounds_of(corners))
 
     def _cut(self, view: View, seen: Array, inside: slice) -> Array:
         """Corners in pixels of a convex part cut at the near plane."""
@@ -226,6 +235,7 @@ class PlacedSketch:
         seen: N × 3 corners as the camera sees them.
         pixels: N × 2 corners in pixels, or None if some are behind the near plane.
         outline: Silhouette.
+        bounds: x1, y1, x2, y2 of the silhouette in pixels.
     """
 
     thing: Placed
@@ -233,6 +243,7 @@ class PlacedSketch:
     seen: Array
     pixels: Array | None
     outline: Outline
+    bounds: Array
 
     def paint(self, image: Image, light: Light, hidden: float = 0.0) -> None:
         """Paint the faces turned to the camera, far parts first; `hidden` as in `Light.fade`."""

@@ -123,7 +123,7 @@ class Traffic:
         for number, flow in enumerate(self.flows):
             for slot, lap, along in flow.slots(time):
                 z = flow.span[0] + along if flow.heading > 0 else flow.span[1] - along
-                if not near(flow.x, z, 8.0 if flow.gap > 15 else 2.0):
+                if not near(flow.x, z, 6.5 if flow.gap > 15 else 1.2):
                     continue
                 label, look, aside = self._look(number, flow, slot, lap)
                 if look is not None:

@@ -1,11 +1,11 @@
 """Which objects of a frame count, and where exactly they are seen.
 
-The rule. An object is listed when at least `SEEN` of its silhouette is visible and its visible
-part is at least `LISTED` of the frame high. It is marked *difficult* (neither a hit nor a miss,
-as in PASCAL VOC) when it is smaller than `MIN_HEIGHT` of the frame's height or `MIN_WIDTH` of its
-width, or when less than `MIN_VISIBLE` of its silhouette is visible, be it hidden by something
-nearer, by the darkness under the bridge or cut off by the frame. A box is the smallest one around
-the visible part.
+The rule. An object is listed when its visible part is at least `LISTED` of the frame high, unless
+less than `SEEN` of its silhouette is visible and that part is small. It is marked *difficult*
+(neither a hit nor a miss, as in PASCAL VOC) when it is smaller than `MIN_HEIGHT` of the frame's
+height or `MIN_WIDTH` of its width, or when less than `MIN_VISIBLE` of its silhouette is visible,
+be it hidden by something nearer, by the darkness under the bridge or cut off by the frame. A box
+is the smallest one around the visible part.
 """
 
 from __future__ import annotations
@@ -129,18 +129,17 @@ def observe(shown: Sequence[Shown], width: int, height: int) -> list[TruthBox]:
     mask = id_mask([sketch.outline for _, sketch in shown], width, height, fine)
     found = []
     for number, (actor, sketch) in enumerate(shown, start=1):
-        seen = _visible(mask, number, sketch.outline, fine) if actor.label else None
+        seen = _visible(mask, number, sketch, fine) if actor.label else None
         truth = _judge(actor, *seen, width, height) if seen is not None else None
         found += [truth] if truth is not None else []
     return found
 
 
 def _visible(
-    mask: NDArray[np.uint8], number: int, outline: Outline, fine: int
+    mask: NDArray[np.uint8], number: int, sketch: PlacedSketch | FigureSketch, fine: int
 ) -> tuple[Array, float] | None:
     """Visible box in pixels of the frame and visible share of the silhouette."""
-    points = np.vstack(outline)
-    exact = np.array([*points.min(axis=0), *points.max(axis=0)], np.float64)
+    exact = sketch.bounds
     rows, columns = mask.shape
     x0, y0 = np.maximum(np.floor(exact[:2] * fine).astype(int) - 2, 0)
     x1, y1 = np.minimum(np.ceil(exact[2:] * fine).astype(int) + 2, [columns, rows])
@@ -155,7 +154,7 @@ def _visible(
     size = np.array([columns, rows, columns, rows]) / fine
     inside = np.clip(exact, 0, size)
     box = np.where(np.abs(box - inside) <= 1.6 / fine, inside, box)
-    return box, min(1.0, area / max(1.0, _whole_area(outline, exact, fine)))
+    return box, min(1.0, area / max(1.0, _whole_area(sketch.outline, exact, fine)))
 
 
 def _whole_area(outline: Outline, exact: Array, fine: int) -> float:
@@ -173,9 +172,9 @@ def _whole_area(outline: Outline, exact: Array, fine: int) -> float:
 
 def _judge(actor: Actor, box: Array, visibility: float, width: int, height: int) -> TruthBox | None:
     wide, high = (box[2] - box[0]) / width, (box[3] - box[1]) / height
-    if visibility < SEEN or high < LISTED or actor.hidden > 0.8:
-        return None
     small = high < MIN_HEIGHT or wide < MIN_WIDTH
+    if (visibility < SEEN and small) or high < LISTED or actor.hidden > 0.8:
+        return None
     difficult = bool(small or visibility < MIN_VISIBLE or actor.hidden > 0.3)
     x1, y1, x2, y2 = (float(v) for v in box)
     return TruthBox(actor.label, (x1, y1, x2, y2), round(visibility, 3), actor.track_id, difficult)
