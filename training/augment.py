@@ -133,7 +133,8 @@ class SSDAugmentation:
             if least is None:
                 return window
             parts = self._parts(window, rng)
-            good = (_centred(objects, parts) & (iou(parts, objects) >= least)).any(axis=1)
+            enough = np.greater_equal(iou(parts, objects), least)
+            good = np.any(_centred(objects, parts) & enough, axis=1)
             if good.any():
                 x1, y1, x2, y2 = parts[int(good.argmax())].astype(int).tolist()
                 return Window(x1, y1, x2 - x1, y2 - y1)
@@ -146,7 +147,9 @@ class SSDAugmentation:
         ratio = sizes[:, 0] / sizes[:, 1]
         sizes = sizes[(ratio >= 1 / self.crop_ratio) & (ratio <= self.crop_ratio)]
         room = np.array([window.width, window.height]) - sizes
-        corner = np.floor(rng.uniform(size=sizes.shape) * (room + 1)) + (window.x, window.y)
+        corner = np.floor(rng.uniform(size=sizes.shape) * (room + 1)) + np.array(
+            [window.x, window.y]
+        )
         return np.concatenate([corner, corner + sizes], axis=1)
 
     def _distort(self, image: Image, rng: np.random.Generator) -> Image:
@@ -207,7 +210,7 @@ def _scaled(low: int, high: int, scale: float, limit: int) -> tuple[int, int]:
 def _mean_bgr(spec: InputSpec) -> NDArray[np.uint8]:
     """Give the colour that the network sees as zero."""
     mean = spec.mean[::-1] if spec.channels == "RGB" else spec.mean
-    return np.clip(np.round(mean), 0, 255).astype(np.uint8)
+    return np.array([min(max(round(value), 0), 255) for value in mean], np.uint8)
 
 
 def _cut(sample: Sample, part: Array) -> tuple[NDArray[np.bool_], Array]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -99,7 +100,7 @@ class Batch:
     def targets(self) -> list[Target]:
         """The ground truth image by image."""
         parts = (self.boxes, self.labels, self.difficult | self.crowd)
-        split = [part.split(list(self.counts)) for part in parts]
+        split = [torch.split(part, list(self.counts)) for part in parts]
         return [Target(*image) for image in zip(*split, strict=True)]
 
     def inputs(self, spec: InputSpec) -> Tensor:
@@ -115,9 +116,14 @@ class Batch:
         return self._each(Tensor.pin_memory)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        values = {item.name: getattr(self, item.name) for item in fields(self)}
-        tensors = {key: change(v) for key, v in values.items() if isinstance(v, Tensor)}
-        return replace(self, **tensors)
+        return replace(
+            self,
+            images=change(self.images),
+            boxes=change(self.boxes),
+            labels=change(self.labels),
+            difficult=change(self.difficult),
+            crowd=change(self.crowd),
+        )
 
 
 def normalise(images: Tensor, spec: InputSpec) -> Tensor:
@@ -164,7 +170,7 @@ class Loader:
     ) -> None:
         self.options = options or LoaderOptions()
         self._plan = _Plan(len(dataset), self.options)
-        self._batches: DataLoader[Batch] = DataLoader(
+        self._batches: DataLoader[Any] = DataLoader(
             _Samples(dataset, spec, self.options.seed, augment),
             batch_sampler=self._plan,
             num_workers=self.options.workers,
@@ -250,7 +256,7 @@ class _Collate:
         samples = [item for item in items if isinstance(item, Sample)]
         problems = tuple(item for item in items if isinstance(item, Problem))
         if not samples:
-            raise RealtimeSSDError(f"no image of a whole batch can be read; the first: {problems[0]}")
+            raise RealtimeSSDError(f"no image of a batch can be read; the first: {problems[0]}")
         size = np.array([self.spec.width, self.spec.height] * 2, np.float32)
         return Batch(
             images=torch.from_numpy(np.stack([sample.image for sample in samples])),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 
@@ -70,25 +70,28 @@ class _Entry:
     truth: Annotation
 
 
-@dataclass(eq=False)
 class FileDataset(Dataset):
     """A data set whose images are files; see `Dataset`."""
 
-    entries: list[_Entry] = field(default_factory=list)
+    def __init__(
+        self, name: str, classes: Classes, entries: Sequence[_Entry], problems: Sequence[Problem]
+    ) -> None:
+        super().__init__(name, classes.labels, classes.category_ids, problems)
+        self._entries = entries
 
     def __len__(self) -> int:
-        return len(self.entries)
+        return len(self._entries)
 
     def annotation(self, index: int) -> Annotation:
         """Give the ground truth of an image without reading its pixels."""
-        return self.entries[index].truth
+        return self._entries[index].truth
 
     def image_id(self, index: int) -> int:
         """Give the id of an image in a COCO file, elsewhere its number from 1."""
-        return self.entries[index].image_id
+        return self._entries[index].image_id
 
     def __getitem__(self, index: int) -> Sample:
-        entry = self.entries[index]
+        entry = self._entries[index]
         return Sample.of(read_image(entry.path, entry.turn), entry.truth)
 
 
@@ -110,23 +113,23 @@ def build(
     Raises:
         UsageError: If no image is left.
     """
-    data = FileDataset(name, classes.labels, classes.category_ids, list(problems))
+    found, entries = list(problems), list[_Entry]()
     for number, raw in enumerate(images, start=1):
         try:
             header = read_header(raw.path)
             turn = _orientation(raw, header)
         except ValueError as error:
-            data.problems.append(Problem(str(raw.path), f"{error}; it was skipped"))
+            found.append(Problem(str(raw.path), f"{error}; it was skipped"))
             continue
         width, height = header.shown if turn else header.stored
-        truth = _annotate(raw, (width, height), classes, data.problems)
+        truth = _annotate(raw, (width, height), classes, found)
         image_id = number if raw.image_id is None else raw.image_id
-        data.entries.append(_Entry(raw.path, turn, image_id, truth))
-    data.problems += classes.problems()
-    if not data.entries:
-        first = f"; the first problem: {data.problems[0]}" if data.problems else ""
+        entries.append(_Entry(raw.path, turn, image_id, truth))
+    found += classes.problems()
+    if not entries:
+        first = f"; the first problem: {found[0]}" if found else ""
         raise UsageError(f"data set '{name}' holds no usable image{first}")
-    return data
+    return FileDataset(name, classes, entries, found)
 
 
 def _orientation(raw: RawImage, header: Header) -> bool:
@@ -185,7 +188,8 @@ def _pack(
 ) -> Annotation:
     array = np.array(boxes, np.float32).reshape(-1, 4)
     sides = array[:, 2:] - array[:, :2]
-    areas = [item.area if item.area else s[0] * s[1] for (item, _), s in zip(kept, sides, strict=True)]
+    areas = sides[:, 0] * sides[:, 1]
+    known = np.array([item.area or 0.0 for item, _ in kept], np.float32)
     return Annotation(
         name=name,
         width=size[0],
@@ -194,5 +198,5 @@ def _pack(
         labels=np.array([label for _, label in kept], np.int64),
         difficult=np.array([item.difficult for item, _ in kept], np.bool_),
         crowd=np.array([item.crowd for item, _ in kept], np.bool_),
-        areas=np.array(areas, np.float32),
+        areas=np.where(known > 0, known, areas),
     )

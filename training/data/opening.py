@@ -8,12 +8,13 @@ from pathlib import Path
 from realtime_ssd.errors import UsageError
 from training.data.classes import Selection
 from training.data.coco import open_coco
+from training.data.demo import open_demo
 from training.data.sample import Dataset
 from training.data.voc import open_voc
 
 __all__ = ["open_dataset"]
 
-_FORMS = "coco:ANNOTATIONS.json:IMAGES, voc:ROOT[:SPLIT]"
+_FORMS = "coco:ANNOTATIONS.json:IMAGES, voc:ROOT[:SPLIT] or demo[:FIRST-LAST[:WIDTHxHEIGHT]]"
 
 
 def open_dataset(
@@ -46,6 +47,8 @@ def open_dataset(
         return open_coco(text, path, Path(parts[1]) if parts[1:] else path.parent, selection)
     if kind == "voc" and 1 <= len(parts) <= 2:
         return open_voc(text, Path(parts[0]), parts[1] if parts[1:] else "", selection)
+    if kind == "demo" and len(parts) <= 2:
+        return open_demo(text, parts[0] if parts else "", parts[1] if parts[1:] else "", selection)
     raise UsageError(f"'{text}' names no data set; write {_FORMS}")
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,7 +81,6 @@ class Sample:
         return cls(image, truth.boxes, truth.labels, truth.difficult, truth.crowd, truth.name)
 
 
-@dataclass(eq=False)
 class Dataset(ABC):
     """Annotated images, by number.
 
@@ -92,10 +91,15 @@ class Dataset(ABC):
         problems: What was skipped or clipped, each with the name of its file.
     """
 
-    name: str
-    labels: tuple[str, ...]
-    category_ids: tuple[int, ...]
-    problems: list[Problem] = field(default_factory=list)
+    def __init__(
+        self,
+        name: str,
+        labels: tuple[str, ...],
+        category_ids: tuple[int, ...],
+        problems: Iterable[Problem] = (),
+    ) -> None:
+        self.name, self.labels, self.category_ids = name, labels, category_ids
+        self.problems = list(problems)
 
     @abstractmethod
     def __len__(self) -> int:
