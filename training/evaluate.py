@@ -1,0 +1,239 @@
+"""Scoring a model on annotated images: one path for checkpoints, ONNX files and engines.
+
+Every model is opened as a `realtime_ssd.backends.Backend`, so that pre-processing, thresholds and
+post-processing are those of the program, and what a conversion costs is seen.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from math import isnan
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from realtime_ssd.backends import Backend, BackendOptions, Ticket, open_backend
+from realtime_ssd.detections import Detections
+from realtime_ssd.errors import RealtimeSSDError, UsageError
+from realtime_ssd.frames import Frame
+from realtime_ssd.spec import ModelSpec
+from training.coco_metrics import coco_ap
+from training.data.sample import Annotation, Dataset
+from training.metrics import Score, voc_ap
+
+__all__ = ["METRICS", "SCORE", "Evaluation", "Metric", "evaluate", "match_labels", "open_model"]
+
+Metric = Literal["coco", "voc07", "voc"]
+METRICS: tuple[Metric, ...] = ("coco", "voc07", "voc")
+
+SCORE = 0.02
+"""Score threshold while evaluating: low enough for the whole precision-recall curve."""
+
+_SAME = {
+    "aeroplane": "airplane",
+    "motorbike": "motorcycle",
+    "sofa": "couch",
+    "tvmonitor": "tv",
+}
+"""Pascal VOC's names of classes that COCO calls otherwise."""
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evaluation:
+    """A model's detections on a data set, and how good they are.
+
+    Attributes:
+        score: The figures.
+        labels: Class names of the data set, "background" first.
+        truths: Ground truth of every image.
+        answers: Detections of every image, class ids in the numbering of `labels`.
+        unknown: Classes with objects in the data set that the model does not know; they are left
+            out of all means.
+        spec: Contract of the model, with the thresholds in force.
+        backend: What ran it.
+    """
+
+    score: Score
+    labels: tuple[str, ...]
+    truths: tuple[Annotation, ...]
+    answers: tuple[Detections, ...]
+    unknown: tuple[str, ...]
+    spec: ModelSpec
+    backend: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give plain values ready for JSON."""
+        limits = self.spec.thresholds
+        return {
+            **self.score.to_dict(),
+            "unknown_classes": list(self.unknown),
+            "images": len(self.truths),
+            "detections": sum(len(answer) for answer in self.answers),
+            "model": self.spec.name,
+            "backend": self.backend,
+            "score_threshold": limits.score,
+            "nms_threshold": limits.nms,
+            "top_k": limits.top_k,
+            "keep": limits.keep,
+        }
+
+
+def open_model(model: Path, backend: str = "auto", score: float = SCORE, batch: int = 1) -> Backend:
+    """Open a model of any kind for evaluation.
+
+    Args:
+        model: Checkpoint (.safetensors) or ONNX file.
+        backend: "auto", or a backend of `realtime_ssd.backends` for an ONNX file; "tensorrt" runs
+            the engine that is built from it.
+        score: Detections must score above this.
+        batch: Largest number of images that go through the network together.
+
+    Raises:
+        UsageError: If the backend does not fit the file.
+        ModelError: If the file cannot be read or run.
+        RealtimeSSDError: If PyTorch is missing for a checkpoint.
+    """
+    if not 0 <= score <= 1:
+        raise UsageError(f"--score-threshold must lie from 0 to 1, not {score}")
+    if model.suffix != ".safetensors":
+        return open_backend(model, backend, BackendOptions(score=score, batch=batch))
+    if backend not in ("auto", "torch"):
+        raise UsageError(
+            f"'{model}' is a checkpoint, which backend '{backend}' cannot run; export it first "
+            "with realtime-ssd export, or leave --backend out"
+        )
+    try:
+        from training.torch_backend import open_checkpoint
+    except ModuleNotFoundError as error:
+        raise RealtimeSSDError(
+            f"a checkpoint needs {error.name}, which is not installed; "
+            "install it with pip install 'realtime-ssd[train]' or give an ONNX file"
+        ) from None
+    return open_checkpoint(model, score, batch)
+
+
+def evaluate(
+    backend: Backend, data: Dataset, metric: Metric = "coco", progress: Progress | None = None
+) -> Evaluation:
+    """Score a model on a data set.
+
+    Args:
+        backend: The model, opened with a low score threshold (see `open_model`).
+        data: Annotated images; classes are matched to the model's by name.
+        metric: "coco", "voc07" (11 points) or "voc" (every point).
+        progress: Called with the images done and all images.
+
+    Raises:
+        UsageError: If the model knows no class of the data, or no object is left to score.
+
+    Example:
+        >>> with open_model(Path("street.onnx")) as backend:
+        ...     result = evaluate(backend, open_dataset("demo:900-909"), "voc")
+        >>> result.score.mean
+        0.93
+    """
+    columns = match_labels(backend.spec, data.labels)
+    known = set(columns.tolist()) - {0}
+    if not known:
+        raise UsageError(
+            f"model '{backend.spec.name}' knows none of the classes of '{data.name}': the data has "
+            f"{_some(data.labels[1:])}, the model {_some(_real_labels(backend.spec))}"
+        )
+    answers = _detect(backend, data, columns, progress)
+    truths = tuple(data.annotation(index) for index in range(len(data)))
+    score = compute(metric, truths, answers, data.labels, known)
+    if isnan(score.mean):
+        raise UsageError(
+            f"'{data.name}' has no object of a class that model '{backend.spec.name}' knows, so "
+            "there is nothing to score; give other data or another split"
+        )
+    present = {int(label) for truth in truths for label in truth.labels}
+    unknown = tuple(data.labels[k] for k in sorted(present - known))
+    return Evaluation(score, data.labels, truths, answers, unknown, backend.spec, backend.name)
+
+
+def compute(
+    metric: Metric,
+    truths: Sequence[Annotation],
+    answers: Sequence[Detections],
+    labels: Sequence[str],
+    classes: set[int] | None = None,
+) -> Score:
+    """Compute a metric by its name; arguments as for `training.metrics.voc_ap`."""
+    if metric == "coco":
+        return coco_ap(truths, answers, labels, classes=classes)
+    points: Literal["11", "all"] = "11" if metric == "voc07" else "all"
+    return voc_ap(truths, answers, labels, points=points, classes=classes)
+
+
+def match_labels(spec: ModelSpec, labels: Sequence[str]) -> NDArray[np.int64]:
+    """Find the class of a data set that each score column of a model stands for.
+
+    Case, spaces, hyphens and underscores do not matter, and VOC's names match COCO's.
+
+    Args:
+        spec: Contract of the model.
+        labels: Class names of the data, "background" first.
+
+    Returns:
+        C class ids; 0 for columns that are no class of the data.
+    """
+    ids = {_key(name): k for k, name in enumerate(labels) if k}
+    columns = np.array([ids.get(_key(name), 0) for name in spec.labels], np.int64)
+    if spec.background is not None:
+        columns[spec.background] = 0
+    return columns
+
+
+def _key(name: str) -> str:
+    plain = "".join(letter for letter in name.casefold() if letter not in " -_")
+    return _SAME.get(plain, plain)
+
+
+def _real_labels(spec: ModelSpec) -> list[str]:
+    return [name for column, name in enumerate(spec.labels) if column != spec.background]
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 6} more" if len(names) > 6 else ""
+    return ", ".join(names[:6]) + more
+
+
+def _detect(
+    backend: Backend, data: Dataset, columns: NDArray[np.int64], progress: Progress | None
+) -> tuple[Detections, ...]:
+    """Run all images, as many at once as the backend takes."""
+    answers: list[Detections] = []
+    waiting: deque[Ticket] = deque()
+
+    def collect() -> None:
+        answers.extend(
+            _translate(answer, columns, data.labels)
+            for answer in backend.collect(waiting.popleft())
+        )
+        if progress:
+            progress(len(answers), len(data))
+
+    for start in range(0, len(data), backend.max_batch):
+        if len(waiting) >= backend.capacity:
+            collect()
+        numbers = range(start, min(start + backend.max_batch, len(data)))
+        waiting.append(backend.submit([Frame(data[k].image, k, data.name) for k in numbers]))
+    while waiting:
+        collect()
+    return tuple(answers)
+
+
+def _translate(
+    answer: Detections, columns: NDArray[np.int64], labels: tuple[str, ...]
+) -> Detections:
+    """Number the classes as the data does and drop those it does not have."""
+    ids = columns[answer.class_ids]
+    kept = answer.select(ids > 0)
+    return replace(kept, class_ids=ids[ids > 0].astype(np.int32), labels=labels)
