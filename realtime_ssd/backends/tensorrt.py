@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -18,9 +18,9 @@ from typing import Any
 
 from realtime_ssd.backends import BackendOptions, class_ids
 from realtime_ssd.backends.base import Ticket
-from realtime_ssd.cuda.driver import Buffer, Device
+from realtime_ssd.cuda.driver import Device
 from realtime_ssd.cuda.kernel_set import KernelSet
-from realtime_ssd.cuda.layout import Header, Precision
+from realtime_ssd.cuda.layout import Header
 from realtime_ssd.cuda.probe import find_gpus
 from realtime_ssd.cuda.slots import FrameSlot, Network
 from realtime_ssd.detections import Detections
@@ -29,7 +29,7 @@ from realtime_ssd.frames import Frame
 from realtime_ssd.postprocess import Found, locate
 from realtime_ssd.spec import ModelSpec
 
-__all__ = ["EngineNetwork", "GpuBackend", "open_backend", "usable"]
+__all__ = ["GpuBackend", "open_backend", "usable"]
 
 SLOTS = 3
 _log = logging.getLogger(__name__)
@@ -50,6 +50,8 @@ def open_backend(path: Path, spec: ModelSpec, options: BackendOptions) -> GpuBac
     try:
         from engines.build import EngineOptions, ensure_engine
 
+        from engines.network import EngineNetwork
+
         plan = ensure_engine(path, spec, EngineOptions(max_batch=options.batch))
         with device:
             network = EngineNetwork(device, plan, spec)
@@ -57,80 +59,6 @@ def open_backend(path: Path, spec: ModelSpec, options: BackendOptions) -> GpuBac
     except BaseException:
         device.close()
         raise
-
-
-class EngineNetwork:
-    """A TensorRT engine as the slots use it.
-
-    Args:
-        device: The GPU, its context current.
-        plan: The serialised engine.
-        spec: Contract of the model.
-
-    Attributes:
-        boxes: Number of default boxes, from the engine's outputs.
-        types: Precision of "input", "scores" and "offsets".
-
-    Raises:
-        ModelError: If the engine belongs to another TensorRT or GPU, or not to this contract.
-    """
-
-    def __init__(self, device: Device, plan: bytes, spec: ModelSpec) -> None:
-        from engines import trt_compat
-
-        self._compat, self._device = trt_compat, device
-        self._engine = trt_compat.deserialize(plan)
-        self._names = {
-            "input": spec.input.name,
-            "scores": spec.scores_output,
-            "offsets": spec.offsets_output,
-        }
-        tensors = trt_compat.tensors(self._engine)
-        for name in self._names.values():
-            if name not in tensors:
-                raise ModelError(
-                    f"the engine has no tensor '{name}' (it has {', '.join(tensors)}); "
-                    "remove it with: realtime-ssd engines --remove, and build it again"
-                )
-        self.types: dict[str, Precision] = {
-            key: tensors[name].precision for key, name in self._names.items()
-        }
-        self.boxes = int(tensors[spec.scores_output].shape[1])
-        self._input = (3, spec.input.height, spec.input.width)
-        self._memory: dict[int, Buffer] = {}
-
-    def bind(
-        self, addresses: dict[str, int], images: int, stream: Any
-    ) -> tuple[Callable[[], None], Callable[[], None]]:
-        """Make an execution context for one batch size of one slot (see `slots.Network`).
-
-        The contexts of a slot never run at once, so they share one piece of activation memory.
-        """
-        handle = stream.handle
-        if handle not in self._memory:
-            self._memory[handle] = self._device.buffer(self._compat.memory_size(self._engine))
-        memory = self._memory[handle]
-        context = self._compat.new_context(self._engine, memory.address, memory.size)
-        context.set_input_shape(self._names["input"], (images, *self._input))
-        for key, name in self._names.items():
-            context.set_tensor_address(name, addresses[key])
-
-        def enqueue() -> None:
-            if not context.execute_async_v3(handle):
-                raise ModelError(f"TensorRT refused to run a batch of {images}; see its messages")
-
-        def release() -> None:
-            nonlocal context
-            context = None
-
-        return enqueue, release
-
-    def close(self) -> None:
-        """Give the activation memory and the engine back, after all contexts."""
-        for memory in self._memory.values():
-            memory.close()
-        self._memory.clear()
-        self._engine = None
 
 
 class GpuBackend:

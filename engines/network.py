@@ -1,0 +1,160 @@
+"""A TensorRT engine bound to device memory: the network of a frame slot, or run on its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines import trt_compat
+from engines.trt_compat import Precision
+from realtime_ssd.cuda.driver import Buffer, Device, Pinned
+from realtime_ssd.errors import ModelError
+from realtime_ssd.spec import ModelSpec
+
+__all__ = ["EngineNetwork", "EngineRunner"]
+
+_TYPES = {"fp32": np.dtype(np.float32), "fp16": np.dtype(np.float16)}
+
+
+class EngineNetwork:
+    """A TensorRT engine as the frame slots use it.
+
+    Args:
+        device: The GPU, its context current.
+        plan: The serialised engine.
+        spec: Contract of the model.
+
+    Attributes:
+        boxes: Number of default boxes, from the engine's outputs.
+        types: Precision of "input", "scores" and "offsets".
+        engine: TensorRT's own object.
+
+    Raises:
+        ModelError: If the engine belongs to another TensorRT or GPU, or not to this contract.
+    """
+
+    def __init__(self, device: Device, plan: bytes, spec: ModelSpec) -> None:
+        self._device = device
+        self.engine: Any = trt_compat.deserialize(plan)
+        self._names = {
+            "input": spec.input.name,
+            "scores": spec.scores_output,
+            "offsets": spec.offsets_output,
+        }
+        tensors = trt_compat.tensors(self.engine)
+        for name in self._names.values():
+            if name not in tensors:
+                raise ModelError(
+                    f"the engine has no tensor '{name}' (it has {', '.join(tensors)}); "
+                    "remove it with: realtime-ssd engines remove, and build it again"
+                )
+        self.types: dict[str, Precision] = {
+            key: tensors[name].precision for key, name in self._names.items()
+        }
+        self.boxes = tensors[spec.scores_output].shape[1]
+        self._input = (3, spec.input.height, spec.input.width)
+        self._memory: dict[int, Buffer] = {}
+
+    def context(self, stream: Any, images: int) -> Any:
+        """Make an execution context for one batch size on a stream.
+
+        The contexts of a stream never run at once, so they share one piece of activation memory.
+        """
+        if stream.handle not in self._memory:
+            size = trt_compat.memory_size(self.engine)
+            self._memory[stream.handle] = self._device.buffer(size)
+        memory = self._memory[stream.handle]
+        context = trt_compat.new_context(self.engine, memory.address, memory.size, stream.handle)
+        context.set_input_shape(self._names["input"], (images, *self._input))
+        return context
+
+    def bind(
+        self, addresses: dict[str, int], images: int, stream: Any
+    ) -> tuple[Callable[[], None], Callable[[], None]]:
+        """Prepare one batch size of one slot (see `realtime_ssd.cuda.slots.Network`)."""
+        context, handle = self.context(stream, images), stream.handle
+        for key, name in self._names.items():
+            context.set_tensor_address(name, addresses[key])
+
+        def enqueue() -> None:
+            if not context.execute_async_v3(handle):
+                raise ModelError(f"TensorRT refused to run a batch of {images}; see its messages")
+
+        def release() -> None:
+            nonlocal context
+            context = None
+
+        return enqueue, release
+
+    def close(self) -> None:
+        """Give the activation memory and the engine back, after all contexts."""
+        for memory in self._memory.values():
+            memory.close()
+        self._memory.clear()
+        self.engine = None
+
+
+class EngineRunner:
+    """Runs an engine on ready-made inputs, for checks and profiles rather than for speed.
+
+    Args:
+        device: The GPU; its context is made current as needed.
+        plan: The serialised engine.
+        spec: Contract of the model.
+    """
+
+    def __init__(self, device: Device, plan: bytes, spec: ModelSpec) -> None:
+        self._device, self.spec = device, spec
+        with device:
+            self.network = EngineNetwork(device, plan, spec)
+            self.stream = device.stream()
+            self._host: dict[str, Pinned] = {}
+            self._gpu: dict[str, Buffer] = {}
+            for key, shape in self._shapes().items():
+                size = int(np.prod(shape)) * _TYPES[self.network.types[key]].itemsize
+                self._host[key], self._gpu[key] = device.pinned(size), device.buffer(size)
+            self.addresses = {key: buffer.address for key, buffer in self._gpu.items()}
+            self.enqueue, self._unbind = self.network.bind(self.addresses, 1, self.stream)
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        picture, boxes = self.spec.input, self.network.boxes
+        return {
+            "input": (1, 3, picture.height, picture.width),
+            "scores": (1, boxes, self.spec.num_classes),
+            "offsets": (1, boxes, 4),
+        }
+
+    def __call__(
+        self, tensor: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Run one input.
+
+        Args:
+            tensor: 3 × H × W float32, normalised.
+
+        Returns:
+            P × C scores and P × 4 offsets, float32.
+        """
+        with self._device, self._device.errors("run the engine"):
+            self._view("input")[0] = tensor
+            self._device.copy_in(self._gpu["input"], self._host["input"].bytes, self.stream)
+            self.enqueue()
+            for key in ("scores", "offsets"):
+                self._device.copy_out(self._host[key].bytes, self._gpu[key], self.stream)
+            self.stream.synchronize()
+        scores, offsets = (self._view(key)[0].astype(np.float32) for key in ("scores", "offsets"))
+        return scores, offsets
+
+    def _view(self, key: str) -> NDArray[Any]:
+        return self._host[key].view(_TYPES[self.network.types[key]], self._shapes()[key])
+
+    def close(self) -> None:
+        """Give everything back; may be called any number of times."""
+        with self._device:
+            self._unbind()
+            for memory in (*self._host.values(), *self._gpu.values()):
+                memory.close()
+            self.network.close()

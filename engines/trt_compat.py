@@ -1,0 +1,328 @@
+"""All that differs between TensorRT 8.6, 10 and 11, in one place.
+
+Features are asked for, versions never compared, and no enum number is ever stored.
+`tensorrt` is imported when first needed. Before that the driver is asked for a GPU, because
+TensorRT ends the process on a machine without one.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from functools import cache
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal
+
+from realtime_ssd.errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = [
+    "Messages",
+    "Precision",
+    "Tensor",
+    "builder_parts",
+    "deserialize",
+    "inspect",
+    "library",
+    "memory_size",
+    "new_context",
+    "parse",
+    "serialize",
+    "set_precision",
+    "strongly_typed",
+    "tensors",
+    "timing_cache",
+    "timing_cache_bytes",
+    "version",
+]
+
+Precision = Literal["fp32", "fp16"]
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """An input or output of an engine.
+
+    Attributes:
+        is_input: Whether the engine reads it.
+        precision: Type of its values.
+        shape: -1 where it depends on the batch.
+    """
+
+    is_input: bool
+    precision: Precision
+    shape: tuple[int, ...]
+
+
+@cache
+def library() -> ModuleType:
+    """Import TensorRT.
+
+    Raises:
+        ModelError: If it is not installed or does not load.
+    """
+    try:
+        import tensorrt
+    except (ImportError, OSError) as error:
+        raise ModelError(
+            f"TensorRT cannot be loaded ({error}); install it with: pip install "
+            "'realtime-ssd[gpu]', or use --backend onnxruntime"
+        ) from error
+    loaded: ModuleType = tensorrt
+    return loaded
+
+
+def version() -> str:
+    """Give TensorRT's version, such as "8.6.0"."""
+    return str(library().__version__)
+
+
+class Messages:
+    """What TensorRT said, kept so that a failure can be explained.
+
+    Attributes:
+        errors: Texts of errors and internal errors.
+        logger: The object TensorRT wants.
+    """
+
+    def __init__(self) -> None:
+        trt = library()
+        self.errors: list[str] = []
+        errors = self.errors
+
+        class _Logger(trt.ILogger):  # type: ignore[misc, name-defined]
+            def log(self, severity: Any, message: str) -> None:
+                if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
+                    errors.append(message)
+                    _log.debug("TensorRT: %s", message)
+                else:
+                    _log.debug("TensorRT: %s", message)
+
+        self.logger = _Logger()
+
+    def last(self) -> str:
+        """Give the last error, or a general word."""
+        return self.errors[-1].strip() if self.errors else "it gave no reason"
+
+
+@cache
+def _messages() -> Messages:
+    """One logger for all runtimes: TensorRT keeps only the first it is given."""
+    return Messages()
+
+
+def strongly_typed() -> bool:
+    """Tell whether the types in the ONNX file alone decide the precision (TensorRT 9 and later)."""
+    return hasattr(library().NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
+
+
+def builder_parts(workspace: int) -> tuple[Any, Any, Any, Messages]:
+    """Make a builder, an empty network and a configuration.
+
+    Args:
+        workspace: Most bytes of scratch memory a layer may use.
+
+    Returns:
+        Builder, network, configuration, messages.
+
+    Raises:
+        ModelError: If TensorRT does not come up, for instance with too old a driver.
+    """
+    trt, messages = library(), _messages()
+    try:
+        builder = trt.Builder(messages.logger)
+    except TypeError as error:
+        raise ModelError(
+            f"TensorRT {version()} cannot use this GPU ({messages.last()}); "
+            "the driver may be too old for it"
+        ) from error
+    network = builder.create_network(_network_flags(trt))
+    config = builder.create_builder_config()
+    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace)
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    _own_kernels_only(trt, config)
+    return builder, network, config, messages
+
+
+def _network_flags(trt: Any) -> int:
+    names = trt.NetworkDefinitionCreationFlag
+    flags = 0
+    for name in ("EXPLICIT_BATCH", "STRONGLY_TYPED"):
+        if hasattr(names, name):
+            flags |= 1 << int(getattr(names, name))
+    return flags
+
+
+def _own_kernels_only(trt: Any, config: Any) -> None:
+    """Do without cuBLAS and cuDNN, and let several contexts share one optimisation profile."""
+    sources = 0
+    for name in ("EDGE_MASK_CONVOLUTIONS", "JIT_CONVOLUTIONS"):
+        if hasattr(trt.TacticSource, name):
+            sources |= 1 << int(getattr(trt.TacticSource, name))
+    config.set_tactic_sources(sources)
+    for name in ("DISABLE_EXTERNAL_TACTIC_SOURCES_FOR_CORE_0805", "PROFILE_SHARING_0806"):
+        if hasattr(trt.PreviewFeature, name):
+            config.set_preview_feature(getattr(trt.PreviewFeature, name), True)
+
+
+def set_precision(config: Any, *, fp16: bool, int8: bool) -> None:
+    """Allow lower precisions where the network's own types do not decide (TensorRT 8.6)."""
+    if strongly_typed():
+        return
+    flags = library().BuilderFlag
+    for name, wanted in (("FP16", fp16), ("INT8", int8)):
+        if wanted and hasattr(flags, name):
+            config.set_flag(getattr(flags, name))
+
+
+def parse(network: Any, messages: Messages, path: str) -> None:
+    """Read an ONNX file into a network.
+
+    Raises:
+        ModelError: If TensorRT cannot read it; tells the operator and its node.
+    """
+    parser = library().OnnxParser(network, messages.logger)
+    if parser.parse_from_file(path):
+        return
+    reasons = [str(parser.get_error(i).desc()) for i in range(parser.num_errors)]
+    raise ModelError(
+        f"TensorRT {version()} cannot read '{path}': {'; '.join(reasons) or messages.last()}"
+    )
+
+
+def timing_cache(config: Any, content: bytes) -> None:
+    """Give a builder the timings of earlier builds; damaged ones are left aside."""
+    made = config.create_timing_cache(content)
+    if not config.set_timing_cache(made, ignore_mismatch=False):
+        config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=True)
+
+
+def timing_cache_bytes(config: Any) -> bytes:
+    """Give the timings a build has made."""
+    made = config.get_timing_cache()
+    return bytes(made.serialize()) if made is not None else b""
+
+
+def watch(config: Any, report: Callable[[str, int, int], None]) -> bool:
+    """Call `report(phase, step, steps)` during a build, where TensorRT can (10 and later)."""
+    trt = library()
+    if not hasattr(trt, "IProgressMonitor"):
+        return False
+
+    class _Monitor(trt.IProgressMonitor):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self.steps: dict[str, int] = {}
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            self.steps[phase_name] = num_steps
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            report(phase_name, step + 1, self.steps.get(phase_name, 0))
+            return True
+
+        def phase_finish(self, phase_name: str) -> None:
+            self.steps.pop(phase_name, None)
+
+    config.progress_monitor = _Monitor()
+    return True
+
+
+def serialize(builder: Any, network: Any, config: Any, messages: Messages) -> bytes:
+    """Build an engine.
+
+    Raises:
+        ModelError: If TensorRT fails.
+    """
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise ModelError(f"TensorRT {version()} could not build the engine: {messages.last()}")
+    return bytes(plan)
+
+
+@cache
+def _runtime() -> Any:
+    """The one runtime of the process; it must outlive its engines."""
+    return library().Runtime(_messages().logger)
+
+
+def deserialize(plan: bytes) -> Any:
+    """Load an engine.
+
+    Args:
+        plan: What `serialize` gave.
+
+    Raises:
+        ModelError: If it is damaged or was made by another TensorRT or for another GPU.
+    """
+    engine = _runtime().deserialize_cuda_engine(plan)
+    if engine is None:
+        raise ModelError(
+            f"TensorRT {version()} refuses the engine ({_messages().last()}): it is damaged, or "
+            "was built by another TensorRT or for another GPU; build it again"
+        )
+    return engine
+
+
+def tensors(engine: Any) -> dict[str, Tensor]:
+    """Describe the inputs and outputs of an engine, by name.
+
+    Raises:
+        ModelError: If one is neither FP32 nor FP16.
+    """
+    trt = library()
+    types: dict[Any, Precision] = {trt.float32: "fp32", trt.float16: "fp16"}
+    found = {}
+    for number in range(engine.num_io_tensors):
+        name = engine.get_tensor_name(number)
+        kind = engine.get_tensor_dtype(name)
+        if kind not in types:
+            raise ModelError(f"tensor '{name}' of the engine is {kind}, not FP32 or FP16")
+        is_input = engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
+        shape = tuple(int(size) for size in engine.get_tensor_shape(name))
+        found[name] = Tensor(is_input, types[kind], shape)
+    return found
+
+
+def memory_size(engine: Any) -> int:
+    """Give the bytes of activation memory a context of the engine needs."""
+    newer = getattr(engine, "device_memory_size_v2", None)
+    return int(engine.device_memory_size if newer is None else newer)
+
+
+def new_context(engine: Any, address: int, size: int, stream: int) -> Any:
+    """Make an execution context on activation memory of our own.
+
+    Args:
+        engine: The engine.
+        address: Device address of at least `memory_size(engine)` bytes.
+        size: Bytes there.
+        stream: Handle of the stream it will run on.
+
+    Raises:
+        ModelError: If TensorRT refuses.
+    """
+    strategies = getattr(library(), "ExecutionContextAllocationStrategy", None)
+    if strategies is not None:
+        context = engine.create_execution_context(strategies.USER_MANAGED)
+    else:
+        context = engine.create_execution_context_without_device_memory()
+    if context is None:
+        raise ModelError(f"TensorRT could not prepare the engine: {_messages().last()}")
+    if hasattr(context, "set_device_memory"):
+        context.set_device_memory(address, size)
+    else:
+        context.device_memory = address
+    if context.active_optimization_profile != 0:
+        # Only the first context of an engine has its profile chosen by itself.
+        context.set_optimization_profile_async(0, stream)
+    return context
+
+
+def inspect(engine: Any) -> str:
+    """Describe the layers of an engine as a JSON text."""
+    formats = library().LayerInformationFormat
+    return str(engine.create_engine_inspector().get_engine_information(formats.JSON))
