@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -194,6 +195,11 @@ class Loader:
         self._plan.epoch, self._plan.start = number, start
         return iter(self._batches)
 
+    def close(self) -> None:
+        """End the workers; the next epoch starts new ones. May be called any number of times."""
+        # A data loader ends its workers when its iterator goes.
+        self._batches._iterator = None
+
 
 class _Plan(Sampler[list[_Key]]):
     """Lists (epoch, index) keys batch by batch, for one rank."""
@@ -275,7 +281,11 @@ def _joined(parts: Sequence[NDArray[np.generic]]) -> Tensor:
 
 
 def _start_worker(_: int) -> None:
-    """Leave signals to the main process, and the cores to the other workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    """Keep signals meant for the main process away, and leave the cores to the other workers.
+
+    In a group of its own, a worker ends when the main process says so and not with Ctrl+C.
+    """
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     cv2.setNumThreads(0)

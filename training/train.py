@@ -10,7 +10,7 @@ import copy
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any, Protocol
@@ -154,7 +154,7 @@ class Trainer:
             RealtimeSSDError: If the loss is no longer a number; the message names the images.
         """
         stopped = False
-        with _stop_requests() as requested:
+        with closing(self.loader), _stop_requests() as requested:
             while self.progress.epoch < self.recipe.run.epochs and not stopped:
                 stopped = self._epoch(requested)
                 if not stopped:

@@ -36,7 +36,8 @@ def build_app() -> App:
 
     app = App(
         name="realtime-ssd",
-        help="Real-time SSD video detection: camera, files and streams, on GPU or CPU.",
+        help="Real-time SSD video detection: camera, files and streams, on GPU or CPU.\n\n"
+        "Every subcommand takes --debug, which shows where an error came from.",
         version=__version__,
     )
     for name, place in COMMANDS.items():
@@ -56,8 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     from realtime_ssd.errors import RealtimeSSDError, UsageError
 
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in words
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    words = [word for word in given if word != "--debug"]
     try:
         build_app()(words)
     except RealtimeSSDError as error:
