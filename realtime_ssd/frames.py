@@ -49,6 +49,7 @@ class Frame:
         image: Height × width × 3, uint8, BGR.
         index: Number of the frame in its source, from 0.
         source: Name of the source, without credentials.
+        name: File name of a picture that is one of many in its source, else empty.
         pts: Presentation time stamp in units of `time_base`, or None where the source has none.
         time_base: Seconds per unit of `pts`.
         captured_at: `time.monotonic()` in seconds when the picture arrived.
@@ -62,6 +63,7 @@ class Frame:
     time_base: Fraction = Fraction(1, 1000)
     captured_at: float = field(default_factory=time.monotonic)
     surface: Surface | None = None
+    name: str = ""
 
     def __post_init__(self) -> None:
         image = self.image

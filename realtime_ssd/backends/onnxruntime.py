@@ -141,9 +141,7 @@ def _open_session(path: Path, threads: int) -> onnxruntime.InferenceSession:
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        return onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
-        )
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise ModelError(
             f"ONNX Runtime cannot load '{path}' ({_first_line(error)}); "

@@ -44,9 +44,13 @@ def build_app() -> App:
         module = f"{__name__}.{place.split(':')[0]}"
         if find_spec(module):
             app.command(f"{__name__}.{place}", name=name)
-    if "detect" in app:
-        app.default = app["detect"]
     return app
+
+
+def spelled_out(words: Sequence[str]) -> list[str]:
+    """Put the default subcommand in front where none is named."""
+    known = (*COMMANDS, "--help", "-h", "--version")
+    return list(words) if not words or words[0] in known else ["detect", *words]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -55,21 +59,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: Words of the command line; those the process was started with by default.
     """
-    from realtime_ssd.errors import RealtimeSSDError, UsageError
+    from cyclopts import CycloptsError
+
+    from realtime_ssd.errors import RealtimeSSDError
 
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     words = [word for word in given if word != "--debug"]
     try:
-        build_app()(words)
+        build_app()(spelled_out(words), exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        print(f"realtime-ssd: {_one_line(error)}", file=sys.stderr)
+        sys.exit(2)
     except RealtimeSSDError as error:
         if debug:
             raise
         print(f"realtime-ssd: {error}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, UsageError) else 1)
+        sys.exit(error.exit_status)
     except BrokenPipeError:
         # The reader of a pipe left (`| head`); point the stream elsewhere for the last flush.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

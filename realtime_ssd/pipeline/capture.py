@@ -61,9 +61,7 @@ class Capture:
         self._stopping = threading.Event()
         self._stalled = False
         self._pause = FIRST_PAUSE
-        self._thread = threading.Thread(
-            target=self._run, name=f"capture-{lane.name}", daemon=True
-        )
+        self._thread = threading.Thread(target=self._run, name=f"capture-{lane.name}", daemon=True)
 
     def start(self) -> None:
         """Start the thread."""

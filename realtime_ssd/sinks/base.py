@@ -9,7 +9,7 @@ from typing import Protocol
 from realtime_ssd.detections import Detections
 from realtime_ssd.frames import Frame, Image
 
-__all__ = ["Result", "Sink"]
+__all__ = ["BaseSink", "Result", "Sink"]
 
 
 @dataclass(slots=True, eq=False)
@@ -57,3 +57,25 @@ class Sink(Protocol):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None: ...
+
+
+class BaseSink:
+    """What all sinks share: `with`."""
+
+    def write(self, result: Result) -> None:
+        """See `Sink.write`."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """See `Sink.close`."""
+
+    def __enter__(self) -> Sink:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from realtime_ssd.frames import Frame
 
-__all__ = ["Source", "SourceInfo"]
+__all__ = ["BaseSource", "Source", "SourceInfo"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,3 +83,33 @@ class Source(Protocol):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None: ...
+
+
+class BaseSource:
+    """What all sources share: `with`, and defaults for those that never wait."""
+
+    info: SourceInfo
+
+    def open(self) -> None:
+        """See `Source.open`."""
+
+    def read(self) -> Frame | None:
+        """See `Source.read`."""
+        raise NotImplementedError
+
+    def interrupt(self) -> None:
+        """See `Source.interrupt`; a source that never waits has nothing to do."""
+
+    def close(self) -> None:
+        """See `Source.close`."""
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,81 @@
+"""How a run is going: a bar for files, one line for cameras, plain lines without a terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from realtime_ssd.pipeline import Statistics
+
+__all__ = ["RunProgress", "summary"]
+
+TERMINAL_SECONDS, PLAIN_SECONDS = 0.2, 10.0
+
+
+class RunProgress:
+    """Tells about a run on standard error.
+
+    Args:
+        statistics: What happens.
+        total: Frames to come; None if unknown or live.
+    """
+
+    def __init__(self, statistics: Statistics, total: int | None) -> None:
+        self._statistics, self._total = statistics, total
+        self._console = Console(file=sys.stderr)
+        self._terminal = self._console.is_terminal
+        self._next = time.monotonic() + (0 if self._terminal else PLAIN_SECONDS)
+        columns = [TextColumn("{task.description}")]
+        if total is not None:
+            columns += [BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]  # type: ignore[list-item]
+        self._bar = Progress(*columns, console=self._console, transient=True)
+        self._task = self._bar.add_task("starting", total=total)
+
+    def __enter__(self) -> RunProgress:
+        if self._terminal:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def update(self) -> None:
+        """Tell how far it is, not more often than a reader can follow."""
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + (TERMINAL_SECONDS if self._terminal else PLAIN_SECONDS)
+        text, done = self._text(), self._statistics.total.processed
+        if self._terminal:
+            self._bar.update(self._task, description=text, completed=done)
+        else:
+            of_all = f" of {self._total}" if self._total else ""
+            print(f"{done}{of_all} frames, {text}", file=sys.stderr, flush=True)
+
+    def _text(self) -> str:
+        statistics = self._statistics
+        text = f"{statistics.recent_fps:.1f} FPS"
+        if self._total is None:
+            dropped = sum(statistics.total.dropped.values())
+            text += f", latency {statistics.latency() * 1000:.0f} ms, {dropped} dropped"
+        return text
+
+
+def summary(statistics: Statistics) -> str:
+    """Say in one line what a run did."""
+    total = statistics.total
+    drops = ", ".join(f"{count} {cause}" for cause, count in sorted(total.dropped.items()) if count)
+    return (
+        f"{total.processed} frames, {statistics.fps:.1f} FPS, latency p50 "
+        f"{statistics.latency() * 1000:.1f} ms, p99 {statistics.latency(share=0.99) * 1000:.1f} ms"
+        + (f", dropped: {drops}" if drops else ", none dropped")
+    )

@@ -1,0 +1,224 @@
+"""One run of the detector: sources, backend and sinks put together, and brought to an end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from realtime_ssd.backends import Backend
+from realtime_ssd.cli.progress import RunProgress, summary
+from realtime_ssd.errors import RealtimeSSDError, UsageError
+from realtime_ssd.pipeline import Pipeline, PipelineOptions
+from realtime_ssd.sinks.base import Result, Sink
+from realtime_ssd.sources import Source, open_source
+
+if TYPE_CHECKING:
+    from realtime_ssd.sinks.window import WindowSink
+
+__all__ = ["Run", "open_sources"]
+
+
+def open_sources(words: Sequence[str]) -> list[Source]:
+    """Open sources by their names; if one fails those before it are closed.
+
+    Raises:
+        UsageError: If there is no such source.
+        SourceError: If one cannot be read.
+    """
+    opened: list[Source] = []
+    try:
+        for word in words:
+            opened.append(open_source(word))
+    except BaseException:
+        for one in opened:
+            one.close()
+        raise
+    return opened
+
+
+class Run:
+    """Runs the loop and hands its results to the sinks.
+
+    Args:
+        sources: Where frames come from.
+        backend: What finds the objects.
+        max_frames: Frames to process of each source; None for all.
+    """
+
+    def __init__(self, sources: Sequence[Source], backend: Backend, max_frames: int | None) -> None:
+        self._sources = sources
+        self._loop = Pipeline(sources, backend, PipelineOptions(max_frames=max_frames))
+        self._backend, self._max_frames = backend, max_frames
+        self._sinks: dict[str, list[Sink]] = {one.info.name: [] for one in sources}
+        self._all: list[Sink] = []
+        self._window: WindowSink | None = None
+        self._signal = 0
+
+    def add_sinks(
+        self, output: Path | None, json_target: str | None, *, show: bool, overwrite: bool
+    ) -> None:
+        """Open everything that results go to; if one cannot be opened, the others are closed.
+
+        Raises:
+            UsageError: If an output exists or cannot be written.
+        """
+        try:
+            if output is not None:
+                self._add_outputs(output, overwrite)
+            if json_target is not None:
+                from realtime_ssd.sinks.jsonlines import JsonSink
+
+                self._add(JsonSink(json_target, overwrite=overwrite))
+            if show:
+                self._add_window()
+        except BaseException:
+            self._close_sinks()
+            raise
+
+    def _add(self, sink: Sink, name: str | None = None) -> None:
+        self._all.append(sink)
+        for key, sinks in self._sinks.items():
+            if name in (None, key):
+                sinks.append(sink)
+
+    def _add_outputs(self, output: Path, overwrite: bool) -> None:
+        from realtime_ssd.sinks.images import ImageSink
+        from realtime_ssd.sinks.video import VideoSink
+        from realtime_ssd.sources.images import SUFFIXES
+
+        directory = len(self._sources) > 1 or output.is_dir() or not output.suffix
+        taken: set[str] = set()
+        for source in self._sources:
+            info = source.info
+            photo = info.still and output.suffix.lower() in SUFFIXES
+            if photo and not directory:
+                if info.frame_count != 1:
+                    raise UsageError(f"'{output}' is one image, but there are more; give a folder")
+                sink: Sink = ImageSink(output.parent, output.name, overwrite=overwrite)
+            elif info.still and directory:
+                sink = ImageSink(output, overwrite=overwrite)
+            else:
+                path = _video_path(output, info.name, taken) if directory else output
+                sink = VideoSink(path, info, overwrite=overwrite)
+            self._add(sink, info.name)
+
+    def _add_window(self) -> None:
+        from realtime_ssd.sinks.window import WindowSink, no_display
+
+        reason = no_display()
+        if reason:
+            print(f"going on without a window: {reason}", file=sys.stderr)
+            return
+        live = frozenset(one.info.name for one in self._sources if one.info.live)
+        window = WindowSink(self._loop.statistics, self._loop.stop, live)
+        self._window = window
+        self._add(window)
+
+    def go(self, stats: Path | None, *, overwrite: bool) -> int:
+        """Run to the end, or until the user stops it.
+
+        Returns:
+            The exit status: 0, or 128 + signal for a file that was not finished.
+
+        Raises:
+            RealtimeSSDError: If something failed; what was written before can be read.
+        """
+        if stats is not None and stats.exists() and not overwrite:
+            self._close_sinks()
+            raise UsageError(f"'{stats}' exists; add --overwrite to replace it")
+        try:
+            with self._signals(), RunProgress(self._loop.statistics, self._total()) as progress:
+                idle = self._window.poll if self._window else None
+                for result in self._loop.results(idle):
+                    self._write(result)
+                    progress.update()
+        finally:
+            self._close_sinks()
+            print(summary(self._loop.statistics), file=sys.stderr)
+            if stats is not None:
+                self._write_stats(stats)
+        files = any(not one.info.live for one in self._sources)
+        return 128 + self._signal if self._signal and files else 0
+
+    def _write(self, result: Result) -> None:
+        for sink in self._sinks[result.frame.source]:
+            try:
+                sink.write(result)
+            except (RealtimeSSDError, BrokenPipeError):
+                raise
+            except Exception as error:
+                raise RealtimeSSDError(
+                    f"writing to {type(sink).__name__} failed: {type(error).__name__}: {error}"
+                ) from error
+
+    def _total(self) -> int | None:
+        counts = [one.info.frame_count for one in self._sources]
+        most = self._max_frames
+        if most is not None:
+            counts = [most if count is None else min(most, count) for count in counts]
+        known = [count for count in counts if count is not None]
+        return sum(known) if len(known) == len(counts) else None
+
+    def _close_sinks(self) -> None:
+        """Close all sinks, each whatever the others do, then raise the first failure."""
+        failure: RealtimeSSDError | None = None
+        while self._all:
+            try:
+                self._all.pop(0).close()
+            except RealtimeSSDError as error:
+                failure = failure or error
+        if failure:
+            raise failure
+
+    def _write_stats(self, path: Path) -> None:
+        values = {
+            "backend": self._backend.name,
+            "model": self._backend.spec.name,
+            **self._loop.statistics.to_dict(),
+        }
+        fresh = path.with_name(path.name + ".partial")
+        try:
+            fresh.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+            os.replace(fresh, path)
+        except OSError as error:
+            raise RealtimeSSDError(f"'{path}' cannot be written: {error.strerror}") from None
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """End in order on Ctrl+C and SIGTERM; a second one ends at once."""
+
+        def react(number: int, _: FrameType | None) -> None:
+            if self._signal:
+                raise KeyboardInterrupt
+            self._signal = number
+            self._loop.stop()
+
+        before = {one: signal.signal(one, react) for one in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _video_path(folder: Path, name: str, taken: set[str]) -> Path:
+    """Name the video of a source in a folder; sources of the same name get a number."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"folder '{folder}' cannot be made: {error.strerror}") from None
+    plain = name.rstrip("/").rsplit("/", 1)[-1] or "video"
+    stem = Path(plain).stem if Path(plain).suffix.lower() == ".mp4" else plain
+    stem = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in stem)
+    wanted, number = stem, 2
+    while wanted in taken:
+        wanted, number = f"{stem}-{number}", number + 1
+    taken.add(wanted)
+    return folder / f"{wanted}.mp4"

@@ -1,0 +1,134 @@
+"""The window: annotated frames, how fast it goes, and a few keys."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+
+from realtime_ssd.errors import UsageError
+from realtime_ssd.frames import Image
+from realtime_ssd.pipeline.stats import Statistics
+from realtime_ssd.render import draw_lines
+from realtime_ssd.sinks.base import BaseSink, Result
+
+__all__ = ["KEYS", "WindowSink", "no_display"]
+
+KEYS = ("q/Esc quit", "space pause", "s snapshot", "h help")
+_QUIT = (ord("q"), 27)
+
+
+def no_display() -> str:
+    """Say why no window can be shown; empty if one can."""
+    if "headless" in _gui():
+        return "this OpenCV was built without windows; install opencv-python"
+    if sys.platform.startswith("linux") and not (
+        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    ):
+        return "there is no display"
+    return ""
+
+
+def _gui() -> str:
+    lines = cv2.getBuildInformation().splitlines()
+    found = [line.split(":", 1)[1].strip() for line in lines if line.strip().startswith("GUI:")]
+    return "headless" if found[:1] == ["NONE"] else "".join(found)
+
+
+class WindowSink(BaseSink):
+    """Shows annotated frames, one window for each source.
+
+    All calls must come from the main thread.
+
+    Args:
+        statistics: Gives FPS, latency and drops.
+        stop: Called when the user quits.
+        live: Names of the live sources; a pause lets their frames pass instead of holding them up.
+        snapshots: Folder for the pictures of key s.
+
+    Raises:
+        UsageError: If no window can be opened.
+    """
+
+    def __init__(
+        self,
+        statistics: Statistics,
+        stop: Callable[[], None],
+        live: frozenset[str] = frozenset(),
+        snapshots: Path = Path(),
+    ) -> None:
+        reason = no_display()
+        if reason:
+            raise UsageError(f"no window can be shown: {reason}")
+        self._statistics, self._stop, self._live = statistics, stop, live
+        self._snapshots = snapshots
+        self._shown: dict[str, Image] = {}
+        self._paused = self._help = self._quit = False
+
+    def write(self, result: Result) -> None:
+        """See `Sink.write`."""
+        name = result.frame.source
+        if self._paused and name in self._live:
+            self.poll()
+            return
+        picture = result.annotated().copy()
+        draw_lines(picture, self._lines())
+        if name not in self._shown:
+            cv2.namedWindow(name, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+            cv2.resizeWindow(name, *_fitting(picture))
+        self._shown[name] = picture
+        cv2.imshow(name, picture)
+        self.poll()
+        while self._paused and not self._quit and name not in self._live:
+            self._react(cv2.waitKey(30))
+
+    def poll(self) -> None:
+        """React to keys and to closed windows; also to be called while no frame comes."""
+        self._react(cv2.waitKey(1))
+
+    def close(self) -> None:
+        """See `Sink.close`."""
+        if self._shown:
+            self._shown.clear()
+            cv2.destroyAllWindows()
+
+    def _lines(self) -> list[str]:
+        statistics = self._statistics
+        drops = sum(statistics.total.dropped.values())
+        latency = statistics.latency() * 1000
+        lines = [f"{statistics.recent_fps:.1f} FPS   {latency:.0f} ms   {drops} dropped"]
+        return [*lines, *KEYS] if self._help else lines
+
+    def _react(self, key: int) -> None:
+        key &= 0xFF
+        if key in _QUIT or self._closed_by_user():
+            self._quit = True
+            self._stop()
+        elif key == ord(" "):
+            self._paused = not self._paused
+        elif key == ord("h"):
+            self._help = not self._help
+        elif key == ord("s"):
+            self._save()
+
+    def _closed_by_user(self) -> bool:
+        return any(cv2.getWindowProperty(name, cv2.WND_PROP_VISIBLE) < 1 for name in self._shown)
+
+    def _save(self) -> None:
+        for picture in self._shown.values():
+            number = 1
+            while (path := self._snapshots / f"realtime-ssd-{number:03d}.png").exists():
+                number += 1
+            good = cv2.imwrite(str(path), picture)
+            said = f"snapshot {path}" if good else f"no snapshot: '{path}' cannot be written"
+            print(said, file=sys.stderr)
+
+
+def _fitting(picture: Image) -> tuple[int, int]:
+    """Give a window size that fits on usual screens."""
+    height, width = picture.shape[:2]
+    ratio = min(1.0, 1280 / width, 720 / height)
+    return max(1, round(width * ratio)), max(1, round(height * ratio))

@@ -1,0 +1,82 @@
+"""The built-in street as a source: `demo[:WxH[@FPS][,seed=N][,frames=N]]`."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+from realtime_ssd.demo import StreetScene
+from realtime_ssd.errors import UsageError
+from realtime_ssd.frames import Frame
+from realtime_ssd.sources.base import BaseSource, SourceInfo
+
+__all__ = ["DemoSource"]
+
+_FORM = re.compile(r"^(?:(?P<width>\d+)x(?P<height>\d+))?(?:@(?P<fps>\d+(?:\.\d+)?))?$")
+_DEFAULTS = {"seed": 0, "frames": 300}
+_LARGEST = 16384
+
+
+class DemoSource(BaseSource):
+    """Renders the street frame by frame; it waits like a file and loses nothing.
+
+    Args:
+        text: How it is named; 640x360 at 30 frames a second, seed 0, 300 frames where nothing
+            else is said. `frames=0` never ends.
+
+    Raises:
+        UsageError: If the text does not fit.
+    """
+
+    def __init__(self, text: str = "demo") -> None:
+        size, *options = text.removeprefix("demo").removeprefix(":").split(",")
+        if "=" in size:
+            size, options = "", [size, *options]
+        width, height, fps = _size(text, size)
+        values = {**_DEFAULTS, **_options(text, options)}
+        self._frames = values["frames"]
+        self._scene = StreetScene(width, height, seed=values["seed"], fps=float(fps))
+        self._next = 0
+        self.info = SourceInfo(
+            text, width, height, rate=fps, time_base=1 / fps, frame_count=self._frames or None
+        )
+
+    def read(self) -> Frame | None:
+        """See `Source.read`."""
+        number = self._next
+        if self._frames and number >= self._frames:
+            return None
+        self._next += 1
+        info = self.info
+        return Frame(self._scene.render(number), number, info.name, number, info.time_base)
+
+
+def _wrong(text: str) -> UsageError:
+    return UsageError(
+        f"'{text}' does not fit; write demo[:WxH[@FPS][,seed=N][,frames=N]], "
+        "for example demo:1280x720@60,seed=3,frames=600"
+    )
+
+
+def _size(text: str, size: str) -> tuple[int, int, Fraction]:
+    match = _FORM.match(size)
+    if not match:
+        raise _wrong(text)
+    width, height = int(match["width"] or 640), int(match["height"] or 360)
+    fps = Fraction(match["fps"] or 30)
+    if not (min(width, height) >= 16 and max(width, height) <= _LARGEST and 0 < fps <= 1000):
+        raise UsageError(
+            f"'{text}' does not fit; the size goes from 16x16 to {_LARGEST}x{_LARGEST}, the rate "
+            "up to 1000 frames a second"
+        )
+    return width, height, fps
+
+
+def _options(text: str, options: list[str]) -> dict[str, int]:
+    values: dict[str, int] = {}
+    for option in options:
+        key, _, value = option.partition("=")
+        if key not in _DEFAULTS or not value.isdigit():
+            raise _wrong(text)
+        values[key] = int(value)
+    return values

@@ -1,0 +1,190 @@
+"""Video files: every frame, in order, with its own time stamp and turned upright."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Generator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+from av.container import InputContainer
+from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
+
+from realtime_ssd.backends import cpu_count
+from realtime_ssd.errors import SourceError, UsageError, redact
+from realtime_ssd.frames import Frame, Image
+from realtime_ssd.sources.base import BaseSource, SourceInfo
+
+__all__ = ["Painter", "VideoFile", "explain"]
+
+MOST_DECODERS = 4
+TIMEOUT = 8.0  # seconds that a file on the network may take to open, and for each read
+
+
+class VideoFile(BaseSource):
+    """Reads a video file, or a video file on the network.
+
+    Args:
+        path: File or URL.
+
+    Raises:
+        UsageError: If there is no such file or it may not be read.
+        SourceError: If it is no video.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path, self._name = path, redact(path)
+        self._container: InputContainer | None = None
+        self._painter = Painter()
+        self.info = SourceInfo(self._name)
+        self.open()
+
+    def open(self) -> None:
+        """Open the file; it starts from the first frame."""
+        self.close()
+        container = _open(self._path, self._name)
+        if not container.streams.video:
+            container.close()
+            raise SourceError(f"'{self._name}' has no video in it; give a video file")
+        self._container, self._stream = container, container.streams.video[0]
+        self._stream.thread_type = "AUTO"
+        self._stream.codec_context.thread_count = min(cpu_count(), MOST_DECODERS)
+        self._packets = self._damaged = self._index = 0
+        self._broken = ""
+        self._decoded = self._decode(container)
+        self._turn: int | None = None
+        first = self._first_turn()
+        self.info = _describe(self._path, self._name, self._stream, upright=first % 180 == 0)
+
+    def _first_turn(self) -> int:
+        """Decode the first frame, which tells how the video is turned."""
+        self._waiting = next(self._decoded, None)
+        return _rotation(self._waiting) if self._waiting is not None else 0
+
+    def read(self) -> Frame | None:
+        """See `Source.read`; damage is told after the last frame that could be read."""
+        if self._container is None:
+            return None
+        decoded, self._waiting = self._waiting or next(self._decoded, None), None
+        if decoded is None:
+            self._check_end()
+            return None
+        base = decoded.time_base or self._stream.time_base or Fraction(1, 1000)
+        frame = Frame(
+            self._painter.paint(decoded), self._index, self._name, pts=decoded.pts, time_base=base
+        )
+        self._index += 1
+        return frame
+
+    def close(self) -> None:
+        """See `Source.close`."""
+        if self._container is not None:
+            self._decoded.close()
+            self._container.close()
+            self._container = None
+
+    def _decode(self, container: InputContainer) -> Generator[av.VideoFrame, None, None]:
+        """Decode packet by packet; what cannot be decoded is counted and left out."""
+        packets = container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets)
+            except StopIteration:
+                return
+            except av.error.FFmpegError as error:
+                self._broken = error.strerror or "damaged"
+                return
+            self._packets += packet.size > 0
+            try:
+                frames = packet.decode()
+            except av.error.FFmpegError:
+                self._damaged += 1
+                continue
+            yield from frames
+
+    def _check_end(self) -> None:
+        """Tell what was wrong with the file once all that could be read has been.
+
+        Raises:
+            SourceError: If frames are missing.
+        """
+        if not self._index:
+            raise SourceError(f"'{self._name}' has no frame that can be decoded; it may be damaged")
+        promised = self._stream.frames
+        kept = f"the {self._index} frames that could be decoded were kept"
+        if self._broken or self._packets < promised:
+            of_all = f" of {promised}" if promised else ""
+            raise SourceError(
+                f"'{self._name}' breaks off after frame {self._packets}{of_all}; {kept}"
+            )
+        if self._damaged:
+            raise SourceError(f"'{self._name}' is damaged in {self._damaged} places; {kept}")
+
+
+def _open(path: str, name: str) -> InputContainer:
+    remote = "://" in path
+    try:
+        if not remote:
+            with Path(path).open("rb"):
+                pass
+        return av.open(path, timeout=TIMEOUT if remote else None)
+    except av.error.FFmpegError as error:
+        raise SourceError(f"'{name}' cannot be read as a video: {explain(error)}") from None
+    except OSError as error:
+        raise UsageError(f"'{name}' cannot be opened: {error.strerror}") from None
+
+
+def explain(error: av.error.FFmpegError) -> str:
+    """Say what FFmpeg's error means, without the URL it may contain."""
+    if isinstance(error, av.error.InvalidDataError):
+        return "it is no video, or it is damaged"
+    if isinstance(error, av.error.HTTPUnauthorizedError | av.error.HTTPForbiddenError):
+        return "the server refused the user name or password"
+    if isinstance(error, av.error.ExitError) or error.errno == errno.ETIMEDOUT:
+        return "no answer in time"
+    return (error.strerror or "unknown error").lower()
+
+
+def _describe(path: str, name: str, stream: VideoStream, *, upright: bool) -> SourceInfo:
+    width, height = stream.codec_context.width, stream.codec_context.height
+    return SourceInfo(
+        name=name,
+        width=width if upright else height,
+        height=height if upright else width,
+        rate=stream.average_rate or stream.base_rate,
+        time_base=stream.time_base or Fraction(1, 1000),
+        frame_count=stream.frames or None,
+        path=None if "://" in path else Path(path),
+    )
+
+
+def _rotation(frame: av.VideoFrame) -> int:
+    """Give the angle by which a player turns the frame, counter-clockwise, 0 to 270."""
+    return round(frame.rotation / 90) * 90 % 360
+
+
+_TURNS = {
+    90: cv2.ROTATE_90_COUNTERCLOCKWISE,
+    180: cv2.ROTATE_180,
+    270: cv2.ROTATE_90_CLOCKWISE,
+}
+
+
+class Painter:
+    """Turns decoded frames into BGR images; keeps the converter, which is costly to set up."""
+
+    def __init__(self) -> None:
+        self._converter = VideoReformatter()
+
+    def paint(self, frame: av.VideoFrame) -> Image:
+        """Give the frame as an upright BGR image, H × W × 3 uint8."""
+        converted = self._converter.reformat(frame, format="bgr24", threads=1)
+        image = np.asarray(converted.to_ndarray(), np.uint8)
+        turn = _rotation(frame)
+        if turn:
+            image = cv2.rotate(image, _TURNS[turn]).astype(np.uint8, copy=False)
+        return image

@@ -1,0 +1,100 @@
+"""Network streams (RTSP, HTTP, ...): the newest picture, and a clear word when it is lost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import av
+from av.container import InputContainer
+
+from realtime_ssd.errors import SourceError, redact
+from realtime_ssd.frames import Frame
+from realtime_ssd.sources.base import BaseSource, SourceInfo
+from realtime_ssd.sources.file import Painter, explain
+
+__all__ = ["Stream"]
+
+OPEN_SECONDS, READ_SECONDS = 5.0, 5.0  # below the loop's watchdog, so that the cause is known
+_OPTIONS = {
+    "rtsp_transport": "tcp",
+    "fflags": "nobuffer",
+    "flags": "low_delay",
+    "probesize": "500000",
+    "analyzeduration": "1000000",
+}
+
+
+class Stream(BaseSource):
+    """Reads a stream that may vanish and come back.
+
+    Args:
+        url: Where it is; user name and password in it are never shown.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._container: InputContainer | None = None
+        self._frames: Iterator[av.VideoFrame] = iter(())
+        self._index = 0
+        self._stopped = False
+        self._painter = Painter()
+        self.info = SourceInfo(redact(url), live=True)
+
+    def open(self) -> None:
+        """See `Source.open`."""
+        self.close()
+        self._stopped = False
+        name = self.info.name
+        try:
+            container = av.open(self._url, options=_OPTIONS, timeout=(OPEN_SECONDS, READ_SECONDS))
+        except (av.error.FFmpegError, OSError) as error:
+            raise SourceError(f"'{name}' cannot be opened: {_reason(error)}") from None
+        if not container.streams.video:
+            container.close()
+            raise SourceError(f"'{name}' carries no video; give a stream with pictures")
+        self._container = container
+        stream = container.streams.video[0]
+        stream.thread_type = "SLICE"  # frame threads would hold pictures back
+        self._frames = container.decode(stream)
+        context = stream.codec_context
+        self.info = SourceInfo(
+            name, context.width, context.height, live=True, rate=stream.average_rate
+        )
+
+    def read(self) -> Frame | None:
+        """See `Source.read`; the end of a stream counts as a loss."""
+        if self._container is None or self._stopped:
+            return None
+        try:
+            decoded = next(self._frames)
+        except StopIteration:
+            raise SourceError(f"'{self.info.name}' ended") from None
+        except (av.error.FFmpegError, OSError) as error:
+            raise SourceError(f"'{self.info.name}' was lost: {_reason(error)}") from None
+        now = time.monotonic()
+        base = decoded.time_base
+        frame = (
+            Frame(self._painter.paint(decoded), self._index, self.info.name, decoded.pts, base, now)
+            if base is not None
+            else Frame(self._painter.paint(decoded), self._index, self.info.name, captured_at=now)
+        )
+        self._index += 1
+        return frame
+
+    def interrupt(self) -> None:
+        """See `Source.interrupt`; a read that waits ends with its time-out."""
+        self._stopped = True
+
+    def close(self) -> None:
+        """See `Source.close`."""
+        container, self._container = self._container, None
+        self._frames = iter(())
+        if container is not None:
+            container.close()
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, av.error.FFmpegError):
+        return explain(error)
+    return getattr(error, "strerror", None) or "unknown error"

@@ -1,0 +1,150 @@
+"""Models by name: the bundled one, those of the user, and official ones that can be fetched."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+from realtime_ssd.errors import ModelError, RealtimeSSDError, UsageError
+
+__all__ = ["BUNDLED", "OFFICIAL", "Official", "find_model", "folder", "local_models", "pull"]
+
+BUNDLED = Path(__file__).parent / "models" / "street.onnx"
+"""The model that comes with the program."""
+
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Official:
+    """A pretrained model that its authors publish.
+
+    Attributes:
+        url: Where its authors keep it.
+        sha256: Beginning of the file's SHA-256, as its authors write it into the file's name.
+        about: What it knows.
+    """
+
+    url: str
+    sha256: str
+    about: str
+
+
+_TORCH = "https://download.pytorch.org/models/"
+OFFICIAL = {
+    "ssd300_vgg16_coco": Official(
+        _TORCH + "ssd300_vgg16_coco-b556d3b4.pth",
+        "b556d3b4",
+        "torchvision's SSD300 VGG16, 90 COCO classes, 136 MB",
+    ),
+    "ssdlite320_mobilenet_v3_large_coco": Official(
+        _TORCH + "ssdlite320_mobilenet_v3_large_coco-a79551df.pth",
+        "a79551df",
+        "torchvision's SSDLite320 MobileNetV3-Large, 90 COCO classes, 13 MB",
+    ),
+}
+
+
+def folder() -> Path:
+    """Give the folder of the user's own models (`REALTIME_SSD_MODELS` moves it)."""
+    from platformdirs import user_data_path
+
+    given = os.environ.get("REALTIME_SSD_MODELS")
+    return Path(given) if given else user_data_path("realtime-ssd") / "models"
+
+
+def local_models() -> dict[str, Path]:
+    """List the user's own models by name."""
+    return {path.stem: path for path in sorted(folder().glob("*.onnx"))}
+
+
+def find_model(name: str | None) -> tuple[Path, str]:
+    """Find a model's file.
+
+    Args:
+        name: File, name of a model, or None for a pulled general model, else the bundled one.
+
+    Returns:
+        The ONNX file, and one line to tell the user where the choice needs a word.
+
+    Raises:
+        UsageError: If there is no such model.
+    """
+    own = local_models()
+    if name is None:
+        pulled = [key for key in OFFICIAL if key in own]
+        if pulled:
+            return own[pulled[0]], f"using model '{pulled[0]}'"
+        return BUNDLED, (
+            "using the bundled model, which knows cars, trucks, buses, people, cyclists and "
+            "traffic lights of the built-in demo street; for real pictures run "
+            f"'realtime-ssd models pull {next(iter(OFFICIAL))}' or give --model FILE.onnx"
+        )
+    path = Path(name).expanduser()
+    if path.suffix == ".onnx" or path.is_file():
+        if not path.is_file():
+            raise UsageError(f"model file '{name}' does not exist")
+        return path, ""
+    if name == BUNDLED.stem:
+        return BUNDLED, ""
+    if name in own:
+        return own[name], ""
+    known = ", ".join([BUNDLED.stem, *own])
+    hint = f"; get it with 'realtime-ssd models pull {name}'" if name in OFFICIAL else ""
+    raise UsageError(f"there is no model '{name}' here; known are {known}{hint}")
+
+
+def pull(name: str) -> Path:
+    """Fetch an official model, check it and bring it into the program's form.
+
+    Args:
+        name: One of `OFFICIAL`.
+
+    Returns:
+        The ONNX file in `folder()`.
+
+    Raises:
+        UsageError: If there is no such model.
+        RealtimeSSDError: If it cannot be fetched, or PyTorch is missing to read it.
+        ModelError: If what came is not what its authors published.
+    """
+    if name not in OFFICIAL:
+        raise UsageError(f"there is no official model '{name}'; known are {', '.join(OFFICIAL)}")
+    try:
+        from training.importers import ImportOptions, import_model
+    except ModuleNotFoundError as error:
+        raise RealtimeSSDError(
+            f"reading '{name}' needs '{error.name}'; install it with "
+            "pip install 'realtime-ssd[train]'"
+        ) from None
+    output = folder() / f"{name}.onnx"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as place:
+        file = Path(place) / OFFICIAL[name].url.rsplit("/", 1)[1]
+        _download(OFFICIAL[name], file)
+        import_model(file, output, ImportOptions(overwrite=True))
+    return output
+
+
+def _download(model: Official, file: Path) -> None:
+    digest = hashlib.sha256()
+    try:
+        with urllib.request.urlopen(model.url, timeout=30) as answer, file.open("wb") as out:  # noqa: S310 - the URL is one of the constants above
+            while chunk := answer.read(_CHUNK):
+                digest.update(chunk)
+                out.write(chunk)
+    except (urllib.error.URLError, OSError) as error:
+        raise RealtimeSSDError(
+            f"'{model.url}' cannot be fetched ({getattr(error, 'reason', error)}); check the "
+            "network, or fetch it elsewhere and use 'realtime-ssd import'"
+        ) from None
+    if not digest.hexdigest().startswith(model.sha256):
+        raise ModelError(
+            f"what came from '{model.url}' has sha256 {digest.hexdigest()[:16]}..., expected "
+            f"{model.sha256}...; it was thrown away"
+        )
