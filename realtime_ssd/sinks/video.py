@@ -33,11 +33,16 @@ _CODECS = {
 }
 SUFFIXES = tuple(_CODECS)
 _ENCODER = {
-    "libx264": {"preset": "veryfast", "crf": "20"},
+    "libx264": {"preset": "veryfast", "crf": "20", "bf": "0"},
     "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8", "row-mt": "1", "crf": "30", "b": "0"},
 }
 # Written in fragments, each readable once it is on the disk, and made an ordinary file at the end.
-_FRAGMENTS = {"movflags": "hybrid_fragmented", "frag_duration": "1000000"}
+# Time stamps stay as they are, also where audio begins before the video.
+_FRAGMENTS = {
+    "movflags": "hybrid_fragmented",
+    "frag_duration": "1000000",
+    "avoid_negative_ts": "disabled",
+}
 _KEY_SECONDS = 2
 
 

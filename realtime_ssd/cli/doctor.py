@@ -1,0 +1,80 @@
+"""`realtime-ssd doctor`: what this machine has, what it lacks, and the command that mends it."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+
+__all__ = ["doctor"]
+
+GPU = "pip install 'realtime-ssd[gpu]'"
+TRAIN = "pip install 'realtime-ssd[train]'"
+Row = tuple[str, str, str]
+
+
+def doctor() -> None:
+    """Show versions, devices and codecs; say what is missing and how to get it."""
+    print(f"{'Python':<16}{platform.python_version()} on {platform.platform()}")
+    rows = [*_libraries(), *_gpu(), *_devices()]
+    for name, found, mend in rows:
+        print(f"{name:<16}{found}" + (f"  -> {mend}" if mend else ""))
+    missing = [name for name, _, mend in rows if mend]
+    from realtime_ssd.backends import cpu_count
+    from realtime_ssd.cuda.probe import find_gpus
+
+    backend = "TensorRT" if find_gpus() and find_spec("tensorrt") else "ONNX Runtime"
+    print(f"\nmodels run on {backend} with {cpu_count()} CPU cores", end="")
+    print(f"; could be mended: {', '.join(missing)}" if missing else "")
+
+
+def _package(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
+
+
+def _libraries() -> Iterator[Row]:
+    import av
+    import cv2
+
+    yield "OpenCV", cv2.__version__, ""
+    yield "FFmpeg", f"{av.ffmpeg_version_info} (PyAV {av.__version__})", ""
+    codecs = [name for name in ("libx264", "libvpx-vp9") if name in av.codecs_available]
+    lacking = "" if "libx264" in codecs else "pip install --force-reinstall av"
+    yield "encoders", ", ".join(codecs) or "none", lacking
+    yield "ONNX Runtime", _package("onnxruntime") or "missing", ""
+    torch = _package("torch")
+    yield "PyTorch", torch or "not installed (only training needs it)", "" if torch else TRAIN
+
+
+def _gpu() -> Iterator[Row]:
+    from realtime_ssd.cuda.compile import compiler_name
+    from realtime_ssd.cuda.probe import cuda_version, driver_release, find_gpus
+
+    cuda, gpus = cuda_version(), find_gpus()
+    if cuda is None:
+        yield "NVIDIA driver", "none; the CPU does all the work", ""
+    else:
+        newest = f"CUDA {cuda[0]}.{cuda[1]}"
+        yield "NVIDIA driver", f"{driver_release() or 'unknown release'}, up to {newest}", ""
+    for gpu in gpus:
+        size = gpu.memory / 2**30
+        yield "GPU", f"{gpu.name}, {gpu.architecture}, {size:.0f} GiB", ""
+    for name, package in (("TensorRT", "tensorrt"), ("PyCUDA", "pycuda")):
+        found = _package(package)
+        yield name, found or "not installed", GPU if gpus and not found else ""
+    compiler = compiler_name()
+    yield "kernel compiler", compiler or "none", "" if compiler or not gpus else GPU
+
+
+def _devices() -> Iterator[Row]:
+    from realtime_ssd.sinks.window import no_display
+    from realtime_ssd.sources.camera import list_cameras
+
+    cameras = list_cameras() if sys.platform.startswith("linux") else []
+    yield "cameras", ", ".join(cameras) or "none found", ""
+    yield "display", no_display() or "yes", ""
