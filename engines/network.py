@@ -16,7 +16,7 @@ from realtime_ssd.spec import ModelSpec
 
 __all__ = ["EngineNetwork", "EngineRunner"]
 
-_TYPES = {"fp32": np.dtype(np.float32), "fp16": np.dtype(np.float16)}
+_TYPES: dict[str, np.dtype[Any]] = {"fp32": np.dtype(np.float32), "fp16": np.dtype(np.float16)}
 
 
 class EngineNetwork:
@@ -155,6 +155,8 @@ class EngineRunner:
         """Give everything back; may be called any number of times."""
         with self._device:
             self._unbind()
-            for memory in (*self._host.values(), *self._gpu.values()):
-                memory.close()
+            for pinned in self._host.values():
+                pinned.close()
+            for buffer in self._gpu.values():
+                buffer.close()
             self.network.close()

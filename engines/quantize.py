@@ -66,7 +66,8 @@ def quantize(model: Path, output: Path, photos: Path) -> int:
 
 def _tensors(photos: Path, model: Path) -> list[NDArray[np.float32]]:
     spec = read_spec(model)
-    source, tensors = Images(photos), []
+    source = Images(photos)
+    tensors: list[NDArray[np.float32]] = []
     while len(tensors) < MOST and (frame := source.read()) is not None:
         tensors.append(preprocess(frame.image, spec.input)[None])
     return tensors

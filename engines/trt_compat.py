@@ -8,23 +8,27 @@ TensorRT ends the process on a machine without one.
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+from realtime_ssd.cuda.probe import cuda_version
 from realtime_ssd.errors import ModelError
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 __all__ = [
+    "EngineRefusedError",
     "Messages",
     "Precision",
     "Tensor",
+    "add_profile",
     "builder_parts",
     "deserialize",
     "inspect",
+    "layer_times",
     "library",
     "memory_size",
     "new_context",
@@ -36,6 +40,7 @@ __all__ = [
     "timing_cache",
     "timing_cache_bytes",
     "version",
+    "watch",
 ]
 
 Precision = Literal["fp32", "fp16"]
@@ -78,6 +83,10 @@ def library() -> ModuleType:
 def version() -> str:
     """Give TensorRT's version, such as "8.6.0"."""
     return str(library().__version__)
+
+
+class EngineRefusedError(ModelError):
+    """TensorRT does not take an engine file; another one has to be built."""
 
 
 class Messages:
@@ -132,13 +141,8 @@ def builder_parts(workspace: int) -> tuple[Any, Any, Any, Messages]:
         ModelError: If TensorRT does not come up, for instance with too old a driver.
     """
     trt, messages = library(), _messages()
-    try:
+    with _explained(messages):
         builder = trt.Builder(messages.logger)
-    except TypeError as error:
-        raise ModelError(
-            f"TensorRT {version()} cannot use this GPU ({messages.last()}); "
-            "the driver may be too old for it"
-        ) from error
     network = builder.create_network(_network_flags(trt))
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace)
@@ -168,14 +172,54 @@ def _own_kernels_only(trt: Any, config: Any) -> None:
             config.set_preview_feature(getattr(trt.PreviewFeature, name), True)
 
 
-def set_precision(config: Any, *, fp16: bool, int8: bool) -> None:
+def set_precision(network: Any, config: Any, *, fp16: bool, int8: bool) -> None:
     """Allow lower precisions where the network's own types do not decide (TensorRT 8.6)."""
+    flags = library().BuilderFlag
+    if not fp16 and not int8:
+        config.clear_flag(flags.TF32)
     if strongly_typed():
         return
-    flags = library().BuilderFlag
     for name, wanted in (("FP16", fp16), ("INT8", int8)):
         if wanted and hasattr(flags, name):
             config.set_flag(getattr(flags, name))
+    if fp16:
+        _hold_islands(network, config)
+
+
+def _hold_islands(network: Any, config: Any) -> None:
+    """Ask for FP32 where an FP16 model computes in FP32 (softmax, L2Norm)."""
+    trt = library()
+    tender = [
+        getattr(trt.LayerType, name) for name in ("SOFTMAX", "REDUCE", "UNARY", "ELEMENTWISE")
+    ]
+    layers = [network.get_layer(number) for number in range(network.num_layers)]
+    kinds = [{layer.get_output(i).dtype for i in range(layer.num_outputs)} for layer in layers]
+    if not any(trt.float16 in kind for kind in kinds):
+        return  # an FP32 model: every layer may become FP16
+    if hasattr(trt.BuilderFlag, "PREFER_PRECISION_CONSTRAINTS"):
+        config.set_flag(trt.BuilderFlag.PREFER_PRECISION_CONSTRAINTS)
+    for layer, kind in zip(layers, kinds, strict=True):
+        if layer.type in tender and kind == {trt.float32}:
+            layer.precision = trt.float32
+            layer.set_output_type(0, trt.float32)
+
+
+def add_profile(builder: Any, config: Any, name: str, shapes: Sequence[tuple[int, ...]]) -> None:
+    """Tell which batches an engine is for.
+
+    Args:
+        builder: From `builder_parts`.
+        config: From `builder_parts`.
+        name: Name of the input tensor.
+        shapes: Smallest, usual and largest shape of it.
+
+    Raises:
+        ModelError: If TensorRT does not take them.
+    """
+    profile = builder.create_optimization_profile()
+    profile.set_shape(name, *shapes)
+    if config.add_optimization_profile(profile) < 0:
+        raise ModelError(f"TensorRT {version()} does not take the batches {list(shapes)}")
 
 
 def parse(network: Any, messages: Messages, path: str) -> None:
@@ -194,10 +238,11 @@ def parse(network: Any, messages: Messages, path: str) -> None:
 
 
 def timing_cache(config: Any, content: bytes) -> None:
-    """Give a builder the timings of earlier builds; damaged ones are left aside."""
-    made = config.create_timing_cache(content)
-    if not config.set_timing_cache(made, ignore_mismatch=False):
-        config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=True)
+    """Give a builder the timings of earlier builds; damaged or foreign ones are left aside."""
+    for given, any_device in ((content, False), (b"", True)):
+        made = config.create_timing_cache(given)
+        if made is not None and config.set_timing_cache(made, ignore_mismatch=any_device):
+            return
 
 
 def timing_cache_bytes(config: Any) -> bytes:
@@ -206,8 +251,8 @@ def timing_cache_bytes(config: Any) -> bytes:
     return bytes(made.serialize()) if made is not None else b""
 
 
-def watch(config: Any, report: Callable[[str, int, int], None]) -> bool:
-    """Call `report(phase, step, steps)` during a build, where TensorRT can (10 and later)."""
+def watch(config: Any, report: Callable[[float], None]) -> bool:
+    """Call `report(share done)` during a build, where TensorRT can tell (10 and later)."""
     trt = library()
     if not hasattr(trt, "IProgressMonitor"):
         return False
@@ -215,17 +260,19 @@ def watch(config: Any, report: Callable[[str, int, int], None]) -> bool:
     class _Monitor(trt.IProgressMonitor):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
-            self.steps: dict[str, int] = {}
+            self.whole: dict[str, int] = {}
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-            self.steps[phase_name] = num_steps
+            if parent_phase is None:
+                self.whole[phase_name] = max(num_steps, 1)
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            report(phase_name, step + 1, self.steps.get(phase_name, 0))
+            if phase_name in self.whole:
+                report((step + 1) / self.whole[phase_name])
             return True
 
         def phase_finish(self, phase_name: str) -> None:
-            self.steps.pop(phase_name, None)
+            self.whole.pop(phase_name, None)
 
     config.progress_monitor = _Monitor()
     return True
@@ -246,7 +293,22 @@ def serialize(builder: Any, network: Any, config: Any, messages: Messages) -> by
 @cache
 def _runtime() -> Any:
     """The one runtime of the process; it must outlive its engines."""
-    return library().Runtime(_messages().logger)
+    messages = _messages()
+    with _explained(messages):
+        return library().Runtime(messages.logger)
+
+
+@contextmanager
+def _explained(messages: Messages) -> Iterator[None]:
+    """Turn the binding's "factory function returned nullptr" into a sentence."""
+    try:
+        yield
+    except TypeError as error:
+        newest = cuda_version() or (0, 0)
+        raise ModelError(
+            f"TensorRT {version()} cannot use this GPU ({messages.last()}); the driver, which "
+            "supports CUDA {}.{}, may be too old for it".format(*newest)
+        ) from error
 
 
 def deserialize(plan: bytes) -> Any:
@@ -256,15 +318,22 @@ def deserialize(plan: bytes) -> Any:
         plan: What `serialize` gave.
 
     Raises:
-        ModelError: If it is damaged or was made by another TensorRT or for another GPU.
+        EngineRefusedError: If it is damaged or was made by another TensorRT or for another GPU.
+        ModelError: If it finds no memory, or TensorRT cannot use the GPU.
     """
     engine = _runtime().deserialize_cuda_engine(plan)
-    if engine is None:
+    if engine is not None:
+        return engine
+    reason = _messages().last()
+    if "memory" in reason.lower():
         raise ModelError(
-            f"TensorRT {version()} refuses the engine ({_messages().last()}): it is damaged, or "
-            "was built by another TensorRT or for another GPU; build it again"
+            f"TensorRT {version()} found no memory for the engine of {len(plan) / 2**20:.0f} MiB "
+            f"({reason}); close other programs, or use a smaller --batch"
         )
-    return engine
+    raise EngineRefusedError(
+        f"TensorRT {version()} refuses the engine ({reason}): it is damaged, or "
+        "was built by another TensorRT or for another GPU; build it again"
+    )
 
 
 def tensors(engine: Any) -> dict[str, Tensor]:
@@ -326,3 +395,29 @@ def inspect(engine: Any) -> str:
     """Describe the layers of an engine as a JSON text."""
     formats = library().LayerInformationFormat
     return str(engine.create_engine_inspector().get_engine_information(formats.JSON))
+
+
+def layer_times(context: Any, run: Callable[[], None]) -> dict[str, float]:
+    """Run an execution context once and measure its layers.
+
+    Args:
+        context: The execution context; it keeps being measured afterwards.
+        run: Enqueues it and waits for its end.
+
+    Returns:
+        Milliseconds by layer, in the order of execution.
+    """
+    trt = library()
+    times: dict[str, float] = defaultdict(float)
+
+    class _Profiler(trt.IProfiler):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            trt.IProfiler.__init__(self)
+
+        def report_layer_time(self, layer_name: str, ms: float) -> None:
+            times[layer_name] += ms
+
+    context.profiler = profiler = _Profiler()
+    run()
+    del profiler
+    return dict(times)

@@ -48,7 +48,7 @@ def draw(image: Image, detections: Detections) -> Image:
 
 
 def _scale(canvas: Image) -> float:
-    return max(0.35, min(canvas.shape[0], canvas.shape[1]) / 1000)
+    return max(0.35, float(min(canvas.shape[:2])) / 1000)
 
 
 def _ink(color: Color) -> Color:

@@ -170,8 +170,7 @@ def _centred(boxes: Array, parts: Array) -> NDArray[np.bool_]:
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
     after = centres[None] >= parts[:, None, :2]
     before = centres[None] < parts[:, None, 2:]
-    inside: NDArray[np.bool_] = (after & before).all(axis=2)
-    return inside
+    return np.asarray((after & before).all(axis=2), np.bool_)
 
 
 def _show(

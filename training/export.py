@@ -94,7 +94,7 @@ def to_onnx(model: SSD) -> onnx.ModelProto:
         torch.onnx.export(
             model,
             (example,),
-            buffer,
+            buffer,  # type: ignore[arg-type]
             input_names=[size.name],
             output_names=["scores", "offsets"],
             dynamic_axes={size.name: batch, "scores": batch, "offsets": batch},

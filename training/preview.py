@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from realtime_ssd.errors import UsageError
 from realtime_ssd.frames import Image
@@ -74,6 +76,8 @@ def _tile(sample: Sample, model: SSD, recipe: Recipe) -> Image:
     return canvas
 
 
-def _rectangle(canvas: Image, box: np.ndarray, color: tuple[int, int, int], line: int) -> None:  # type: ignore[type-arg]
+def _rectangle(
+    canvas: Image, box: NDArray[np.floating[Any]], color: tuple[int, int, int], line: int
+) -> None:
     x1, y1, x2, y2 = (round(float(value)) for value in box)
     cv2.rectangle(canvas, (x1, y1), (x2, y2), color, line)

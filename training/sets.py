@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from realtime_ssd.errors import UsageError
@@ -30,25 +29,25 @@ def open_set(text: str, labels: Sequence[str] | None = None, *, repeat: int = 1)
     for part in text.split(" + "):
         sets.append(open_dataset(part.strip(), labels))
         labels = labels or sets[0].labels
-    whole = sets[0] if len(sets) == 1 else Joined.of(sets)
+    whole = sets[0] if len(sets) == 1 else Joined(sets)
     if not len(whole):
         raise UsageError(f"the data set '{text}' has no images; check its path")
-    return Joined.of([whole] * repeat) if repeat > 1 else whole
+    return Joined([whole] * repeat) if repeat > 1 else whole
 
 
-@dataclass(eq=False)
 class Joined(Dataset):
-    """Several data sets of the same classes, one after another."""
+    """Several data sets of the same classes, one after another.
 
-    parts: Sequence[Dataset] = ()
+    Args:
+        parts: The data sets, at least one; the same one may come several times.
+    """
 
-    @classmethod
-    def of(cls, parts: Sequence[Dataset]) -> Joined:
-        """Join data sets."""
+    def __init__(self, parts: Sequence[Dataset]) -> None:
         different = list({id(part): part for part in parts}.values())
         problems = [problem for part in different for problem in part.problems]
-        name = " + ".join(part.name for part in parts)
-        return cls(name, parts[0].labels, parts[0].category_ids, problems, parts)
+        name = " + ".join(part.name for part in different)
+        super().__init__(name, parts[0].labels, parts[0].category_ids, problems)
+        self.parts = tuple(parts)
 
     def _find(self, index: int) -> tuple[Dataset, int]:
         for part in self.parts:
@@ -88,7 +87,7 @@ def build_augmentation(spec: InputSpec, changes: Mapping[str, Any]) -> SSDAugmen
     for key in changes:
         if key not in known:
             raise UsageError(f"'augment' has no entry '{key}'; it has {', '.join(known)}")
-    values = {
+    values: dict[str, Any] = {
         key: tuple(None if item == "whole" else item for item in value)
         if isinstance(value, list | tuple)
         else value

@@ -112,7 +112,7 @@ class Trainer:
         reporter: Reporter,
     ) -> None:
         layout = torch.channels_last if recipe.run.channels_last else torch.preserve_format
-        self.model: SSD = model.to(world.device, memory_format=layout)
+        self.model: SSD = model.to(world.device).to(memory_format=layout)  # type: ignore[call-overload]
         self.recipe, self.val, self.folder = recipe, val, folder
         self.world, self.reporter = world, reporter
         if recipe.model.norm == "frozen":
@@ -213,7 +213,7 @@ class Trainer:
 
     def _move(self, loss: Tensor, batch: Batch) -> None:
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self.scaler.unscale_(self.optimizer)
         limit = self.recipe.optimizer.clip or torch.inf
         length = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
@@ -318,7 +318,7 @@ def _wrapped(model: SSD, recipe: Recipe, world: World) -> nn.Module:
     network: nn.Module = model
     gpus = world.size > 1 and world.device.type == "cuda"
     if gpus:
-        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
     if recipe.run.compile:
         network = torch.compile(network)  # type: ignore[assignment]
     if world.size > 1:

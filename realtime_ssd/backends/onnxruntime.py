@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +33,10 @@ if TYPE_CHECKING:
 __all__ = ["OnnxRuntimeBackend", "open_backend"]
 
 Floats = NDArray[np.float32]
-_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+_TYPES: dict[str, type[np.floating[Any]]] = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+}
 
 
 def open_backend(path: Path, spec: ModelSpec, options: BackendOptions) -> OnnxRuntimeBackend:

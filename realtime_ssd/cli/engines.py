@@ -8,7 +8,7 @@ __all__ = ["app"]
 
 app = App(
     name="engines",
-    help="List, verify and remove the TensorRT engines that were built on this machine.",
+    help="List, verify and remove the engines that were built here.",
 )
 
 

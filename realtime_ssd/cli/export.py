@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from realtime_ssd.frames import Image
 
 __all__ = ["export"]
 
@@ -35,7 +39,7 @@ def export(
         raise RealtimeSSDError(
             f"exporting needs '{error.name}'; install it with pip install 'realtime-ssd[train]'"
         ) from None
-    images = []
+    images: list[Image] = []
     if photos is not None:
         from realtime_ssd.sources.images import Images
 

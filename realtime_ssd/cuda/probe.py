@@ -11,9 +11,12 @@ import re
 import sys
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
-__all__ = ["Gpu", "cuda_version", "driver_release", "find_gpus"]
+from realtime_ssd.errors import ModelError
+
+__all__ = ["Gpu", "cuda_version", "driver_release", "find_gpus", "missing_parts", "require_gpu"]
 
 _NAMES = {
     "win32": ("nvcuda.dll",),
@@ -95,3 +98,32 @@ def _attribute(library: ctypes.CDLL, device: ctypes.c_int, number: int) -> int:
     value = ctypes.c_int()
     library.cuDeviceGetAttribute(ctypes.byref(value), number, device)
     return value.value
+
+
+def missing_parts() -> list[str]:
+    """Name what this machine lacks to run TensorRT; empty if nothing."""
+    missing = []
+    if cuda_version() is None:
+        missing.append("an NVIDIA driver")
+    elif not find_gpus():
+        missing.append("an NVIDIA GPU that the driver can use")
+    packages = [name for name in ("tensorrt", "pycuda") if find_spec(name) is None]
+    return missing + [f"the Python package {name}" for name in packages]
+
+
+def require_gpu(purpose: str) -> None:
+    """Make sure that TensorRT can run here.
+
+    Args:
+        purpose: What is wanted, as in "this machine cannot ...".
+
+    Raises:
+        ModelError: If not; the sentence names all that is missing.
+    """
+    missing = missing_parts()
+    if missing:
+        raise ModelError(
+            f"this machine cannot {purpose}: it lacks {' and '.join(missing)}; install what is "
+            "missing (pip install 'realtime-ssd[gpu]' brings the packages) or use --backend "
+            "onnxruntime"
+        )

@@ -57,7 +57,7 @@ class _Backbone(FeatureMaps):
     def forward(self, images: Tensor) -> list[Tensor]:
         """Compute the five maps; see `FeatureMaps.forward`."""
         features = self.stem(images)
-        maps = []
+        maps: list[Tensor] = []
         for number, block in enumerate(self.blocks, start=1):
             features = block(features)
             if number in TAPS:
