@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.tiny import tiny_model
+
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -15,3 +17,20 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip("the folder ../shared/data with real clips and weights is absent")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A detector of bright squares, as an ONNX file."""
+    return tiny_model(tmp_path_factory.mktemp("tiny") / "tiny.onnx")
+
+
+@pytest.fixture(scope="session")
+def coco_model(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The real MobileNet SSD, imported."""
+    from training.importers import ImportOptions, import_model
+
+    file = shared_data / "weights/ssd_mobilenet_v1_coco_onnx/ssd_mobilenet_v1_coco_300.onnx"
+    output = tmp_path_factory.mktemp("coco") / "mobilenet.onnx"
+    import_model(file, output, ImportOptions())
+    return output

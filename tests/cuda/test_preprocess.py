@@ -45,7 +45,7 @@ def kernel_for(name: str, output: str = "fp32") -> HostPreprocessor:
 def test_bgr_equals_opencv_to_the_bit(name: str, size: tuple[int, int]) -> None:
     image = picture(1, *size)
     got = kernel_for(name).bgr([image])[0]
-    np.testing.assert_array_equal(got, preprocess(image, spec))
+    np.testing.assert_array_equal(got, preprocess(image, INPUTS[name]))
 
 
 @FAST

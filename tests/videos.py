@@ -1,0 +1,72 @@
+"""Videos made for tests, with known frames, time stamps and damage."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+from realtime_ssd import Frame, open_source
+from realtime_ssd.errors import SourceError
+
+
+def make_video(
+    path: Path,
+    stamps: list[int],
+    *,
+    time_base: Fraction = Fraction(1, 30000),
+    size: tuple[int, int] = (160, 120),
+    audio: bool = False,
+    options: dict[str, str] | None = None,
+) -> Path:
+    """Write frames at given time stamps; frame i is uniformly of brightness 20 + i (mod 200)."""
+    with av.open(str(path), "w", options=options or {}) as container:
+        stream = container.add_stream("libx264", Fraction(30000, 1001), options={"bf": "0"})
+        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+        stream.codec_context.time_base = time_base
+        sound = container.add_stream("aac", 16000, layout="mono") if audio else None
+        for number, stamp in enumerate(stamps):
+            level = 20 + number % 200
+            frame = av.VideoFrame.from_ndarray(
+                np.full((size[1], size[0], 3), level, np.uint8), format="bgr24"
+            )
+            frame.pts, frame.time_base = stamp, time_base
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+        if sound is not None:
+            _tone(container, sound, float(stamps[-1] * time_base))
+    return path
+
+
+def _tone(container, stream, seconds: float) -> None:  # type: ignore[no-untyped-def]
+    for start in range(0, int(seconds * 16000), 1024):
+        wave = np.sin(np.arange(start, start + 1024) * 0.17).astype(np.float32)[None] * 0.2
+        frame = av.AudioFrame.from_ndarray(wave, format="fltp", layout="mono")
+        frame.sample_rate, frame.pts = 16000, start
+        container.mux(stream.encode(frame))
+    container.mux(stream.encode())
+
+
+def stamps_of(path: Path) -> list[Fraction]:
+    """Read the time of every frame in seconds, exactly."""
+    return [Fraction(frame.pts or 0) * frame.time_base for frame in readable(path)[0]]
+
+
+def readable(path: Path) -> tuple[list[Frame], str]:
+    """Read all that can be read of a video, and what was said about the rest."""
+    frames = []
+    with open_source(path) as source:
+        try:
+            while (frame := source.read()) is not None:
+                frames.append(frame)
+        except SourceError as error:
+            return frames, str(error)
+    return frames, ""
+
+
+def audio_of(path: Path) -> list[bytes]:
+    """Read the packets of the first audio stream."""
+    with av.open(str(path)) as container:
+        return [bytes(packet) for packet in container.demux(audio=0) if packet.size]
