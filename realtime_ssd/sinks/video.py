@@ -39,9 +39,10 @@ _ENCODER = {
 # Written in fragments, each readable once it is on the disk, and made an ordinary file at the end.
 # Time stamps stay as they are, also where audio begins before the video.
 _FRAGMENTS = {
-    "movflags": "hybrid_fragmented",
+    "movflags": "hybrid_fragmented+delay_moov",
     "frag_duration": "1000000",
     "avoid_negative_ts": "disabled",
+    "flush_packets": "1",
 }
 _KEY_SECONDS = 2
 
