@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import onnx
 
-from engines import trt_compat
 from engines.cache import EngineCache, EngineKey, sha256_of
-from engines.network import EngineRunner
 from engines.precision import to_fp16
-from engines.verify import Agreement, compare, onnx_runner, require, sample_frames
-from realtime_ssd.cuda.driver import Device
-from realtime_ssd.cuda.probe import Gpu, driver_release, find_gpus
+from engines.report import read_layers
+from engines.toolchain import Job, Machine, OpenEngine, Progress, TensorRT, Toolchain
+from engines.verify import Agreement, Gate, compare, onnx_runner, sample_frames
+from realtime_ssd.backends import check_batch
 from realtime_ssd.errors import ModelError, UsageError
 from realtime_ssd.frames import Image
 from realtime_ssd.spec import ModelSpec
 
-__all__ = ["PRECISIONS", "EngineOptions", "build_plan", "ensure_engine", "key_of", "prepared"]
+__all__ = ["PRECISIONS", "Engine", "EngineOptions", "ensure_engine", "key_of", "obtain"]
 
 PRECISIONS = ("fp16", "fp32", "int8")
 WORKSPACE = 2 << 30
-Progress = Callable[[str], None]
+GATES = {"fp32": Gate(), "fp16": Gate(), "int8": Gate(share=0.95, iou=0.9, score=0.05)}
+"""INT8 is held to its own Q/DQ file: where one value rounds the other way, the step is larger."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -44,6 +47,7 @@ class EngineOptions:
         timing_cache: File with timings of earlier builds; beside the engines if None.
         calibration: Folder of images for INT8.
         verify: Whether it is compared with ONNX Runtime before it is kept.
+        rebuild: Whether it is built even if it is in the cache.
     """
 
     precision: str = "fp16"
@@ -54,26 +58,59 @@ class EngineOptions:
     timing_cache: Path | None = None
     calibration: Path | None = None
     verify: bool = True
+    rebuild: bool = False
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise UsageError(
                 f"precision '{self.precision}' does not exist; choose {', '.join(PRECISIONS)}"
             )
-        if self.max_batch < 1 or not 1 <= (self.opt_batch or 1) <= self.max_batch:
+        usual = self.max_batch if self.opt_batch is None else self.opt_batch
+        if not 1 <= usual <= self.max_batch:
             raise UsageError(
-                f"batches must be 1 ≤ opt-batch ≤ max-batch, not {self.opt_batch} and "
-                f"{self.max_batch}"
+                f"batches must be 1 ≤ opt-batch ≤ max-batch, not {usual} and {self.max_batch}"
             )
         if self.precision == "int8" and self.calibration is None:
             raise UsageError(
                 "precision int8 needs photos like those it will see; give --calibration FOLDER"
             )
+        if self.calibration is not None and not self.calibration.is_dir():
+            raise UsageError(f"'{self.calibration}' is no folder of photos to calibrate INT8 on")
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """An engine that is ready.
+
+    Attributes:
+        plan: The serialised engine.
+        key: What it is for.
+        path: Where it is kept.
+        facts: Build time, agreement with ONNX Runtime, file it was made from; empty if it came
+            from the cache.
+    """
+
+    plan: bytes
+    key: EngineKey
+    path: Path
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 def ensure_engine(
     model: Path, spec: ModelSpec, options: EngineOptions, progress: Progress | None = None
 ) -> bytes:
+    """Give the engine of a model as bytes; see `obtain`."""
+    return obtain(model, spec, options, progress).plan
+
+
+def obtain(
+    model: Path,
+    spec: ModelSpec,
+    options: EngineOptions,
+    progress: Progress | None = None,
+    frames: Sequence[Image] | None = None,
+    toolchain: Toolchain | None = None,
+) -> Engine:
     """Give the engine of a model, from the cache or built now.
 
     Args:
@@ -81,47 +118,55 @@ def ensure_engine(
         spec: Its contract.
         options: How to build it.
         progress: Called with a line whenever something long begins.
-
-    Returns:
-        The serialised engine.
+        frames: BGR images on which it is verified; the built-in street if None.
+        toolchain: What builds it; TensorRT if None.
 
     Raises:
+        UsageError: If the model's batch is fixed and a larger one is asked for.
         ModelError: If there is no GPU, TensorRT fails, the engine does not agree with the ONNX
             file, or the cache cannot be written.
     """
-    say = progress or _log.info
-    gpu = _first_gpu()
+    tools = toolchain or TensorRT()
     cache = EngineCache(options.cache)
-    key = key_of(model, spec, options, gpu)
+    fixed = _fixed_batch(model, spec, options)
+    key = key_of(model, spec, options, tools.machine())
+    path = cache.path(key)
+    if not options.rebuild and (plan := cache.read(key)) is not None:
+        return Engine(plan, key, path)
     with cache.locked(key):
-        if (plan := cache.read(key)) is not None:
-            return plan
-        say(f"building the {options.precision} engine of '{spec.name}' for {gpu.name}, once")
-        begun = time.monotonic()
-        plan, timings = build_plan(prepared(model, spec, options), spec, options, cache)
-        facts: dict[str, object] = {"build_seconds": round(time.monotonic() - begun, 1)}
-        if options.verify:
-            say("comparing it with ONNX Runtime")
-            found = verify_plan(plan, model, spec, sample_frames())
-            require(found, spec.name, options.precision)
-            facts["agreement"] = found.to_dict()
-        cache.write(key, plan, facts)
-        if options.timing_cache is None:
-            cache.write_timing(timings)
-        return plan
+        if not options.rebuild and (plan := cache.read(key, warn=False)) is not None:
+            return Engine(plan, key, path)
+        work = _Work(model, spec, options, tools, progress or _log.info)
+        plan, facts = work.run(cache, key, frames, fixed=fixed)
+        return Engine(plan, key, cache.write(key, plan, facts), facts)
 
 
-def _first_gpu() -> Gpu:
-    gpus = find_gpus()
-    if not gpus:
+def _fixed_batch(model: Path, spec: ModelSpec, options: EngineOptions) -> bool:
+    """Tell whether the file allows one image at a time only.
+
+    Raises:
+        ModelError: If the file is damaged or has no such input.
+        UsageError: If more than it allows is asked for.
+    """
+    try:
+        inputs = onnx.load(str(model), load_external_data=False).graph.input
+        value = next(item for item in inputs if item.name == spec.input.name)
+    except StopIteration:
         raise ModelError(
-            "building an engine needs an NVIDIA GPU and its driver, and none is found here; use "
-            "--backend onnxruntime on this machine"
-        )
-    return gpus[0]
+            f"'{model}' has no input '{spec.input.name}', which its specification names; "
+            "import it again"
+        ) from None
+    except Exception as error:
+        raise ModelError(f"'{model}' is not a readable ONNX file: it may be damaged") from error
+    size = [
+        item.dim_value if item.HasField("dim_value") else None
+        for item in value.type.tensor_type.shape.dim
+    ]
+    check_batch(size, model, options.max_batch, "--max-batch")
+    return bool(size and size[0])
 
 
-def key_of(model: Path, spec: ModelSpec, options: EngineOptions, gpu: Gpu) -> EngineKey:
+def key_of(model: Path, spec: ModelSpec, options: EngineOptions, machine: Machine) -> EngineKey:
     """Name everything that an engine depends on."""
     return EngineKey(
         model=spec.name,
@@ -129,88 +174,97 @@ def key_of(model: Path, spec: ModelSpec, options: EngineOptions, gpu: Gpu) -> En
         precision=options.precision,
         max_batch=options.max_batch,
         opt_batch=options.opt_batch or options.max_batch,
-        gpu=gpu.name,
-        capability="{}.{}".format(*gpu.capability),
-        tensorrt=trt_compat.version(),
-        driver=driver_release(),
         calibration=_fingerprint(options.calibration) if options.precision == "int8" else "",
+        **asdict(machine),
     )
 
 
 def _fingerprint(folder: Path | None) -> str:
     """Stand for the images of a folder: names and sizes."""
-    files = sorted(folder.iterdir()) if folder is not None and folder.is_dir() else []
+    files = sorted(folder.iterdir()) if folder is not None else []
     text = "\n".join(f"{file.name} {file.stat().st_size}" for file in files)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def prepared(model: Path, spec: ModelSpec, options: EngineOptions) -> bytes:
-    """Give the ONNX model in the precision wanted, serialised.
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """Convert, build, verify: what one engine takes."""
 
-    Raises:
-        ModelError: If the model cannot be converted.
-        UsageError: If the calibration folder has no images.
-    """
-    if options.precision == "fp32":
-        return model.read_bytes()
-    if options.precision == "int8":
-        from engines.quantize import quantize
+    model: Path
+    spec: ModelSpec
+    options: EngineOptions
+    tools: Toolchain
+    say: Progress
 
+    def run(
+        self, cache: EngineCache, key: EngineKey, frames: Sequence[Image] | None, *, fixed: bool
+    ) -> tuple[bytes, dict[str, Any]]:
+        """Give the engine, and what is worth knowing about it."""
+        own = self.options.timing_cache
+        timing = own or cache.timing_cache(key)
         with tempfile.TemporaryDirectory() as place:
-            made = Path(place) / "int8.onnx"
-            quantize(model, made, options.calibration or Path())
-            return made.read_bytes()
-    return bytes(to_fp16(onnx.load(str(model)), keep_io=False).SerializeToString())
+            converted = self._convert(Path(place))
+            self.say(
+                f"building the {key.precision} engine of '{key.model}' for {key.gpu}, once; "
+                "this can take minutes"
+            )
+            most = self.options.max_batch
+            batches = None if fixed else (1, self.options.opt_batch or most, most)
+            known = timing.read_bytes() if timing.is_file() else b""
+            workspace = self.options.workspace
+            job = Job(converted, self.spec, key.precision, batches, workspace, known)
+            begun = time.monotonic()
+            built = self.tools.build(job, self.say)
+            facts: dict[str, Any] = {
+                "source": str(self.model.resolve()),
+                "build_seconds": round(time.monotonic() - begun, 1),
+                "dynamic_batch": not fixed,
+            }
+            cache.write_file(timing, built.timings)
+            if self.options.verify:
+                self.say("comparing it with ONNX Runtime")
+                reference = converted if key.precision == "int8" else self.model
+                found = self._verify(built.plan, reference, frames, cache.path(key))
+                facts["agreement"] = found.to_dict()
+        return built.plan, facts
+
+    def _convert(self, folder: Path) -> Path:
+        """Write the model in the precision wanted; the file keeps the model's name for messages."""
+        made = folder / self.model.name
+        if self.options.precision == "fp32":
+            return self.model
+        if self.options.precision == "int8":
+            from engines.quantize import quantize
+
+            quantize(self.model, made, self.options.calibration or Path())
+        else:
+            onnx.save(to_fp16(onnx.load(str(self.model)), keep_io=False), str(made))
+        return made
+
+    def _verify(
+        self, plan: bytes, reference: Path, frames: Sequence[Image] | None, path: Path
+    ) -> Agreement:
+        """Compare the engine with ONNX Runtime.
+
+        Raises:
+            ModelError: If they do not agree; a report of the layers is left beside the cache.
+        """
+        images = sample_frames() if frames is None else frames
+        with self.tools.open(plan, self.spec) as engine:
+            run = onnx_runner(reference, self.spec)
+            found = compare(run, engine, self.spec, images, GATES[self.options.precision])
+            if found.passed:
+                return found
+            report = _write_report(path, found, engine)
+        raise ModelError(
+            f"the {self.options.precision} engine of '{self.spec.name}' does not give what its "
+            f"ONNX file gives: {found.sentence()}; it is not used, its layers are listed in "
+            f"'{report}'; build it with --precision fp32"
+        )
 
 
-def build_plan(
-    model: bytes, spec: ModelSpec, options: EngineOptions, cache: EngineCache
-) -> tuple[bytes, bytes]:
-    """Let TensorRT build an engine.
-
-    Args:
-        model: Serialised ONNX model in the precision wanted.
-        spec: Its contract.
-        options: Batches and memory.
-        cache: Where timings of earlier builds lie.
-
-    Returns:
-        The engine, and the timings of this build.
-
-    Raises:
-        ModelError: If TensorRT fails.
-    """
-    builder, network, config, messages = trt_compat.builder_parts(options.workspace)
-    with tempfile.TemporaryDirectory() as place:
-        file = Path(place) / f"{spec.name.replace('/', '-')}.onnx"
-        file.write_bytes(model)
-        trt_compat.parse(network, messages, str(file))
-    trt_compat.set_precision(
-        config, fp16=options.precision != "fp32", int8=options.precision == "int8"
-    )
-    profile = builder.create_optimization_profile()
-    picture, most = (3, spec.input.height, spec.input.width), options.max_batch
-    sizes = [(batch, *picture) for batch in (1, options.opt_batch or most, most)]
-    profile.set_shape(spec.input.name, *sizes)
-    config.add_optimization_profile(profile)
-    own = options.timing_cache
-    known = own.read_bytes() if own and own.is_file() else cache.read_timing()
-    trt_compat.timing_cache(config, known)
-    plan = trt_compat.serialize(builder, network, config, messages)
-    timings = trt_compat.timing_cache_bytes(config)
-    if own is not None:
-        own.write_bytes(timings)
-    return plan, timings
-
-
-def verify_plan(plan: bytes, model: Path, spec: ModelSpec, frames: list[Image]) -> Agreement:
-    """Compare an engine with its ONNX file on the GPU of this machine."""
-    device = Device()
-    try:
-        runner = EngineRunner(device, plan, spec)
-        try:
-            return compare(onnx_runner(model, spec), runner, spec, frames)
-        finally:
-            runner.close()
-    finally:
-        device.close()
+def _write_report(path: Path, found: Agreement, engine: OpenEngine) -> Path:
+    report = path.with_suffix(".refused.json")
+    layers = [asdict(layer) for layer in read_layers(engine.layers())]
+    report.write_text(json.dumps({"agreement": found.to_dict(), "layers": layers}, indent=1))
+    return report

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -85,8 +86,9 @@ class Entry:
 
 
 def default_folder() -> Path:
-    """Give the user's own cache folder."""
-    return user_cache_path("realtime-ssd") / "engines"
+    """Give the user's own folder of engines (`REALTIME_SSD_ENGINES` moves it)."""
+    given = os.environ.get("REALTIME_SSD_ENGINES")
+    return Path(given) if given else user_cache_path("realtime-ssd") / "engines"
 
 
 def sha256_of(path: Path) -> str:
@@ -112,10 +114,10 @@ class EngineCache:
         """Tell where the engine of a key is, or would be."""
         return self.folder / key.file_name
 
-    @property
-    def timing_cache(self) -> Path:
-        """File with the timings of earlier builds."""
-        return self.folder / "timing.cache"
+    def timing_cache(self, key: EngineKey) -> Path:
+        """Name the file with the timings of earlier builds on the same GPU and TensorRT."""
+        told = f"{key.gpu} {key.capability} {key.tensorrt}"
+        return self.folder / f"timing-{hashlib.sha256(told.encode()).hexdigest()[:16]}.cache"
 
     @contextmanager
     def locked(self, key: EngineKey) -> Iterator[None]:
@@ -129,13 +131,13 @@ class EngineCache:
             lock = FileLock(self.path(key).with_suffix(".lock"))
             lock.acquire()
         except OSError as error:
-            raise self._unwritable(error) from error
+            raise _unwritable(self.folder, error) from error
         try:
             yield
         finally:
             lock.release()
 
-    def read(self, key: EngineKey) -> bytes | None:
+    def read(self, key: EngineKey, *, warn: bool = True) -> bytes | None:
         """Give the engine of a key; None, with a warning, if it is damaged, or there is none."""
         path = self.path(key)
         if not path.is_file():
@@ -144,7 +146,8 @@ class EngineCache:
         if not entry.problem and entry.key != key:
             entry = Entry(path, entry.key, {}, "it belongs to something else")
         if entry.problem:
-            _log.warning("the cached engine '%s' is built again: %s", path, entry.problem)
+            if warn:
+                _log.warning("the cached engine '%s' is built again: %s", path, entry.problem)
             return None
         return path.read_bytes()
 
@@ -166,14 +169,14 @@ class EngineCache:
         self._put(path.with_suffix(".json"), json.dumps(about, indent=1).encode())
         return path
 
-    def write_timing(self, content: bytes) -> None:
-        """Keep the timings of a build for the next one."""
-        if content:
-            self._put(self.timing_cache, content)
+    def write_file(self, path: Path, content: bytes) -> None:
+        """Write a file in one step; nothing if there is no content.
 
-    def read_timing(self) -> bytes:
-        """Give the timings of earlier builds; empty if there are none."""
-        return self.timing_cache.read_bytes() if self.timing_cache.is_file() else b""
+        Raises:
+            ModelError: If its folder cannot be written.
+        """
+        if content:
+            self._put(path, content)
 
     def entries(self) -> list[Entry]:
         """List what is kept, checked, by name."""
@@ -181,23 +184,28 @@ class EngineCache:
 
     def remove(self, path: Path) -> None:
         """Delete an engine with its side-car and lock."""
-        for name in (path, path.with_suffix(".json"), path.with_suffix(".lock")):
-            name.unlink(missing_ok=True)
+        for suffix in (".engine", ".json", ".lock", ".refused.json"):
+            path.with_suffix(suffix).unlink(missing_ok=True)
 
     def _put(self, path: Path, content: bytes) -> None:
+        partial = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+                partial = Path(file.name)
                 file.write(content)
-            Path(file.name).replace(path)
+            partial.replace(path)
         except OSError as error:
-            raise self._unwritable(error) from error
+            if partial is not None:
+                partial.unlink(missing_ok=True)
+            raise _unwritable(path.parent, error) from error
 
-    def _unwritable(self, error: OSError) -> ModelError:
-        return ModelError(
-            f"the engine cache '{self.folder}' cannot be written ({error.strerror}); "
-            "make it writable, or choose another folder with XDG_CACHE_HOME or --output"
-        )
+
+def _unwritable(folder: Path, error: OSError) -> ModelError:
+    return ModelError(
+        f"the engine folder '{folder}' cannot be written ({error.strerror}); "
+        "make it writable, or choose another one with REALTIME_SSD_ENGINES"
+    )
 
 
 def examine(path: Path) -> Entry:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from engines import trt_compat
 from engines.trt_compat import Precision
+from engines.trt_library import layer_times, messages
 from realtime_ssd.cuda.driver import Buffer, Device, Pinned
 from realtime_ssd.errors import ModelError
 from realtime_ssd.spec import ModelSpec
@@ -75,19 +76,14 @@ class EngineNetwork:
         self, addresses: dict[str, int], images: int, stream: Any
     ) -> tuple[Callable[[], None], Callable[[], None]]:
         """Prepare one batch size of one slot (see `realtime_ssd.cuda.slots.Network`)."""
-        context, handle = self.context(stream, images), stream.handle
-        for key, name in self._names.items():
-            context.set_tensor_address(name, addresses[key])
+        bound = _Bound(self.context(stream, images), images, stream.handle)
+        for name, address in self.by_name(addresses).items():
+            bound.context.set_tensor_address(name, address)
+        return bound.enqueue, bound.release
 
-        def enqueue() -> None:
-            if not context.execute_async_v3(handle):
-                raise ModelError(f"TensorRT refused to run a batch of {images}; see its messages")
-
-        def release() -> None:
-            nonlocal context
-            context = None
-
-        return enqueue, release
+    def by_name(self, addresses: dict[str, int]) -> dict[str, int]:
+        """Give the addresses of "input", "scores" and "offsets" by the engine's own names."""
+        return {name: addresses[key] for key, name in self._names.items()}
 
     def close(self) -> None:
         """Give the activation memory and the engine back, after all contexts."""
@@ -95,6 +91,22 @@ class EngineNetwork:
             memory.close()
         self._memory.clear()
         self.engine = None
+
+
+class _Bound:
+    """An execution context with its batch size and addresses set."""
+
+    def __init__(self, context: Any, images: int, stream: int) -> None:
+        self.context, self._images, self._stream = context, images, stream
+
+    def enqueue(self) -> None:
+        if not self.context.execute_async_v3(self._stream):
+            raise ModelError(
+                f"TensorRT refused to run a batch of {self._images}: {messages().last()}"
+            )
+
+    def release(self) -> None:
+        self.context = None
 
 
 class EngineRunner:
@@ -118,6 +130,7 @@ class EngineRunner:
                 self._host[key], self._gpu[key] = device.pinned(size), device.buffer(size)
             self.addresses = {key: buffer.address for key, buffer in self._gpu.items()}
             self.enqueue, self._unbind = self.network.bind(self.addresses, 1, self.stream)
+            self._profiled: Any = None
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         picture, boxes = self.spec.input, self.network.boxes
@@ -147,6 +160,30 @@ class EngineRunner:
             self.stream.synchronize()
         scores, offsets = (self._view(key)[0].astype(np.float32) for key in ("scores", "offsets"))
         return scores, offsets
+
+    def layer_times(self, tensor: NDArray[np.float32], rounds: int) -> dict[str, float]:
+        """Measure every layer on one input.
+
+        Args:
+            tensor: 3 × H × W float32, normalised.
+            rounds: How often to run it.
+
+        Returns:
+            Mean milliseconds by layer, in the order of execution.
+        """
+        self(tensor)
+        with self._device, self._device.errors("measure the engine"):
+            if self._profiled is None:
+                self._profiled = self.network.context(self.stream, 1)
+                for name, address in self.network.by_name(self.addresses).items():
+                    self._profiled.set_tensor_address(name, address)
+            bound = _Bound(self._profiled, 1, self.stream.handle)
+
+            def run() -> None:
+                bound.enqueue()
+                self.stream.synchronize()
+
+            return layer_times(self._profiled, run, rounds)
 
     def _view(self, key: str) -> NDArray[Any]:
         return self._host[key].view(_TYPES[self.network.types[key]], self._shapes()[key])

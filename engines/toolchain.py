@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
-from engines import trt_compat
+from engines import trt_compat, trt_library
 from engines.network import EngineRunner
 from engines.verify import Floats, Heads
 from realtime_ssd.cuda.driver import Device
@@ -138,7 +138,7 @@ class TensorRT:
         require_gpu("build or run TensorRT engines")
         gpu = find_gpus()[0]
         capability = "{}.{}".format(*gpu.capability)
-        return Machine(gpu.name, capability, trt_compat.version(), driver_release())
+        return Machine(gpu.name, capability, trt_library.version(), driver_release())
 
     def build(self, job: Job, say: Progress) -> Built:
         """See `Toolchain.build`."""
@@ -165,7 +165,7 @@ def _build(job: Job, say: Progress) -> Built:
         shapes = [(batch, *picture) for batch in job.batches]
         trt_compat.add_profile(builder, config, job.spec.input.name, shapes)
     trt_compat.timing_cache(config, job.timings)
-    trt_compat.watch(config, _Percent(say))
+    trt_library.watch(config, _Percent(say))
     plan = trt_compat.serialize(builder, network, config, messages)
     return Built(plan, trt_compat.timing_cache_bytes(config))
 

@@ -1,35 +1,28 @@
 """All that differs between TensorRT 8.6, 10 and 11, in one place.
 
 Features are asked for, versions never compared, and no enum number is ever stored.
-`tensorrt` is imported when first needed. Before that the driver is asked for a GPU, because
-TensorRT ends the process on a machine without one.
 """
 
 from __future__ import annotations
 
-import logging
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from types import ModuleType
 from typing import Any, Literal
 
+from engines.trt_library import Messages, library, messages, version
 from realtime_ssd.cuda.probe import cuda_version
 from realtime_ssd.errors import ModelError
 
 __all__ = [
     "EngineRefusedError",
-    "Messages",
     "Precision",
     "Tensor",
     "add_profile",
     "builder_parts",
     "deserialize",
     "inspect",
-    "layer_times",
-    "library",
     "memory_size",
     "new_context",
     "parse",
@@ -39,12 +32,9 @@ __all__ = [
     "tensors",
     "timing_cache",
     "timing_cache_bytes",
-    "version",
-    "watch",
 ]
 
 Precision = Literal["fp32", "fp16"]
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,65 +52,8 @@ class Tensor:
     shape: tuple[int, ...]
 
 
-@cache
-def library() -> ModuleType:
-    """Import TensorRT.
-
-    Raises:
-        ModelError: If it is not installed or does not load.
-    """
-    try:
-        import tensorrt
-    except (ImportError, OSError) as error:
-        raise ModelError(
-            f"TensorRT cannot be loaded ({error}); install it with: pip install "
-            "'realtime-ssd[gpu]', or use --backend onnxruntime"
-        ) from error
-    loaded: ModuleType = tensorrt
-    return loaded
-
-
-def version() -> str:
-    """Give TensorRT's version, such as "8.6.0"."""
-    return str(library().__version__)
-
-
 class EngineRefusedError(ModelError):
     """TensorRT does not take an engine file; another one has to be built."""
-
-
-class Messages:
-    """What TensorRT said, kept so that a failure can be explained.
-
-    Attributes:
-        errors: Texts of errors and internal errors.
-        logger: The object TensorRT wants.
-    """
-
-    def __init__(self) -> None:
-        trt = library()
-        self.errors: list[str] = []
-        errors = self.errors
-
-        class _Logger(trt.ILogger):  # type: ignore[misc, name-defined]
-            def log(self, severity: Any, message: str) -> None:
-                if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
-                    errors.append(message)
-                    _log.debug("TensorRT: %s", message)
-                else:
-                    _log.debug("TensorRT: %s", message)
-
-        self.logger = _Logger()
-
-    def last(self) -> str:
-        """Give the last error, or a general word."""
-        return self.errors[-1].strip() if self.errors else "it gave no reason"
-
-
-@cache
-def _messages() -> Messages:
-    """One logger for all runtimes: TensorRT keeps only the first it is given."""
-    return Messages()
 
 
 def strongly_typed() -> bool:
@@ -140,15 +73,15 @@ def builder_parts(workspace: int) -> tuple[Any, Any, Any, Messages]:
     Raises:
         ModelError: If TensorRT does not come up, for instance with too old a driver.
     """
-    trt, messages = library(), _messages()
-    with _explained(messages):
-        builder = trt.Builder(messages.logger)
+    trt, heard = library(), messages()
+    with _explained(heard):
+        builder = trt.Builder(heard.logger)
     network = builder.create_network(_network_flags(trt))
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace)
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     _own_kernels_only(trt, config)
-    return builder, network, config, messages
+    return builder, network, config, heard
 
 
 def _network_flags(trt: Any) -> int:
@@ -222,18 +155,18 @@ def add_profile(builder: Any, config: Any, name: str, shapes: Sequence[tuple[int
         raise ModelError(f"TensorRT {version()} does not take the batches {list(shapes)}")
 
 
-def parse(network: Any, messages: Messages, path: str) -> None:
+def parse(network: Any, heard: Messages, path: str) -> None:
     """Read an ONNX file into a network.
 
     Raises:
         ModelError: If TensorRT cannot read it; tells the operator and its node.
     """
-    parser = library().OnnxParser(network, messages.logger)
+    parser = library().OnnxParser(network, heard.logger)
     if parser.parse_from_file(path):
         return
     reasons = [str(parser.get_error(i).desc()) for i in range(parser.num_errors)]
     raise ModelError(
-        f"TensorRT {version()} cannot read '{path}': {'; '.join(reasons) or messages.last()}"
+        f"TensorRT {version()} cannot read '{path}': {'; '.join(reasons) or heard.last()}"
     )
 
 
@@ -251,34 +184,7 @@ def timing_cache_bytes(config: Any) -> bytes:
     return bytes(made.serialize()) if made is not None else b""
 
 
-def watch(config: Any, report: Callable[[float], None]) -> bool:
-    """Call `report(share done)` during a build, where TensorRT can tell (10 and later)."""
-    trt = library()
-    if not hasattr(trt, "IProgressMonitor"):
-        return False
-
-    class _Monitor(trt.IProgressMonitor):  # type: ignore[misc, name-defined]
-        def __init__(self) -> None:
-            trt.IProgressMonitor.__init__(self)
-            self.whole: dict[str, int] = {}
-
-        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-            if parent_phase is None:
-                self.whole[phase_name] = max(num_steps, 1)
-
-        def step_complete(self, phase_name: str, step: int) -> bool:
-            if phase_name in self.whole:
-                report((step + 1) / self.whole[phase_name])
-            return True
-
-        def phase_finish(self, phase_name: str) -> None:
-            self.whole.pop(phase_name, None)
-
-    config.progress_monitor = _Monitor()
-    return True
-
-
-def serialize(builder: Any, network: Any, config: Any, messages: Messages) -> bytes:
+def serialize(builder: Any, network: Any, config: Any, heard: Messages) -> bytes:
     """Build an engine.
 
     Raises:
@@ -286,27 +192,27 @@ def serialize(builder: Any, network: Any, config: Any, messages: Messages) -> by
     """
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise ModelError(f"TensorRT {version()} could not build the engine: {messages.last()}")
+        raise ModelError(f"TensorRT {version()} could not build the engine: {heard.last()}")
     return bytes(plan)
 
 
 @cache
 def _runtime() -> Any:
     """The one runtime of the process; it must outlive its engines."""
-    messages = _messages()
-    with _explained(messages):
-        return library().Runtime(messages.logger)
+    heard = messages()
+    with _explained(heard):
+        return library().Runtime(heard.logger)
 
 
 @contextmanager
-def _explained(messages: Messages) -> Iterator[None]:
+def _explained(heard: Messages) -> Iterator[None]:
     """Turn the binding's "factory function returned nullptr" into a sentence."""
     try:
         yield
     except TypeError as error:
         newest = cuda_version() or (0, 0)
         raise ModelError(
-            f"TensorRT {version()} cannot use this GPU ({messages.last()}); the driver, which "
+            f"TensorRT {version()} cannot use this GPU ({heard.last()}); the driver, which "
             "supports CUDA {}.{}, may be too old for it".format(*newest)
         ) from error
 
@@ -324,7 +230,7 @@ def deserialize(plan: bytes) -> Any:
     engine = _runtime().deserialize_cuda_engine(plan)
     if engine is not None:
         return engine
-    reason = _messages().last()
+    reason = messages().last()
     if "memory" in reason.lower():
         raise ModelError(
             f"TensorRT {version()} found no memory for the engine of {len(plan) / 2**20:.0f} MiB "
@@ -380,7 +286,7 @@ def new_context(engine: Any, address: int, size: int, stream: int) -> Any:
     else:
         context = engine.create_execution_context_without_device_memory()
     if context is None:
-        raise ModelError(f"TensorRT could not prepare the engine: {_messages().last()}")
+        raise ModelError(f"TensorRT could not prepare the engine: {messages().last()}")
     if hasattr(context, "set_device_memory"):
         context.set_device_memory(address, size)
     else:
@@ -395,29 +301,3 @@ def inspect(engine: Any) -> str:
     """Describe the layers of an engine as a JSON text."""
     formats = library().LayerInformationFormat
     return str(engine.create_engine_inspector().get_engine_information(formats.JSON))
-
-
-def layer_times(context: Any, run: Callable[[], None]) -> dict[str, float]:
-    """Run an execution context once and measure its layers.
-
-    Args:
-        context: The execution context; it keeps being measured afterwards.
-        run: Enqueues it and waits for its end.
-
-    Returns:
-        Milliseconds by layer, in the order of execution.
-    """
-    trt = library()
-    times: dict[str, float] = defaultdict(float)
-
-    class _Profiler(trt.IProfiler):  # type: ignore[misc, name-defined]
-        def __init__(self) -> None:
-            trt.IProfiler.__init__(self)
-
-        def report_layer_time(self, layer_name: str, ms: float) -> None:
-            times[layer_name] += ms
-
-    context.profiler = profiler = _Profiler()
-    run()
-    del profiler
-    return dict(times)

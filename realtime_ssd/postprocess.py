@@ -73,11 +73,17 @@ class PostProcessor:
         limits = self.spec.thresholds
         rows, columns, values = self._candidates(scores)
         rows, columns, values = _best_of_each_class(rows, columns, values, limits.top_k)
-        boxes = self._decode(rows, offsets)
+        boxes = self.decode(rows, offsets)
         kept = _suppress(boxes, columns, limits.nms)
         rows, columns, values, boxes = rows[kept], columns[kept], values[kept], boxes[kept]
         order = np.lexsort((columns, rows, -values))[: limits.keep]
         return Found(boxes[order], values[order], columns[order].astype(np.int32), rows[order])
+
+    def activate(self, scores: Floats) -> Floats:
+        """Turn raw scores (P × C) into probabilities of all classes (P × C)."""
+        if self.spec.activation == "softmax":
+            return _softmax(scores)
+        return _sigmoid(scores) if self.spec.activation == "sigmoid" else scores
 
     def _candidates(self, scores: Floats) -> tuple[Indices, Indices, Floats]:
         """List (default box, class, probability) of every probability above the threshold."""
@@ -113,11 +119,18 @@ class PostProcessor:
             hits[:, self.spec.background] = False
             near = np.flatnonzero(hits.any(axis=1))
             scores = scores[near]
-        shifted = np.exp(scores - scores.max(axis=1, keepdims=True, initial=-np.inf))
-        return near, shifted / shifted.sum(axis=1, keepdims=True)
+        return near, _softmax(scores)
 
-    def _decode(self, rows: Indices, offsets: Floats) -> Floats:
-        """Decode the candidates' boxes (fractions of the input tensor)."""
+    def decode(self, rows: Indices, offsets: Floats) -> Floats:
+        """Decode some boxes.
+
+        Args:
+            rows: N numbers of default boxes.
+            offsets: P × 4 raw offsets, or corners if the graph decodes.
+
+        Returns:
+            N × 4 float32, x1, y1, x2, y2, fractions of the input tensor.
+        """
         picked = offsets[rows].astype(np.float32, copy=False)
         if self._default_boxes is None:
             return picked
@@ -132,6 +145,11 @@ def locate(found: Found, spec: ModelSpec, width: int, height: int) -> Detections
     """Map what was found to the pixels of a frame of `width` × `height`, clipped to it."""
     boxes = place(spec.input, width, height).to_frame(found.boxes, spec.input, width, height)
     return Detections(boxes, found.scores, found.class_ids, spec.labels)
+
+
+def _softmax(logits: Floats) -> Floats:
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
+    return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
 
 
 def _sigmoid(logits: Floats) -> Floats:

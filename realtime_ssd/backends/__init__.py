@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,16 +11,28 @@ from importlib import import_module
 from pathlib import Path
 
 from realtime_ssd.backends.base import Backend, Ticket
-from realtime_ssd.errors import UsageError
+from realtime_ssd.cuda.probe import find_gpus, missing_parts
+from realtime_ssd.errors import ModelError, UsageError
 from realtime_ssd.spec import ModelSpec, read_spec
 
-__all__ = ["NAMES", "Backend", "BackendOptions", "Ticket", "class_ids", "cpu_count", "open_backend"]
+__all__ = [
+    "NAMES",
+    "Backend",
+    "BackendOptions",
+    "Ticket",
+    "check_batch",
+    "class_ids",
+    "cpu_count",
+    "open_backend",
+]
 
 _MODULES = {
     "onnxruntime": "realtime_ssd.backends.onnxruntime",
     "tensorrt": "realtime_ssd.backends.tensorrt",
 }
 NAMES = ("auto", *_MODULES)
+
+_log = logging.getLogger(__name__)
 
 OpenBackend = Callable[[Path, ModelSpec, "BackendOptions"], Backend]
 
@@ -71,18 +84,56 @@ def open_backend(
     spec = read_spec(path).with_thresholds(
         score=options.score, nms=options.nms, top_k=options.top_k
     )
-    chosen = _MODULES[_automatic() if name == "auto" else name]
-    opener: OpenBackend = import_module(chosen).open_backend
+    if name == "auto":
+        return _open_best(path, spec, options)
+    return _open(name, path, spec, options)
+
+
+def _open(name: str, path: Path, spec: ModelSpec, options: BackendOptions) -> Backend:
+    opener: OpenBackend = import_module(_MODULES[name]).open_backend
     return opener(path, spec, options)
 
 
-def _automatic() -> str:
-    """Choose TensorRT where a driver, a GPU and the library are present, else ONNX Runtime."""
-    try:
-        usable: bool = import_module(_MODULES["tensorrt"]).usable()
-    except ImportError:
-        return "onnxruntime"
-    return "tensorrt" if usable else "onnxruntime"
+def _open_best(path: Path, spec: ModelSpec, options: BackendOptions) -> Backend:
+    """Open TensorRT where it can run this model, else ONNX Runtime, and say why."""
+    missing = missing_parts()
+    if not missing:
+        try:
+            return _open("tensorrt", path, spec, options)
+        except ModelError as error:
+            _log.warning("running on the CPU with ONNX Runtime, because %s", error)
+    elif find_gpus():
+        _log.warning("running on the CPU with ONNX Runtime, for lack of %s", " and ".join(missing))
+    else:
+        _log.info("running on the CPU with ONNX Runtime, for lack of %s", " and ".join(missing))
+    return _open("onnxruntime", path, spec, options)
+
+
+def check_batch(
+    shape: Sequence[int | str | None], path: Path, batch: int, option: str = "--batch"
+) -> None:
+    """Make sure that a model takes a batch.
+
+    Args:
+        shape: Declared shape of its input; a name or None where a size is open.
+        path: Its file.
+        batch: Batch that is wanted.
+        option: Option with which it was asked for.
+
+    Raises:
+        ModelError: If the model takes a fixed batch of more than 1.
+        UsageError: If it takes one image at a time and more are wanted.
+    """
+    fixed = shape[0] if shape and isinstance(shape[0], int) and shape[0] > 0 else None
+    if fixed not in (None, 1):
+        raise ModelError(
+            f"'{path}' has a fixed batch of {fixed}; export it with a batch of 1 or a dynamic one"
+        )
+    if fixed == 1 and batch > 1:
+        raise UsageError(
+            f"'{path}' has a fixed batch of 1, so {option} {batch} is not possible; "
+            "export the model with a dynamic batch"
+        )
 
 
 def class_ids(spec: ModelSpec, names: Sequence[str]) -> tuple[int, ...] | None:

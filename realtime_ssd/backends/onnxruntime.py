@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from realtime_ssd.backends import BackendOptions, class_ids, cpu_count
+from realtime_ssd.backends import BackendOptions, check_batch, class_ids, cpu_count
 from realtime_ssd.backends.base import Ticket
 from realtime_ssd.detections import Detections
-from realtime_ssd.errors import ModelError, UsageError
+from realtime_ssd.errors import ModelError
 from realtime_ssd.frames import Frame
 from realtime_ssd.postprocess import PostProcessor, locate
 from realtime_ssd.preprocess import preprocess
@@ -30,7 +30,7 @@ from realtime_ssd.spec import ModelSpec
 if TYPE_CHECKING:
     import onnxruntime
 
-__all__ = ["OnnxRuntimeBackend", "open_backend"]
+__all__ = ["OnnxRuntimeBackend", "open_backend", "open_session"]
 
 Floats = NDArray[np.float32]
 _TYPES: dict[str, type[np.floating[Any]]] = {
@@ -61,7 +61,7 @@ class OnnxRuntimeBackend:
         workers = 1 if options.live else cpu_count()
         self.capacity = 1 if options.live else workers + 1
         self._post = PostProcessor(spec, class_ids(spec, options.classes))
-        self._session = _open_session(path, cpu_count() if options.live else 1)
+        self._session = open_session(path, cpu_count() if options.live else 1)
         self._dtype = _check_graph(self._session, spec, path, options.batch)
         self._path = path
         self._local = threading.local()
@@ -135,7 +135,16 @@ class OnnxRuntimeBackend:
         return scores, offsets
 
 
-def _open_session(path: Path, threads: int) -> onnxruntime.InferenceSession:
+def open_session(model: str | Path | bytes, threads: int) -> onnxruntime.InferenceSession:
+    """Load a model into ONNX Runtime on the CPU.
+
+    Args:
+        model: File, or a serialised model.
+        threads: Threads that work on one operator.
+
+    Raises:
+        ModelError: If it cannot be loaded.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -144,10 +153,12 @@ def _open_session(path: Path, threads: int) -> onnxruntime.InferenceSession:
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        given = model if isinstance(model, bytes) else str(model)
+        return onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
     except Exception as error:
+        name = "the model" if isinstance(model, bytes) else f"'{model}'"
         raise ModelError(
-            f"ONNX Runtime cannot load '{path}' ({_first_line(error)}); "
+            f"ONNX Runtime cannot load {name} ({_first_line(error)}); "
             "the file may be damaged: export or import the model again"
         ) from error
 
@@ -179,21 +190,8 @@ def _check_graph(
     ):
         if not _fits(value.shape, wanted):
             raise _disagreement(path, f"says '{value.name}' is {wanted}, the graph {value.shape}")
-    _check_batch(given.shape, path, batch)
+    check_batch(given.shape, path, batch)
     return _TYPES[given.type]
-
-
-def _check_batch(shape: Sequence[int | str | None], path: Path, batch: int) -> None:
-    fixed = shape[0] if shape and isinstance(shape[0], int) and shape[0] > 0 else None
-    if fixed not in (None, 1):
-        raise ModelError(
-            f"'{path}' has a fixed batch of {fixed}; export it with a batch of 1 or a dynamic one"
-        )
-    if fixed == 1 and batch > 1:
-        raise UsageError(
-            f"'{path}' has a fixed batch of 1, so --batch {batch} is not possible; "
-            "export the model with a dynamic batch"
-        )
 
 
 def _disagreement(path: Path, what: str) -> ModelError:

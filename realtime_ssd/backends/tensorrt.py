@@ -11,17 +11,18 @@ import logging
 import queue
 import threading
 from collections.abc import Sequence
-from importlib.util import find_spec
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from realtime_ssd.backends import BackendOptions, class_ids
 from realtime_ssd.backends.base import Ticket
 from realtime_ssd.cuda.driver import Device
 from realtime_ssd.cuda.kernel_set import KernelSet
 from realtime_ssd.cuda.layout import Header
-from realtime_ssd.cuda.probe import find_gpus
+from realtime_ssd.cuda.probe import require_gpu
 from realtime_ssd.cuda.slots import FrameSlot, Network
 from realtime_ssd.detections import Detections
 from realtime_ssd.errors import ModelError
@@ -29,15 +30,13 @@ from realtime_ssd.frames import Frame
 from realtime_ssd.postprocess import Found, locate
 from realtime_ssd.spec import ModelSpec
 
-__all__ = ["GpuBackend", "open_backend", "usable"]
+if TYPE_CHECKING:
+    from engines.build import EngineOptions
+
+__all__ = ["GpuBackend", "open_backend"]
 
 SLOTS = 3
 _log = logging.getLogger(__name__)
-
-
-def usable() -> bool:
-    """Tell whether this machine has a GPU, its driver, TensorRT and PyCUDA."""
-    return bool(find_gpus()) and all(find_spec(name) for name in ("tensorrt", "pycuda"))
 
 
 def open_backend(path: Path, spec: ModelSpec, options: BackendOptions) -> GpuBackend:
@@ -46,19 +45,37 @@ def open_backend(path: Path, spec: ModelSpec, options: BackendOptions) -> GpuBac
     Raises:
         ModelError: If there is no usable GPU, or the engine cannot be built or run.
     """
+    require_gpu("run TensorRT engines")
     device = Device()
     try:
-        from engines.build import EngineOptions, ensure_engine
+        from engines.build import EngineOptions
+        from engines.trt_compat import EngineRefusedError
 
-        from engines.network import EngineNetwork
-
-        plan = ensure_engine(path, spec, EngineOptions(max_batch=options.batch))
-        with device:
-            network = EngineNetwork(device, plan, spec)
-            return GpuBackend(device, network, spec, options)
+        wanted = EngineOptions(max_batch=options.batch)
+        try:
+            return _open_engine(device, path, spec, options, wanted)
+        except EngineRefusedError as error:
+            _log.warning("%s", error)
+            return _open_engine(device, path, spec, options, replace(wanted, rebuild=True))
     except BaseException:
         device.close()
         raise
+
+
+def _open_engine(
+    device: Device, path: Path, spec: ModelSpec, options: BackendOptions, wanted: EngineOptions
+) -> GpuBackend:
+    from engines.build import ensure_engine
+    from engines.network import EngineNetwork
+
+    plan = ensure_engine(path, spec, wanted, _log.warning)
+    with device:
+        network = EngineNetwork(device, plan, spec)
+        try:
+            return GpuBackend(device, network, spec, options)
+        except BaseException:
+            network.close()
+            raise
 
 
 class GpuBackend:
@@ -116,8 +133,12 @@ class GpuBackend:
         """Start work on 1 to `max_batch` frames, of any sizes."""
         ticket = Ticket(tuple(frames))
         slot = ticket.payload = self._free.get()
-        with self._device, self._device.errors("start a batch"):
-            slot.submit(ticket.frames)
+        try:
+            with self._device, self._device.errors("start a batch"):
+                slot.submit(ticket.frames)
+        except BaseException:
+            self._free.put(slot)
+            raise
         return ticket
 
     def collect(self, ticket: Ticket) -> list[Detections]:
@@ -127,10 +148,12 @@ class GpuBackend:
             ModelError: If the GPU failed or the network gave NaN.
         """
         slot: FrameSlot = ticket.payload
-        with self._device:
-            answers = slot.collect()
-            ticket.timings["gpu"] = slot.seconds()
-        self._free.put(slot)
+        try:
+            with self._device, self._device.errors("finish a batch"):
+                answers = slot.collect()
+                ticket.timings["gpu"] = slot.seconds()
+        finally:
+            self._free.put(slot)
         return [
             self._located(frame, *answer)
             for frame, answer in zip(ticket.frames, answers, strict=True)
@@ -159,15 +182,18 @@ class GpuBackend:
                 return
             self._closed = True
         self._release()
-        self._device.close()
+        with suppress(self._device.error_type):
+            self._device.close()
 
     def _release(self) -> None:
-        """Graphs and contexts before memory, memory before the engine."""
-        with self._device:
-            for slot in self._slots:
-                slot.close()
-            self._kernels.close()
-            self._network.close()
+        """Graphs and contexts before memory, memory before the engine.
+
+        A GPU that was lost refuses every call; what it held is gone anyway.
+        """
+        owners = (*self._slots, self._kernels, self._network)
+        for owner in owners:
+            with suppress(self._device.error_type), self._device:
+                owner.close()
 
     def __enter__(self) -> GpuBackend:
         return self

@@ -82,8 +82,12 @@ class FrameSlot:
         self._held: tuple[Frame, ...] = ()
         self._graphs: dict[int, Graph] = {}
         self._networks: dict[int, tuple[Callable[[], None], Callable[[], None]]] = {}
-        self._make_buffers()
-        self._warm(network, graphs)
+        try:
+            self._make_buffers()
+            self._warm(network, graphs)
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def uses_graphs(self) -> bool:
