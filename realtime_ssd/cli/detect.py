@@ -3,14 +3,61 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-__all__ = ["detect"]
+__all__ = ["Finding", "Results", "detect"]
 
 _Repeated = Parameter(negative="", consume_multiple=False)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Finding:
+    """What to look for, with what.
+
+    Attributes:
+        model: Name of a model (see `realtime-ssd models`) or ONNX file.
+        backend: auto, onnxruntime or tensorrt.
+        score_threshold: Detections must score above this; the model's own value by default.
+        nms_threshold: Boxes of a class that overlap a better one by more than this IoU are dropped.
+        top_k: Best candidates of a class that enter NMS.
+        classes: Classes to look for, as in "person,car"; all by default.
+        batch: Largest number of frames that go through the network together.
+        max_frames: Frames to process of each source.
+    """
+
+    model: str | None = None
+    backend: str = "auto"
+    score_threshold: float | None = None
+    nms_threshold: float | None = None
+    top_k: int | None = None
+    classes: str = ""
+    batch: int = 1
+    max_frames: int | None = None
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Results:
+    """Where the results go.
+
+    Attributes:
+        output: Annotated video or image to write; a folder for several sources or photos.
+        json: JSON lines to write, one a frame; "-" is standard output.
+        stats: JSON file for counts, rates and latencies.
+        show: Show a window.
+        overwrite: Replace existing files.
+    """
+
+    output: Path | None = None
+    json: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None
+    stats: Path | None = None
+    show: bool | None = None
+    overwrite: Annotated[bool, Parameter(negative="")] = False
 
 
 def detect(
@@ -18,19 +65,8 @@ def detect(
     camera: Annotated[list[int] | None, _Repeated] = None,
     video: Annotated[list[Path] | None, _Repeated] = None,
     source: Annotated[list[str] | None, _Repeated] = None,
-    model: str | None = None,
-    backend: str = "auto",
-    score_threshold: float | None = None,
-    nms_threshold: float | None = None,
-    top_k: int | None = None,
-    classes: str = "",
-    batch: int = 1,
-    max_frames: int | None = None,
-    output: Path | None = None,
-    json: str | None = None,
-    stats: Path | None = None,
-    show: bool | None = None,
-    overwrite: bool = False,
+    finding: Finding = Finding(),
+    results: Results = Results(),
 ) -> None:
     """Find objects in cameras, video files, streams and photos.
 
@@ -42,48 +78,50 @@ def detect(
         video: Video file.
         source: Camera number, /dev/videoN, file, folder, glob, image, rtsp://, http(s):// or
             demo[:WxH[@FPS][,seed=N][,frames=N]].
-        model: Name of a model (see `realtime-ssd models`) or ONNX file.
-        backend: auto, onnxruntime or tensorrt.
-        score_threshold: Detections must score above this; the model's own value by default.
-        nms_threshold: Boxes of a class that overlap a better one by more than this IoU are dropped.
-        top_k: Best candidates of a class that enter NMS.
-        classes: Classes to look for, as in "person,car"; all by default.
-        batch: Largest number of frames that go through the network together.
-        max_frames: Frames to process of each source.
-        output: Annotated video or image to write; a folder for several sources or photos.
-        json: JSON lines to write, one a frame; "-" is standard output.
-        stats: JSON file for counts, rates and latencies.
-        show: Show a window.
-        overwrite: Replace existing files.
+        finding: What to look for, with what.
+        results: Where the results go.
     """
-    from realtime_ssd.backends import BackendOptions, open_backend
-    from realtime_ssd.cli.running import Run, open_sources
     from realtime_ssd.errors import UsageError
-    from realtime_ssd.zoo import find_model
 
-    if max_frames is not None and max_frames < 1:
-        raise UsageError(f"--max-frames must be at least 1, not {max_frames}")
+    most = finding.max_frames
+    if most is not None and most < 1:
+        raise UsageError(f"--max-frames must be at least 1, not {most}")
     words = [*map(str, camera or ()), *map(str, video or ()), *(source or ())]
     if not words:
         raise UsageError(
             "there is no source; give --camera 0, --video FILE or --source SPEC, for example "
             "realtime-ssd --source demo --output street.mp4 (see realtime-ssd detect --help)"
         )
-    path, remark = find_model(model)
+    status = _run(words, finding, results)
+    if status:
+        sys.exit(status)
+
+
+def _run(words: list[str], finding: Finding, results: Results) -> int:
+    """Open everything, run, close everything; give the exit status."""
+    from realtime_ssd.backends import BackendOptions, open_backend
+    from realtime_ssd.cli.running import Run, open_sources
+    from realtime_ssd.zoo import find_model
+
+    path, remark = find_model(finding.model)
     if remark:
         print(remark, file=sys.stderr)
     sources = open_sources(words)
     try:
-        live = any(one.info.live for one in sources)
-        wanted = tuple(name.strip() for name in classes.split(",") if name.strip())
-        options = BackendOptions(live, batch, score_threshold, nms_threshold, top_k, wanted)
-        with open_backend(path, backend, options) as engine:
-            visible = show if show is not None else output is None and json is None
-            run = Run(sources, engine, max_frames)
-            run.add_sinks(output, json, show=visible, overwrite=overwrite)
-            status = run.go(stats, overwrite=overwrite)
+        options = BackendOptions(
+            live=any(one.info.live for one in sources),
+            batch=finding.batch,
+            score=finding.score_threshold,
+            nms=finding.nms_threshold,
+            top_k=finding.top_k,
+            classes=tuple(name.strip() for name in finding.classes.split(",") if name.strip()),
+        )
+        with open_backend(path, finding.backend, options) as backend:
+            run = Run(sources, backend, finding.max_frames)
+            silent = results.output is None and results.json is None
+            show = silent if results.show is None else results.show
+            run.add_sinks(results.output, results.json, show=show, overwrite=results.overwrite)
+            return run.go(results.stats, overwrite=results.overwrite)
     finally:
         for one in sources:
             one.close()
-    if status:
-        sys.exit(status)

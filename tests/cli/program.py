@@ -1,0 +1,41 @@
+"""Runs the program as a user does, in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ENVIRONMENT = {
+    **{name: value for name, value in os.environ.items() if "DISPLAY" not in name},
+    "COLUMNS": "200",
+    "OMP_NUM_THREADS": "1",
+}
+
+
+def run(
+    *words: object, models: Path | None = None, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run `realtime-ssd` with some words and wait for its end."""
+    environment = {**ENVIRONMENT, **({"REALTIME_SSD_MODELS": str(models)} if models else {})}
+    return subprocess.run(
+        [sys.executable, "-m", "realtime_ssd", *map(str, words)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env=environment,
+        cwd=cwd,
+    )
+
+
+def start(*words: object) -> subprocess.Popen[str]:
+    """Start `realtime-ssd`; its standard output can be read line by line."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "realtime_ssd", *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+    )

@@ -1,0 +1,144 @@
+"""Every wrong input gets one sentence and the right exit status."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+import pytest
+
+from realtime_ssd.spec import METADATA_KEY
+from tests.cli.program import run
+from tests.tiny import tiny_model, tiny_spec
+
+
+def refused(status: int, text: str, *words: object) -> None:
+    done = run(*words)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("realtime-ssd: ")]
+    assert done.returncode == status, done.stderr
+    assert len(lines) == 1, done.stderr
+    assert text in lines[0]
+    assert "Traceback" not in done.stderr
+
+
+DEMO = ("--source", "demo:160x96,frames=2")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("there is no source", ("--json", "-")),
+        ("does not exist", ("--video", "missing.mp4")),
+        ("does not exist", (*DEMO, "--model", "missing.onnx")),
+        ("there is no model 'missing'", (*DEMO, "--model", "missing")),
+        ("backend 'gpu' is unknown", (*DEMO, "--backend", "gpu", "--model", "TINY")),
+        ("class 'brigth' is unknown", (*DEMO, "--classes", "brigth", "--model", "TINY")),
+        ("did you mean 'bright'", (*DEMO, "--classes", "brigth", "--model", "TINY")),
+        ("--batch must be at least 1", (*DEMO, "--batch", "0", "--model", "TINY")),
+        ("--max-frames must be at least 1", (*DEMO, "--max-frames", "0", "--model", "TINY")),
+        ("thresholds must lie from 0 to 1", (*DEMO, "--score-threshold", "2", "--model", "TINY")),
+        ("unknown scheme", ("--source", "gopher://host/x", "--model", "TINY")),
+        ("no video format", (*DEMO, "--output", "x.doc", "--model", "TINY")),
+        ("cannot be written", (*DEMO, "--output", "/missing/x.mp4", "--model", "TINY")),
+        ("cannot be written", (*DEMO, "--json", "/missing/x.jsonl", "--model", "TINY")),
+        ("Unknown option", (*DEMO, "--no-such-option")),
+        ("does not fit", ("--source", "demo:huge", "--model", "TINY")),
+        ("is given twice", (*DEMO, *DEMO, "--model", "TINY", "--json", "-")),
+    ],
+)
+def test_usage(tiny: Path, text: str, words: tuple[str, ...]) -> None:
+    status = 1 if text.startswith("thresholds") else 2
+    refused(status, text, *(tiny if word == "TINY" else word for word in words))
+
+
+def test_camera_that_is_not_there(tiny: Path) -> None:
+    refused(2, "camera 97 is not there", "--camera", 97, "--model", tiny, "--json", "-")
+
+
+def test_outputs_are_not_overwritten(tiny: Path, tmp_path: Path) -> None:
+    for option, name in (("--json", "a.jsonl"), ("--stats", "a.json"), ("--output", "a.mp4")):
+        (tmp_path / name).write_text("precious")
+        refused(2, "--overwrite", *DEMO, "--model", tiny, option, tmp_path / name)
+        assert (tmp_path / name).read_text() == "precious"
+
+
+def test_sources_that_are_no_video(tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.mp4").write_text("no video" * 50)
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "folder").mkdir()
+    refused(1, "no video, or it is damaged", "--video", tmp_path / "text.mp4", "--model", tiny)
+    refused(1, "cannot be read as a video", "--video", tmp_path / "empty.mp4", "--model", tiny)
+    refused(2, "holds no images", "--source", tmp_path / "folder", "--model", tiny)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_no_permission(tiny: Path, tmp_path: Path) -> None:
+    path = tmp_path / "secret.mp4"
+    path.touch(mode=0)
+    refused(2, "Permission denied", "--video", path, "--model", tiny)
+
+
+def test_models_that_cannot_be_run(tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.onnx"
+    damaged.write_bytes(b"\x08\x07junk" * 20)
+    refused(1, "not a readable ONNX file", *DEMO, "--model", damaged)
+
+    bare = tiny_model(tmp_path / "bare.onnx")
+    model = onnx.load(str(bare))
+    del model.metadata_props[:]
+    onnx.save(model, str(bare))
+    refused(1, "carries no model specification", *DEMO, "--model", bare)
+
+    spec = tiny_spec()
+    wrong = replace(spec, labels=("background", "bright", "dark"))
+    refused(1, "says 'scores'", *DEMO, "--model", tiny_model(tmp_path / "w.onnx", wrong))
+
+    broken = tiny_model(tmp_path / "broken.onnx")
+    model = onnx.load(str(broken))
+    for entry in model.metadata_props:
+        if entry.key == METADATA_KEY:
+            entry.value = entry.value[:-20]
+    onnx.save(model, str(broken))
+    refused(1, "specification is damaged", *DEMO, "--model", broken)
+
+    nan = tiny_model(tmp_path / "nan.onnx", factor=float("nan"))
+    refused(1, "NaN", *DEMO, "--model", nan, "--json", "-")
+
+
+def test_stream_that_refuses(tiny: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    url = f"http://user:hunter2@127.0.0.1:{port}/live"
+    done = run("--source", url, "--model", tiny, "--json", "-")
+    assert done.returncode == 1
+    assert "connection refused" in done.stderr.lower()
+    assert "hunter2" not in done.stderr + done.stdout
+
+
+def test_stream_with_wrong_password(tiny: Path) -> None:
+    answer = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(60)
+
+        def serve() -> None:
+            for _ in range(2):
+                try:
+                    client, _ = server.accept()
+                except OSError:
+                    return
+                with client:
+                    client.recv(65536)
+                    client.sendall(answer)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        url = f"http://user:hunter2@127.0.0.1:{server.getsockname()[1]}/live"
+        done = run("--source", url, "--model", tiny, "--json", "-")
+    assert done.returncode == 1
+    assert "refused the user name or password" in done.stderr
+    assert "hunter2" not in done.stderr + done.stdout
