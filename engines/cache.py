@@ -151,13 +151,21 @@ class EngineCache:
             return None
         return path.read_bytes()
 
-    def write(self, key: EngineKey, plan: bytes, facts: dict[str, Any]) -> Path:
+    def write(
+        self, key: EngineKey, plan: bytes, facts: dict[str, Any], path: Path | None = None
+    ) -> Path:
         """Keep an engine: first the engine, then its side-car, each in one step.
+
+        Args:
+            key: What it is for.
+            plan: The engine.
+            facts: What else is worth knowing.
+            path: File to write; the one of the key if None.
 
         Raises:
             ModelError: If the folder cannot be written; it names the folder.
         """
-        path = self.path(key)
+        path = path or self.path(key)
         about = {
             "key": asdict(key),
             "sha256": hashlib.sha256(plan).hexdigest(),

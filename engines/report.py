@@ -7,7 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-__all__ = ["Layer", "read_layers", "table", "to_json", "with_times"]
+from engines.toolchain import TensorRT, Toolchain
+from engines.verify import sample_frames
+from realtime_ssd.preprocess import preprocess
+from realtime_ssd.spec import ModelSpec
+
+__all__ = ["Layer", "measure", "read_layers", "table", "to_json", "with_times"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,3 +114,19 @@ def _cut(text: str, width: int) -> str:
 def to_json(layers: Sequence[Layer]) -> str:
     """Give layers as a JSON text."""
     return json.dumps([asdict(layer) for layer in layers], indent=1)
+
+
+def measure(
+    plan: bytes, spec: ModelSpec, rounds: int, toolchain: Toolchain | None = None
+) -> list[Layer]:
+    """List the layers of an engine with the time each takes on one image of the built-in street.
+
+    Args:
+        plan: The serialised engine.
+        spec: Contract of the model.
+        rounds: Runs to average over.
+        toolchain: What runs it; TensorRT if None.
+    """
+    tensor = preprocess(sample_frames(1)[0], spec.input)
+    with (toolchain or TensorRT()).open(plan, spec) as engine:
+        return with_times(read_layers(engine.layers()), engine.times(tensor, rounds))

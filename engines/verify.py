@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ from numpy.typing import NDArray
 from realtime_ssd.backends import cpu_count
 from realtime_ssd.backends.onnxruntime import open_session
 from realtime_ssd.boxes import area
+from realtime_ssd.errors import UsageError
 from realtime_ssd.frames import Image
 from realtime_ssd.postprocess import Found, PostProcessor
 from realtime_ssd.preprocess import preprocess
+from realtime_ssd.sources import open_source
 from realtime_ssd.spec import ModelSpec
 
 __all__ = [
@@ -29,6 +32,7 @@ __all__ = [
     "Heads",
     "Run",
     "compare",
+    "frames_of",
     "onnx_runner",
     "sample_frames",
 ]
@@ -264,3 +268,22 @@ def sample_frames(count: int = 12) -> list[Image]:
     from realtime_ssd.demo import StreetScene
 
     return [StreetScene(640, 360, seed=seed).render(30) for seed in range(40, 40 + count)]
+
+
+def frames_of(source: str, most: int = 32) -> list[Image]:
+    """Take frames out of a video or a folder of photos, spread over its length.
+
+    Args:
+        source: As `realtime_ssd.sources.open_source` takes it.
+        most: Number of frames to take.
+
+    Raises:
+        UsageError: If there is no such source, or it is live.
+        SourceError: If it cannot be read.
+    """
+    with open_source(source) as opened:
+        if opened.info.live:
+            raise UsageError(f"'{source}' is live; give a video file or a folder of photos")
+        step = max((opened.info.frame_count or 0) // most, 1)
+        read = (frame.image for frame in iter(opened.read, None))
+        return list(islice(read, 0, step * most, step))

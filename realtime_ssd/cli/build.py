@@ -7,6 +7,8 @@ from pathlib import Path
 
 __all__ = ["build"]
 
+PROFILE_ROUNDS = 50
+
 
 def build(
     model: str,
@@ -16,6 +18,10 @@ def build(
     opt_batch: int | None = None,
     timing_cache: Path | None = None,
     calibration: Path | None = None,
+    frames: str | None = None,
+    rebuild: bool = False,
+    layers: bool = False,
+    report: Path | None = None,
     output: Path | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -28,11 +34,17 @@ def build(
         opt_batch: Batch it is tuned for; the largest by default.
         timing_cache: File with timings of earlier builds, read and written.
         calibration: Folder of photos for int8.
-        output: Also write the engine to this file.
-        overwrite: Replace an existing output.
+        frames: Folder of photos or video on which the engine is compared with ONNX Runtime; the
+            built-in street by default.
+        rebuild: Build it even if it is there already.
+        layers: Print the layers of the engine with the time each takes.
+        report: Write the layers and their times to this JSON file.
+        output: Also write the engine, with a note of what it is for beside it, to this file.
+        overwrite: Replace existing files.
     """
-    from engines.build import EngineOptions, ensure_engine
-    from realtime_ssd.errors import RealtimeSSDError, UsageError
+    from engines.build import EngineOptions, obtain
+    from engines.cache import EngineCache
+    from engines.verify import frames_of
     from realtime_ssd.spec import read_spec
     from realtime_ssd.zoo import find_model
 
@@ -43,15 +55,32 @@ def build(
         opt_batch,
         timing_cache=timing_cache,
         calibration=calibration,
+        rebuild=rebuild,
     )
-    if output is not None and output.exists() and not overwrite:
-        raise UsageError(f"'{output}' exists; add --overwrite to replace it")
-    plan = ensure_engine(
-        path, read_spec(path), options, lambda line: print(line, file=sys.stderr, flush=True)
-    )
+    for file in (output, report):
+        _check_free(file, overwrite=overwrite)
+    pictures = None if frames is None else frames_of(frames)
+    spec = read_spec(path)
+    done = obtain(path, spec, options, _tell, pictures)
     if output is not None:
-        try:
-            output.write_bytes(plan)
-        except OSError as error:
-            raise RealtimeSSDError(f"'{output}' cannot be written: {error.strerror}") from None
-    print(f"{path}: {precision} engine ready, {len(plan) / 2**20:.1f} MiB")
+        EngineCache(output.parent).write(done.key, done.plan, done.facts, output)
+    print(f"{done.path}: {precision} engine of '{spec.name}', {len(done.plan) / 2**20:.1f} MiB")
+    if layers or report is not None:
+        from engines.report import measure, table, to_json
+
+        found = measure(done.plan, spec, PROFILE_ROUNDS)
+        if layers:
+            print(table(found))
+        if report is not None:
+            EngineCache(report.parent).write_file(report, to_json(found).encode())
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _check_free(file: Path | None, *, overwrite: bool) -> None:
+    from realtime_ssd.errors import UsageError
+
+    if file is not None and file.exists() and not overwrite:
+        raise UsageError(f"'{file}' exists; add --overwrite to replace it")

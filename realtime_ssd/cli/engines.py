@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import sys
+from typing import TYPE_CHECKING
+
 from cyclopts import App
+
+if TYPE_CHECKING:
+    from engines.cache import EngineCache, Entry
 
 __all__ = ["app"]
 
 app = App(
     name="engines",
-    help="List, verify and remove the engines that were built here.",
+    help="List, verify and remove the TensorRT engines that were built on this machine.",
 )
 
 
@@ -21,33 +27,65 @@ def list_engines() -> None:
     cache = EngineCache()
     entries = cache.entries()
     for entry in entries:
-        key, size = entry.key, entry.path.stat().st_size / 2**20
-        made = (
-            f"{key.model} {key.precision} batch {key.max_batch}, {key.gpu}, "
-            f"TensorRT {key.tensorrt}, driver {key.driver}"
-            if key
-            else "unknown"
-        )
-        print(f"{entry.path.name}  {size:.1f} MiB  {made}  {entry.problem or 'intact'}")
+        size = entry.path.stat().st_size / 2**20
+        print(f"{entry.path.name}  {size:.1f} MiB  {_about(entry)}  {entry.problem or 'intact'}")
     if not entries:
-        print(f"no engines in {cache.folder}")
+        print(f"no engines in '{cache.folder}'")
+
+
+def _about(entry: Entry) -> str:
+    key = entry.key
+    if key is None:
+        return "unknown"
+    agreement = entry.facts.get("agreement")
+    proof = f"{100 * agreement['share']:.2f} % agree" if agreement else "not verified"
+    return (
+        f"{key.model} {key.precision} batch {key.max_batch}, {key.gpu}, "
+        f"TensorRT {key.tensorrt}, driver {key.driver}, {proof}"
+    )
 
 
 @app.command
-def verify() -> None:
-    """Check every engine's file against the note beside it."""
+def verify(name: str = "") -> None:
+    """Check engines: their files everywhere, on a GPU also their answers against ONNX Runtime.
+
+    Args:
+        name: File name, or the beginning of it, as `list` shows it; all of them by default.
+    """
     from engines.cache import EngineCache
+    from realtime_ssd.cuda.probe import missing_parts
     from realtime_ssd.errors import RealtimeSSDError
 
-    entries = EngineCache().entries()
-    bad = [entry for entry in entries if entry.problem]
+    cache = EngineCache()
+    entries = _find(cache, name)
+    missing = missing_parts()
+    bad = 0
     for entry in entries:
-        print(f"{entry.path.name}  {entry.problem or 'intact'}")
+        problem = entry.problem or ("" if missing else _disagreement(entry))
+        bad += bool(problem)
+        print(f"{entry.path.name}  {problem or 'intact'}")
+    if missing:
+        print(
+            f"the answers were not compared, because this machine lacks {' and '.join(missing)}",
+            file=sys.stderr,
+        )
     if bad:
         raise RealtimeSSDError(
-            f"{len(bad)} of {len(entries)} engines cannot be used; they are built again when "
+            f"{bad} of {len(entries)} engines cannot be used; they are built again when "
             "needed, or removed with 'realtime-ssd engines remove'"
         )
+
+
+def _disagreement(entry: Entry) -> str:
+    """Compare an engine's answers; empty if they agree."""
+    from engines.recheck import recheck
+    from realtime_ssd.errors import ModelError
+
+    try:
+        found = recheck(entry)
+    except ModelError as error:
+        return str(error)
+    return "" if found.passed else f"disagrees: {found.sentence()}"
 
 
 @app.command
@@ -61,12 +99,21 @@ def remove(name: str = "", *, all: bool = False) -> None:  # noqa: A002 - the op
     from engines.cache import EngineCache
     from realtime_ssd.errors import UsageError
 
-    if not name and not all:
+    if bool(name) == all:
         raise UsageError("say which engine to remove (see 'realtime-ssd engines'), or --all")
     cache = EngineCache()
-    found = [entry for entry in cache.entries() if all or entry.path.name.startswith(name)]
-    if not found and not all:
-        raise UsageError(f"there is no engine '{name}' in '{cache.folder}'")
+    found = _find(cache, name)
     for entry in found:
         cache.remove(entry.path)
     print(f"{len(found)} engines removed")
+
+
+def _find(cache: EngineCache, name: str) -> list[Entry]:
+    from realtime_ssd.errors import UsageError
+
+    found = [entry for entry in cache.entries() if entry.path.name.startswith(name)]
+    if name and not found:
+        raise UsageError(
+            f"there is no engine '{name}' in '{cache.folder}'; see 'realtime-ssd engines'"
+        )
+    return found
