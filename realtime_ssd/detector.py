@@ -94,8 +94,9 @@ class Detector:
         Example:
             >>> import numpy as np
             >>> with Detector("street") as detector:
-            ...     len(detector(np.zeros((120, 160, 3), np.uint8)))
-            0
+            ...     detections = detector(np.zeros((120, 160, 3), np.uint8))
+            >>> type(detections).__name__
+            'Detections'
         """
         frame = Frame(np.asarray(image).view())
         with self._lock:

@@ -63,6 +63,7 @@ class WindowSink(BaseSink):
         reason = no_display()
         if reason:
             raise UsageError(f"no window can be shown: {reason}")
+        os.environ.setdefault("QT_LOGGING_RULES", "*.warning=false")  # about fonts it has not
         self._statistics, self._stop, self._live = statistics, stop, live
         self._snapshots = snapshots
         self._shown: dict[str, Image] = {}
@@ -77,7 +78,7 @@ class WindowSink(BaseSink):
         picture = result.annotated().copy()
         draw_lines(picture, self._lines())
         if name not in self._shown:
-            cv2.namedWindow(name, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+            cv2.namedWindow(name, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
             cv2.resizeWindow(name, *_fitting(picture))
         self._shown[name] = picture
         cv2.imshow(name, picture)

@@ -1,0 +1,169 @@
+"""The loop with real sources and backends: nothing lost of files, the newest of live sources."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from realtime_ssd.backends import Backend, BackendOptions, Ticket, open_backend
+from realtime_ssd.detections import Detections
+from realtime_ssd.errors import RealtimeSSDError, SourceError, UsageError
+from realtime_ssd.frames import Frame
+from realtime_ssd.pipeline import Pipeline, PipelineOptions
+from realtime_ssd.sources import SourceInfo, open_source
+from realtime_ssd.sources.base import BaseSource
+from tests.videos import make_video
+
+
+@pytest.fixture
+def backend(tiny: Path) -> Backend:
+    return open_backend(tiny, "onnxruntime", BackendOptions(batch=3))
+
+
+class Scripted(BaseSource):
+    """A source that does what a test tells it.
+
+    Args:
+        name: Its name.
+        live: Whether it is live.
+        frames: Frames to give.
+        then: Raised after them; None ends the source.
+        hold: Waited for after them.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        live: bool = False,
+        frames: int = 3,
+        then: BaseException | None = None,
+        hold: threading.Event | None = None,
+    ) -> None:
+        self.info = SourceInfo(name, live=live)
+        self._left, self._then, self._hold = frames, then, hold
+        self._next = 0
+        self.opened = 0
+        self.given = threading.Event()
+
+    def open(self) -> None:
+        self.opened += 1
+
+    def read(self) -> Frame | None:
+        if self._next >= self._left:
+            self.given.set()
+            if self._hold is not None:
+                self._hold.wait(30)
+            if self._then is not None:
+                raise self._then
+            return None
+        self._next += 1
+        return Frame(np.zeros((20, 20, 3), np.uint8), self._next - 1, self.info.name)
+
+    def interrupt(self) -> None:
+        if self._hold is not None:
+            self._hold.set()
+
+
+def test_files_lose_nothing_and_keep_their_order(backend: Backend, tmp_path: Path) -> None:
+    videos = [make_video(tmp_path / f"{n}.mp4", [1001 * k for k in range(25)]) for n in "ab"]
+    loop = Pipeline([open_source(path) for path in videos], backend)
+    order: dict[str, list[int]] = {str(path): [] for path in videos}
+    for result in loop:
+        order[result.frame.source].append(result.frame.index)
+    assert all(indices == list(range(25)) for indices in order.values())
+    total = loop.statistics.total
+    assert (total.captured, total.processed, sum(total.dropped.values())) == (50, 50, 0)
+
+
+def test_a_slow_consumer_of_a_live_source_gets_the_newest(backend: Backend) -> None:
+    source = Scripted("cam", live=True, frames=200)
+    loop = Pipeline([source], backend)
+    seen = []
+    for result in loop:
+        assert source.given.wait(30)  # the source runs on while the first result is looked at
+        seen.append(result.frame.index)
+    assert seen[0] == 0
+    assert seen[-1] == 199
+    assert len(seen) < 20
+    total = loop.statistics.total
+    assert total.captured == 200
+    assert total.dropped["replaced"] == 200 - len(seen)
+
+
+def test_limit(backend: Backend) -> None:
+    loop = Pipeline([Scripted("x", frames=50)], backend, PipelineOptions(max_frames=7))
+    assert len(list(loop)) == 7
+
+
+def test_damage_is_told_after_the_frames_before_it(backend: Backend) -> None:
+    loop = Pipeline([Scripted("x", frames=5, then=SourceError("'x' is damaged"))], backend)
+    seen = []
+    with pytest.raises(SourceError, match="'x' is damaged"):
+        seen.extend(result.frame.index for result in loop)
+    assert loop.statistics.total.processed == 5
+
+
+def test_a_crash_in_a_source_names_the_stage(backend: Backend) -> None:
+    loop = Pipeline([Scripted("x", then=ZeroDivisionError("oh"))], backend)
+    with pytest.raises(RealtimeSSDError, match="reading 'x' failed: ZeroDivisionError: oh"):
+        list(loop)
+
+
+class Crashing:
+    """A backend whose second batch fails."""
+
+    name, max_batch, capacity = "crashing", 1, 2
+
+    def __init__(self, real: Backend) -> None:
+        self.spec, self._real, self._count = real.spec, real, 0
+
+    def submit(self, frames: Sequence[Frame]) -> Ticket:
+        self._count += 1
+        if self._count == 2:
+            raise MemoryError("no memory")
+        return self._real.submit(frames)
+
+    def collect(self, ticket: Ticket) -> list[Detections]:
+        return self._real.collect(ticket)
+
+
+def test_a_crash_in_inference_ends_the_program(backend: Backend) -> None:
+    loop = Pipeline([Scripted("x", frames=50)], Crashing(backend))  # type: ignore[arg-type]
+    with pytest.raises(RealtimeSSDError, match="inference failed: MemoryError: no memory"):
+        list(loop)
+
+
+def test_a_stalled_source_is_noticed_and_opened_again(
+    backend: Backend, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = Scripted("cam", live=True, frames=3, hold=threading.Event())
+    loop = Pipeline([source], backend, PipelineOptions(stall_seconds=0.2))
+
+    def seen_again() -> None:
+        if source.opened > 1:
+            loop.stop()
+
+    for _ in loop.results(seen_again):
+        pass
+    assert source.opened > 1
+    assert loop.statistics.total.losses >= 1
+    assert "no frame for" in caplog.text
+
+
+def test_wrong_sources(backend: Backend) -> None:
+    with pytest.raises(UsageError, match="there is no source"):
+        Pipeline([], backend)
+    with pytest.raises(UsageError, match="is given twice"):
+        Pipeline([Scripted("x"), Scripted("x")], backend)
+    with pytest.raises(RealtimeSSDError, match="nobody answers"):
+        list(Pipeline([_Refusing("cam", live=True)], backend))
+
+
+class _Refusing(Scripted):
+    def open(self) -> None:
+        raise SourceError("nobody answers")
