@@ -211,8 +211,8 @@ class EngineCache:
 
 def _unwritable(folder: Path, error: OSError) -> ModelError:
     return ModelError(
-        f"the engine folder '{folder}' cannot be written ({error.strerror}); "
-        "make it writable, or choose another one with REALTIME_SSD_ENGINES"
+        f"the folder '{folder}' cannot be written ({error.strerror}); make it writable, or "
+        "choose another one (the variable REALTIME_SSD_ENGINES moves all engines)"
     )
 
 

@@ -183,10 +183,10 @@ class _Tally:
 
     def best(self, heads: Heads) -> Indices:
         """List the best candidates of a frame, however low they score."""
-        values = self._post.activate(heads[0]).copy()
-        if self._spec.background is not None:
-            values[:, self._spec.background] = -1
-        return np.asarray(np.argsort(-values, axis=None, kind="stable")[:BEST], np.int64)
+        values = self._post.activate(heads[0]).ravel()
+        keys = np.argsort(-values, kind="stable")
+        real = keys[keys % self._spec.num_classes != self._spec.background]
+        return np.asarray(real[:BEST], np.int64)
 
     def add_detections(self, first: Heads, second: Heads, keys: Indices) -> None:
         """Compare the boxes, scores and best classes of some detections."""

@@ -103,9 +103,9 @@ def _open_best(path: Path, spec: ModelSpec, options: BackendOptions) -> Backend:
         except ModelError as error:
             _log.warning("running on the CPU with ONNX Runtime, because %s", error)
     elif find_gpus():
-        _log.warning("running on the CPU with ONNX Runtime, for lack of %s", " and ".join(missing))
+        _log.warning("running on the CPU with ONNX Runtime, for lack of %s", ", and ".join(missing))
     else:
-        _log.info("running on the CPU with ONNX Runtime, for lack of %s", " and ".join(missing))
+        _log.info("running on the CPU with ONNX Runtime, for lack of %s", ", and ".join(missing))
     return _open("onnxruntime", path, spec, options)
 
 

@@ -66,7 +66,7 @@ def verify(name: str = "") -> None:
         print(f"{entry.path.name}  {problem or 'intact'}")
     if missing:
         print(
-            f"the answers were not compared, because this machine lacks {' and '.join(missing)}",
+            f"the answers were not compared, because this machine lacks {', and '.join(missing)}",
             file=sys.stderr,
         )
     if bad:

@@ -108,7 +108,9 @@ def missing_parts() -> list[str]:
     elif not find_gpus():
         missing.append("an NVIDIA GPU that the driver can use")
     packages = [name for name in ("tensorrt", "pycuda") if find_spec(name) is None]
-    return missing + [f"the Python package {name}" for name in packages]
+    if packages:
+        missing.append(f"the Python package{'s'[: len(packages) - 1]} {' and '.join(packages)}")
+    return missing
 
 
 def require_gpu(purpose: str) -> None:
@@ -123,7 +125,7 @@ def require_gpu(purpose: str) -> None:
     missing = missing_parts()
     if missing:
         raise ModelError(
-            f"this machine cannot {purpose}: it lacks {' and '.join(missing)}; install what is "
+            f"this machine cannot {purpose}: it lacks {', and '.join(missing)}; install what is "
             "missing (pip install 'realtime-ssd[gpu]' brings the packages) or use --backend "
             "onnxruntime"
         )
