@@ -25,6 +25,7 @@ Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]
 
 PAIRS_AT_ONCE = 200_000
+LEADERS = 4  # candidates looked at first, for each detection that may be kept
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,8 +71,20 @@ class PostProcessor:
         Returns:
             At most `keep` detections: score descending, then default-box index, then class.
         """
-        limits = self.spec.thresholds
         rows, columns, values = self._candidates(scores)
+        keep, size = self.spec.thresholds.keep, LEADERS * self.spec.thresholds.keep
+        while True:
+            # A box is dropped only for a better one, so that the leaders alone tell which of them
+            # stay; the rest matters only if too few do.
+            lead = _leaders(values, size)
+            found = self._survivors(rows[lead], columns[lead], values[lead], offsets)
+            if len(found.scores) == keep or len(lead) == len(values):
+                return found
+            size *= 4
+
+    def _survivors(self, rows: Indices, columns: Indices, values: Floats, offsets: Floats) -> Found:
+        """Cut each class to its best, decode, suppress, and keep the best of the image."""
+        limits = self.spec.thresholds
         rows, columns, values = _best_of_each_class(rows, columns, values, limits.top_k)
         boxes = self.decode(rows, offsets)
         kept = _suppress(boxes, columns, limits.nms)
@@ -155,6 +168,14 @@ def _softmax(logits: Floats) -> Floats:
 def _sigmoid(logits: Floats) -> Floats:
     with np.errstate(over="ignore"):
         return np.float32(1) / (np.float32(1) + np.exp(-logits))
+
+
+def _leaders(values: Floats, size: int) -> Indices:
+    """Find the `size` best candidates and all that score like the last of them."""
+    if len(values) <= size:
+        return np.arange(len(values))
+    least = np.partition(values, len(values) - size)[len(values) - size]
+    return np.flatnonzero(values >= least)
 
 
 def _best_of_each_class(
