@@ -77,6 +77,8 @@ ALTERNATIVES = {
     "ILayer.precision": "NetworkDefinitionCreationFlag.STRONGLY_TYPED",
     "ILayer.set_output_type": "NetworkDefinitionCreationFlag.STRONGLY_TYPED",
     "BuilderFlag.PREFER_PRECISION_CONSTRAINTS": "NetworkDefinitionCreationFlag.STRONGLY_TYPED",
+    "NetworkDefinitionCreationFlag.STRONGLY_TYPED": "BuilderFlag.FP16",
+    "BuilderFlag.FP16": "NetworkDefinitionCreationFlag.STRONGLY_TYPED",
     **dict.fromkeys(
         [
             "IProgressMonitor",
