@@ -21,7 +21,7 @@ from platformdirs import user_cache_path
 from realtime_ssd.cuda import driver
 from realtime_ssd.errors import ModelError
 
-__all__ = ["KERNELS", "compile_kernel", "compiler_name", "nvcc_path"]
+__all__ = ["KERNELS", "compile_kernel", "compiler_name", "nvcc_path", "with_nvcc"]
 
 KERNELS = Path(__file__).parent / "kernels"
 FLAGS = ("-std=c++17", "-fmad=false")
@@ -79,7 +79,7 @@ def compile_kernel(
     if compiler.startswith("NVRTC"):
         cubin = _with_nvrtc(name, sources, architecture, options)
     else:
-        cubin = with_nvcc(name, architecture, options)
+        cubin, _ = with_nvcc(name, architecture, options)
     _keep(kept, cubin)
     return cubin
 
@@ -90,8 +90,12 @@ def _with_nvrtc(name: str, sources: dict[str, str], architecture: str, options: 
     return driver.nvrtc_compile(f"{name}.cu", sources[f"{name}.cu"], headers, arguments)
 
 
-def with_nvcc(name: str, architecture: str, options: list[str]) -> bytes:
-    """Compile with nvcc; errors as `compile_kernel`."""
+def with_nvcc(name: str, architecture: str, options: list[str]) -> tuple[bytes, str]:
+    """Compile with nvcc; errors as `compile_kernel`.
+
+    Returns:
+        The cubin, and what nvcc had to say.
+    """
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "kernel.cubin"
         command = [str(nvcc_path()), "-cubin", f"-arch={architecture}", *options]
@@ -99,7 +103,7 @@ def with_nvcc(name: str, architecture: str, options: list[str]) -> bytes:
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         if result.returncode:
             raise ModelError(f"nvcc refused {name}.cu for {architecture}: {result.stderr.strip()}")
-        return target.read_bytes()
+        return target.read_bytes(), result.stderr + result.stdout
 
 
 def _keep(path: Path, content: bytes) -> None:
