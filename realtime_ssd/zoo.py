@@ -42,11 +42,6 @@ OFFICIAL = {
         "b556d3b4",
         "torchvision's SSD300 VGG16, 90 COCO classes, 136 MB",
     ),
-    "ssdlite320_mobilenet_v3_large_coco": Official(
-        _TORCH + "ssdlite320_mobilenet_v3_large_coco-a79551df.pth",
-        "a79551df",
-        "torchvision's SSDLite320 MobileNetV3-Large, 90 COCO classes, 13 MB",
-    ),
 }
 
 

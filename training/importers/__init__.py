@@ -16,6 +16,8 @@ __all__ = ["ImportOptions", "Imported", "import_model"]
 _READERS = {
     ".onnx": "training.importers.onnx_heads",
     ".caffemodel": "training.importers.caffe",
+    ".pth": "training.importers.checkpoints",
+    ".pt": "training.importers.checkpoints",
 }
 
 

@@ -6,13 +6,20 @@ from collections.abc import Callable, Sequence
 from inspect import signature
 
 from realtime_ssd.errors import UsageError
-from training.models import ssd300_mobilenet_v1, ssd_mobilenet_v1_fpn
+from training.models import (
+    ssd300_mobilenet_v1,
+    ssd300_vgg16,
+    ssd512_vgg16,
+    ssd_mobilenet_v1_fpn,
+)
 from training.models.ssd import SSD
 
 __all__ = ["SSD", "create", "names"]
 
 _BUILDERS: dict[str, Callable[..., SSD]] = {
     "ssd300_mobilenet_v1": ssd300_mobilenet_v1.build,
+    "ssd300_vgg16": ssd300_vgg16.build,
+    "ssd512_vgg16": ssd512_vgg16.build,
     "ssd_mobilenet_v1_fpn": ssd_mobilenet_v1_fpn.build,
 }
 

@@ -1,0 +1,181 @@
+"""Checkpoints with random weights against an independent forward written from the originals."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from realtime_ssd.errors import ModelError, UsageError
+from realtime_ssd.spec import read_spec
+from training.importers import ImportOptions, import_model
+
+Weights = dict[str, Tensor]
+LOW = ((0, 3, 64), (2, 64, 64), (5, 64, 128), (7, 128, 128), (10, 128, 256), (12, 256, 256),
+       (14, 256, 256), (17, 256, 512), (19, 512, 512), (21, 512, 512))  # fmt: skip
+EXTRAS = (
+    (1024, 256, 512, 2, 1),
+    (512, 128, 256, 2, 1),
+    (256, 128, 256, 1, 0),
+    (256, 128, 256, 1, 0),
+)
+WIDTHS, COUNTS = (512, 1024, 512, 256, 256, 256), (4, 6, 6, 6, 4, 4)
+CLASSES = 21
+
+Namer = Callable[[str, int, int], str]
+"""(part, number, place inside) → name of the layer in a family."""
+
+
+def _torchvision(part: str, k: int, i: int) -> str:
+    return {
+        "low": f"backbone.features.{k}",
+        "conv5": f"backbone.extra.0.{1 + 2 * k}",
+        "fc6": "backbone.extra.0.7.1",
+        "fc7": "backbone.extra.0.7.3",
+        "extra": f"backbone.extra.{k + 1}.{2 * i}",
+        "score": f"head.classification_head.module_list.{k}",
+        "offset": f"head.regression_head.module_list.{k}",
+    }[part]
+
+
+def _listed(vgg: str, extras: str, score: str, offset: str, nested: bool) -> Namer:
+    def name(part: str, k: int, i: int) -> str:
+        return {
+            "low": f"{vgg}{k}",
+            "conv5": f"{vgg}{24 + 2 * k}",
+            "fc6": f"{vgg}31",
+            "fc7": f"{vgg}33",
+            "extra": f"{extras}{k}.{2 * i}" if nested else f"{extras}{2 * k + i}",
+            "score": f"{score}{k}",
+            "offset": f"{offset}{k}",
+        }[part]
+
+    return name
+
+
+NAMERS: dict[str, tuple[Namer, str]] = {
+    "torchvision": (_torchvision, "backbone.scale_weight"),
+    "amdegroot": (_listed("vgg.", "extras.", "conf.", "loc.", False), "L2Norm.weight"),
+    "lufficc": (
+        _listed("backbone.vgg.", "backbone.extras.", "box_head.predictor.cls_headers.",
+                "box_head.predictor.reg_headers.", False),
+        "backbone.l2_norm.weight",
+    ),
+    "qfgaohao": (
+        _listed("base_net.", "extras.", "classification_headers.", "regression_headers.", True),
+        "source_layer_add_ons.0.scale",
+    ),
+}  # fmt: skip
+
+
+def make(family: str) -> Weights:
+    name, norm = NAMERS[family]
+    weights: Weights = OrderedDict()
+    random = torch.Generator().manual_seed(7)
+
+    def add(layer: str, outputs: int, inputs: int, side: int) -> None:
+        spread = (2 / (inputs * side * side)) ** 0.5
+        shape = (outputs, inputs, side, side)
+        weights[f"{layer}.weight"] = torch.randn(shape, generator=random) * spread
+        weights[f"{layer}.bias"] = torch.randn(outputs, generator=random) * 0.05
+
+    for k, inputs, outputs in LOW:
+        add(name("low", k, 0), outputs, inputs, 3)
+    for k in range(3):
+        add(name("conv5", k, 0), 512, 512, 3)
+    add(name("fc6", 0, 0), 1024, 512, 3)
+    add(name("fc7", 0, 0), 1024, 1024, 1)
+    for k, (inputs, middle, outputs, _, _) in enumerate(EXTRAS):
+        add(name("extra", k, 0), middle, inputs, 1)
+        add(name("extra", k, 1), outputs, middle, 3)
+    for k, (width, count) in enumerate(zip(WIDTHS, COUNTS, strict=True)):
+        add(name("score", k, 0), count * CLASSES, width, 3)
+        add(name("offset", k, 0), count * 4, width, 3)
+    weights[norm] = torch.rand(512, generator=random) * 20
+    return weights
+
+
+def forward(family: str, weights: Weights, x: Tensor) -> tuple[Tensor, Tensor]:
+    """SSD300 as its paper and the originals' code say, with the original names."""
+    name, norm = NAMERS[family]
+
+    def conv(layer: str, x: Tensor, **options: int) -> Tensor:
+        return functional.conv2d(x, weights[f"{layer}.weight"], weights[f"{layer}.bias"], **options)
+
+    for k, _, _ in LOW:
+        if k in (5, 10, 17):
+            x = functional.max_pool2d(x, 2, 2, ceil_mode=k == 17)
+        x = functional.relu(conv(name("low", k, 0), x, padding=1))
+    maps = [functional.normalize(x) * weights[norm].view(1, -1, 1, 1)]
+    x = functional.max_pool2d(x, 2, 2)
+    for k in range(3):
+        x = functional.relu(conv(name("conv5", k, 0), x, padding=1))
+    x = functional.max_pool2d(x, 3, 1, 1)
+    x = functional.relu(conv(name("fc6", 0, 0), x, padding=6, dilation=6))
+    x = functional.relu(conv(name("fc7", 0, 0), x))
+    maps.append(x)
+    for k, (_, _, _, stride, padding) in enumerate(EXTRAS):
+        x = functional.relu(conv(name("extra", k, 0), x))
+        x = functional.relu(conv(name("extra", k, 1), x, stride=stride, padding=padding))
+        maps.append(x)
+    heads = []
+    for part, columns in (("score", CLASSES), ("offset", 4)):
+        rows = [
+            conv(name(part, k, 0), m, padding=1).permute(0, 2, 3, 1).reshape(len(m), -1, columns)
+            for k, m in enumerate(maps)
+        ]
+        heads.append(torch.cat(rows, 1))
+    return heads[0], heads[1]
+
+
+@pytest.mark.parametrize("family", NAMERS)
+def test_equals_the_original(family: str, tmp_path: Path) -> None:
+    weights = make(family)
+    content = {"model": weights} if family == "lufficc" else weights
+    torch.save(content, tmp_path / "m.pth")
+    done = import_model(tmp_path / "m.pth", tmp_path / "m.onnx")
+    assert done.family == family
+    spec = read_spec(tmp_path / "m.onnx")
+    assert spec.num_boxes == 8732
+    assert spec.labels[1] == "aeroplane"
+    assert spec.input.channels == "RGB"
+    assert spec.boxes.boxes()[:, 2:].max() <= 1.0
+    image = torch.randn(1, 3, 300, 300, generator=torch.Generator().manual_seed(1)) * 50
+    with torch.no_grad():
+        wanted = forward(family, weights, image)
+    session = onnxruntime.InferenceSession(str(tmp_path / "m.onnx"))
+    found = session.run(["scores", "offsets"], {"image": image.numpy()})
+    for one, two in zip(found, wanted, strict=True):
+        scale = float(two.abs().max())
+        assert np.abs(one - two.numpy()).max() <= 1e-4 * max(1.0, scale)
+
+
+def test_what_is_no_ssd(tmp_path: Path) -> None:
+    torch.save({"layer.weight": torch.zeros(3)}, tmp_path / "other.pth")
+    with pytest.raises(ModelError, match="no checkpoint of a known SSD"):
+        import_model(tmp_path / "other.pth", tmp_path / "m.onnx")
+    weights = make("amdegroot")
+    del weights["extras.3.bias"]
+    torch.save(weights, tmp_path / "part.pth")
+    with pytest.raises(ModelError, match="1 tensors are missing"):
+        import_model(tmp_path / "part.pth", tmp_path / "m.onnx")
+    weights["stranger.weight"] = torch.zeros(1)
+    torch.save(weights, tmp_path / "more.pth")
+    with pytest.raises(ModelError, match=r"a tensor .stranger\.weight."):
+        import_model(tmp_path / "more.pth", tmp_path / "m.onnx")
+    (tmp_path / "junk.pth").write_bytes(b"junk" * 50)
+    with pytest.raises(ModelError, match="no PyTorch checkpoint of plain weights"):
+        import_model(tmp_path / "junk.pth", tmp_path / "m.onnx")
+    torch.save(Path("/"), tmp_path / "code.pth")
+    with pytest.raises(ModelError, match="would run code"):
+        import_model(tmp_path / "code.pth", tmp_path / "m.onnx")
+    with pytest.raises(UsageError, match="family 'x'"):
+        import_model(tmp_path / "part.pth", tmp_path / "m.onnx", ImportOptions(family="x"))
+    assert not (tmp_path / "m.onnx").exists()

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from realtime_ssd.boxes import to_corners
+from realtime_ssd.errors import UsageError
+from training.models import create, names
+
+LABELS_91 = ["background", *(f"c{k}" for k in range(90))]
+MAPS = {
+    "ssd300_vgg16": (38, 19, 10, 5, 3, 1),
+    "ssd512_vgg16": (64, 32, 16, 8, 4, 2, 1),
+    "ssd300_mobilenet_v1": (19, 10, 5, 3, 2, 1),
+}
+BOXES = {"ssd300_vgg16": 8732, "ssd512_vgg16": 24564, "ssd300_mobilenet_v1": 1917}
+
+
+@pytest.mark.parametrize("name", names())
+def test_heads_fit_the_default_boxes(name: str) -> None:
+    model = create(name, ["background", "a", "b"]).eval()
+    size = model.spec.input
+    with torch.no_grad():
+        images = torch.zeros(1, 3, size.height, size.width)
+        maps = model.backbone(images)
+        scores, offsets = model(images)
+    assert scores.shape == (1, model.spec.num_boxes, 3)
+    assert offsets.shape == (1, model.spec.num_boxes, 4)
+    assert [tuple(m.shape[2:]) for m in maps] == [
+        (x.rows, x.columns) for x in model.spec.boxes.layers
+    ]
+    if name in MAPS:
+        assert tuple(m.shape[2] for m in maps) == MAPS[name]
+        assert model.spec.num_boxes == BOXES[name]
+
+
+def test_parameters_of_torchvision_s_ssd300() -> None:
+    model = create("ssd300_vgg16", LABELS_91)
+    assert sum(p.numel() for p in model.parameters()) == 35_641_826
+
+
+def test_boxes_of_the_caffe_model(shared_data: Path) -> None:
+    wanted = np.load(shared_data / "golden/priors_ssd300_vgg16_voc_xyxy_f32.npy")
+    model = create("ssd300_vgg16", ["background", "a"])
+    found = to_corners(model.spec.boxes.boxes())
+    np.testing.assert_allclose(found, wanted, atol=2e-6)
+
+
+def test_l2norm_starts_at_20() -> None:
+    norm = create("ssd300_vgg16", ["background", "a"]).get_submodule("backbone.norm")
+    features = torch.randn(2, 512, 3, 3)
+    lengths = norm(features).norm(dim=1)
+    torch.testing.assert_close(lengths, torch.full_like(lengths, 20.0))
+
+
+def test_wrong_wishes() -> None:
+    with pytest.raises(UsageError, match="there is no model 'ssd999'"):
+        create("ssd999", ["background", "a"])
+    with pytest.raises(UsageError, match="no default-box recipe 'big'"):
+        create("ssd300_vgg16", ["background", "a"], boxes="big")
+    with pytest.raises(UsageError, match="no option 'width'"):
+        create("ssd300_vgg16", ["background", "a"], width=2.0)
+    with pytest.raises(UsageError, match="give 'background' first"):
+        create("ssd300_vgg16", ["a", "b"])

@@ -1,0 +1,40 @@
+"""SSD300 on VGG16, as in the paper: 8732 default boxes on maps of 38 to 1 cells."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from realtime_ssd.boxes import BoxRecipe
+from training.models.recipes import choose
+from training.models.ssd import SSD
+from training.models.vgg16 import build_vgg, vgg_boxes
+
+__all__ = ["BOXES", "EXTRAS", "build"]
+
+MAPS, STEPS = (38, 19, 10, 5, 3, 1), (8, 16, 32, 64, 100, 300)
+VOC, COCO = (30, 60, 111, 162, 213, 264, 315), (21, 45, 99, 153, 207, 261, 315)
+BOXES: dict[str, BoxRecipe] = {
+    "voc": vgg_boxes(300, MAPS, STEPS, VOC),
+    "coco": vgg_boxes(300, MAPS, STEPS, COCO),
+    "voc_clipped": vgg_boxes(300, MAPS, STEPS, VOC, clip=True),
+    "coco_clipped": vgg_boxes(300, MAPS, STEPS, COCO, clip=True),
+}
+EXTRAS = ((256, 512, 3, 2, 1), (128, 256, 3, 2, 1), (128, 256, 3, 1, 0), (128, 256, 3, 1, 0))
+
+
+def build(labels: Sequence[str], *, boxes: str = "voc") -> SSD:
+    """Build SSD300 on VGG16 with new weights.
+
+    Args:
+        labels: Class names, "background" first.
+        boxes: Default-box recipe: "voc" or "coco" as in the paper's Caffe models, or "voc_clipped"
+            or "coco_clipped" as in their PyTorch versions (torchvision: "coco_clipped").
+
+    Returns:
+        The network; 35,641,826 parameters at 91 classes.
+
+    Raises:
+        UsageError: If there is no such recipe.
+    """
+    recipe = choose(BOXES, boxes, "ssd300_vgg16")
+    return build_vgg("ssd300_vgg16", labels, recipe, 300, EXTRAS)
