@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -28,6 +28,7 @@ class Finding:
         classes: Classes to look for, as in "person,car"; all by default.
         batch: Largest number of frames that go through the network together.
         max_frames: Frames to process of each source.
+        decoder: Where video files are decoded: cpu, gpu, or auto, the GPU if TensorRT runs there.
     """
 
     model: str | None = None
@@ -38,6 +39,7 @@ class Finding:
     classes: str = ""
     batch: int = 1
     max_frames: int | None = None
+    decoder: Literal["auto", "cpu", "gpu"] = "auto"
 
 
 @Parameter(name="*")
@@ -106,7 +108,7 @@ def _run(words: list[str], finding: Finding, results: Results) -> int:
     path, remark = find_model(finding.model)
     if remark:
         print(remark, file=sys.stderr)
-    sources = open_sources(words)
+    sources = open_sources(words, gpu=_on_gpu(finding))
     try:
         options = BackendOptions(
             live=any(one.info.live for one in sources),
@@ -125,3 +127,12 @@ def _run(words: list[str], finding: Finding, results: Results) -> int:
     finally:
         for one in sources:
             one.close()
+
+
+def _on_gpu(finding: Finding) -> bool:
+    """Tell whether to decode video on the GPU."""
+    from realtime_ssd.cuda.probe import missing_parts
+
+    if finding.decoder == "auto":
+        return finding.backend != "onnxruntime" and not missing_parts()
+    return finding.decoder == "gpu"

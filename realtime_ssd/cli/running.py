@@ -25,8 +25,12 @@ if TYPE_CHECKING:
 __all__ = ["Run", "open_sources"]
 
 
-def open_sources(words: Sequence[str]) -> list[Source]:
+def open_sources(words: Sequence[str], *, gpu: bool = False) -> list[Source]:
     """Open sources by their names; if one fails those before it are closed.
+
+    Args:
+        words: As `open_source` takes them.
+        gpu: Whether video files are decoded on the GPU, where it can.
 
     Raises:
         UsageError: If there is no such source.
@@ -35,7 +39,7 @@ def open_sources(words: Sequence[str]) -> list[Source]:
     opened: list[Source] = []
     try:
         for word in words:
-            opened.append(open_source(word))
+            opened.append(open_source(word, gpu=gpu))
     except BaseException:
         for one in opened:
             one.close()

@@ -17,7 +17,7 @@ _SCHEME = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.-]+)://")
 _DEVICE = re.compile(r"^/dev/video(\d+)$")
 
 
-def open_source(text: str | int | Path) -> Source:
+def open_source(text: str | int | Path, *, gpu: bool = False) -> Source:
     """Open what a user names.
 
     Files, images and the demo are open when this returns, so that a wrong name is known at once;
@@ -27,6 +27,7 @@ def open_source(text: str | int | Path) -> Source:
         text: Camera number, `/dev/videoN`, video file, image, folder of images, glob of images,
             URL (`rtsp://`, `http://`, ...) or `demo[:WxH[@FPS][,seed=N][,frames=N]]`. A URL whose
             path ends like a video file is read as a file: it waits and loses no frame.
+        gpu: Whether video files are decoded on the GPU, where it can.
 
     Returns:
         The source; close it when done.
@@ -52,12 +53,12 @@ def open_source(text: str | int | Path) -> Source:
 
         return DemoSource(word)
     scheme = _SCHEME.match(word)
-    return _open_url(word, scheme[1].lower()) if scheme else _open_path(word)
+    return _open_url(word, scheme[1].lower(), gpu) if scheme else _open_path(word, gpu)
 
 
-def _open_url(url: str, scheme: str) -> Source:
+def _open_url(url: str, scheme: str, gpu: bool) -> Source:
     if scheme == "file":
-        return _open_path(urlsplit(url).path)
+        return _open_path(urlsplit(url).path, gpu)
     if scheme not in STREAMS:
         raise UsageError(
             f"'{redact(url)}' has an unknown scheme; use one of {', '.join(STREAMS)}, or a file"
@@ -65,13 +66,13 @@ def _open_url(url: str, scheme: str) -> Source:
     if scheme in ("http", "https") and urlsplit(url).path.lower().endswith(VIDEO_SUFFIXES):
         from realtime_ssd.sources.file import VideoFile
 
-        return VideoFile(url)
+        return VideoFile(url, gpu=gpu)
     from realtime_ssd.sources.stream import Stream
 
     return Stream(url)
 
 
-def _open_path(word: str) -> Source:
+def _open_path(word: str, gpu: bool) -> Source:
     from realtime_ssd.sources.images import SUFFIXES, Images
 
     path = Path(word).expanduser()
@@ -86,4 +87,4 @@ def _open_path(word: str) -> Source:
         raise UsageError(f"'{word}' cannot be opened: {error.strerror}") from None
     from realtime_ssd.sources.file import VideoFile
 
-    return VideoFile(str(path))
+    return VideoFile(str(path), gpu=gpu)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import logging
+import threading
 from collections.abc import Generator
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import av
@@ -18,8 +21,11 @@ from realtime_ssd.backends import cpu_count
 from realtime_ssd.errors import SourceError, UsageError, redact
 from realtime_ssd.frames import Frame, Image
 from realtime_ssd.sources.base import BaseSource, SourceInfo
+from realtime_ssd.sources.nvdec import SurfaceFrame, open_on_gpu, surface_of
 
 __all__ = ["Painter", "VideoFile", "explain"]
+
+_log = logging.getLogger(__name__)
 
 MOST_DECODERS = 4
 TIMEOUT = 8.0  # seconds that a file on the network may take to open, and for each read
@@ -30,14 +36,16 @@ class VideoFile(BaseSource):
 
     Args:
         path: File or URL.
+        gpu: Whether to decode on the GPU and leave the frames there; where that cannot be, the CPU
+            decodes, with a warning that says why.
 
     Raises:
         UsageError: If there is no such file or it may not be read.
         SourceError: If it is no video.
     """
 
-    def __init__(self, path: str) -> None:
-        self._path, self._name = path, redact(path)
+    def __init__(self, path: str, *, gpu: bool = False) -> None:
+        self._path, self._name, self._gpu = path, redact(path), gpu
         self._container: InputContainer | None = None
         self._painter = Painter()
         self.info = SourceInfo(self._name)
@@ -46,7 +54,7 @@ class VideoFile(BaseSource):
     def open(self) -> None:
         """Open the file; it starts from the first frame."""
         self.close()
-        container = _open(self._path, self._name)
+        container = _open(self._path, self._name, gpu=self._gpu)
         if not container.streams.video:
             container.close()
             raise SourceError(f"'{self._name}' has no video in it; give a video file")
@@ -62,8 +70,12 @@ class VideoFile(BaseSource):
 
     def _first_turn(self) -> int:
         """Decode the first frame, which tells how the video is turned."""
-        self._waiting = next(self._decoded, None)
-        return _rotation(self._waiting) if self._waiting is not None else 0
+        first = self._waiting = next(self._decoded, None)
+        if first is None:
+            return 0
+        if self._gpu and self._stream.codec_context.is_hwaccel and first.format.name != "cuda":
+            _warn(self._name, "NVDEC does not take this kind of video")
+        return _rotation(first)
 
     def read(self) -> Frame | None:
         """See `Source.read`; damage is told after the last frame that could be read."""
@@ -74,11 +86,16 @@ class VideoFile(BaseSource):
             self._check_end()
             return None
         base = decoded.time_base or self._stream.time_base or Fraction(1, 1000)
-        frame = Frame(
-            self._painter.paint(decoded), self._index, self._name, pts=decoded.pts, time_base=base
-        )
+        frame = self._frame(decoded, base)
         self._index += 1
         return frame
+
+    def _frame(self, decoded: av.VideoFrame, base: Fraction) -> Frame:
+        if decoded.format.name == "cuda" and (surface := surface_of(decoded)) is not None:
+            fetch = partial(self._painter.paint, decoded)
+            return SurfaceFrame(surface, fetch, self._index, self._name, decoded.pts, base)
+        image = self._painter.paint(decoded)
+        return Frame(image, self._index, self._name, pts=decoded.pts, time_base=base)
 
     def close(self) -> None:
         """See `Source.close`."""
@@ -125,17 +142,27 @@ class VideoFile(BaseSource):
             raise SourceError(f"'{self._name}' is damaged in {self._damaged} places; {kept}")
 
 
-def _open(path: str, name: str) -> InputContainer:
+def _open(path: str, name: str, *, gpu: bool) -> InputContainer:
     remote = "://" in path
+    timeout = TIMEOUT if remote else None
     try:
         if not remote:
             with Path(path).open("rb"):
                 pass
-        return av.open(path, timeout=TIMEOUT if remote else None)
+        if gpu:
+            container, reason = open_on_gpu(path, timeout)
+            if container is not None:
+                return container
+            _warn(name, reason)
+        return av.open(path, timeout=timeout)
     except av.error.FFmpegError as error:
         raise SourceError(f"'{name}' cannot be read as a video: {explain(error)}") from None
     except OSError as error:
         raise UsageError(f"'{name}' cannot be opened: {error.strerror}") from None
+
+
+def _warn(name: str, reason: str) -> None:
+    _log.warning("'%s' is decoded on the CPU: %s", name, reason)
 
 
 def explain(error: av.error.FFmpegError) -> str:
@@ -175,14 +202,18 @@ _TURNS = {
 
 
 class Painter:
-    """Turns decoded frames into BGR images; keeps the converter, which is costly to set up."""
+    """Turns decoded frames into BGR images; keeps the converter, which is costly to set up.
+
+    Frames in GPU memory are fetched. One thread at a time uses the converter.
+    """
 
     def __init__(self) -> None:
-        self._converter = VideoReformatter()
+        self._converter, self._lock = VideoReformatter(), threading.Lock()
 
     def paint(self, frame: av.VideoFrame) -> Image:
         """Give the frame as an upright BGR image, H × W × 3 uint8."""
-        converted = self._converter.reformat(frame, format="bgr24", threads=1)
+        with self._lock:
+            converted = self._converter.reformat(frame, format="bgr24", threads=1)
         image = np.asarray(converted.to_ndarray(), np.uint8)
         turn = _rotation(frame)
         if turn:
