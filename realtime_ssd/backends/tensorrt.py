@@ -70,12 +70,7 @@ def _open_engine(
 
     plan = ensure_engine(path, spec, wanted, _log.warning)
     with device:
-        network = EngineNetwork(device, plan, spec)
-        try:
-            return GpuBackend(device, network, spec, options)
-        except BaseException:
-            network.close()
-            raise
+        return GpuBackend(device, EngineNetwork(device, plan, spec), spec, options)
 
 
 class GpuBackend:
@@ -106,13 +101,15 @@ class GpuBackend:
         cache: Path | None = None,
     ) -> None:
         self.spec, self.max_batch, self.capacity = spec, options.batch, slots
-        self._device, self._network = device, network
+        self._device = device
         self._closing, self._closed, self._warned = threading.Lock(), False, False
-        wanted = class_ids(spec, options.classes)
-        self._kernels = KernelSet(device, spec, network.boxes, network.types, wanted, cache)
+        self._owned: list[Any] = [network]
         self._slots: list[FrameSlot] = []
         self._free: queue.SimpleQueue[FrameSlot] = queue.SimpleQueue()
         try:
+            wanted = class_ids(spec, options.classes)
+            self._kernels = KernelSet(device, spec, network.boxes, network.types, wanted, cache)
+            self._owned.append(self._kernels)
             self._add_slots(network, slots, graphs)
         except BaseException:
             self._release()
@@ -121,6 +118,7 @@ class GpuBackend:
     def _add_slots(self, network: Network, count: int, graphs: bool) -> None:
         for _ in range(count):
             slot = FrameSlot(self._device, self._kernels, network, self.max_batch, graphs)
+            self._owned.append(slot)
             self._slots.append(slot)
             self._free.put(slot)
         if graphs and not self._slots[0].uses_graphs:
@@ -190,8 +188,7 @@ class GpuBackend:
 
         A GPU that was lost refuses every call; what it held is gone anyway.
         """
-        owners = (*self._slots, self._kernels, self._network)
-        for owner in owners:
+        for owner in reversed(self._owned):
             with suppress(self._device.error_type), self._device:
                 owner.close()
 

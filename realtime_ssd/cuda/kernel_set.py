@@ -58,7 +58,11 @@ class KernelSet:
         arguments: list[np.dtype[Any] | str] = ["P", layout.INPUT_PARAMS, "P"]
         self._preprocess = device.load(cubin, "ssd_preprocess", arguments)
         self.wanted = _constant(device, layout.wanted_bits(spec, classes))
-        self.default_boxes = _constant(device, spec.boxes.boxes())
+        try:
+            self.default_boxes = _constant(device, spec.boxes.boxes())
+        except BaseException:
+            self.wanted.close()
+            raise
 
     def parameters(self, sizes: DetectBuffers, pointers: Mapping[str, int]) -> NDArray[np.void]:
         """Fill the parameters of `detect` for one set of buffers (see `layout.detect_params`)."""
@@ -109,10 +113,12 @@ class KernelSet:
 def _constant(device: Device, values: NDArray[Any]) -> Buffer:
     """Put an array into device memory for good."""
     staging = device.pinned(values.nbytes)
-    buffer = device.buffer(values.nbytes)
-    staging.view(values.dtype, values.shape)[...] = values
-    stream = device.stream()
-    device.copy_in(buffer, staging.bytes[: values.nbytes], stream)
-    stream.synchronize()
-    staging.close()
+    try:
+        buffer = device.buffer(values.nbytes)
+        staging.view(values.dtype, values.shape)[...] = values
+        stream = device.stream()
+        device.copy_in(buffer, staging.bytes[: values.nbytes], stream)
+        stream.synchronize()
+    finally:
+        staging.close()
     return buffer

@@ -6,6 +6,7 @@ around it can be checked to the bit.
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import os
 import threading
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from realtime_ssd import backends
 from realtime_ssd.backends import BackendOptions
 from realtime_ssd.backends.tensorrt import GpuBackend
 from realtime_ssd.cuda import driver, kernel_set
@@ -30,6 +32,7 @@ from realtime_ssd.preprocess import preprocess
 from realtime_ssd.spec import ModelSpec
 from tests.cuda.host_kernels import build
 from tests.cuda.test_detect import heads, make_spec
+from tests.tiny import tiny_model
 
 HOST_GPU = "REALTIME_SSD_HOST_GPU"
 
@@ -233,6 +236,67 @@ def test_closing_with_work_under_way(device: Device) -> None:
 def test_too_much_memory_is_one_sentence_with_sizes(device: Device) -> None:
     with device, pytest.raises(ModelError, match=r"out of memory: 1073741824 MiB .* are free"):
         device.buffer(1 << 50)
+
+
+needs_stand_in = pytest.mark.skipif(
+    not os.environ.get(HOST_GPU), reason="a real GPU is not broken on purpose"
+)
+
+
+@pytest.fixture
+def stand_in() -> Iterator[ctypes.CDLL]:
+    """The driver's stand-in, made whole again after the test."""
+    library = ctypes.CDLL("libcuda.so.1")
+    library.host_device_bytes.restype = ctypes.c_size_t
+    library.host_pinned_bytes.restype = ctypes.c_size_t
+    yield library
+    library.host_fail(0)
+    library.host_set_memory_limit(ctypes.c_size_t(1 << 40))
+
+
+@needs_stand_in
+def test_a_lost_gpu_is_one_sentence_and_closes_in_order(
+    device: Device, stand_in: ctypes.CDLL
+) -> None:
+    backend, *_ = open_backend(device)
+    ticket = backend.submit(pictures(2))
+    stand_in.host_fail(719)
+    with pytest.raises(ModelError, match=r"^GPU 'Host GPU' could not finish a batch \(.*launch"):
+        backend.collect(ticket)
+    for _ in range(backend.capacity + 2):
+        with pytest.raises(ModelError, match="could not start a batch"):
+            backend.submit(pictures(1))
+    backend.close()
+    backend.close()
+
+
+@needs_stand_in
+@pytest.mark.parametrize("room", [10, 800, 5_000, 100_000, 300_000])
+def test_when_memory_runs_out_all_of_it_is_given_back(
+    device: Device, stand_in: ctypes.CDLL, room: int
+) -> None:
+    spec = make_spec()
+    scores, offsets = heads(spec, BATCH, seed=3)
+    before = stand_in.host_device_bytes(), stand_in.host_pinned_bytes()
+    with device:
+        network = RecordedHeads(device, scores, offsets)
+    stand_in.host_set_memory_limit(ctypes.c_size_t(stand_in.host_device_bytes() + room))
+    with device, pytest.raises(ModelError, match=r"out of memory: 1 MiB were wanted to take"):
+        GpuBackend(device, network, spec, BackendOptions(batch=BATCH))
+    assert (stand_in.host_device_bytes(), stand_in.host_pinned_bytes()) == before
+
+
+@needs_stand_in
+@pytest.mark.skipif(find_spec("tensorrt") is not None, reason="TensorRT is installed")
+def test_auto_runs_on_the_cpu_and_says_what_the_gpu_lacks(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tiny_model(tmp_path / "tiny.onnx")
+    with backends.open_backend(path, "auto") as backend:
+        assert backend.name == "onnxruntime"
+    assert "ONNX Runtime, for lack of the Python package tensorrt" in caplog.text
+    with pytest.raises(ModelError, match="it lacks the Python package tensorrt;"):
+        backends.open_backend(path, "tensorrt")
 
 
 def test_nan_from_the_network_is_an_error_that_names_the_frame(device: Device) -> None:

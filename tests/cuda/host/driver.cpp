@@ -18,7 +18,7 @@
 #include <vector>
 
 typedef int Result;
-enum { OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, NOT_FOUND = 500, NOT_READY = 600 };
+enum { OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, NOT_FOUND = 500, NOT_READY = 600, LAUNCH_FAILED = 719 };
 typedef std::function<void()> Work;
 typedef void (*Kernel)(const unsigned*, unsigned, const char*);
 
@@ -43,9 +43,11 @@ static std::set<Stream*> streams;
 static size_t limit = (size_t)1 << 40;
 static long clock_now = 0, launches = 0, contexts = 0, live_graphs = 0;
 static int context_token;
+static Result failure = OK;  // what every call answers once the GPU is lost
 static thread_local std::vector<void*> current;
 
 #define LOCK std::lock_guard<std::recursive_mutex> lock(mutex)
+#define ALIVE LOCK; if (failure) return failure
 
 static size_t total(const std::map<uintptr_t, size_t>& memory) {
     size_t sum = 0;
@@ -76,6 +78,7 @@ static void drain_all() {
 extern "C" {
 
 // For the tests.
+void host_fail(int error) { failure = error; }
 void host_set_memory_limit(size_t bytes) { limit = bytes; }
 size_t host_device_bytes() { return total(device_memory); }
 size_t host_pinned_bytes() { return total(host_memory); }
@@ -96,7 +99,8 @@ Result cuDeviceGetAttribute(int* value, int name, int) {
 }
 Result cuDeviceComputeCapability(int* major, int* minor, int) { *major = 9; *minor = 0; return OK; }
 Result cuGetErrorString(Result error, const char** text) {
-    *text = error == OUT_OF_MEMORY ? "out of memory" : "invalid argument";
+    *text = error == OUT_OF_MEMORY ? "out of memory"
+          : error == LAUNCH_FAILED ? "unspecified launch failure" : "invalid argument";
     return OK;
 }
 Result cuGetErrorName(Result, const char** text) { *text = "CUDA_ERROR"; return OK; }
@@ -122,7 +126,7 @@ Result cuCtxSynchronize() { LOCK; drain_all(); return OK; }
 Result cuCtxDetach(void*) { return OK; }
 
 Result cuMemAlloc_v2(uintptr_t* address, size_t bytes) {
-    LOCK;
+    ALIVE;
     if (current.empty()) return 201;
     if (total(device_memory) + bytes > limit) return OUT_OF_MEMORY;
     *address = (uintptr_t)aligned_alloc(512, (bytes + 511) / 512 * 512);
@@ -131,7 +135,7 @@ Result cuMemAlloc_v2(uintptr_t* address, size_t bytes) {
     return OK;
 }
 Result cuMemFree_v2(uintptr_t address) {
-    LOCK;
+    ALIVE;
     drain_all();
     if (!device_memory.erase(address)) return INVALID;
     free((void*)address);
@@ -141,14 +145,14 @@ Result cuMemGetInfo_v2(size_t* unused, size_t* all) {
     LOCK; *unused = limit - total(device_memory); *all = limit; return OK;
 }
 Result cuMemHostAlloc(void** address, size_t bytes, unsigned) {
-    LOCK;
+    ALIVE;
     if (current.empty()) return 201;
     *address = aligned_alloc(512, (bytes + 511) / 512 * 512);
     host_memory[(uintptr_t)*address] = bytes;
     return OK;
 }
 Result cuMemFreeHost(void* address) {
-    LOCK;
+    ALIVE;
     drain_all();
     if (!host_memory.erase((uintptr_t)address)) return INVALID;
     free(address);
@@ -156,13 +160,13 @@ Result cuMemFreeHost(void* address) {
 }
 
 Result cuMemcpyHtoDAsync_v2(uintptr_t to, const void* from, size_t bytes, Stream* stream) {
-    LOCK; put(stream, [=] { memcpy((void*)to, from, bytes); }); return OK;
+    ALIVE; put(stream, [=] { memcpy((void*)to, from, bytes); }); return OK;
 }
 Result cuMemcpyDtoHAsync_v2(void* to, uintptr_t from, size_t bytes, Stream* stream) {
-    LOCK; put(stream, [=] { memcpy(to, (void*)from, bytes); }); return OK;
+    ALIVE; put(stream, [=] { memcpy(to, (void*)from, bytes); }); return OK;
 }
 Result cuMemcpyDtoDAsync_v2(uintptr_t to, uintptr_t from, size_t bytes, Stream* stream) {
-    LOCK; put(stream, [=] { memcpy((void*)to, (void*)from, bytes); }); return OK;
+    ALIVE; put(stream, [=] { memcpy((void*)to, (void*)from, bytes); }); return OK;
 }
 Result cuMemcpyHtoD_v2(uintptr_t to, const void* from, size_t bytes) {
     LOCK; drain_all(); memcpy((void*)to, from, bytes); return OK;
@@ -171,31 +175,31 @@ Result cuMemcpyDtoH_v2(void* to, uintptr_t from, size_t bytes) {
     LOCK; drain_all(); memcpy(to, (void*)from, bytes); return OK;
 }
 Result cuMemsetD8Async(uintptr_t to, unsigned char value, size_t bytes, Stream* stream) {
-    LOCK; put(stream, [=] { memset((void*)to, value, bytes); }); return OK;
+    ALIVE; put(stream, [=] { memset((void*)to, value, bytes); }); return OK;
 }
 
 Result cuStreamCreate(Stream** stream, unsigned) {
-    LOCK; *stream = new Stream; streams.insert(*stream); return OK;
+    ALIVE; *stream = new Stream; streams.insert(*stream); return OK;
 }
 Result cuStreamDestroy_v2(Stream* stream) {
     LOCK; drain(stream); streams.erase(stream); delete stream; return OK;
 }
 Result cuStreamSynchronize(Stream* stream) {
-    LOCK; if (stream->capturing) return 900; drain(stream); return OK;
+    ALIVE; if (stream->capturing) return 900; drain(stream); return OK;
 }
 Result cuStreamQuery(Stream* stream) { LOCK; drain(stream); return OK; }
 
 Result cuEventCreate(Event** event, unsigned) { *event = new Event; return OK; }
 Result cuEventDestroy_v2(Event* event) { delete event; return OK; }
 Result cuEventRecord(Event* event, Stream* stream) {
-    LOCK;
+    ALIVE;
     event->stream = stream;
     event->pending = true;
     put(stream, [=] { event->pending = false; event->order = ++clock_now; });
     return OK;
 }
 Result cuEventSynchronize(Event* event) {
-    LOCK; if (event->pending) drain(event->stream); return OK;
+    ALIVE; if (event->pending) drain(event->stream); return OK;
 }
 Result cuEventQuery(Event* event) { LOCK; return event->pending ? NOT_READY : OK; }
 Result cuEventElapsedTime_v2(float* milliseconds, Event* begin, Event* end) {
@@ -221,7 +225,7 @@ Result cuFuncSetBlockShape(void*, int, int, int) { return OK; }
 Result cuFuncGetAttribute(int* value, int, void*) { *value = 0; return OK; }
 Result cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsigned bx,
                       unsigned by, unsigned bz, unsigned, Stream* stream, void**, void** extra) {
-    LOCK;
+    ALIVE;
     if (by != 1 || bz != 1 || !extra) return INVALID;
     const std::string arguments((const char*)extra[1], *(size_t*)extra[3]);
     put(stream, [=] {
@@ -248,7 +252,7 @@ Result cuGraphDestroy(Graph* graph) { delete graph; return OK; }
 Result cuGraphExecDestroy(Graph* executable) { LOCK; --live_graphs; delete executable; return OK; }
 Result cuGraphUpload(Graph*, Stream*) { return OK; }
 Result cuGraphLaunch(Graph* executable, Stream* stream) {
-    LOCK;
+    ALIVE;
     for (const Work& work : executable->work) put(stream, work);
     return OK;
 }
