@@ -87,7 +87,7 @@ def test_a_slow_consumer_of_a_live_source_gets_the_newest(backend: Backend) -> N
     for result in loop:
         assert source.given.wait(30)  # the source runs on while the first result is looked at
         seen.append(result.frame.index)
-    assert seen[0] == 0
+    assert seen == sorted(set(seen))
     assert seen[-1] == 199
     assert len(seen) < 20
     total = loop.statistics.total
