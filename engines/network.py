@@ -69,7 +69,8 @@ class EngineNetwork:
             self._memory[stream.handle] = self._device.buffer(size)
         memory = self._memory[stream.handle]
         context = trt_compat.new_context(self.engine, memory.address, memory.size, stream.handle)
-        context.set_input_shape(self._names["input"], (images, *self._input))
+        if not context.set_input_shape(self._names["input"], (images, *self._input)):
+            raise ModelError(f"the engine does not take a batch of {images}; build it again")
         return context
 
     def bind(

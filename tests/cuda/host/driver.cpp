@@ -239,6 +239,10 @@ Result cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, uns
     return OK;
 }
 
+Result cuLaunchHostFunc(Stream* stream, void (*function)(void*), void* argument) {
+    ALIVE; put(stream, [=] { function(argument); }); return OK;
+}
+
 Result cuStreamBeginCapture_v2(Stream* stream, int) {
     LOCK; drain(stream); stream->capturing = new Graph; return OK;
 }

@@ -1,0 +1,361 @@
+"""A TensorRT without a GPU, as far as this project uses it: ONNX Runtime on the host's memory.
+
+Put its folder on the path, beside the stand-in for the driver, and `import tensorrt` finds it. The
+environment variable HOST_TENSORRT (8, 10 or 11) chooses the generation: names that NVIDIA removed
+are missing here too, and what a generation refuses is refused. Plans are ONNX files with a head.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+import json
+import os
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import TensorProto
+
+GENERATION = int(os.environ.get("HOST_TENSORRT", "10"))
+__version__ = {8: "8.6.0", 10: "10.16.1", 11: "11.4.0"}[GENERATION]
+MAGIC = f"host plan {__version__}\n".encode()
+STRONG_ONLY = GENERATION >= 11
+_cuda = ctypes.CDLL("libcuda.so.1")
+_HostFunction = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+
+
+def _names(name: str, *members: str) -> Any:
+    return enum.IntEnum(name, {member: number for number, member in enumerate(members)})
+
+
+class ILogger:
+    Severity = _names("Severity", "INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE")
+
+
+_flags = {8: ["EXPLICIT_BATCH"], 10: ["EXPLICIT_BATCH", "STRONGLY_TYPED"], 11: ["STRONGLY_TYPED"]}
+_weak = [] if STRONG_ONLY else ["FP16", "INT8", "PREFER_PRECISION_CONSTRAINTS"]
+DataType = _names("DataType", "FLOAT", "HALF", "INT8", "INT32", "OTHER")
+float32, float16 = DataType.FLOAT, DataType.HALF
+NetworkDefinitionCreationFlag = _names("NetworkDefinitionCreationFlag", *_flags[GENERATION])
+BuilderFlag = _names("BuilderFlag", "TF32", "REFIT", *_weak)
+MemoryPoolType = _names("MemoryPoolType", "WORKSPACE")
+ProfilingVerbosity = _names("ProfilingVerbosity", "LAYER_NAMES_ONLY", "NONE", "DETAILED")
+TacticSource = _names("TacticSource", "EDGE_MASK_CONVOLUTIONS", "JIT_CONVOLUTIONS")
+PreviewFeature = _names("PreviewFeature", "PROFILE_SHARING_0806")
+LayerType = _names("LayerType", "SOFTMAX", "REDUCE", "UNARY", "ELEMENTWISE", "CONVOLUTION")
+TensorIOMode = _names("TensorIOMode", "NONE", "INPUT", "OUTPUT")
+LayerInformationFormat = _names("LayerInformationFormat", "ONELINE", "JSON")
+if GENERATION >= 10:
+    ExecutionContextAllocationStrategy = _names("Strategy", "STATIC", "ON_CHANGE", "USER_MANAGED")
+
+    class IProgressMonitor:
+        pass
+
+
+class IProfiler:
+    pass
+
+
+class _Tensor:
+    def __init__(self, dtype: Any) -> None:
+        self.dtype = dtype
+
+
+class _Layer:
+    def __init__(self, node: onnx.NodeProto, types: dict[str, int]) -> None:
+        kinds = {"Softmax": LayerType.SOFTMAX, "ReduceSum": LayerType.REDUCE}
+        self.name, self.type = node.name, kinds.get(node.op_type, LayerType.CONVOLUTION)
+        half = {TensorProto.FLOAT: float32, TensorProto.FLOAT16: float16}
+        self._types = [half.get(types.get(name, 0), DataType.OTHER) for name in node.output]
+        self.num_outputs = len(self._types)
+
+    def get_output(self, number: int) -> _Tensor:
+        return _Tensor(self._types[number])
+
+    if not STRONG_ONLY:
+
+        def set_output_type(self, number: int, dtype: Any) -> None:
+            assert self._types[number] == dtype
+
+
+class Network:
+    def __init__(self, strong: bool) -> None:
+        self.strong, self.model = strong, onnx.ModelProto()
+
+    def load(self, model: onnx.ModelProto) -> None:
+        self.model = model
+        inferred = onnx.shape_inference.infer_shapes(model).graph
+        types = {
+            v.name: v.type.tensor_type.elem_type for v in (*inferred.value_info, *inferred.output)
+        }
+        self._layers = [_Layer(node, types) for node in model.graph.node]
+
+    @property
+    def num_layers(self) -> int:
+        return len(self._layers)
+
+    def get_layer(self, number: int) -> _Layer:
+        return self._layers[number]
+
+
+class _Error:
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def desc(self) -> str:
+        return self._text
+
+
+class OnnxParser:
+    def __init__(self, network: Network, logger: Any) -> None:
+        self._network, self._errors = network, [""]
+        self.num_errors = 0
+
+    def parse_from_file(self, path: str) -> bool:
+        try:
+            model = onnx.load(path)
+            onnx.checker.check_model(model)
+        except Exception as error:
+            self._errors, self.num_errors = [str(error)], 1
+            return False
+        self._network.load(model)
+        return True
+
+    def get_error(self, number: int) -> _Error:
+        return _Error(self._errors[number])
+
+
+class Profile:
+    def __init__(self) -> None:
+        self.shapes: dict[str, list[tuple[int, ...]]] = {}
+
+    def set_shape(self, name: str, least: Any, usual: Any, most: Any) -> None:
+        self.shapes[name] = [tuple(least), tuple(usual), tuple(most)]
+
+
+class TimingCache:
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+
+    def serialize(self) -> bytes:
+        return self.content
+
+
+class Config:
+    def __init__(self) -> None:
+        self.flags: set[Any] = {BuilderFlag.TF32}
+        self.profile: Profile | None = None
+        self.timings: TimingCache | None = None
+        self.profiling_verbosity = ProfilingVerbosity.LAYER_NAMES_ONLY
+        self.progress_monitor: Any = None
+
+    def set_memory_pool_limit(self, pool: Any, size: int) -> None:
+        assert size > 0
+
+    def set_tactic_sources(self, sources: int) -> bool:
+        return True
+
+    def set_preview_feature(self, feature: Any, on: bool) -> None:
+        assert isinstance(feature, PreviewFeature)
+
+    def set_flag(self, flag: Any) -> None:
+        self.flags.add(BuilderFlag(flag))
+
+    def clear_flag(self, flag: Any) -> None:
+        self.flags.discard(BuilderFlag(flag))
+
+    def add_optimization_profile(self, profile: Profile) -> int:
+        self.profile = profile
+        return 0
+
+    def create_timing_cache(self, content: bytes) -> TimingCache:
+        return TimingCache(content)
+
+    def set_timing_cache(self, made: TimingCache, ignore_mismatch: bool) -> bool:
+        if made.content and not made.content.startswith(MAGIC) and not ignore_mismatch:
+            return False
+        self.timings = made
+        return True
+
+    def get_timing_cache(self) -> TimingCache | None:
+        return self.timings
+
+
+class Builder:
+    def __init__(self, logger: Any) -> None:
+        self._logger = logger
+
+    def create_network(self, flags: int) -> Network:
+        given = {flag.name for flag in NetworkDefinitionCreationFlag if flags >> flag & 1}
+        assert GENERATION != 8 or "EXPLICIT_BATCH" in given, "implicit batch reads no ONNX"
+        return Network("STRONGLY_TYPED" in given)
+
+    def create_builder_config(self) -> Config:
+        return Config()
+
+    def create_optimization_profile(self) -> Profile:
+        return Profile()
+
+    def build_serialized_network(self, network: Network, config: Config) -> bytes | None:
+        problem = self._problem(network, config)
+        if problem:
+            self._logger.log(ILogger.Severity.ERROR, problem)
+            return None
+        monitor = config.progress_monitor
+        if monitor is not None:
+            monitor.phase_start("Building Engine", None, 4)
+            for step in range(4):
+                assert monitor.step_complete("Building Engine", step)
+            monitor.phase_finish("Building Engine")
+        if config.timings is not None:
+            config.timings.content = (config.timings.content or MAGIC) + b"one layer\n"
+        shapes = config.profile.shapes if config.profile else {}
+        head = json.dumps({"shapes": shapes}).encode() + b"\n"
+        return MAGIC + head + network.model.SerializeToString()
+
+    def _problem(self, network: Network, config: Config) -> str:
+        names = {flag.name for flag in config.flags}
+        if network.strong and names & {"FP16", "INT8", "PREFER_PRECISION_CONSTRAINTS"}:
+            return "precision flags are an error in a strongly typed network"
+        quantised = any(node.op_type == "QuantizeLinear" for node in network.model.graph.node)
+        if quantised and not network.strong and "INT8" not in names:
+            return "Q/DQ needs the INT8 flag"
+        for value in network.model.graph.input:
+            sizes = value.type.tensor_type.shape.dim
+            dynamic = any(not size.HasField("dim_value") for size in sizes)
+            if dynamic and (config.profile is None or value.name not in config.profile.shapes):
+                return f"Network has dynamic input {value.name} but no optimization profile"
+        return ""
+
+
+class Runtime:
+    def __init__(self, logger: Any) -> None:
+        self._logger = logger
+
+    def deserialize_cuda_engine(self, plan: bytes) -> Engine | None:
+        if not plan.startswith(MAGIC):
+            self._logger.log(ILogger.Severity.ERROR, "The engine plan file is not compatible")
+            return None
+        head, _, model = plan[len(MAGIC) :].partition(b"\n")
+        return Engine(json.loads(head)["shapes"], model)
+
+
+class Inspector:
+    def get_engine_information(self, layout: Any) -> str:
+        assert layout == LayerInformationFormat.JSON
+        layer = {"Name": "whole", "LayerType": "OnnxRuntime", "Inputs": [], "Outputs": []}
+        return json.dumps({"Layers": [layer], "Bindings": []})
+
+
+class Engine:
+    def __init__(self, shapes: dict[str, Any], model: bytes) -> None:
+        self.shapes, self.contexts = shapes, 0
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        self.session = onnxruntime.InferenceSession(model, options, ["CPUExecutionProvider"])
+        inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
+        self._modes = {v.name: TensorIOMode.INPUT for v in inputs}
+        self._modes |= {v.name: TensorIOMode.OUTPUT for v in outputs}
+        self.values = {value.name: value for value in (*inputs, *outputs)}
+        self.num_io_tensors = len(self.values)
+        setattr(self, "device_memory_size_v2" if GENERATION > 8 else "device_memory_size", 4096)
+
+    def get_tensor_name(self, number: int) -> str:
+        return list(self.values)[number]
+
+    def get_tensor_dtype(self, name: str) -> Any:
+        return float16 if "float16" in self.values[name].type else float32
+
+    def get_tensor_mode(self, name: str) -> Any:
+        return self._modes[name]
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        return tuple(n if isinstance(n, int) else -1 for n in self.values[name].shape)
+
+    def create_engine_inspector(self) -> Inspector:
+        return Inspector()
+
+    if GENERATION == 8:
+
+        def create_execution_context_without_device_memory(self) -> Context:
+            return Context(self)
+    else:
+
+        def create_execution_context(self, strategy: Any) -> Context:
+            assert strategy == ExecutionContextAllocationStrategy.USER_MANAGED
+            return Context(self)
+
+
+class Context:
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        # Only the first context of an engine has its profile chosen by itself.
+        self.active_optimization_profile = 0 if engine.contexts == 0 else -1
+        engine.contexts += 1
+        self._shape: tuple[int, ...] = ()
+        self._addresses: dict[str, int] = {}
+        self.profiler: Any = None
+        self._memory = 0
+        self._kept: list[Any] = []
+
+    if GENERATION == 8:
+
+        @property
+        def device_memory(self) -> int:
+            return self._memory
+
+        @device_memory.setter
+        def device_memory(self, address: int) -> None:
+            self._memory = address
+    else:
+
+        def set_device_memory(self, address: int, size: int) -> None:
+            assert size >= 4096
+            self._memory = address
+
+    def set_optimization_profile_async(self, number: int, stream: int) -> bool:
+        self.active_optimization_profile = number
+        return True
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        declared = self._engine.get_tensor_shape(name)
+        fits = all(want in (-1, have) for want, have in zip(declared, shape, strict=True))
+        if name in self._engine.shapes:
+            least, _, most = self._engine.shapes[name]
+            fits &= all(a <= n <= b for a, n, b in zip(least, shape, most, strict=True))
+        if fits:
+            self._shape = tuple(shape)
+        return fits
+
+    def set_tensor_address(self, name: str, address: int) -> bool:
+        assert name in self._engine.values
+        self._addresses[name] = address
+        return True
+
+    def execute_async_v3(self, stream: int) -> bool:
+        ready = self._shape and self._memory and self.active_optimization_profile == 0
+        if not ready or set(self._addresses) != set(self._engine.values):
+            return False
+        call = _HostFunction(self._run)
+        self._kept.append(call)
+        if self.profiler is not None:
+            self.profiler.report_layer_time("whole", 0.125)
+        return _cuda.cuLaunchHostFunc(ctypes.c_void_p(stream), call, None) == 0
+
+    def _run(self, _: Any) -> None:
+        """Read the input, compute, write the outputs, where the addresses say."""
+        engine = self._engine
+        (given,) = (n for n in engine.values if engine.get_tensor_mode(n) == TensorIOMode.INPUT)
+        names = [name for name in engine.values if name != given]
+        answers = engine.session.run(names, {given: self._at(given, self._shape)})
+        for name, answer in zip(names, answers, strict=True):
+            self._at(name, answer.shape)[...] = answer
+
+    def _at(self, name: str, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+        half = self._engine.get_tensor_dtype(name) == float16
+        dtype = np.dtype(np.float16 if half else np.float32)
+        size = int(np.prod(shape)) * dtype.itemsize
+        raw = (ctypes.c_uint8 * size).from_address(self._addresses[name])
+        return np.frombuffer(raw, dtype).reshape(shape)
