@@ -39,6 +39,8 @@ def obstacle() -> str:
         return "there is no NVIDIA driver"
     if not find_gpus():
         return "the driver shows no GPU"
+    if not hasattr(av.VideoFrame, "sw_format"):
+        return f"PyAV {av.__version__} does not say how a frame lies in GPU memory (18 does)"
     if "cuda" not in hwdevices_available():
         return "this FFmpeg was built without CUDA"
     try:
@@ -86,7 +88,7 @@ def surface_of(frame: av.VideoFrame) -> Surface | None:
         The surface, which keeps the frame alive; None if the kernels cannot read it (10 bits, other
         chroma, other colours than BT.601 and BT.709, odd sizes, turned pictures).
     """
-    layout = frame.sw_format or frame.format
+    layout = getattr(frame, "sw_format", None) or frame.format
     known = frame.colorspace in (*_BT709, *_BT601)
     even = frame.width % 2 == 0 and frame.height % 2 == 0
     if layout.name != "nv12" or not known or not even or round(frame.rotation) % 360:
