@@ -75,7 +75,7 @@ def summary(statistics: Statistics) -> str:
     total = statistics.total
     drops = ", ".join(f"{count} {cause}" for cause, count in sorted(total.dropped.items()) if count)
     return (
-        f"{total.processed} frames, {statistics.fps:.1f} FPS, latency p50 "
+        f"{total.processed} frame{'' if total.processed == 1 else 's'}, {statistics.fps:.1f} FPS, latency p50 "
         f"{statistics.latency() * 1000:.1f} ms, p99 {statistics.latency(share=0.99) * 1000:.1f} ms"
         + (f", dropped: {drops}" if drops else ", none dropped")
     )
