@@ -74,8 +74,9 @@ def summary(statistics: Statistics) -> str:
     """Say in one line what a run did."""
     total = statistics.total
     drops = ", ".join(f"{count} {cause}" for cause, count in sorted(total.dropped.items()) if count)
+    frames = "1 frame" if total.processed == 1 else f"{total.processed} frames"
     return (
-        f"{total.processed} frame{'' if total.processed == 1 else 's'}, {statistics.fps:.1f} FPS, latency p50 "
+        f"{frames}, {statistics.fps:.1f} FPS, latency p50 "
         f"{statistics.latency() * 1000:.1f} ms, p99 {statistics.latency(share=0.99) * 1000:.1f} ms"
         + (f", dropped: {drops}" if drops else ", none dropped")
     )
