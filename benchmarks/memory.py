@@ -1,0 +1,68 @@
+"""Whether memory stays flat: `python -m benchmarks.memory [--model M.onnx] [--frames 100000]`.
+
+The built-in street runs through the whole loop in one process; the resident memory is noted every
+few thousand frames, and a line fitted through the second half tells the growth.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.machine import write
+from realtime_ssd import open_source
+from realtime_ssd.backends import BackendOptions, open_backend
+from realtime_ssd.pipeline import Pipeline
+from realtime_ssd.zoo import find_model
+
+NOTES = 50
+GOAL_MB = 2.0
+
+
+def resident_mb() -> float:
+    """Give the memory this process holds now, in MB."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 1e6
+
+
+def measure(model: Path, frames: int) -> dict[str, Any]:
+    """Run the loop and note the memory."""
+    source = open_source(f"demo:160x96,frames={frames}")
+    notes: list[tuple[int, float]] = []
+    with open_backend(model, "onnxruntime", BackendOptions()) as backend:
+        loop = Pipeline([source], backend)
+        for result in loop:
+            if result.frame.index % max(1, frames // NOTES) == 0:
+                notes.append((result.frame.index, resident_mb()))
+    late = np.array(notes[len(notes) // 2 :])
+    slope = float(np.polyfit(late[:, 0], late[:, 1], 1)[0])
+    growth = slope * frames
+    return {
+        "frames": loop.statistics.total.processed,
+        "fps": round(loop.statistics.fps, 1),
+        "resident_mb": [[index, round(value, 2)] for index, value in notes],
+        "growth_mb_per_100000_frames": round(slope * 100_000, 3),
+        "goal_growth_mb": GOAL_MB,
+        "met": growth <= GOAL_MB,
+    }
+
+
+def main() -> None:
+    """Measure and write the result."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="street")
+    parser.add_argument("--frames", type=int, default=100_000)
+    parser.add_argument("--json", type=Path)
+    words = parser.parse_args()
+    model, _ = find_model(words.model)
+    values = measure(model, words.frames)
+    print(write("memory", {"model": model.stem, **values}, words.json))
+    print({name: value for name, value in values.items() if name != "resident_mb"})
+
+
+if __name__ == "__main__":
+    main()
