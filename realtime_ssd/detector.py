@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from realtime_ssd.backends import Backend, BackendOptions, open_backend
 from realtime_ssd.detections import Detections
+from realtime_ssd.errors import UsageError
 from realtime_ssd.frames import Frame
 from realtime_ssd.pipeline import Pipeline, PipelineOptions
 from realtime_ssd.sources import Source, open_source
@@ -68,6 +69,7 @@ class Detector:
         )
         self._backend: Backend = open_backend(path, backend, options)
         self._lock = threading.Lock()
+        self._streaming = False
 
     @property
     def spec(self) -> ModelSpec:
@@ -90,6 +92,7 @@ class Detector:
 
         Raises:
             ValueError: If the image has another shape or type.
+            UsageError: If a stream of this detector is still running.
 
         Example:
             >>> import numpy as np
@@ -99,6 +102,7 @@ class Detector:
             'Detections'
         """
         frame = Frame(np.asarray(image).view())
+        self._check_free()
         with self._lock:
             return self._backend.collect(self._backend.submit([frame]))[0]
 
@@ -115,14 +119,26 @@ class Detector:
             Each frame with its detections, in order; of a live source the newest frames.
 
         Raises:
-            UsageError: If there is no such source.
+            UsageError: If there is no such source, or another stream of this detector is running.
             SourceError: If it cannot be read, or is damaged (after the frames that could be read).
         """
+        self._check_free()
         opened = open_source(source) if isinstance(source, str | int | Path) else source
         with self._lock:
-            loop = Pipeline([opened], self._backend, PipelineOptions(max_frames=max_frames))
-            for result in loop:
-                yield result.frame, result.detections
+            self._streaming = True
+            try:
+                loop = Pipeline([opened], self._backend, PipelineOptions(max_frames=max_frames))
+                for result in loop:
+                    yield result.frame, result.detections
+            finally:
+                self._streaming = False
+
+    def _check_free(self) -> None:
+        """Refuse what would wait for the end of a stream, perhaps for ever."""
+        if self._streaming:
+            raise UsageError(
+                "this detector is busy with a stream; make a second Detector for other pictures"
+            )
 
     def close(self) -> None:
         """Give the model back; may be called any number of times."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,16 +86,15 @@ def preprocess(
         canvas = np.full((spec.height, spec.width, 3), spec.fill, np.uint8)
         canvas[spot.y : spot.y + spot.height, spot.x : spot.x + spot.width] = small
         small = canvas
-    for plane in range(3):
-        source = 2 - plane if spec.channels == "RGB" else plane
-        _normalise(small[..., source], spec.mean[plane], spec.scale[plane], out[plane])
+    planes = cv2.split(small)
+    for plane, values in enumerate(planes[::-1] if spec.channels == "RGB" else planes):
+        cv2.LUT(values, _table(spec.mean[plane], spec.scale[plane]), dst=out[plane])
     return out
 
 
-def _normalise(
-    plane: NDArray[np.uint8], mean: float, scale: float, out: NDArray[np.float32]
-) -> None:
-    """Write (plane - mean) * scale into `out` (H × W float32)."""
-    np.subtract(plane, np.float32(mean), out=out, dtype=np.float32)
-    if scale != 1.0:
-        np.multiply(out, np.float32(scale), out=out)
+@cache
+def _table(mean: float, scale: float) -> NDArray[np.float32]:
+    """Give (value - mean) * scale for the 256 values a pixel can have."""
+    table = (np.arange(256, dtype=np.float32) - np.float32(mean)) * np.float32(scale)
+    table.flags.writeable = False
+    return table
