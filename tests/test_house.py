@@ -34,6 +34,7 @@ ARROWS = {
         "training/export.py",
         "realtime_ssd/backends/tensorrt.py",
         "realtime_ssd/cli/",
+        "realtime_ssd/benchmark/plan.py",
     ),
 }
 

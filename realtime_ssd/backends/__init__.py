@@ -48,6 +48,8 @@ class BackendOptions:
         nms: Boxes of a class that overlap a better one by more than this IoU are dropped.
         top_k: Best candidates of a class that enter NMS.
         classes: Names of the classes to look for; empty for all.
+        precision: Of an engine: "fp16", "fp32" or "int8"; ONNX Runtime runs a model as it is.
+        calibration: Folder of photos for int8.
     """
 
     live: bool = False
@@ -56,6 +58,8 @@ class BackendOptions:
     nms: float | None = None
     top_k: int | None = None
     classes: tuple[str, ...] = ()
+    precision: str = "fp16"
+    calibration: Path | None = None
 
 
 def open_backend(

@@ -51,7 +51,9 @@ def open_backend(path: Path, spec: ModelSpec, options: BackendOptions) -> GpuBac
         from engines.build import EngineOptions
         from engines.trt_compat import EngineRefusedError
 
-        wanted = EngineOptions(max_batch=options.batch)
+        wanted = EngineOptions(
+            options.precision, max_batch=options.batch, calibration=options.calibration
+        )
         try:
             return _open_engine(device, path, spec, options, wanted)
         except EngineRefusedError as error:

@@ -1,0 +1,248 @@
+"""What `realtime-ssd benchmark` measures, in which order, and what follows from it in words."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from realtime_ssd.backends import Backend, BackendOptions, cpu_count, open_backend
+from realtime_ssd.benchmark.machine import describe
+from realtime_ssd.benchmark.measure import Loop, Subject, alone, from_file, from_memory, paced
+from realtime_ssd.benchmark.rows import Row
+from realtime_ssd.errors import RealtimeSSDError, SourceError, UsageError
+from realtime_ssd.frames import Frame, Image
+from realtime_ssd.sinks.base import Result
+from realtime_ssd.sources import Source, open_source
+from realtime_ssd.spec import read_spec
+
+__all__ = ["Plan", "run"]
+
+IN_MEMORY = 32
+DEVICE_BOUND = 0.75
+PRECISIONS = ("fp32", "fp16", "int8")
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure.
+
+    Attributes:
+        model: ONNX file.
+        source: Video file or demo.
+        backend: Name of the backend.
+        precision: "fp32", "fp16" or "int8"; None for the backend's own: fp16 on TensorRT, the
+            model as it is on ONNX Runtime.
+        batches: Batch sizes.
+        streams: Sources at once.
+        rate: Frames a second of the paced run.
+        seconds: Time each measurement may take.
+    """
+
+    model: Path
+    source: str = "demo:1280x720"
+    backend: str = "auto"
+    precision: str | None = None
+    batches: tuple[int, ...] = (1,)
+    streams: int = 1
+    rate: float = 30.0
+    seconds: float = 3.0
+
+
+def run(plan: Plan, tell: Tell = lambda line: None) -> dict[str, Any]:
+    """Measure everything.
+
+    Args:
+        plan: What to measure.
+        tell: Called with a line before each measurement.
+
+    Returns:
+        Plain values ready for JSON: machine, model, settings, rows and a verdict.
+
+    Raises:
+        UsageError: If an option does not fit.
+        RealtimeSSDError: If model or source cannot be used.
+    """
+    _check(plan)
+    images = _pictures(plan.source)
+    with tempfile.TemporaryDirectory() as place:
+        model, options = _prepare(plan, images, Path(place))
+        subject = Subject(model, plan.backend, images, plan.seconds, options)
+        file = plan.source if _is_file(plan.source) else _film(images, Path(place))
+        rows, loops, backend = _measure(plan, subject, file, tell)
+    spec = read_spec(plan.model)
+    return {
+        "benchmark": "realtime-ssd",
+        "machine": describe(),
+        "model": {
+            "name": spec.name,
+            "sha256": hashlib.sha256(plan.model.read_bytes()).hexdigest(),
+            "input": [spec.input.width, spec.input.height],
+            "boxes": spec.num_boxes,
+            "classes": spec.num_classes,
+        },
+        "backend": backend,
+        "precision": plan.precision or ("fp16" if backend == "tensorrt" else "as exported"),
+        "source": plan.source,
+        "picture": [images[0].shape[1], images[0].shape[0]],
+        "streams": plan.streams,
+        "seconds": plan.seconds,
+        "rows": [row.to_dict() for row in rows],
+        "dropped": loops["paced"].dropped,
+        "verdict": _verdict(backend, loops),
+    }
+
+
+def _measure(
+    plan: Plan, subject: Subject, file: str, tell: Tell
+) -> tuple[list[Row], dict[str, Loop], str]:
+    """Go through all measurements; the loops of the first batch size by name."""
+    rows: list[Row] = []
+    loops: dict[str, Loop] = {}
+    name = ""
+    for batch in plan.batches:
+        tell(f"batch {batch}: one after the other")
+        with _open(subject, batch) as backend:
+            name = backend.name
+            rows += alone(backend, subject)
+            tell(f"batch {batch}: whole loop from memory")
+            loop = from_memory(backend, subject, plan.streams)
+            rows.append(loop.row)
+            loops.setdefault("memory", loop)
+            if batch == plan.batches[0]:
+                tell("whole loop from file")
+                loops["file"] = from_file(backend, subject, file)
+                rows.append(loops["file"].row)
+    tell(f"paced at {plan.rate:g} FPS")
+    loops["paced"] = paced(subject, plan.rate, plan.streams)
+    return [*rows, loops["paced"].row], loops, name
+
+
+def _open(subject: Subject, batch: int) -> Backend:
+    options = subject.options
+    return open_backend(
+        subject.model,
+        subject.backend,
+        BackendOptions(batch=batch, precision=options.precision, calibration=options.calibration),
+    )
+
+
+def _check(plan: Plan) -> None:
+    if not plan.batches or min(plan.batches) < 1:
+        raise UsageError("--batch needs sizes of at least 1, such as 1,8,32")
+    if plan.streams < 1:
+        raise UsageError(f"--streams must be at least 1, not {plan.streams}")
+    if not 0 < plan.rate <= 1000:
+        raise UsageError(f"--paced must lie between 0 and 1000, not {plan.rate:g}")
+    if not 0 < plan.seconds <= 3600:
+        raise UsageError(f"--duration must lie between 0 and 3600 seconds, not {plan.seconds:g}")
+    if plan.precision not in (None, *PRECISIONS):
+        choices = ", ".join(PRECISIONS)
+        raise UsageError(f"precision '{plan.precision}' is unknown; choose one of {choices}")
+
+
+def _is_file(source: str) -> bool:
+    return not source.startswith("demo")
+
+
+def _pictures(source: str) -> list[Image]:
+    """Read the first pictures of a source into memory."""
+    with open_source(source) as opened:
+        if opened.info.live:
+            raise UsageError(f"'{source}' is live; a benchmark needs a file or demo")
+        images = _read(opened)
+    if not images:
+        raise SourceError(f"'{source}' gave no picture")
+    return images
+
+
+def _read(source: Source) -> list[Image]:
+    images: list[Image] = []
+    while len(images) < IN_MEMORY and (frame := source.read()) is not None:
+        images.append(frame.image)
+    return images
+
+
+def _film(images: Sequence[Image], place: Path, frames: int = 300) -> str:
+    """Write the pictures, forth and back, as a video file, and give its name."""
+    from realtime_ssd.detections import Detections
+    from realtime_ssd.sinks.video import VideoSink
+    from realtime_ssd.sources.base import SourceInfo
+
+    path = place / "pictures.mp4"
+    height, width = images[0].shape[:2]
+    turn = [*images, *reversed(images)]
+    with VideoSink(path, SourceInfo("pictures", width, height)) as sink:
+        for number in range(frames):
+            frame = Frame(turn[number % len(turn)], number, pts=number * 33)
+            sink.write(Result(frame, Detections.empty()))
+    return str(path)
+
+
+def _prepare(plan: Plan, images: Sequence[Image], place: Path) -> tuple[Path, BackendOptions]:
+    """Convert the model to the precision wanted; TensorRT does it itself."""
+    from realtime_ssd.cuda.probe import missing_parts
+
+    photos = place / "photos"
+    if plan.precision == "int8":
+        _keep(images, photos)
+    if plan.backend == "tensorrt" or (plan.backend == "auto" and not missing_parts()):
+        calibration = photos if plan.precision == "int8" else None
+        precision = plan.precision or "fp16"
+        return plan.model, BackendOptions(precision=precision, calibration=calibration)
+    if plan.precision in (None, "fp32"):
+        return plan.model, BackendOptions()
+    converted = place / plan.model.name
+    try:
+        if plan.precision == "int8":
+            from engines.quantize import quantize
+
+            quantize(plan.model, converted, photos)
+        else:
+            _to_fp16(plan.model, converted)
+    except ModuleNotFoundError as error:
+        raise RealtimeSSDError(f"--precision {plan.precision} needs '{error.name}'") from None
+    return converted, BackendOptions()
+
+
+def _to_fp16(model: Path, output: Path) -> None:
+    import onnx
+
+    from engines.precision import to_fp16
+
+    onnx.save(to_fp16(onnx.load(str(model))), str(output))
+
+
+def _keep(images: Sequence[Image], place: Path) -> None:
+    import cv2
+
+    place.mkdir()
+    for number, image in enumerate(images):
+        cv2.imwrite(str(place / f"{number:03}.png"), image)
+
+
+def _verdict(backend: str, loops: dict[str, Loop]) -> str:
+    """Say in words what limits the whole loop from file."""
+    loop, memory = loops["file"], loops["memory"]
+    rate = loop.row.value
+    busy = loop.stages.get("gpu", 0.0) if backend == "tensorrt" else loop.stages["network"]
+    places = 1 if backend == "tensorrt" else cpu_count()
+    share = min(1.0, busy * rate / places)
+    device = "GPU" if backend == "tensorrt" else "processor"
+    gain = memory.row.value / rate if rate else 0.0
+    if share >= DEVICE_BOUND:
+        return (
+            f"device-bound: the network keeps the {device} busy for {share:.0%} of the time; "
+            f"a file costs {max(0.0, 1 - 1 / gain) if gain else 0:.0%} of the rate from memory"
+        )
+    stages = {name: spent for name, spent in loop.stages.items() if name not in ("network", "gpu")}
+    slowest = max(stages, key=lambda name: stages[name])
+    return (
+        f"host-bound: the network keeps the {device} busy for only {share:.0%} of the time; the "
+        f"longest other stage is {slowest} with {stages[slowest] * 1000:.2f} ms a frame"
+    )

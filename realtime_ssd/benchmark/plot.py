@@ -1,0 +1,62 @@
+"""The chart of a benchmark."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from realtime_ssd.errors import RealtimeSSDError
+
+__all__ = ["plot"]
+
+
+def plot(result: dict[str, Any], path: Path) -> None:
+    """Draw rates and latencies of a result.
+
+    Args:
+        result: What `run` gave.
+        path: Picture to write (.png, .svg or .pdf).
+
+    Raises:
+        RealtimeSSDError: If matplotlib is missing or the file cannot be written.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError:
+        raise RealtimeSSDError("--plot needs matplotlib; run pip install matplotlib") from None
+    figure = Figure(figsize=(9, 7), layout="constrained")
+    rates, times = figure.subplots(2, 1)
+    _bars(rates, [row for row in result["rows"] if row["unit"] == "fps"], "frames a second")
+    _bars(times, [row for row in result["rows"] if row["unit"] == "ms"], "milliseconds a batch")
+    width, height = result["picture"]
+    figure.suptitle(
+        f"{result['model']['name']} ({result['precision']}) on {result['backend']}, "
+        f"{width} × {height}\n{result['machine']['cpu']}, {result['machine']['cores']} cores"
+        + "".join(f", {name}" for name in result["machine"]["gpus"])
+    )
+    try:
+        figure.savefig(str(path), dpi=110)
+    except (OSError, ValueError) as error:
+        raise RealtimeSSDError(f"'{path}' cannot be written: {error}") from None
+
+
+def _bars(axes: Any, rows: list[dict[str, Any]], title: str) -> None:
+    """Draw one bar a row with the noise of its repeats, and a dot at p99 of durations."""
+    names = [f"{row['what']}, batch {row['batch']}" for row in rows]
+    values = [row["value"] for row in rows]
+    spread = [row["value"] * row["noise"] for row in rows]
+    places = list(range(len(rows)))
+    axes.barh(places, values, xerr=spread, color="#3b7dd8", ecolor="#1d3557", height=0.6)
+    ends = [value + noise for value, noise in zip(values, spread, strict=True)]
+    if rows and rows[0]["unit"] == "ms":
+        tails = [row["percentiles"].get("p99", row["value"]) for row in rows]
+        axes.plot(tails, places, "o", color="#d1495b", label="p99")
+        axes.legend(frameon=False)
+        ends = [max(pair) for pair in zip(ends, tails, strict=True)]
+    for place, value, end in zip(places, values, ends, strict=True):
+        axes.annotate(f"{value:.3g}", (end, place), (7, 0), textcoords="offset points", va="center")
+    axes.set_yticks(places, names)
+    axes.invert_yaxis()
+    axes.set_xlabel(title)
+    axes.margins(x=0.12)
+    axes.spines[["top", "right"]].set_visible(False)

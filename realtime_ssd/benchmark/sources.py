@@ -1,0 +1,54 @@
+"""Sources for measuring: pictures from memory, as fast as they are taken or at a fixed rate."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+
+from realtime_ssd.frames import Frame, Image
+from realtime_ssd.sources.base import BaseSource, SourceInfo
+
+__all__ = ["Memory"]
+
+
+class Memory(BaseSource):
+    """Gives the same pictures in turn until it is told to stop.
+
+    Args:
+        images: H × W × 3 BGR pictures.
+        name: Its name.
+        rate: Frames a second of a live source; None for a file, which waits.
+        frames: Frames to give; None for no limit.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[Image],
+        name: str = "memory",
+        *,
+        rate: float | None = None,
+        frames: int | None = None,
+    ) -> None:
+        height, width = images[0].shape[:2]
+        self.info = SourceInfo(name, width, height, live=rate is not None, frame_count=frames)
+        self._images, self._rate, self._frames = images, rate, frames
+        self._next, self._begun = 0, 0.0
+        self._stopped = threading.Event()
+
+    def read(self) -> Frame | None:
+        """See `Source.read`; a live source waits for the moment of its next frame."""
+        number = self._next
+        if self._stopped.is_set() or (self._frames is not None and number >= self._frames):
+            return None
+        if self._rate is not None:
+            now = time.monotonic()
+            self._begun = self._begun or now
+            if self._stopped.wait(max(0.0, self._begun + number / self._rate - now)):
+                return None
+        self._next += 1
+        return Frame(self._images[number % len(self._images)], number, self.info.name)
+
+    def interrupt(self) -> None:
+        """See `Source.interrupt`."""
+        self._stopped.set()

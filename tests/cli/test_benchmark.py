@@ -1,0 +1,91 @@
+"""`realtime-ssd benchmark` as a user runs it; how fast it is is nobody's business here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import cv2
+import pytest
+
+from tests.cli.program import run
+from tests.videos import make_video
+
+SHORT = ("--duration", "0.2", "--paced", "60")
+
+
+def test_everything_is_measured(tiny: Path, tmp_path: Path) -> None:
+    first = tmp_path / "first.json"
+    picture = tmp_path / "chart.png"
+    words = ("--model", tiny, "--source", "demo:160x96", "--batch", "1,3", "--streams", "2")
+    done = run("benchmark", *words, *SHORT, "--json", first, "--plot", picture)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(first.read_text())
+    assert result["model"]["sha256"] == hashlib.sha256(tiny.read_bytes()).hexdigest()
+    assert result["machine"]["cores"] >= 1
+    assert result["picture"] == [160, 96]
+    got = {(row["what"], row["batch"]): row for row in result["rows"]}
+    single = ("pre-processing", "network", "decode + NMS", "one after the other")
+    for batch in (1, 3):
+        parts = [got[name, batch]["value"] for name in single]
+        assert all(value > 0 for value in parts)
+        assert sum(parts[:3]) < 1.5 * parts[3]
+        assert got["whole loop from memory", batch]["unit"] == "fps"
+    assert got["whole loop from file", 1]["value"] > 0
+    paced = got["paced at 60 FPS", 1]["percentiles"]
+    assert 0 < paced["p50"] <= paced["p90"] <= paced["p99"] <= paced["max"]
+    assert result["verdict"].split(":")[0] in ("device-bound", "host-bound")
+    assert result["verdict"].split(":")[0] in done.stdout
+    chart = cv2.imread(str(picture))
+    assert chart.std() > 10
+
+    again = run("benchmark", *words, *SHORT, "--against", first)
+    assert again.returncode == 0, again.stderr
+    assert "times as fast" in again.stdout
+    assert "not the same" not in again.stdout
+
+
+def test_a_file_and_other_precisions(tiny: Path, tmp_path: Path) -> None:
+    video = make_video(tmp_path / "clip.mp4", [1001 * k for k in range(40)])
+    output = tmp_path / "out.json"
+    for precision in ("fp16", "int8"):
+        done = run(
+            "benchmark", "--model", tiny, "--source", video, "--precision", precision, *SHORT,
+            "--json", output, "--overwrite",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert json.loads(output.read_text())["precision"] == precision
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("--batch takes sizes such as 1,8,32, not 'x'", ("--batch", "x")),
+        ("--batch needs sizes of at least 1", ("--batch", "0")),
+        ("--streams must be at least 1", ("--streams", "0")),
+        ("--paced must lie", ("--paced", "0")),
+        ("--duration must lie", ("--duration", "0")),
+        ("precision 'fp8' is unknown", ("--precision", "fp8")),
+        ("does not exist", ("--source", "missing.mp4")),
+        ("cannot be read", ("--against", "missing.json")),
+        ("there is no such folder", ("--json", "missing/x.json")),
+        ("is live", ("--source", "http://127.0.0.1:9/live")),
+    ],
+)
+def test_wrong_words(tiny: Path, text: str, words: tuple[str, ...]) -> None:
+    done = run("benchmark", "--model", tiny, *words)
+    assert done.returncode == 2, done.stderr
+    assert text in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_files_that_are_none_of_ours(tiny: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.json"
+    other.write_text("[1, 2]")
+    done = run("benchmark", "--model", tiny, "--against", other)
+    assert done.returncode == 2
+    assert "is no result of realtime-ssd benchmark" in done.stderr
+    done = run("benchmark", "--model", tiny, "--json", other)
+    assert done.returncode == 2
+    assert other.read_text() == "[1, 2]"
