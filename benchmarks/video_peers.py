@@ -1,0 +1,139 @@
+"""Loops over a video file as people write them, with the same model, thresholds and answers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.answers import agreement
+from realtime_ssd import Detections, open_source
+from realtime_ssd.backends import BackendOptions, open_backend
+from realtime_ssd.frames import Image
+from realtime_ssd.pipeline import Pipeline
+from realtime_ssd.postprocess import PostProcessor, locate
+from realtime_ssd.spec import ModelSpec, read_spec
+
+__all__ = ["PEERS", "measure"]
+
+Floats = NDArray[np.float32]
+Network = Callable[[Floats], tuple[Floats, Floats]]
+SAME = 0.98
+
+
+def onnxruntime_network(model: Path, spec: ModelSpec) -> Network:
+    """ONNX Runtime as it comes: all cores on one frame."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
+    names = [spec.scores_output, spec.offsets_output]
+
+    def run(tensor: Floats) -> tuple[Floats, Floats]:
+        scores, offsets = session.run(names, {spec.input.name: tensor})
+        return scores[0], offsets[0]
+
+    return run
+
+
+def opencv_network(model: Path, spec: ModelSpec) -> Network:
+    """OpenCV's DNN module as it comes."""
+    network = cv2.dnn.readNetFromONNX(str(model))
+    names = [spec.scores_output, spec.offsets_output]
+
+    def run(tensor: Floats) -> tuple[Floats, Floats]:
+        network.setInput(tensor, spec.input.name)
+        scores, offsets = network.forward(names)
+        return scores.reshape(-1, spec.num_classes), offsets.reshape(-1, 4)
+
+    return run
+
+
+def openvino_network(model: Path, spec: ModelSpec) -> Network:
+    """OpenVINO tuned for latency, as its tutorials do it."""
+    import openvino
+
+    compiled = openvino.Core().compile_model(str(model), "CPU", {"PERFORMANCE_HINT": "LATENCY"})
+    scores_port = compiled.output(spec.scores_output)
+    offsets_port = compiled.output(spec.offsets_output)
+
+    def run(tensor: Floats) -> tuple[Floats, Floats]:
+        found = compiled({spec.input.name: tensor})
+        return found[scores_port][0], found[offsets_port][0]
+
+    return run
+
+
+PEERS: dict[str, Callable[[Path, ModelSpec], Network]] = {
+    "cv2.VideoCapture + OpenCV DNN": opencv_network,
+    "cv2.VideoCapture + ONNX Runtime": onnxruntime_network,
+    "cv2.VideoCapture + OpenVINO": openvino_network,
+}
+
+
+def blob(image: Image, spec: ModelSpec) -> Floats:
+    """Pre-process as OpenCV's users do; the model's factors must be the same for all channels."""
+    size = (spec.input.width, spec.input.height)
+    tensor = cv2.dnn.blobFromImage(
+        image, 1.0, size, spec.input.mean, swapRB=spec.input.channels == "RGB"
+    )
+    tensor *= np.float32(spec.input.scale[0])
+    return tensor  # type: ignore[no-any-return]
+
+
+def sequential(video: Path, spec: ModelSpec, network: Network) -> Iterator[Detections]:
+    """Read, infer and decode one frame after the other."""
+    post = PostProcessor(spec)
+    capture = cv2.VideoCapture(str(video))
+    while True:
+        good, image = capture.read()
+        if not good:
+            break
+        height, width = image.shape[:2]
+        yield locate(post(*network(blob(image, spec))), spec, width, height)
+    capture.release()
+
+
+def ours(model: Path, video: Path) -> Iterator[Detections]:
+    """Run the loop of this project over the file."""
+    with open_backend(model, "onnxruntime", BackendOptions()) as backend:
+        for result in Pipeline([open_source(video)], backend):
+            yield result.detections
+
+
+def _timed(answers: Iterator[Detections]) -> float:
+    begun, count = time.perf_counter(), 0
+    for _ in answers:
+        count += 1
+    return count / (time.perf_counter() - begun)
+
+
+def measure(model: Path, video: Path, repeats: int) -> dict[str, Any]:
+    """Check the answers, then time all loops in turn.
+
+    Returns:
+        For ours and every peer: frames a second of each repeat, and the agreement of its answers;
+        or "skipped" with the reason.
+    """
+    spec = read_spec(model)
+    reference = list(ours(model, video))
+    rows: dict[str, Any] = {"realtime-ssd": {"fps": []}}
+    networks: dict[str, Network] = {}
+    for name, make in PEERS.items():
+        try:
+            network = make(model, spec)
+            share = agreement(reference, list(sequential(video, spec, network)))
+        except Exception as error:
+            rows[name] = {"skipped": f"{type(error).__name__}: {str(error).splitlines()[0][:150]}"}
+            continue
+        rows[name] = {"agreement": round(share, 4), "same_answers": share >= SAME, "fps": []}
+        networks[name] = network
+    for _ in range(repeats):
+        rows["realtime-ssd"]["fps"].append(round(_timed(ours(model, video)), 2))
+        for name, network in networks.items():
+            rows[name]["fps"].append(round(_timed(sequential(video, spec, network)), 2))
+    return rows
