@@ -1,4 +1,4 @@
-"""Where results go, and what they were measured on."""
+"""Where results go, and what they were measured on: one file a machine and day."""
 
 from __future__ import annotations
 
@@ -16,17 +16,26 @@ __all__ = ["RESULTS", "describe", "result_path", "write"]
 RESULTS = Path(__file__).parent / "results"
 
 
-def result_path(name: str) -> Path:
-    """Give the file of a result: what was measured, on which processor, on which day."""
-    slug = re.sub(r"[^a-z0-9]+", "-", cpu_name().lower()).strip("-")[:40]
-    return RESULTS / f"{name}-{slug}-{cpu_count()}c-{date.today().isoformat()}.json"
+def result_path() -> Path:
+    """Give the file of today's results of this machine: processor, cores and day."""
+    name = re.sub(r"\((r|tm)\)", "", cpu_name().lower())
+    slug = re.sub(r"[^a-z0-9]+", "-", name).strip("-")[:40]
+    return RESULTS / f"{slug}-{cpu_count()}c-{date.today().isoformat()}.json"
 
 
 def write(name: str, values: dict[str, Any], path: Path | None = None) -> Path:
-    """Write a result with the machine it was measured on."""
-    path = path or result_path(name)
+    """Put a result into a file beside those of other benchmarks, with what it was measured on.
+
+    Args:
+        name: What was measured; an earlier result of that name is replaced.
+        values: The result.
+        path: File; today's of this machine by default.
+    """
+    path = path or result_path()
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(
-        json.dumps({"benchmark": name, "machine": describe(), **values}, indent=1) + "\n"
-    )
+    machine = describe()
+    load = machine.pop("load")
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    kept = {**kept, "machine": machine, name: {"load_before": load, **values}}
+    path.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     return path
