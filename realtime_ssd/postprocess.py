@@ -8,6 +8,7 @@ All arithmetic is float32 in a fixed order, so that kernels can follow it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import log
 
@@ -24,8 +25,8 @@ __all__ = ["Found", "PostProcessor", "locate"]
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]
 
-PAIRS_AT_ONCE = 200_000
-LEADERS = 4  # candidates looked at first, for each detection that may be kept
+LEADERS = 4  # candidates sorted first, for each detection that may be kept
+CHUNK = 256  # candidates that compete at once
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,25 +73,16 @@ class PostProcessor:
             At most `keep` detections: score descending, then default-box index, then class.
         """
         rows, columns, values = self._candidates(scores)
-        keep, size = self.spec.thresholds.keep, LEADERS * self.spec.thresholds.keep
-        while True:
-            # A box is dropped only for a better one, so that the leaders alone tell which of them
-            # stay; the rest matters only if too few do.
-            lead = _leaders(values, size)
-            found = self._survivors(rows[lead], columns[lead], values[lead], offsets)
-            if len(found.scores) == keep or len(lead) == len(values):
-                return found
-            size *= 4
-
-    def _survivors(self, rows: Indices, columns: Indices, values: Floats, offsets: Floats) -> Found:
-        """Cut each class to its best, decode, suppress, and keep the best of the image."""
         limits = self.spec.thresholds
-        rows, columns, values = _best_of_each_class(rows, columns, values, limits.top_k)
-        boxes = self.decode(rows, offsets)
-        kept = _suppress(boxes, columns, limits.nms)
-        rows, columns, values, boxes = rows[kept], columns[kept], values[kept], boxes[kept]
-        order = np.lexsort((columns, rows, -values))[: limits.keep]
-        return Found(boxes[order], values[order], columns[order].astype(np.int32), rows[order])
+        survivors = _Survivors(self.spec.num_classes, limits.top_k, limits.nms)
+        # A box is dropped only for a better one, so that nothing after the last one kept matters.
+        for best in _best_first(rows, columns, values, LEADERS * limits.keep):
+            chunk = best[survivors.admit(columns[best])]
+            survivors.add(chunk, columns[chunk], self.decode(rows[chunk], offsets))
+            if survivors.count >= limits.keep:
+                break
+        kept, boxes = survivors.first(limits.keep)
+        return Found(boxes, values[kept], columns[kept].astype(np.int32), rows[kept])
 
     def activate(self, scores: Floats) -> Floats:
         """Turn raw scores (P × C) into probabilities of all classes (P × C)."""
@@ -170,72 +162,84 @@ def _sigmoid(logits: Floats) -> Floats:
         return np.float32(1) / (np.float32(1) + np.exp(-logits))
 
 
-def _leaders(values: Floats, size: int) -> Indices:
-    """Find the `size` best candidates and all that score like the last of them."""
-    if len(values) <= size:
-        return np.arange(len(values))
-    least = np.partition(values, len(values) - size)[len(values) - size]
-    return np.flatnonzero(values >= least)
+def _best_first(rows: Indices, columns: Indices, values: Floats, leaders: int) -> Iterator[Indices]:
+    """Give the candidates best first, in chunks; the later ones are sorted only if asked for.
 
-
-def _best_of_each_class(
-    rows: Indices, columns: Indices, values: Floats, top_k: int
-) -> tuple[Indices, Indices, Floats]:
-    """Sort by class, then score descending, then default box, and cut each class to `top_k`."""
-    order = np.lexsort((rows, -values, columns))
-    rows, columns, values = rows[order], columns[order], values[order]
-    starts = np.searchsorted(columns, columns, side="left")
-    good = np.arange(len(columns)) - starts < top_k
-    return rows[good], columns[good], values[good]
-
-
-def _suppress(boxes: Floats, columns: Indices, threshold: float) -> NDArray[np.bool_]:
-    """Greedy NMS inside each class over candidates sorted by class and score.
-
-    All pairs of a class are compared at once; only pairs that overlap too much are then walked in
-    order, which gives exactly the greedy result.
+    The order is that of the answer: score descending, then default box, then class.
     """
-    keep = np.ones(len(boxes), bool)
-    _, starts, counts = np.unique(columns, return_index=True, return_counts=True)
-    for first, second in _pair_blocks(starts, counts):
-        hit = _overlap_exceeds(boxes, first, second, np.float32(threshold))
-        for winner, loser in zip(first[hit].tolist(), second[hit].tolist(), strict=True):
+    left = np.arange(len(values))
+    while len(left):
+        group, left = left, left[:0]
+        if len(group) > 2 * leaders:
+            scores = values[group]
+            first = scores >= np.partition(scores, len(scores) - leaders)[len(scores) - leaders]
+            group, left, leaders = group[first], group[~first], leaders * 4
+        group = group[np.lexsort((columns[group], rows[group], -values[group]))]
+        for start in range(0, len(group), CHUNK):
+            yield group[start : start + CHUNK]
+
+
+class _Survivors:
+    """Greedy NMS inside each class over candidates that come best first.
+
+    Args:
+        classes: Number of classes.
+        top_k: Candidates of a class that take part.
+        threshold: IoU above which a box is dropped for a better one.
+    """
+
+    def __init__(self, classes: int, top_k: int, threshold: float) -> None:
+        self.count = 0
+        self._top_k, self._threshold = top_k, np.float32(threshold)
+        self._seen = np.zeros(classes, np.int64)
+        self._chunks: list[Indices] = []
+        self._columns = np.zeros(0, np.int64)
+        self._boxes: Floats = np.zeros((0, 4), np.float32)
+
+    def admit(self, columns: Indices) -> NDArray[np.bool_]:
+        """Tell which of the next candidates (N classes) are among the best of their class."""
+        order = np.argsort(columns, kind="stable")
+        ordered = columns[order]
+        places = np.empty(len(columns), np.int64)
+        places[order] = np.arange(len(columns)) - np.searchsorted(ordered, ordered, side="left")
+        good = places + self._seen[columns] < self._top_k
+        self._seen += np.bincount(columns, minlength=len(self._seen))
+        return np.asarray(good)
+
+    def add(self, numbers: Indices, columns: Indices, boxes: Floats) -> None:
+        """Let the next candidates (N numbers, N classes, N × 4 boxes) compete."""
+        if self.count:
+            better, worse = np.nonzero(self._columns[:, None] == columns)
+            drop = worse[_overlap_exceeds(self._boxes[better], boxes[worse], self._threshold)]
+            alive = np.ones(len(columns), bool)
+            alive[drop] = False
+            numbers, columns, boxes = numbers[alive], columns[alive], boxes[alive]
+        keep = np.ones(len(columns), bool)
+        better, worse = np.nonzero(np.triu(columns[:, None] == columns, 1))
+        hit = _overlap_exceeds(boxes[better], boxes[worse], self._threshold)
+        for winner, loser in zip(better[hit].tolist(), worse[hit].tolist(), strict=True):
             if keep[winner]:
                 keep[loser] = False
-    return keep
+        self._chunks.append(numbers[keep])
+        self._columns = np.concatenate([self._columns, columns[keep]])
+        self._boxes = np.concatenate([self._boxes, boxes[keep]])
+        self.count = len(self._columns)
+
+    def first(self, most: int) -> tuple[Indices, Floats]:
+        """Give the numbers and boxes of the best survivors, at most `most`."""
+        numbers = np.concatenate([np.zeros(0, np.int64), *self._chunks])
+        return numbers[:most], self._boxes[:most]
 
 
-def _pair_blocks(starts: Indices, counts: Indices) -> list[tuple[Indices, Indices]]:
-    """List pairs (better, worse) of each class, best first, several small classes to a block."""
-    blocks: list[tuple[Indices, Indices]] = []
-    pending: list[tuple[Indices, Indices]] = []
-    size = 0
-    for start, count in zip(starts.tolist(), counts.tolist(), strict=True):
-        if count < 2:
-            continue
-        first, second = np.triu_indices(count, 1)
-        pending.append((first + start, second + start))
-        size += len(first)
-        if size >= PAIRS_AT_ONCE:
-            blocks.append(_join(pending))
-            pending, size = [], 0
-    return [*blocks, _join(pending)] if pending else blocks
-
-
-def _join(pairs: list[tuple[Indices, Indices]]) -> tuple[Indices, Indices]:
-    return np.concatenate([a for a, _ in pairs]), np.concatenate([b for _, b in pairs])
-
-
-def _overlap_exceeds(
-    boxes: Floats, first: Indices, second: Indices, threshold: np.float32
-) -> NDArray[np.bool_]:
-    """Tell for each pair whether IoU > threshold, in float32."""
-    x1, y1, x2, y2 = np.ascontiguousarray(boxes.T)
+def _overlap_exceeds(first: Floats, second: Floats, threshold: np.float32) -> NDArray[np.bool_]:
+    """Tell for each pair of boxes (both N × 4) whether IoU > threshold, in float32."""
+    left, top, right, bottom = np.ascontiguousarray(first.T)
+    x1, y1, x2, y2 = np.ascontiguousarray(second.T)
     zero = np.float32(0)
-    width = np.maximum(np.minimum(x2[first], x2[second]) - np.maximum(x1[first], x1[second]), zero)
-    height = np.maximum(np.minimum(y2[first], y2[second]) - np.maximum(y1[first], y1[second]), zero)
+    width = np.maximum(np.minimum(right, x2) - np.maximum(left, x1), zero)
+    height = np.maximum(np.minimum(bottom, y2) - np.maximum(top, y1), zero)
     overlap = width * height
-    areas = np.maximum(x2 - x1, zero) * np.maximum(y2 - y1, zero)
-    union = areas[first] + areas[second] - overlap
+    area = np.maximum(right - left, zero) * np.maximum(bottom - top, zero)
+    union = area + np.maximum(x2 - x1, zero) * np.maximum(y2 - y1, zero) - overlap
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(overlap / union > threshold)
