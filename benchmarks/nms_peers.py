@@ -24,29 +24,11 @@ __all__ = ["heads_of", "measure", "measure_ours", "widened"]
 Floats = NDArray[np.float32]
 Heads = tuple[Floats, Floats]
 Candidates = tuple[Floats, Floats, NDArray[np.intp]]
-VOC = "airplane bicycle bird boat bottle bus car cat chair cow dining-table dog horse".split()  # noqa: SIM905
-VOC += "motorcycle person potted-plant sheep couch train tv".split()  # noqa: SIM905
-    "airplane",
-    "bicycle",
-    "bird",
-    "boat",
-    "bottle",
-    "bus",
-    "car",
-    "cat",
-    "chair",
-    "cow",
-    "dining-table",
-    "dog",
-    "horse",
-    "motorcycle",
-    "person",
-    "potted-plant",
-    "sheep",
-    "couch",
-    "train",
-    "tv",
-]
+VOC = (
+    *("airplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
+    *("dining-table", "dog", "horse", "motorcycle", "person", "potted-plant", "sheep", "couch"),
+    *("train", "tv"),
+)
 
 
 def heads_of(model: Path, video: str, count: int = 8) -> list[Heads]:
