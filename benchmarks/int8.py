@@ -28,6 +28,7 @@ from training.evaluate import evaluate, open_model
 GOAL_RATIO, GOAL_AP = 2.0, 0.01
 CALIBRATION = "dali_coco61"
 SETS = ("coco_mini", "coco_person_val")
+IMAGES = ("images", "JPEGImages")
 
 
 def bare_run(model: Path, threads: int) -> Callable[[], float]:
@@ -67,16 +68,13 @@ def precision(model: Path, data: Data) -> dict[str, float]:
     return found
 
 
-IMAGES = ("images", "JPEGImages")
-
-
 def measure(data: Data, rounds: int) -> dict[str, Any]:
     """Quantise and compare."""
     calibration = data.path(CALIBRATION)
     photos = next((path for path in sorted(calibration.iterdir()) if path.is_dir()), calibration)
     with tempfile.TemporaryDirectory() as place:
         fp32, int8 = data.coco_model(Path(place)), Path(place) / "int8.onnx"
-        used = quantize(fp32, int8, photos)
+        used = quantize(fp32, int8, photos, symmetric=False)
         speeds = speed(fp32, int8, rounds)
         points = {"fp32": precision(fp32, data), "int8": precision(int8, data)}
         sizes = [round(path.stat().st_size / 1e6, 2) for path in (fp32, int8)]

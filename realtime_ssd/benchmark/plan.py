@@ -202,7 +202,7 @@ def _prepare(plan: Plan, images: Sequence[Image], place: Path) -> tuple[Path, Ba
         if plan.precision == "int8":
             from engines.quantize import quantize
 
-            quantize(plan.model, converted, photos)
+            quantize(plan.model, converted, photos, symmetric=False)
         else:
             _to_fp16(plan.model, converted)
     except ModuleNotFoundError as error:

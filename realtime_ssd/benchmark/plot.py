@@ -48,15 +48,17 @@ def _bars(axes: Any, rows: list[dict[str, Any]], title: str) -> None:
     places = list(range(len(rows)))
     axes.barh(places, values, xerr=spread, color="#3b7dd8", ecolor="#1d3557", height=0.6)
     ends = [value + noise for value, noise in zip(values, spread, strict=True)]
+    words = [f"{value:.3g}" for value in values]
     if rows and rows[0]["unit"] == "ms":
         tails = [row["percentiles"].get("p99", row["value"]) for row in rows]
+        words = [f"{word} (p99 {tail:.3g})" for word, tail in zip(words, tails, strict=True)]
         axes.plot(tails, places, "o", color="#d1495b", label="p99")
-        axes.legend(frameon=False)
+        axes.legend(frameon=False, loc="lower right")
         ends = [max(pair) for pair in zip(ends, tails, strict=True)]
-    for place, value, end in zip(places, values, ends, strict=True):
-        axes.annotate(f"{value:.3g}", (end, place), (7, 0), textcoords="offset points", va="center")
+    for place, word, end in zip(places, words, ends, strict=True):
+        axes.annotate(word, (end, place), (7, 0), textcoords="offset points", va="center")
     axes.set_yticks(places, names)
     axes.invert_yaxis()
     axes.set_xlabel(title)
-    axes.margins(x=0.12)
+    axes.margins(x=0.2)
     axes.spines[["top", "right"]].set_visible(False)
