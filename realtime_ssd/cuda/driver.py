@@ -1,8 +1,9 @@
 """The GPU as this project uses it: the only module that imports PyCUDA and cuda-bindings.
 
 PyCUDA gives the primary context, streams, events, memory, modules and launches; cuda-bindings the
-two things that PyCUDA lacks, NVRTC and graphs. Both are imported when first needed, because
-PyCUDA cannot be imported without a driver and the program must start without either.
+two things that PyCUDA lacks, NVRTC and graphs, and all the rest too where PyCUDA is not installed.
+Both are imported when first needed, because PyCUDA cannot be imported without a driver and the
+program must start without either.
 
 Every object belongs to a `Device` and is used with the device's context current on the calling
 thread: `with device: ...`.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from types import ModuleType, TracebackType
 from typing import Any
 
@@ -35,21 +37,21 @@ MEBIBYTE = 1 << 20
 
 
 def _pycuda() -> ModuleType:
-    try:
-        import pycuda.driver as module
-    except ImportError as error:
-        raise ModelError(
-            f"PyCUDA cannot be loaded ({error}); install it with: pip install 'realtime-ssd[gpu]'"
-        ) from error
-    loaded: ModuleType = module
-    return loaded
+    """Give PyCUDA's driver module, or what stands in for it over cuda-bindings."""
+    for name in ("pycuda.driver", "realtime_ssd.cuda.bindings"):
+        try:
+            return import_module(name)
+        except (ImportError, RuntimeError) as error:
+            reason = error
+    raise ModelError(
+        f"neither PyCUDA nor cuda-bindings can be loaded ({reason}); install them with: "
+        "pip install 'realtime-ssd[gpu]'"
+    ) from reason
 
 
 def _bindings(name: str) -> Any:
     """Import a module of cuda-bindings; None where it is absent or does not load."""
     try:
-        from importlib import import_module
-
         return import_module(f"cuda.bindings.{name}")
     except (ImportError, RuntimeError):
         return None

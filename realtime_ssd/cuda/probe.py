@@ -16,7 +16,15 @@ from pathlib import Path
 
 from realtime_ssd.errors import ModelError
 
-__all__ = ["Gpu", "cuda_version", "driver_release", "find_gpus", "missing_parts", "require_gpu"]
+__all__ = [
+    "Gpu",
+    "cuda_version",
+    "driver_release",
+    "find_gpus",
+    "has_bindings",
+    "missing_parts",
+    "require_gpu",
+]
 
 _NAMES = {
     "win32": ("nvcuda.dll",),
@@ -100,6 +108,16 @@ def _attribute(library: ctypes.CDLL, device: ctypes.c_int, number: int) -> int:
     return value.value
 
 
+def has_bindings() -> bool:
+    """Tell whether Python can reach the driver: by PyCUDA, or else by cuda-bindings."""
+    if find_spec("pycuda") is not None:
+        return True
+    try:
+        return find_spec("cuda.bindings") is not None
+    except ModuleNotFoundError:
+        return False
+
+
 def missing_parts() -> list[str]:
     """Name what this machine lacks to run TensorRT; empty if nothing."""
     missing = []
@@ -107,7 +125,8 @@ def missing_parts() -> list[str]:
         missing.append("an NVIDIA driver")
     elif not find_gpus():
         missing.append("an NVIDIA GPU that the driver can use")
-    packages = [name for name in ("tensorrt", "pycuda") if find_spec(name) is None]
+    packages = ["tensorrt"] if find_spec("tensorrt") is None else []
+    packages += [] if has_bindings() else ["pycuda"]
     if packages:
         missing.append(f"the Python package{'s'[: len(packages) - 1]} {' and '.join(packages)}")
     return missing

@@ -24,7 +24,7 @@ from realtime_ssd.backends import BackendOptions
 from realtime_ssd.backends.tensorrt import GpuBackend
 from realtime_ssd.cuda import driver, kernel_set
 from realtime_ssd.cuda.driver import Device
-from realtime_ssd.cuda.probe import find_gpus
+from realtime_ssd.cuda.probe import find_gpus, has_bindings
 from realtime_ssd.errors import ModelError
 from realtime_ssd.frames import Frame, Surface
 from realtime_ssd.postprocess import PostProcessor, locate
@@ -39,7 +39,7 @@ HOST_GPU = "REALTIME_SSD_HOST_GPU"
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(
-        not (find_gpus() and find_spec("pycuda")), reason="there is no NVIDIA GPU with PyCUDA"
+        not (find_gpus() and has_bindings()), reason="there is no NVIDIA GPU that Python can reach"
     ),
 ]
 

@@ -21,7 +21,7 @@ from engines.recheck import recheck
 from engines.report import measure
 from engines.toolchain import TensorRT
 from realtime_ssd.backends import Backend, BackendOptions, open_backend
-from realtime_ssd.cuda.probe import find_gpus
+from realtime_ssd.cuda.probe import find_gpus, has_bindings
 from realtime_ssd.detections import Detections
 from realtime_ssd.errors import ModelError
 from realtime_ssd.frames import Frame
@@ -32,7 +32,7 @@ from tests.tiny import picture
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(
-        not (find_gpus() and find_spec("pycuda") and find_spec("tensorrt")),
+        not (find_gpus() and has_bindings() and find_spec("tensorrt")),
         reason="there is no NVIDIA GPU with PyCUDA and TensorRT",
     ),
 ]
