@@ -122,14 +122,22 @@ class FrameSlot:
         """Give the time between the first copy and the end of the last collected batch."""
         return float(self._begin.time_till(self._end)) / 1000
 
+    def stages(self, images: int) -> dict[str, Callable[[], None]]:
+        """Give the steps of one batch in order; each puts its work on the stream."""
+        device, kernels, stream = self._device, self._kernels, self.stream
+        rows, picture = self._rows_device, self.addresses["input"]
+        return {
+            "describe": lambda: device.copy_in(rows, self._rows[:images], stream),
+            "preprocess": lambda: kernels.preprocess(rows.address, picture, images, stream),
+            "network": self._networks[images][0],
+            "detect": lambda: kernels.detect(self._parameters, images, stream),
+            "copy-out": lambda: device.copy_out(self._output[:images], self._output_device, stream),
+        }
+
     def enqueue(self, images: int) -> None:
         """Put the work of one batch on the stream, piece by piece."""
-        device, kernels, stream = self._device, self._kernels, self.stream
-        device.copy_in(self._rows_device, self._rows[:images], stream)
-        kernels.preprocess(self._rows_device.address, self.addresses["input"], images, stream)
-        self._networks[images][0]()
-        kernels.detect(self._parameters, images, stream)
-        device.copy_out(self._output[:images], self._output_device, stream)
+        for put in self.stages(images).values():
+            put()
 
     def close(self) -> None:
         """Give everything back in order; waits for work under way; any number of times."""
