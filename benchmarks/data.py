@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 __all__ = ["Data", "add_option"]
 
 VARIABLE = "REALTIME_SSD_DATA"
-CLIPS = ("solidWhiteRight.mp4", "one-by-one-person-detection.mp4")
+CLIPS = ("solidWhiteRight.mp4", "carnd_vehicle_test_video.mp4")
 
 Floats = NDArray[np.float32]
 

@@ -22,7 +22,7 @@ from benchmarks.machine import write
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("torchvision", "openvino", "safetensors", "onnxscript", "matplotlib")
-SCORES = (0.3, 0.01)
+SCORES = (0.3, 0.1)
 
 
 def loops(data: Data, place: Path, rounds: int) -> dict[str, Any]:
