@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Data", "add_option"]
+__all__ = ["VARIABLE", "Data", "add_option"]
 
 VARIABLE = "REALTIME_SSD_DATA"
 CLIPS = ("solidWhiteRight.mp4", "carnd_vehicle_test_video.mp4")

@@ -1,0 +1,227 @@
+"""The README's table and chart of results: `python -m benchmarks.readme` writes both.
+
+Everything comes from the newest `results/<machine>-<date>.json` of each machine; a test fails when
+README and files disagree.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import RESULTS
+from benchmarks.readme_chart import draw
+
+__all__ = ["CHART", "README", "Line", "inserted", "lines_of", "main", "newest", "section"]
+
+README = RESULTS.parents[1] / "README.md"
+CHART = RESULTS / "chart.svg"
+BEGIN, END = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"
+
+WHY = {
+    "OpenCV DNN": "its network gained on ONNX Runtime's since the goal was set, and decoding and "
+    "network share the same cores",
+    "decode + NMS": "few candidates pass this threshold, so that reading all scores once, which "
+    "everybody must, is most of the time",
+    "8732 × 21 > 0.01": "thousands of crowded candidates of one photo, in numpy",
+    "ONNX Runtime": "decoding and the network share the same cores",
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One comparison.
+
+    Attributes:
+        what: What is compared.
+        ours: Our figure with its unit.
+        other: The other's.
+        ratio: How many times better ours is; None where only our figure counts.
+        goal: What was aimed at, in words.
+        met: Whether it was reached; None without a goal.
+    """
+
+    what: str
+    ours: str
+    other: str
+    ratio: float | None
+    goal: str
+    met: bool | None
+
+
+def newest() -> list[Path]:
+    """List the newest result of each machine."""
+    found: dict[str, Path] = {}
+    for path in sorted(RESULTS.glob("*.json")):
+        hit = re.fullmatch(r"(.+)-\d{4}-\d{2}-\d{2}", path.stem)
+        if hit:
+            found[hit[1]] = path
+    return list(found.values())
+
+
+def lines_of(result: dict[str, Any]) -> list[Line]:
+    """Read the comparisons out of a result."""
+    return [
+        *_loops(result.get("loops", {})),
+        *_ssdlite(result.get("ssdlite", {})),
+        *_nms(result.get("nms", {})),
+        *_int8(result.get("int8", {})),
+        *_annotate(result.get("annotate", {})),
+        *_program(result),
+    ]
+
+
+def _loops(clips: dict[str, Any]) -> Iterator[Line]:
+    goals = {"OpenCV DNN": 2.5, "ONNX Runtime": 1.15}
+    for clip, rows in clips.items():
+        if not isinstance(rows, dict):
+            continue
+        fps = rows["realtime-ssd"]["fps"]
+        for name, row in rows.items():
+            short = name.rsplit(" + ", maxsplit=1)[-1]
+            what = f"video file to detections, {clip}: {name}"
+            if "skipped" in row:
+                yield Line(
+                    what, f"{statistics.median(fps):.0f} FPS", "not measured", None, "", None
+                )
+            elif row is not rows["realtime-ssd"]:
+                pairs = zip(fps, row["fps"], strict=True)
+                share = statistics.median(a / b for a, b in pairs)
+                yield _against(what, fps, row["fps"], "FPS", share, goals.get(short))
+
+
+def _against(
+    what: str, ours: list[float], other: list[float], unit: str, share: float, goal: float | None
+) -> Line:
+    figures = [f"{statistics.median(values):.3g} {unit}" for values in (ours, other)]
+    words, met = ("", None) if goal is None else (f"≥ {goal:g} ×", share >= goal)
+    return Line(what, *figures, share, words, met)
+
+
+def _ssdlite(values: dict[str, Any]) -> Iterator[Line]:
+    what = "the same ssdlite320 weights, video file to detections: torchvision"
+    if "fps" in values:
+        ours, other = values["fps"]["realtime-ssd"], values["fps"]["torchvision"]
+        yield _against(what, ours, other, "FPS", values["ratio"], 3.0)
+
+
+def _nms(heads: dict[str, Any]) -> Iterator[Line]:
+    goals = {"torchvision": 5.0, "supervision": 5.0}
+    for name, part in heads.items():
+        if not isinstance(part, dict) or "rows" not in part:
+            continue
+        ours = part["rows"]["realtime-ssd"]["ms"]
+        for peer in ("torchvision", "supervision", "OpenCV"):
+            row = part["rows"].get(peer, {})
+            what = f"decode + NMS, {name.replace(' x ', ' × ').replace('above', '>')}: {peer}"
+            if "ms" in row:
+                share = row["ms"] / ours
+                yield _against(what, [ours], [row["ms"]], "ms", share, goals.get(peer))
+
+
+def _int8(values: dict[str, Any]) -> Iterator[Line]:
+    if not values:
+        return
+    for row in values["speed"]:
+        what = f"INT8 against FP32, network alone, threads: {row['threads']}"
+        figures = ([row["int8_ms"]["median"]], [row["fp32_ms"]["median"]])
+        yield _against(what, *figures, "ms", row["ratio"], values["goal"]["ratio"])
+    for name, change in values["ap_change"].items():
+        limit, ap = values["goal"]["ap_change"], values["ap"]
+        good = abs(change) <= limit
+        figures = (f"AP {ap['int8'][name]:.4f}", f"AP {ap['fp32'][name]:.4f}")
+        yield Line(f"INT8 against FP32, {name}", *figures, None, f"within {limit:g}", good)
+
+
+def _annotate(clips: dict[str, Any]) -> Iterator[Line]:
+    for clip, row in clips.items():
+        if isinstance(row, dict) and "ratio" in row:
+            what = f"video file to annotated file, {clip}: cv2.VideoCapture + VideoWriter"
+            ours, other = row["fps"]["realtime-ssd"], row["fps"]["opencv"]
+            yield _against(what, ours, other, "FPS", row["ratio"], None)
+
+
+def _program(result: dict[str, Any]) -> Iterator[Line]:
+    """Figures that stand for themselves."""
+    for row in result.get("postprocess", {}).get("rows", []):
+        what = f"decode + NMS alone, {row['boxes']} × {row['classes']} > {row['score_threshold']:g}"
+        yield Line(what, f"{row['ms']:.2f} ms", "", None, f"≤ {row['goal_ms']:g} ms", row["met"])
+    if "pipeline" in result:
+        share = result["pipeline"]["share_of_bound"]
+        what = "whole program, share of what the cores allow, 720p file"
+        yield Line(what, f"{share:.2f}", "", None, "≥ 0.9", share >= 0.9)
+    if "latency" in result:
+        row = result["latency"]
+        goal = f"≤ {row['goal_added_p99_ms']:g} ms"
+        what = "what the loop adds to the p99 latency of a live source"
+        yield Line(what, f"{row['added_p99_ms']:.2f} ms", "", None, goal, row["met"])
+    if "memory" in result:
+        row = result["memory"]
+        what, goal = "growth of memory over 100,000 frames", f"≤ {row['goal_growth_mb']:g} MB"
+        figure = f"{row['growth_mb_per_100000_frames']:.2f} MB"
+        yield Line(what, figure, "", None, goal, row["met"])
+
+
+def section(path: Path) -> str:
+    """Write the table of one result."""
+    result = json.loads(path.read_text(encoding="utf-8"))
+    machine = result["machine"]
+    place = ", ".join([machine["cpu"], f"{machine['cores']} cores", *machine["gpus"]])
+    rows = [
+        f"**{place}** ([{path.name}](benchmarks/results/{path.name}))",
+        "",
+        "| | realtime-ssd | the other | times as fast | goal |",
+        "| --- | ---: | ---: | ---: | --- |",
+    ]
+    for line in lines_of(result):
+        share = "" if line.ratio is None else f"{line.ratio:.2f}"
+        goal = line.goal if line.met is not False else f"**{line.goal}, missed**: {_why(line)}"
+        rows.append(f"| {line.what} | {line.ours} | {line.other} | {share} | {goal} |")
+    return "\n".join(rows)
+
+
+def _why(line: Line) -> str:
+    reasons = (text for key, text in WHY.items() if key in line.what)
+    return next(reasons, "the reason is not known yet")
+
+
+def inserted(readme: str, text: str) -> str:
+    """Put a text between the marks of the README.
+
+    Raises:
+        SystemExit: If the marks are missing.
+    """
+    if BEGIN not in readme or END not in readme:
+        raise SystemExit(f"README.md lacks the marks {BEGIN} and {END}")
+    head, rest = readme.split(BEGIN, 1)
+    return f"{head}{BEGIN}\n{text}\n{END}{rest.split(END, 1)[1]}"
+
+
+def made() -> tuple[str, str]:
+    """Make the text between the marks, and the chart."""
+    files = newest()
+    chart = [
+        (line.what, line.ratio, line.met)
+        for path in files
+        for line in lines_of(json.loads(path.read_text(encoding="utf-8")))
+        if line.ratio is not None
+    ]
+    picture = f"![Times as fast as the others]({CHART.relative_to(README.parent).as_posix()})"
+    return "\n\n".join([picture, *map(section, files)]), draw(chart)
+
+
+def main() -> None:
+    """Write README and chart."""
+    text, chart = made()
+    README.write_text(inserted(README.read_text(encoding="utf-8"), text), encoding="utf-8")
+    CHART.write_text(chart, encoding="utf-8")
+    print(f"{README.name} and {CHART.name} written from {len(newest())} results")
+
+
+if __name__ == "__main__":
+    main()
