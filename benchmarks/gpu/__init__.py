@@ -1,1 +1,1 @@
-"""The proof on an NVIDIA GPU: parity, stability and speed in one run (`python -m benchmarks.gpu`)."""
+"""The proof on an NVIDIA GPU: parity, stability and speed (`python -m benchmarks.gpu`)."""

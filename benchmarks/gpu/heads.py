@@ -126,9 +126,7 @@ def ssd300_case(rng: np.random.Generator, images: int) -> Case:
     )
     labels = ("background", *(f"class {i}" for i in range(1, 21)))
     limits = Thresholds(score=0.01, nms=0.45, top_k=400, keep=200)
-    spec = ModelSpec(
-        "8732 x 21", InputSpec(300, 300), BoxRecipe(layers), labels, thresholds=limits
-    )
+    spec = ModelSpec("8732 x 21", InputSpec(300, 300), BoxRecipe(layers), labels, thresholds=limits)
     boxes = spec.boxes.boxes()
     scores = rng.normal(0, 0.5, (images, len(boxes), 21)).astype(np.float32)
     scores[..., 0] += 9

@@ -31,6 +31,7 @@ class Room:
         data: Folder of real data; it may be absent.
         quick: Whether everything is cut short.
         batches: Batch sizes to time.
+        models: Folder of networks without weights (see `subjects`); None if there is none.
         place: Folder for models, engines and kernels of this run.
     """
 
@@ -38,6 +39,7 @@ class Room:
     data: Path
     quick: bool = False
     batches: tuple[int, ...] = (1, 8, 32)
+    models: Path | None = None
     place: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="gpu-proof-")))
 
     @cached_property

@@ -129,6 +129,11 @@ class GpuBackend:
                 "of one; install it with: pip install cuda-bindings"
             )
 
+    @property
+    def slots(self) -> tuple[FrameSlot, ...]:
+        """The slots, for those who measure them."""
+        return tuple(self._slots)
+
     def submit(self, frames: Sequence[Frame]) -> Ticket:
         """Start work on 1 to `max_batch` frames, of any sizes."""
         ticket = Ticket(tuple(frames))

@@ -1,0 +1,21 @@
+"""Runs the proof on the stand-in for the driver; called by `test_gpu.py` in a process of its own.
+
+On the stand-in, "machine code" is the path of the library built for the host.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from benchmarks.gpu.__main__ import main
+from realtime_ssd.cuda import kernel_set
+from tests.cuda.host_kernels import build
+
+
+def compile_kernel(name: str, settings: dict[str, str], *_: object) -> bytes:
+    return str(build(name, tuple(settings.items()))._name).encode() + b"\0"
+
+
+if __name__ == "__main__":
+    kernel_set.compile_kernel = compile_kernel  # type: ignore[assignment]
+    sys.exit(main(sys.argv[1:]))
