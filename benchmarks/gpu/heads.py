@@ -66,7 +66,7 @@ def random_cases(rng: np.random.Generator, *, quick: bool = False) -> Iterator[C
         ("sigmoid, no background", 5, 8, {"activation": "sigmoid", "background": None}),
         ("clipped before NMS, 2 classes", 2, 20, {"clip_before_nms": True}),
     ):
-        spec = spec_of(classes, cells, limits, **more)  # type: ignore[arg-type]
+        spec = spec_of(classes, cells, limits, **more)
         yield Case(f"random: {name}", spec, *_random(spec, 3, rng))
     if not quick:
         case = ssd300_case(rng, 2)
@@ -85,7 +85,8 @@ def adversarial_cases(rng: np.random.Generator) -> Iterator[Case]:
     yield Case("all boxes alike", spec, np.full_like(scores, 0.5), np.zeros_like(offsets))
     corners = replace(spec, coding="corners")
     exact = np.zeros_like(offsets)
-    exact[:, :4] = [[0, 0, 1, 1], [0, 0, 1, 0.5], [0, 0, 1, 0.625], [0.5, 0.5, 0.5, 0.5]]
+    cut = [[0, 0, 1, 1], [0, 0, 1, 0.5], [0, 0, 1, 0.625], [0.5, 0.5, 0.5, 0.5]]
+    exact[:, :4] = np.array(cut, np.float32)
     few = np.zeros_like(scores)
     few[:, :4, 1] = [0.9, 0.8, 0.7, 0.6]
     yield Case("IoU exactly at the threshold, zero area", corners, few, exact)

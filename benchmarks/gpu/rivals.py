@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterator
+from functools import partial
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -95,11 +97,9 @@ def _run_plan(room: Room, case: Case, engine: Any) -> float:
                     device.copy_in(buffer, pinned.bytes, stream)
                     stream.synchronize()
                     pinned.close()
-            rounds = 5 if room.quick else 51
-            times = milliseconds(
-                device, stream, lambda: context.execute_async_v3(stream.handle), 5, rounds
-            )
-            del context
+            rounds, run = 5 if room.quick else 51, partial(context.execute_async_v3, stream.handle)
+            times = milliseconds(device, stream, run, 5, rounds)
+            context = run = None
             for buffer in owned:
                 buffer.close()
         return median_us(times)
@@ -115,7 +115,7 @@ def torchvision_nms(room: Room, case: Case) -> float:
     """
     torch = import_torch()
     try:
-        from torchvision.ops import batched_nms
+        batched_nms = import_module("torchvision.ops").batched_nms
     except (ImportError, RuntimeError) as error:
         raise SkippedError("torchvision is not installed, or does not load") from error
     scores, offsets = (torch.from_numpy(a).cuda() for a in (case.scores, case.offsets))
@@ -167,7 +167,7 @@ def torch_model(subject: Subject) -> Any:
         name, labels = subject.name, LABELS
     from training.models import create
 
-    model = create(name, labels).eval().half().cuda()
+    model: Any = create(name, labels).eval().half().cuda()
     if model.spec.num_boxes != subject.spec.num_boxes:
         raise SkippedError(f"'{name}' in PyTorch has other boxes than '{subject.name}'")
     return model.to(memory_format=torch.channels_last)

@@ -76,7 +76,7 @@ class Report:
         self.rows.append(row)
         value = "" if row.value is None else f"{row.value:.6g} {row.unit}"
         target = f"(target {row.target})" if row.target else ""
-        line = f"{row.section:<9} {row.name:<52} {value:>16} {target:<18} {row.status}"
+        line = f"{row.section:<9} {row.name:<64} {value:>16} {target:<18} {row.status}"
         self._tell(line.rstrip() + (f"  [{row.note}]" if row.note else ""))
 
     def number(self, section: str, name: str, value: float, unit: str, **more: Any) -> None:
