@@ -232,13 +232,18 @@ class _Tally:
 
 
 def _overlap(first: Floats, second: Floats) -> Floats:
-    """IoU of each pair of rows; 0 where a box is not a number."""
+    """IoU of each pair of rows: 1 where both are the same box, 0 where one is not a number.
+
+    Boxes without an area, and those whose area is beyond float32, are compared too.
+    """
     low = np.maximum(first[:, :2], second[:, :2])
     high = np.minimum(first[:, 2:], second[:, 2:])
-    common = np.prod(np.maximum(high - low, 0), axis=1)
-    union = area(first) + area(second) - common
-    ratio = np.divide(common, union, out=np.zeros_like(common), where=union > 0)
-    return np.asarray(np.nan_to_num(ratio), np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        common = np.prod(np.maximum(high - low, 0), axis=1)
+        union = area(first) + area(second) - common
+        ratio = np.divide(common, union, out=np.zeros_like(common), where=union > 0)
+    same = (first == second).all(axis=1)
+    return np.where(same, np.float32(1), np.nan_to_num(ratio)).astype(np.float32)
 
 
 def onnx_runner(model: str | Path | bytes, spec: ModelSpec) -> Run:

@@ -99,7 +99,7 @@ def _run_plan(room: Room, case: Case, engine: Any) -> float:
                     pinned.close()
             rounds, run = 5 if room.quick else 51, partial(context.execute_async_v3, stream.handle)
             times = milliseconds(device, stream, run, 5, rounds)
-            context = run = None
+            del context, run
             for buffer in owned:
                 buffer.close()
         return median_us(times)

@@ -46,27 +46,26 @@ class Subject:
 
 
 def hollow(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Take the large weights out of a model; their shapes stay."""
+    """Take the large weights out of a model; their shapes and spreads stay."""
     emptied = onnx.ModelProto()
     emptied.CopyFrom(model)
     for weight in emptied.graph.initializer:
         if weight.data_type == onnx.TensorProto.FLOAT and np.prod(weight.dims) >= LEAST:
+            weight.doc_string = str(float(onnx.numpy_helper.to_array(weight).std()))
             weight.ClearField("raw_data")
             weight.ClearField("float_data")
     return emptied
 
 
 def fill(model: onnx.ModelProto, seed: int = 0) -> onnx.ModelProto:
-    """Give random values to the weights that `hollow` took out, scaled by their fan-in."""
+    """Give random values of the same spread to the weights that `hollow` took out."""
     rng, filled = np.random.default_rng(seed), onnx.ModelProto()
     filled.CopyFrom(model)
     for weight in filled.graph.initializer:
         floats = weight.data_type == onnx.TensorProto.FLOAT
         if floats and not weight.raw_data and not weight.float_data:
-            shape = tuple(weight.dims)
-            inputs = int(np.prod(shape[1:])) or 1
-            values = rng.normal(0, np.sqrt(2 / inputs), shape).astype(np.float32)
-            weight.raw_data = values.tobytes()
+            values = rng.normal(0, float(weight.doc_string), tuple(weight.dims))
+            weight.raw_data = values.astype(np.float32).tobytes()
     return filled
 
 

@@ -196,3 +196,15 @@ def test_sample_frames_differ() -> None:
 def test_a_model_that_does_not_load_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="cannot load the model"):
         onnx_runner(b"rubbish", tiny_spec())
+
+
+def test_boxes_without_area_or_beyond_float_agree_with_themselves() -> None:
+    spec = make_spec()
+    scores, offsets = sharp(spec, {(0, 1): 14.0, (1, 1): 14.0, (2, 2): 14.0})
+    offsets[0, 2:], offsets[1, 2:] = 300.0, -3000.0
+    found = runs(spec, (scores, offsets), (scores, offsets.copy()))
+    assert found.passed
+    assert found.detections == found.agreeing
+    other = offsets.copy()
+    other[1, 0] += 100.0
+    assert not runs(spec, (scores, offsets), (scores, other)).passed
