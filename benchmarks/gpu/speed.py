@@ -164,13 +164,15 @@ def _time_model(room: Room, subject: Subject, images: int, kind: _Kind, title: s
             options = BackendOptions(batch=images)
             cache = room.place / "kernels"
             backend = GpuBackend(device, network, subject.spec, options, cache=cache)
-            with backend:
-                frames = pictures(images, FULL_HD)
-                backend.collect(backend.submit(frames))
-                _steps(room, device, backend, title)
-                _whole(room, device, backend, frames, title)
-    finally:
+    except BaseException:
         device.close()
+        raise
+    with backend:
+        frames = pictures(images, FULL_HD)
+        backend.collect(backend.submit(frames))
+        with device:
+            _steps(room, device, backend, title)
+        _whole(room, backend, frames, title)
 
 
 def _steps(room: Room, device: Device, backend: GpuBackend, title: str) -> None:
@@ -204,9 +206,7 @@ def _steps(room: Room, device: Device, backend: GpuBackend, title: str) -> None:
         room.report.number("models", name, whole / bare, "times", most=most)
 
 
-def _whole(
-    room: Room, device: Device, backend: GpuBackend, frames: Sequence[Any], title: str
-) -> None:
+def _whole(room: Room, backend: GpuBackend, frames: Sequence[Any], title: str) -> None:
     """Time frames from host memory to detections, one at a time and with all slots busy."""
     rounds, alone = 10 if room.quick else 200, []
     for _ in range(rounds):
