@@ -23,7 +23,7 @@ from engines.toolchain import TensorRT
 from realtime_ssd.backends import Backend, BackendOptions, open_backend
 from realtime_ssd.cuda.probe import find_gpus, has_bindings
 from realtime_ssd.detections import Detections
-from realtime_ssd.errors import ModelError
+from realtime_ssd.errors import ModelError, UsageError
 from realtime_ssd.frames import Frame
 from realtime_ssd.spec import read_spec
 from tests.cuda.test_gpu_loop import _host_kernels  # noqa: F401 - an automatic fixture
@@ -160,3 +160,31 @@ def test_the_real_model_on_real_photos(shared_data: Path, tmp_path: Path) -> Non
         got = answers(backend, [dataclasses.replace(frame) for frame in given])
     assert sum(map(len, expected)) >= 4
     assert_alike(got, expected, pixels=4.0)
+
+
+def test_the_commands_build_report_list_verify_and_remove(
+    model: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from realtime_ssd.cli import build as command
+    from realtime_ssd.cli import engines as commands
+
+    report, copy = tmp_path / "layers.json", tmp_path / "copy.engine"
+    command.build(str(model), layers=True, report=report, output=copy)
+    told = capsys.readouterr()
+    assert "comparing it with ONNX Runtime" in told.err
+    assert "fp16 engine of 'tiny'" in told.out
+    layers = json.loads(report.read_text())
+    assert layers
+    assert all(layer["milliseconds"] is None or layer["milliseconds"] >= 0 for layer in layers)
+    assert f"{len(layers)} layers" in told.out
+    assert layers[0]["name"] in told.out
+    (entry,) = EngineCache().entries()
+    assert copy.read_bytes() == entry.path.read_bytes()
+    commands.list_engines()
+    assert "100.00 % agree  intact" in capsys.readouterr().out
+    commands.verify()
+    assert f"{entry.path.name}  intact" in capsys.readouterr().out
+    commands.remove(entry.path.name[:8])
+    assert not list(folder.glob("*.engine"))
+    with pytest.raises(UsageError, match="exists; add --overwrite"):
+        command.build(str(model), report=report)
