@@ -72,12 +72,15 @@ class BoxRecipe:
     Attributes:
         layers: Feature maps in the order of the heads.
         clip: Whether corners are clipped to the image before use.
+        clamp: Whether centre and size are each limited to 0 … 1 before use, which moves a centre
+            that lies beyond the image and leaves the rest of such a box outside.
         rounding: Step to which a quantised model rounded its boxes; 0 for none.
         explicit: The boxes themselves (float32, cx, cy, w, h, base64) where no recipe is known.
     """
 
     layers: tuple[BoxLayer, ...] = ()
     clip: bool = False
+    clamp: bool = False
     rounding: float = 0.0
     explicit: str = ""
 
@@ -106,6 +109,8 @@ class BoxRecipe:
         boxes = np.concatenate([layer.boxes() for layer in self.layers])
         if self.rounding:
             boxes = np.round(boxes / self.rounding) * self.rounding
+        if self.clamp:
+            boxes = np.clip(boxes, 0.0, 1.0)
         if self.clip:
             boxes = to_center(np.clip(to_corners(boxes), 0.0, 1.0))
         return boxes.astype(np.float32)

@@ -8,9 +8,12 @@ from inspect import signature
 from realtime_ssd.errors import UsageError
 from training.models import (
     ssd300_mobilenet_v1,
+    ssd300_mobilenet_v1_3x3,
+    ssd300_mobilenet_v2,
     ssd300_vgg16,
     ssd512_vgg16,
     ssd_mobilenet_v1_fpn,
+    ssdlite320_mobilenet_v3_large,
 )
 from training.models.ssd import SSD
 
@@ -18,9 +21,12 @@ __all__ = ["SSD", "create", "names"]
 
 _BUILDERS: dict[str, Callable[..., SSD]] = {
     "ssd300_mobilenet_v1": ssd300_mobilenet_v1.build,
+    "ssd300_mobilenet_v1_3x3": ssd300_mobilenet_v1_3x3.build,
+    "ssd300_mobilenet_v2": ssd300_mobilenet_v2.build,
     "ssd300_vgg16": ssd300_vgg16.build,
     "ssd512_vgg16": ssd512_vgg16.build,
     "ssd_mobilenet_v1_fpn": ssd_mobilenet_v1_fpn.build,
+    "ssdlite320_mobilenet_v3_large": ssdlite320_mobilenet_v3_large.build,
 }
 
 

@@ -51,6 +51,7 @@ def conv_norm(
     stride: int = 1,
     groups: int = 1,
     activation: type[nn.Module] | None = nn.ReLU,
+    bias: bool = False,
     eps: float = 1e-5,
     momentum: float = 0.1,
 ) -> nn.Sequential:
@@ -63,13 +64,14 @@ def conv_norm(
         stride: Step of the kernel.
         groups: Groups of the convolution; equal to `inputs` for a depthwise one.
         activation: Class of the activation, or None for none.
+        bias: Whether the convolution has a bias, which the normalisation takes away again.
         eps: Added to the variance.
         momentum: Share of a new batch in the running statistics.
 
     Returns:
         The layers in order: 0 convolution, 1 normalisation, 2 activation.
     """
-    convolution = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
+    convolution = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=bias)
     layers: list[nn.Module] = [convolution, nn.BatchNorm2d(outputs, eps=eps, momentum=momentum)]
     if activation is not None:
         layers.append(activation(inplace=True))

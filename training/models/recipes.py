@@ -7,10 +7,23 @@ from itertools import pairwise
 
 from realtime_ssd.boxes import BoxLayer, BoxRecipe, cell_sizes
 from realtime_ssd.errors import UsageError
+from realtime_ssd.spec import InputSpec, Thresholds
 
-__all__ = ["MOBILENET_CAFFE", "choose", "lay_out", "mobilenet_boxes"]
+__all__ = [
+    "MOBILENET_CAFFE",
+    "PYTORCH_300",
+    "PYTORCH_INPUT",
+    "PYTORCH_THRESHOLDS",
+    "choose",
+    "lay_out",
+    "limited",
+    "mobilenet_boxes",
+]
+
+Sizes = tuple[tuple[float, float], ...]
 
 MOBILENET_CAFFE = (60 / 300, 105 / 300, 150 / 300, 195 / 300, 240 / 300, 285 / 300, 300 / 300)
+MOBILENET_MAPS = (19, 10, 5, 3, 2, 1)
 
 
 def choose(recipes: Mapping[str, BoxRecipe], name: str, model: str) -> BoxRecipe:
@@ -29,7 +42,9 @@ def choose(recipes: Mapping[str, BoxRecipe], name: str, model: str) -> BoxRecipe
 def lay_out(
     maps: Sequence[int],
     steps: Sequence[float],
-    sizes: Sequence[tuple[tuple[float, float], ...]],
+    sizes: Sequence[Sizes],
+    *,
+    clamp: bool = False,
 ) -> BoxRecipe:
     """Build the recipe of square feature maps.
 
@@ -37,12 +52,18 @@ def lay_out(
         maps: Side of each feature map in cells.
         steps: Side of a cell of each map as a fraction of the image.
         sizes: Boxes of a cell of each map.
+        clamp: Whether centres and sizes are limited to 0 … 1.
     """
     layers = [
         BoxLayer(rows=side, columns=side, step_y=step, step_x=step, sizes=boxes)
         for side, step, boxes in zip(maps, steps, sizes, strict=True)
     ]
-    return BoxRecipe(layers=tuple(layers))
+    return BoxRecipe(layers=tuple(layers), clamp=clamp)
+
+
+def limited(sizes: Sizes) -> Sizes:
+    """Make no box of a cell larger than the image, as torchvision does; centres stay."""
+    return tuple((min(width, 1.0), min(height, 1.0)) for width, height in sizes)
 
 
 def mobilenet_boxes(scales: Sequence[float] = MOBILENET_CAFFE) -> BoxRecipe:
@@ -63,7 +84,24 @@ def mobilenet_boxes(scales: Sequence[float] = MOBILENET_CAFFE) -> BoxRecipe:
             f"the default-box scales {tuple(scales)} do not fit; give seven growing fractions of "
             "the image"
         )
-    maps = (19, 10, 5, 3, 2, 1)
     sizes = [cell_sizes(scales[0], None, (2.0,))]
     sizes += [cell_sizes(low, high, (2.0, 3.0)) for low, high in pairwise(scales[1:])]
-    return lay_out(maps, [1 / side for side in maps], sizes)
+    return lay_out(MOBILENET_MAPS, [1 / side for side in MOBILENET_MAPS], sizes)
+
+
+PYTORCH_300 = lay_out(
+    MOBILENET_MAPS,
+    [step / 300 for step in (16, 32, 64, 100, 150, 300)],
+    [
+        cell_sizes(low / 300, high / 300, (2.0, 3.0))
+        for low, high in pairwise((60, 105, 150, 195, 240, 285, 330))
+    ],
+    clamp=True,
+)
+"""The 3000 default boxes of the MobileNet SSDs of qfgaohao/pytorch-ssd."""
+
+PYTORCH_INPUT = InputSpec(300, 300, "RGB", mean=(127.0,) * 3, scale=(1 / 128,) * 3)
+"""Their pre-processing."""
+
+PYTORCH_THRESHOLDS = Thresholds(top_k=200, keep=200)
+"""Their NMS; the score is one to show detections at."""

@@ -6,7 +6,7 @@ definition for extra layers, heads (1×1) and default boxes (1917).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
@@ -15,7 +15,7 @@ from training.models.layers import conv_norm, scaled, separable, start_convoluti
 from training.models.recipes import MOBILENET_CAFFE, mobilenet_boxes
 from training.models.ssd import SSD, FeatureMaps
 
-__all__ = ["build"]
+__all__ = ["BLOCKS", "MobileNetV1Maps", "build"]
 
 # (output channels, stride) of the 13 depthwise-separable blocks.
 BLOCKS = (
@@ -34,10 +34,21 @@ FIRST_MAP = 11  # the map of conv11, 19 × 19
 EXTRAS = ((256, 512), (128, 256), (128, 256), (64, 128))
 
 
-class _Backbone(FeatureMaps):
-    """MobileNetV1 and four extra blocks: maps of 19, 10, 5, 3, 2 and 1 cells a side."""
+class MobileNetV1Maps(FeatureMaps):
+    """MobileNetV1 and four extra blocks: maps of 19, 10, 5, 3, 2 and 1 cells a side.
 
-    def __init__(self, width: float) -> None:
+    Args:
+        width: Factor of all channel counts.
+        plan: Squeezed and output channels of the extra blocks.
+        extra: Builds one from its input, squeezed and output channels.
+    """
+
+    def __init__(
+        self,
+        width: float,
+        plan: Sequence[tuple[int, int]],
+        extra: Callable[[int, int, int], nn.Module],
+    ) -> None:
         super().__init__()
         channels = scaled(32, width)
         self.stem = conv_norm(3, channels, 3, stride=2)
@@ -48,9 +59,9 @@ class _Backbone(FeatureMaps):
         self.blocks = nn.ModuleList(blocks)
         found = [scaled(BLOCKS[FIRST_MAP - 1][0], width), channels]
         extras = []
-        for squeezed, outputs in EXTRAS:
+        for squeezed, outputs in plan:
             middle = scaled(squeezed, width)
-            extras.append(_extra(channels, middle, scaled(outputs, width)))
+            extras.append(extra(channels, middle, scaled(outputs, width)))
             channels = scaled(outputs, width)
             found.append(channels)
         self.extras = nn.ModuleList(extras)
@@ -94,7 +105,7 @@ def build(
         labels=tuple(labels),
         thresholds=Thresholds(top_k=100, keep=100),
     )
-    backbone = _Backbone(width)
+    backbone = MobileNetV1Maps(width, EXTRAS, _extra)
     counts = [len(layer.sizes) for layer in spec.boxes.layers]
     pairs = list(zip(backbone.channels, counts, strict=True))
     score_heads = [nn.Conv2d(inputs, count * len(labels), 1) for inputs, count in pairs]

@@ -18,6 +18,8 @@ BOXES: dict[str, BoxRecipe] = {
     "coco": vgg_boxes(300, MAPS, STEPS, COCO),
     "voc_clipped": vgg_boxes(300, MAPS, STEPS, VOC, clip=True),
     "coco_clipped": vgg_boxes(300, MAPS, STEPS, COCO, clip=True),
+    "voc_clamped": vgg_boxes(300, MAPS, STEPS, VOC, clamp=True),
+    "coco_clamped": vgg_boxes(300, MAPS, STEPS, COCO, clamp=True),
 }
 EXTRAS = ((256, 512, 3, 2, 1), (128, 256, 3, 2, 1), (128, 256, 3, 1, 0), (128, 256, 3, 1, 0))
 
@@ -27,8 +29,9 @@ def build(labels: Sequence[str], *, boxes: str = "voc") -> SSD:
 
     Args:
         labels: Class names, "background" first.
-        boxes: Default-box recipe: "voc" or "coco" as in the paper's Caffe models, or "voc_clipped"
-            or "coco_clipped" as in their PyTorch versions (torchvision: "coco_clipped").
+        boxes: Default-box recipe: "voc" or "coco" as in the paper's Caffe models; "…_clipped" with
+            no box larger than the image (torchvision: "coco_clipped"); "…_clamped" with no centre
+            outside it either (amdegroot, lufficc, qfgaohao).
 
     Returns:
         The network; 35,641,826 parameters at 91 classes.

@@ -19,6 +19,9 @@ BOXES: dict[str, BoxRecipe] = {
     "coco": vgg_boxes(512, MAPS, STEPS, COCO),
     "voc_clipped": vgg_boxes(512, MAPS, STEPS, VOC, clip=True),
     "coco_clipped": vgg_boxes(512, MAPS, STEPS, COCO, clip=True),
+    # lufficc, the only one with clamped boxes of this size, ends at 537.65.
+    "voc_clamped": vgg_boxes(512, MAPS, STEPS, (*VOC[:-1], 537.65), clamp=True),
+    "coco_clamped": vgg_boxes(512, MAPS, STEPS, COCO, clamp=True),
 }
 EXTRAS = (
     (256, 512, 3, 2, 1),

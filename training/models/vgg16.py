@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from realtime_ssd.boxes import BoxRecipe, cell_sizes
 from realtime_ssd.spec import InputSpec, ModelSpec, Thresholds
 from training.models.layers import L2Norm, start_convolutions, start_heads
-from training.models.recipes import lay_out
+from training.models.recipes import lay_out, limited
 from training.models.ssd import SSD, FeatureMaps
 
 __all__ = ["MEAN_BGR", "VGG16Maps", "build_vgg", "vgg_boxes"]
@@ -92,6 +92,7 @@ def vgg_boxes(
     sizes: Sequence[float],
     *,
     clip: bool = False,
+    clamp: bool = False,
 ) -> BoxRecipe:
     """Lay out the default boxes of SSD on VGG16.
 
@@ -100,7 +101,8 @@ def vgg_boxes(
         maps: Side of each feature map in cells.
         steps: Pixels from cell to cell.
         sizes: Smallest side of each map's boxes in pixels, and one more that closes the last.
-        clip: Whether no box is larger than the image (PyTorch's versions; Caffe's are).
+        clip: Whether no box is larger than the image (torchvision; Caffe's boxes may be).
+        clamp: Whether no centre lies outside either (the other PyTorch versions).
 
     Returns:
         Four boxes a cell on the first and the last two maps, six on the others.
@@ -110,8 +112,8 @@ def vgg_boxes(
     for number, (low, high) in enumerate(pairwise(sizes)):
         ratios = (2.0, 3.0) if 0 < number < last else (2.0,)
         boxes = cell_sizes(low / side, high / side, ratios)
-        cells.append(tuple((min(w, 1.0), min(h, 1.0)) for w, h in boxes) if clip else boxes)
-    return lay_out(maps, [step / side for step in steps], cells)
+        cells.append(limited(boxes) if clip else boxes)
+    return lay_out(maps, [step / side for step in steps], cells, clamp=clamp)
 
 
 def build_vgg(
