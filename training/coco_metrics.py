@@ -19,6 +19,8 @@ from training.metrics import SIZES, ClassScore, Score, mean_of, occurring
 
 __all__ = ["coco_ap"]
 
+Table = NDArray[np.float64]
+
 _IOU_50, _IOU_75 = 0, 5
 _LIMITS = (1, 10, 100)
 
@@ -50,9 +52,11 @@ def coco_ap(
     chosen = occurring(truths, classes)
     if not chosen:
         return Score("coco", {key: mean_of([]) for key in _summaries()}, ())
-    precision, recall = _evaluate(truths, answers, chosen)
+    precision, recall, scores = _evaluate(truths, answers, chosen)
     results = [
-        _class_score(labels[class_id], _objects(truths, class_id), precision[k], recall[k])
+        _class_score(
+            labels[class_id], _objects(truths, class_id), precision[k], recall[k], scores[k]
+        )
         for k, class_id in enumerate(chosen)
     ]
     summary = {key: mean_of(item.values[key] for item in results) for key in _summaries()}
@@ -76,12 +80,12 @@ def _objects(truths: Sequence[Annotation], class_id: int) -> int:
 
 def _evaluate(
     truths: Sequence[Annotation], answers: Sequence[Detections], classes: list[int]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+) -> tuple[Table, Table, Table]:
     """Run the evaluator.
 
     Returns:
-        Precision (classes × IoUs × 101 recalls × areas × limits) and recall (classes × IoUs ×
-        areas × limits); -1 where no object of the area occurs.
+        Precision (classes × IoUs × 101 recalls × areas × limits), recall (classes × IoUs × areas ×
+        limits) and the scores that go with the precision; -1 where no object of the area occurs.
     """
     try:
         from faster_coco_eval import COCO, COCOeval_faster
@@ -95,9 +99,10 @@ def _evaluate(
     evaluator.params.maxDets = list(_LIMITS)
     evaluator.evaluate()
     evaluator.accumulate()
-    precision = np.asarray(evaluator.eval["precision"], np.float64)
-    recall = np.asarray(evaluator.eval["recall"], np.float64)
-    return np.moveaxis(precision, 2, 0), np.moveaxis(recall, 1, 0)
+    precision, recall, scores = (
+        np.asarray(evaluator.eval[name], np.float64) for name in ("precision", "recall", "scores")
+    )
+    return np.moveaxis(precision, 2, 0), np.moveaxis(recall, 1, 0), np.moveaxis(scores, 2, 0)
 
 
 def _ground_truth(truths: Sequence[Annotation], classes: list[int]) -> dict[str, Any]:
@@ -145,7 +150,7 @@ def _bbox(box: NDArray[np.float32]) -> list[float]:
 
 
 def _class_score(
-    label: str, objects: int, precision: NDArray[np.float64], recall: NDArray[np.float64]
+    label: str, objects: int, precision: Table, recall: Table, scores: Table
 ) -> ClassScore:
     """Read the figures of one class out of the evaluator's tables."""
     values = {
@@ -158,10 +163,10 @@ def _class_score(
         values[f"AR_{size}"] = _mean(recall[:, place, -1])
     for place, limit in enumerate(_LIMITS):
         values[f"AR{limit}"] = _mean(recall[:, 0, place])
-    curve = precision[_IOU_50, :, 0, -1]
-    return ClassScore(label, objects, values, np.linspace(0, 1, len(curve)), curve)
+    curve, needed = (np.maximum(table[_IOU_50, :, 0, -1], 0) for table in (precision, scores))
+    return ClassScore(label, objects, values, np.linspace(0, 1, len(curve)), curve, needed)
 
 
-def _mean(values: NDArray[np.float64]) -> float:
+def _mean(values: Table) -> float:
     """Mean of the entries that exist; NaN if there are none."""
     return mean_of(values[values > -1].tolist())

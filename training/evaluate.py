@@ -23,7 +23,8 @@ from realtime_ssd.frames import Frame
 from realtime_ssd.spec import ModelSpec
 from training.coco_metrics import coco_ap
 from training.data.sample import Annotation, Dataset
-from training.metrics import Score, voc_ap
+from training.errors import Mistakes, find_mistakes
+from training.metrics import SIZES, Score, voc_ap
 
 __all__ = ["METRICS", "SCORE", "Evaluation", "Metric", "evaluate", "match_labels", "open_model"]
 
@@ -55,6 +56,7 @@ class Evaluation:
         answers: Detections of every image, class ids in the numbering of `labels`.
         unknown: Classes with objects in the data set that the model does not know; they are left
             out of all means.
+        mistakes: What is wrong with the detections, from the score of the best F1 on.
         spec: Contract of the model, with the thresholds in force.
         backend: What ran it.
     """
@@ -64,14 +66,33 @@ class Evaluation:
     truths: tuple[Annotation, ...]
     answers: tuple[Detections, ...]
     unknown: tuple[str, ...]
+    mistakes: Mistakes
     spec: ModelSpec
     backend: str
+
+    def sizes(self) -> dict[str, dict[str, float | int | None]]:
+        """Give objects, AP and, for COCO's metric, AR by COCO's sizes; None without objects."""
+        rows: dict[str, dict[str, float | int | None]] = {}
+        for size, (low, high) in SIZES.items():
+            sides = self.mistakes.sides
+            rows[size] = {"objects": int(((sides >= low**0.5) & (sides < high**0.5)).sum())}
+            for key, value in self.score.summary.items():
+                if key.endswith(f"_{size}"):
+                    rows[size][key[: -len(size) - 1]] = None if isnan(value) else round(value, 6)
+        return rows
 
     def to_dict(self) -> dict[str, Any]:
         """Give plain values ready for JSON."""
         limits = self.spec.thresholds
         return {
             **self.score.to_dict(),
+            "sizes": self.sizes(),
+            "errors": {
+                "score": round(self.mistakes.score, 6),
+                "objects": self.mistakes.objects,
+                "found": self.mistakes.hits,
+                **self.mistakes.counts,
+            },
             "unknown_classes": list(self.unknown),
             "images": len(self.truths),
             "detections": sum(len(answer) for answer in self.answers),
@@ -101,6 +122,8 @@ def open_model(model: Path, backend: str = "auto", score: float = SCORE, batch: 
     """
     if not 0 <= score <= 1:
         raise UsageError(f"--score-threshold must lie from 0 to 1, not {score}")
+    if batch < 1:
+        raise UsageError(f"--batch must be at least 1, not {batch}")
     if model.suffix != ".safetensors":
         return open_backend(model, backend, BackendOptions(score=score, batch=batch))
     if backend not in ("auto", "torch"):
@@ -155,7 +178,10 @@ def evaluate(
         )
     present = {int(label) for truth in truths for label in truth.labels}
     unknown = tuple(data.labels[k] for k in sorted(present - known))
-    return Evaluation(score, data.labels, truths, answers, unknown, backend.spec, backend.name)
+    mistakes = find_mistakes(truths, answers, known)
+    return Evaluation(
+        score, data.labels, truths, answers, unknown, mistakes, backend.spec, backend.name
+    )
 
 
 def compute(

@@ -12,7 +12,7 @@ neither wanted nor punished.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import isfinite, nan
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ from realtime_ssd.boxes import area, iou
 from realtime_ssd.detections import Detections
 from training.data.sample import Annotation
 
-__all__ = ["SIZES", "ClassScore", "Pairs", "Score", "occurring", "pair", "voc_ap"]
+__all__ = ["SIZES", "Balance", "ClassScore", "Pairs", "Score", "occurring", "pair", "voc_ap"]
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -40,6 +40,23 @@ SIZES: dict[str, Range] = {
 _EVERY: Range = (0.0, float("inf"))
 
 
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """A point of a precision-recall curve: what a score threshold gives.
+
+    Attributes:
+        score: Threshold.
+        recall: Share of the objects that are found.
+        precision: Share of the detections that are right.
+        f1: Harmonic mean of the two.
+    """
+
+    score: float
+    recall: float
+    precision: float
+    f1: float
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ClassScore:
     """The result of one class.
@@ -50,6 +67,7 @@ class ClassScore:
         values: Named results; "AP" is the average precision.
         recall: Recall along the precision-recall curve at IoU 0.5 (or the IoU asked for).
         precision: Precision at each of these.
+        scores: Score that a detection needs to get there; 0 where that recall is not reached.
     """
 
     label: str
@@ -57,6 +75,18 @@ class ClassScore:
     values: dict[str, float]
     recall: Floats
     precision: Floats
+    scores: Floats
+
+    def best(self) -> Balance | None:
+        """Find the point of the curve with the highest F1; None where nothing was found."""
+        both = self.recall + self.precision
+        f1 = 2 * self.recall * self.precision / np.where(both > 0, both, 1)
+        if not f1.max(initial=0.0):
+            return None
+        # Of equal values the last one has the larger recall.
+        place = len(f1) - 1 - int(f1[::-1].argmax())
+        columns = (self.scores, self.recall, self.precision, f1)
+        return Balance(*(float(column[place]) for column in columns))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,6 +119,7 @@ class Score:
                 item.label: {
                     "objects": item.objects,
                     **{key: _plain(value) for key, value in item.values.items()},
+                    "best_f1": _balance(item.best()),
                 }
                 for item in self.classes
             },
@@ -97,6 +128,10 @@ class Score:
 
 def _plain(value: float) -> float | None:
     return round(float(value), 6) if isfinite(value) else None
+
+
+def _balance(point: Balance | None) -> dict[str, float | None] | None:
+    return None if point is None else {key: _plain(value) for key, value in asdict(point).items()}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -250,11 +285,12 @@ def voc_ap(
     for class_id in occurring(truths, classes):
         pairs = pair(truths, answers, class_id, iou_threshold)
         hits, misses, wanted = _counts(pairs, _EVERY)
+        counted = pairs.scores[~pairs.judge()[1]]
         values = {"AP": average(hits, misses, wanted)}
         for size, areas in SIZES.items():
             values[f"AP_{size}"] = average(*_counts(pairs, areas))
         recall, precision = hits / wanted, hits / (hits + misses)
-        scores.append(ClassScore(labels[class_id], wanted, values, recall, precision))
+        scores.append(ClassScore(labels[class_id], wanted, values, recall, precision, counted))
     summary = {
         key.replace("AP", "mAP"): mean_of(item.values[key] for item in scores)
         for key in ("AP", *(f"AP_{size}" for size in SIZES))

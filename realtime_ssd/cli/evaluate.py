@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 import sys
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from training.evaluate import Evaluation
 
 __all__ = ["evaluate"]
+
+_COLUMNS = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR100")
+"""Figures of a class that the terminal shows; the JSON file has them all."""
 
 
 def evaluate(
@@ -19,6 +24,7 @@ def evaluate(
     data: str,
     metric: str = "coco",
     json: Path | None = None,
+    report: Path | None = None,
     score_threshold: float = 0.02,
     backend: str = "auto",
     batch: int = 1,
@@ -27,42 +33,57 @@ def evaluate(
     """Score a checkpoint, an ONNX file or an engine on annotated images, all on the same path.
 
     Args:
-        model: Checkpoint (.safetensors), ONNX file or name of a model.
+        model: Checkpoint (.safetensors), ONNX file, engine (.engine) or name of a model.
         data: coco:ANNOTATIONS.json:IMAGES, voc:ROOT[:SPLIT], yolo:DIR, csv:FILE or
             demo:FIRST-LAST.
         metric: coco, voc07 (11 points) or voc (every point).
         json: Also write the result to this file.
+        report: Also write a folder with precision_recall.png, sizes.png (small, medium and large
+            objects), errors.png (the worst mistakes) and evaluation.json.
         score_threshold: Detections must score above this; low, for the whole curve.
         backend: auto, onnxruntime or tensorrt.
         batch: Images that go through the network together.
-        overwrite: Replace an existing JSON file.
+        overwrite: Replace existing files.
     """
     from realtime_ssd.errors import RealtimeSSDError, UsageError
-    from realtime_ssd.zoo import find_model
 
-    if json is not None and json.exists() and not overwrite:
-        raise UsageError(f"'{json}' exists; add --overwrite to replace it")
     try:
-        from training.data import open_dataset
+        from training.data import open_dataset, summarise
         from training.evaluate import METRICS, open_model
         from training.evaluate import evaluate as score
+        from training.evaluation_report import check_free, write_json, write_report
     except ModuleNotFoundError as error:
         raise RealtimeSSDError(
             f"evaluating needs '{error.name}'; install it with pip install 'realtime-ssd[train]'"
         ) from None
     if metric not in METRICS:
         raise UsageError(f"metric '{metric}' is unknown; choose {', '.join(METRICS)}")
-    path = Path(model) if model.endswith(".safetensors") else find_model(model)[0]
+    check_free(json, report, overwrite=overwrite)
+    path = _find(model)
     annotated = open_dataset(data)
+    if annotated.problems:
+        print(summarise(annotated.problems), file=sys.stderr)
     with open_model(path, backend, score_threshold, batch) as opened:
         result = score(opened, annotated, metric, _progress)
     print(file=sys.stderr)
     _show(result)
     if json is not None:
-        try:
-            json.write_text(jsonlib.dumps(result.to_dict(), indent=1) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise RealtimeSSDError(f"'{json}' cannot be written: {error.strerror}") from None
+        write_json(json, result.to_dict())
+    if report is not None:
+        write_report(report, result, annotated)
+        print(f"{report}: precision-recall curves, sizes, worst mistakes, all figures")
+
+
+def _find(model: str) -> Path:
+    from realtime_ssd.errors import UsageError
+    from realtime_ssd.zoo import find_model
+
+    path = Path(model).expanduser()
+    if path.suffix not in (".safetensors", ".engine"):
+        return find_model(model)[0]
+    if not path.is_file():
+        raise UsageError(f"model file '{model}' does not exist")
+    return path
 
 
 def _progress(done: int, total: int) -> None:
@@ -71,17 +92,55 @@ def _progress(done: int, total: int) -> None:
 
 
 def _show(result: Evaluation) -> None:
+    """Print the classes, the sizes, the means and the mistakes."""
     from rich.console import Console
+
+    console = Console()
+    _show_classes(console, result)
+    _show_sizes(console, result)
+    summary = "  ".join(
+        f"{k} {_figure(v)}" for k, v in result.score.summary.items() if "_" not in k
+    )
+    wrong = result.mistakes
+    counts = ", ".join(f"{count} {kind}" for kind, count in wrong.counts.items())
+    lines = [
+        summary,
+        f"from score {wrong.score:.2f} on, where F1 is best: {wrong.hits} of {wrong.objects} "
+        f"objects found; mistakes: {counts}",
+    ]
+    if result.unknown:
+        lines.append(f"unknown to the model, left out: {', '.join(result.unknown)}")
+    console.print("\n".join(lines), highlight=False, markup=False)
+
+
+def _show_classes(console: Console, result: Evaluation) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    keys = [key for key in _COLUMNS if key in result.score.classes[0].values]
+    table = Table("class", box=SIMPLE_HEAD, padding=0, pad_edge=False)
+    for name in ("objects", *(key.replace("AP_", "") for key in keys)):
+        table.add_column(name, justify="right", min_width=6, no_wrap=True)
+    for one in result.score.classes:
+        figures = (_figure(one.values[key]) for key in keys)
+        table.add_row(Text(one.label), str(one.objects), *figures)
+    console.print(table)
+
+
+def _show_sizes(console: Console, result: Evaluation) -> None:
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(
-        "class", "objects", *(result.score.classes[0].values if result.score.classes else ())
-    )
-    for one in result.score.classes:
-        table.add_row(one.label, str(one.objects), *(f"{v:.4f}" for v in one.values.values()))
-    console = Console()
+    rows = result.sizes()
+    names = list(rows["small"])
+    table = Table("size", box=SIMPLE_HEAD, padding=0, pad_edge=False)
+    for name in names:
+        table.add_column(name, justify="right", min_width=6)
+    for size, row in rows.items():
+        table.add_row(size, str(row["objects"]), *(_figure(row[name]) for name in names[1:]))
     console.print(table)
-    summary = "  ".join(f"{name} {value:.4f}" for name, value in result.score.summary.items())
-    console.print(summary, highlight=False)
-    if result.unknown:
-        console.print(f"unknown to the model, left out: {', '.join(result.unknown)}")
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None or not isfinite(value) else f"{value:.4f}"

@@ -1,0 +1,99 @@
+"""The folder that `realtime-ssd evaluate --report` writes.
+
+- `evaluation.json`: all figures, and the worst mistakes by kind
+- `precision_recall.png`: the curve of every class
+- `sizes.png`: how well small, medium and large objects are found
+- `errors.png`: crops of the worst mistakes
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from realtime_ssd.errors import UsageError
+from training.data.sample import Dataset
+from training.error_sheet import write_error_sheet
+from training.errors import KINDS
+from training.evaluate import Evaluation
+from training.plots import draw_curves, draw_sizes
+
+__all__ = ["FILES", "check_free", "write_json", "write_report"]
+
+FILES = ("evaluation.json", "precision_recall.png", "sizes.png", "errors.png")
+
+LISTED = 50
+"""Most mistakes of a kind that the JSON file lists."""
+
+
+def check_free(json_file: Path | None, folder: Path | None, *, overwrite: bool) -> None:
+    """Make sure, before the work, that its results will find a place; make the folders.
+
+    Args:
+        json_file: File for the figures, if any.
+        folder: Folder for the report, if any.
+        overwrite: Whether existing files may be replaced.
+
+    Raises:
+        UsageError: If a file is there already, or a folder cannot be made or written.
+    """
+    files = [json_file] if json_file else []
+    files += [folder / name for name in FILES] if folder else []
+    for file in files:
+        if file.is_dir():
+            raise UsageError(f"'{file}' is a folder; give the name of a file")
+        if file.exists() and not overwrite:
+            raise UsageError(f"'{file}' exists; add --overwrite to replace it")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _unwritable(file, error) from None
+        if not os.access(file.parent, os.W_OK):
+            raise UsageError(f"'{file}' cannot be written: the folder allows no writing")
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Write figures in one move.
+
+    Raises:
+        UsageError: If that is not possible.
+    """
+    fresh = path.with_name(f"{path.name}.partial")
+    try:
+        fresh.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        os.replace(fresh, path)
+    except OSError as error:
+        fresh.unlink(missing_ok=True)
+        raise _unwritable(path, error) from None
+
+
+def _unwritable(path: Path, error: OSError) -> UsageError:
+    return UsageError(f"'{path}' cannot be written: {error.strerror}; choose another place")
+
+
+def write_report(folder: Path, result: Evaluation, data: Dataset) -> None:
+    """Write figures and pictures.
+
+    Args:
+        folder: An existing folder; files of an earlier report in it are replaced.
+        result: The evaluation.
+        data: The images it was made on.
+
+    Raises:
+        UsageError: If a file cannot be written.
+    """
+    title = f"{result.spec.name} ({result.backend}) on {_short(data.name)}, {len(data)} images"
+    worst = [
+        item.to_dict(result.labels) for kind in KINDS for item in result.mistakes.of(kind, LISTED)
+    ]
+    write_json(folder / FILES[0], {**result.to_dict(), "worst": worst})
+    draw_curves(folder / FILES[1], result.score, title)
+    draw_sizes(folder / FILES[2], result.sizes(), result.mistakes, title)
+    write_error_sheet(folder / FILES[3], result.mistakes, data, title)
+
+
+def _short(name: str) -> str:
+    """Shorten the paths in the name of a data set to their last two parts."""
+    return ":".join("/".join(Path(part).parts[-2:]) for part in name.split(":"))
