@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ class Command:
             RealtimeSSDError: If something does not fit or goes wrong.
         """
         recipe = changed(load_recipe(self.recipe), self.changes)
-        train = open_set(_train_text(recipe), recipe.data.labels or None, repeat=recipe.data.repeat)
+        train = _open(recipe, _train_text(recipe), recipe.data.labels, repeat=recipe.data.repeat)
         torch.manual_seed(recipe.run.seed)
         model = create(recipe.model.name, train.labels, **recipe.model.options)
         if preview is not None:
@@ -63,7 +63,7 @@ class Command:
             leave()
 
     def _train(self, model: SSD, recipe: Recipe, train: Dataset, world: World) -> None:
-        val = open_set(recipe.data.val, train.labels) if recipe.data.val else None
+        val = _open(recipe, recipe.data.val, train.labels) if recipe.data.val else None
         folder = RunFolder(self.output, resume=self.resume)
         if self.init and not self.resume:
             taken, tensors = start_from(model, self.init)
@@ -115,6 +115,11 @@ def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
             part, name = key.split(".")
             values[part][name] = value
     return from_dict(values, "the command line")
+
+
+def _open(recipe: Recipe, text: str, labels: Sequence[str], repeat: int = 1) -> Dataset:
+    data = recipe.data
+    return open_set(text, labels or None, remap=data.remap, only=data.only or None, repeat=repeat)
 
 
 def _train_text(recipe: Recipe) -> str:

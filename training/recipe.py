@@ -54,6 +54,8 @@ class DataPart:
         train: Data set to train on, as `open_dataset` reads it; several joined by " + ".
         val: Data set to score on.
         labels: Class names with "background" first; empty takes those of the training set.
+        remap: New names of classes by their old ones; several may get the same name.
+        only: Classes to keep, by their new names; empty keeps all.
         difficult: Whether difficult objects are learned or left out.
         repeat: Passes over the training set in one epoch.
     """
@@ -61,6 +63,8 @@ class DataPart:
     train: str = ""
     val: str = ""
     labels: tuple[str, ...] = ()
+    remap: dict[str, str] = field(default_factory=dict)
+    only: tuple[str, ...] = ()
     difficult: Literal["use", "ignore"] = "use"
     repeat: int = 1
 

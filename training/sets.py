@@ -14,12 +14,21 @@ from training.data.sample import Annotation, Dataset, Sample
 __all__ = ["Joined", "build_augmentation", "open_set"]
 
 
-def open_set(text: str, labels: Sequence[str] | None = None, *, repeat: int = 1) -> Dataset:
+def open_set(
+    text: str,
+    labels: Sequence[str] | None = None,
+    *,
+    remap: Mapping[str, str] | None = None,
+    only: Sequence[str] | None = None,
+    repeat: int = 1,
+) -> Dataset:
     """Open what a recipe trains or scores on.
 
     Args:
         text: One data set as `open_dataset` reads it, or several joined by " + ".
         labels: Class names, "background" first; None takes those of the first set.
+        remap: New names of classes, applied first.
+        only: Names of the classes to keep; None keeps all.
         repeat: How often every image comes in an epoch.
 
     Raises:
@@ -27,7 +36,7 @@ def open_set(text: str, labels: Sequence[str] | None = None, *, repeat: int = 1)
     """
     sets: list[Dataset] = []
     for part in text.split(" + "):
-        sets.append(open_dataset(part.strip(), labels))
+        sets.append(open_dataset(part.strip(), labels, remap, only))
         labels = labels or sets[0].labels
     whole = sets[0] if len(sets) == 1 else Joined(sets)
     if not len(whole):

@@ -13,6 +13,8 @@ def train(
     output: Path,
     data: str | None = None,
     val: str | None = None,
+    classes: str | None = None,
+    remap: str | None = None,
     resume: bool = False,
     init: Path | None = None,
     epochs: int | None = None,
@@ -35,9 +37,11 @@ def train(
         recipe: A TOML file, or the name of a recipe that comes with the program: bccd,
             coco_ssd300, coco_ssd512, coco_ssdlite320, custom, demo, voc_ssd300, voc_ssd512.
         output: Folder of the run.
-        data: Training set: coco:ANNOTATIONS.json:IMAGES, voc:ROOT[:SPLIT], yolo:DIR, csv:FILE or
-            demo:FIRST-LAST; several joined by " + ".
+        data: Training set: coco:ANNOTATIONS.json:IMAGES, voc:ROOT[:SPLIT], yolo:DIR[:SPLIT],
+            csv:FILE[:IMAGES] or demo:FIRST-LAST; several joined by " + ".
         val: Validation set, written the same way.
+        classes: Classes to keep, as in "person,car", by their new names; all by default.
+        remap: New names of classes, as in "van=car,lorry=truck".
         resume: Go on with the run in the output folder.
         init: Checkpoint to take all weights from that fit.
         epochs: Passes over the data.
@@ -61,6 +65,7 @@ def train(
             f"training needs '{error.name}'; install it with pip install 'realtime-ssd[train]'"
         ) from None
     from training.command import Command
+    from training.data.classes import parse_remap
 
     changes = {
         "run.epochs": epochs,
@@ -72,5 +77,7 @@ def train(
         "optimizer.lr": lr,
         "data.train": data,
         "data.val": val,
+        "data.only": [name.strip() for name in classes.split(",")] if classes else None,
+        "data.remap": parse_remap(remap) if remap else None,
     }
     Command(recipe, output, changes, resume=resume, init=init, device=device).start(preview)

@@ -8,9 +8,31 @@ from dataclasses import dataclass, field
 from realtime_ssd.errors import UsageError
 from training.data.sample import Problem
 
-__all__ = ["BACKGROUND", "Classes", "Selection"]
+__all__ = ["BACKGROUND", "Classes", "Selection", "parse_remap"]
 
 BACKGROUND = "background"
+
+
+def parse_remap(text: str) -> dict[str, str]:
+    """Read new names of classes from a command line.
+
+    Args:
+        text: "OLD=NEW" for each, divided by commas.
+
+    Raises:
+        UsageError: If a part is not of that form.
+
+    Example:
+        >>> parse_remap("van=car, lorry=truck")
+        {'van': 'car', 'lorry': 'truck'}
+    """
+    remap = {}
+    for part in text.split(","):
+        old, sign, new = (word.strip() for word in part.partition("="))
+        if not (old and sign and new):
+            raise UsageError(f"'{part.strip()}' renames no class; write OLD=NEW, as in van=car")
+        remap[old] = new
+    return remap
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +69,7 @@ class Selection:
             if name in labels:
                 numbers[name] = number
         category_ids = tuple(numbers.get(name, k) for k, name in enumerate(labels))
-        return Classes(labels, category_ids, self)
+        return Classes(labels, category_ids, self, tuple(found))
 
     def _labels(self, found: list[str]) -> tuple[str, ...]:
         if self.labels is not None:
@@ -77,11 +99,13 @@ class Classes:
         labels: Class names, "background" first.
         category_ids: Category id of each label.
         selection: What the user asked for.
+        found: Names of the data set.
     """
 
     labels: tuple[str, ...]
     category_ids: tuple[int, ...]
     selection: Selection
+    found: tuple[str, ...]
     _ids: dict[str, int] = field(init=False)
     _unknown: dict[str, list[str]] = field(default_factory=dict)
 
@@ -103,9 +127,17 @@ class Classes:
             self._unknown.setdefault(name, []).append(file)
         return label
 
-    def problems(self) -> list[Problem]:
-        """Report every unknown class once, with the first file it stands in."""
+    def problems(self, data: str) -> list[Problem]:
+        """Report every unknown class once, with the first file it stands in.
+
+        Args:
+            data: Name of the data set, for new names of classes that do not occur in it.
+        """
+        idle = [name for name in self.selection.remap if name not in self.found]
         return [
+            Problem(data, f"no class is called '{name}', so that nothing was renamed")
+            for name in idle
+        ] + [
             Problem(
                 files[0],
                 f"class '{name}' is not among the labels; {len(files)} boxes of it in "

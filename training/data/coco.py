@@ -31,11 +31,11 @@ def open_coco(name: str, path: Path, folder: Path, selection: Selection) -> File
     content = _load(path)
     try:
         found = sorted((int(item["id"]), str(item["name"])) for item in content["categories"])
-        images = {int(item["id"]): item for item in content["images"]}
         problems: list[Problem] = []
+        images = _images(content, path, problems)
         objects = _objects(content, dict(found), set(images), path, problems)
         raws = [_image(item, folder, objects.get(key, [])) for key, item in images.items()]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise UsageError(
             f"'{path}' is no COCO detection file ({_reason(error)}); it needs images with id and "
             "file_name, annotations with image_id, category_id and bbox, and categories"
@@ -50,18 +50,29 @@ def _reason(error: Exception) -> str:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError:
         raise UsageError(
             f"the annotation file '{path}' cannot be read; give coco:ANNOTATIONS:IMAGES"
         ) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(
             f"'{path}' is no valid JSON ({error}); download or export it again"
         ) from error
     if not isinstance(content, dict):
         raise UsageError(f"'{path}' is no COCO detection file: it must hold a JSON object")
     return content
+
+
+def _images(
+    content: dict[str, Any], path: Path, problems: list[Problem]
+) -> dict[int, dict[str, Any]]:
+    images: dict[int, dict[str, Any]] = {}
+    for item in content["images"]:
+        if images.setdefault(int(item["id"]), item) is not item:
+            text = f"image {item['id']} is given twice; '{item['file_name']}' was skipped"
+            problems.append(Problem(str(path), text))
+    return images
 
 
 def _objects(
@@ -80,7 +91,12 @@ def _objects(
                 Problem(str(path), f"a '{label}' of the unknown image {image} was skipped")
             )
             continue
-        x, y, width, height = (float(value) for value in item["bbox"])
+        try:
+            x, y, width, height = (float(value) for value in item["bbox"])
+        except (KeyError, TypeError, ValueError):
+            text = f"annotation {item.get('id', '')} of image {image} has no bbox of four numbers"
+            problems.append(Problem(str(path), f"{text}; it was skipped"))
+            continue
         crowd, area = bool(item.get("iscrowd", 0)), item.get("area")
         box = (x, y, x + width, y + height)
         objects.setdefault(image, []).append(

@@ -70,7 +70,7 @@ class DemoDataset(Dataset):
     def __init__(
         self, name: str, classes: Classes, first: int, seeds: int, width: int, height: int
     ) -> None:
-        super().__init__(name, classes.labels, classes.category_ids)
+        super().__init__(name, classes.labels, classes.category_ids, classes.problems(name))
         self.first, self.width, self.height = first, width, height
         self._classes, self._seeds = classes, seeds
         self._store = _make_store(len(self), width, height)

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from realtime_ssd.errors import UsageError
+from realtime_ssd.errors import RealtimeSSDError, UsageError
 from training.data.classes import Classes
 from training.data.images import Header, read_header, read_image
 from training.data.sample import Annotation, Dataset, Problem, Sample
 
-__all__ = ["FileDataset", "RawImage", "RawObject", "build"]
+__all__ = ["Box", "FileDataset", "RawImage", "RawObject", "build", "distinct"]
 
 Box = tuple[float, float, float, float]
 
@@ -92,7 +92,27 @@ class FileDataset(Dataset):
 
     def __getitem__(self, index: int) -> Sample:
         entry = self._entries[index]
-        return Sample.of(read_image(entry.path, entry.turn), entry.truth)
+        image, truth = read_image(entry.path, entry.turn), entry.truth
+        height, width = image.shape[:2]
+        if (width, height) != (truth.width, truth.height):
+            raise RealtimeSSDError(
+                f"image '{entry.path}' is {width}x{height} pixels but was {truth.width}x"
+                f"{truth.height} when the data was opened; open the data anew"
+            )
+        return Sample.of(image, truth)
+
+
+def distinct(objects: Sequence[RawObject]) -> tuple[list[RawObject], int]:
+    """Drop objects that are given twice.
+
+    Args:
+        objects: Objects of one image.
+
+    Returns:
+        The different ones in their order, and how many were dropped.
+    """
+    kept = list(dict.fromkeys(objects))
+    return kept, len(objects) - len(kept)
 
 
 def build(
@@ -101,8 +121,8 @@ def build(
     """Check every image and box and keep what can be used.
 
     Images that are missing, cut off or of another size than their annotation says are skipped.
-    Boxes that are empty, lie outside the image or belong to no known class are skipped; boxes
-    that reach outside are clipped. Each of these is reported.
+    Boxes that are empty, hold values that are no numbers, lie outside the image or belong to no
+    known class are skipped; boxes that reach outside are clipped. Each of these is reported.
 
     Args:
         name: The text the data set is opened with.
@@ -125,7 +145,7 @@ def build(
         truth = _annotate(raw, (width, height), classes, found)
         image_id = number if raw.image_id is None else raw.image_id
         entries.append(_Entry(raw.path, turn, image_id, truth))
-    found += classes.problems()
+    found += classes.problems(name)
     if not entries:
         first = f"; the first problem: {found[0]}" if found else ""
         raise UsageError(f"data set '{name}' holds no usable image{first}")
@@ -170,11 +190,16 @@ def _clip(box: Box, size: tuple[int, int], fractions: bool) -> tuple[Box | None,
     x1, y1, x2, y2 = box
     if fractions:
         x1, y1, x2, y2 = x1 * width, y1 * height, x2 * width, y2 * height
-    if not all(isfinite(value) for value in box) or x2 <= x1 or y2 <= y1:
-        return None, "{} empty boxes were skipped"
+    if not all(isfinite(value) for value in box):
+        return None, "{} boxes with values that are no numbers were skipped"
+    if x2 <= x1 or y2 <= y1:
+        return None, "{} empty boxes, or with corners exchanged, were skipped"
     if x2 <= 0 or y2 <= 0 or x1 >= width or y1 >= height:
         return None, "{} boxes outside the image were skipped"
     inside = (max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height)))
+    single = np.array(inside, np.float32)
+    if (single[2:] <= single[:2]).any():
+        return None, "{} empty boxes, or with corners exchanged, were skipped"
     reach = max(-x1, -y1, x2 - width, y2 - height)
     fault = "{} boxes that reach outside the image were clipped" if reach > _ROUNDING else ""
     return inside, fault

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from realtime_ssd.errors import RealtimeSSDError
 from realtime_ssd.frames import Image
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Opened
 
 __all__ = ["EXTENSIONS", "Header", "list_images", "read_header", "read_image"]
 
@@ -16,6 +21,7 @@ EXTENSIONS = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp
 """Endings of the files that count as images."""
 
 _ORIENTATION = 0x0112
+_WIDTH, _HEIGHT = 0x0100, 0x0101
 _ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
 _TAIL = 4096
 
@@ -25,7 +31,8 @@ class Header:
     """The size of an image file.
 
     Attributes:
-        stored: Width and height of the stored pixels.
+        stored: Width and height of the stored pixels; of a TIFF, which every decoder turns as it
+            says, those of the turned ones.
         turned: Whether EXIF asks to turn or mirror them.
         sideways: Whether turning exchanges width and height.
     """
@@ -43,6 +50,8 @@ class Header:
 def read_header(path: Path) -> Header:
     """Read size and orientation of an image, and check that the file does not stop too early.
 
+    A hole in the middle of a JPEG is not seen: its decoder paints over it.
+
     Args:
         path: Image file.
 
@@ -53,27 +62,52 @@ def read_header(path: Path) -> Header:
     from PIL import UnidentifiedImageError
 
     try:
-        with Pillow.open(path) as image:
-            orientation = int(image.getexif().get(_ORIENTATION, 1))
-            size, kind = image.size, image.format or ""
-        if not _complete(path, kind):
-            raise ValueError("the image file is cut off")
+        with warnings.catch_warnings():
+            # Odd EXIF and great size are no fault of the pixels; decoding decides.
+            warnings.simplefilter("ignore")
+            with Pillow.open(path) as image:
+                header = _header(image)
+                if not _complete(path, image.format or ""):
+                    _decode(path, image)
     except FileNotFoundError:
         raise ValueError("the image file does not exist") from None
     except UnidentifiedImageError:
-        raise ValueError("the file is no readable image") from None
-    except (OSError, SyntaxError, TypeError) as error:
+        empty = path.is_file() and not path.stat().st_size
+        raise ValueError("the file is " + ("empty" if empty else "no readable image")) from None
+    except (OSError, SyntaxError, TypeError, Pillow.DecompressionBombError) as error:
         raise ValueError(f"the image cannot be read ({error})") from None
-    return Header(size, orientation not in (0, 1), orientation in (5, 6, 7, 8))
+    return header
+
+
+def _header(image: Opened) -> Header:
+    orientation = int(image.getexif().get(_ORIENTATION, 1))
+    sideways = orientation in (5, 6, 7, 8)
+    if image.format != "TIFF":
+        return Header(image.size, orientation not in (0, 1), sideways)
+    # Whether Pillow has exchanged the sides already depends on its version; the tags do not.
+    tags = image.getexif()
+    width, height = int(tags[_WIDTH]), int(tags[_HEIGHT])
+    return Header((height, width) if sideways else (width, height))
 
 
 def _complete(path: Path, kind: str) -> bool:
-    """Tell whether the file holds its end marker: decoders paint a cut-off image grey silently."""
-    marker = _ENDS.get(kind, b"")
+    """Tell whether the file surely holds its end: decoders paint a cut-off image grey silently."""
     with path.open("rb") as file:
         size = file.seek(0, 2)
+        if kind == "WEBP":
+            file.seek(4)
+            return size >= 8 + int.from_bytes(file.read(4), "little")
         file.seek(max(0, size - _TAIL))
-        return marker in file.read()
+        return kind in _ENDS and _ENDS[kind] in file.read()
+
+
+def _decode(path: Path, image: Opened) -> None:
+    """Decode an image whose end marker is not where it belongs, or that has none."""
+    try:
+        image.load()
+        read_image(path)
+    except (OSError, RealtimeSSDError):
+        raise ValueError("the image file is cut off, damaged or of an unusual kind") from None
 
 
 def read_image(path: Path, turn: bool = True) -> Image:

@@ -10,11 +10,16 @@ from training.data.classes import Selection
 from training.data.coco import open_coco
 from training.data.demo import open_demo
 from training.data.sample import Dataset
+from training.data.table import open_table
 from training.data.voc import open_voc
+from training.data.yolo import open_yolo
 
 __all__ = ["open_dataset"]
 
-_FORMS = "coco:ANNOTATIONS.json:IMAGES, voc:ROOT[:SPLIT] or demo[:FIRST-LAST[:WIDTHxHEIGHT]]"
+_FORMS = (
+    "coco:ANNOTATIONS.json:IMAGES, voc:ROOT[:SPLIT], yolo:DIR[:SPLIT], csv:FILE[:IMAGES] or "
+    "demo[:FIRST-LAST[:WIDTHxHEIGHT]]"
+)
 
 
 def open_dataset(
@@ -26,7 +31,11 @@ def open_dataset(
     """Open the data set that a text names.
 
     Args:
-        text: "coco:ANNOTATIONS.json:IMAGES", "voc:ROOT[:SPLIT]".
+        text: "coco:ANNOTATIONS.json:IMAGES", "voc:ROOT[:SPLIT]", "yolo:DIR[:SPLIT]",
+            "csv:FILE[:IMAGES]" or "demo[:FIRST-LAST[:WIDTHxHEIGHT]]"; see `open_coco`, `open_voc`,
+            `open_yolo`, `open_table` and `open_demo` for what each reads. Of coco and csv the
+            images lie beside the file if no folder is named; voc and yolo without split take all
+            images.
         labels: Class names, "background" first; objects of other classes are skipped and
             reported. None takes the classes of the data set.
         remap: New names of classes, applied first.
@@ -42,13 +51,19 @@ def open_dataset(
     """
     selection = Selection(labels, remap or {}, only)
     kind, *parts = _split(text)
-    if kind == "coco" and 1 <= len(parts) <= 2:
-        path = Path(parts[0])
-        return open_coco(text, path, Path(parts[1]) if parts[1:] else path.parent, selection)
-    if kind == "voc" and 1 <= len(parts) <= 2:
-        return open_voc(text, Path(parts[0]), parts[1] if parts[1:] else "", selection)
+    first, second = (*parts, "", "")[:2]
     if kind == "demo" and len(parts) <= 2:
-        return open_demo(text, parts[0] if parts else "", parts[1] if parts[1:] else "", selection)
+        return open_demo(text, first, second, selection)
+    if first and len(parts) <= 2:
+        path = Path(first)
+        if kind == "coco":
+            return open_coco(text, path, Path(second) if second else path.parent, selection)
+        if kind == "csv":
+            return open_table(text, path, Path(second) if second else path.parent, selection)
+        if kind == "voc":
+            return open_voc(text, path, second, selection)
+        if kind == "yolo":
+            return open_yolo(text, path, second, selection)
     raise UsageError(f"'{text}' names no data set; write {_FORMS}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError  # nosec B405
 
@@ -62,7 +63,10 @@ def _stems(root: Path, split: str) -> list[str]:
         raise UsageError(
             f"there is no split '{split}' in '{folder}'; choose from {', '.join(splits) or 'none'}"
         )
-    rows = [row.split() for row in path.read_text(encoding="utf-8").splitlines()]
+    try:
+        rows = [row.split() for row in path.read_text(encoding="utf-8-sig").splitlines()]
+    except ValueError:
+        raise UsageError(f"the list '{path}' is no UTF-8 text; save it again as such") from None
     # The list of one class has a second column; -1 marks images without the class.
     return [row[0] for row in rows if row and row[1:] != ["-1"]]
 
@@ -75,7 +79,7 @@ def _read(path: Path, stem: str, images: dict[str, Path], root: Path) -> RawImag
         tree: Element = parse(path).getroot()
     except FileNotFoundError:
         raise ValueError("the annotation file does not exist") from None
-    except (ParseError, DefusedXmlException, OSError) as error:
+    except (ParseError, DefusedXmlException, LookupError, OSError) as error:
         raise ValueError(f"the annotation is no valid XML ({error})") from None
     filename = tree.findtext("filename") or f"{stem}.jpg"
     image = images.get(stem, root / "JPEGImages" / Path(filename).name)
@@ -85,7 +89,7 @@ def _read(path: Path, stem: str, images: dict[str, Path], root: Path) -> RawImag
 
 def _size(tree: Element) -> tuple[int, int] | None:
     size = [_number(tree.findtext(f"size/{side}") or "0", side) for side in ("width", "height")]
-    return (int(size[0]), int(size[1])) if min(size) > 0 else None
+    return (int(size[0]), int(size[1])) if min(size) > 0 and isfinite(sum(size)) else None
 
 
 def _object(node: Element) -> RawObject:

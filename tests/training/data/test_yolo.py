@@ -1,0 +1,247 @@
+"""YOLO folders: their layouts, their names, their rows, and what is wrong with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from realtime_ssd.errors import UsageError
+from tests.training.data.folders import picture, rows, told, write
+from training.data import open_dataset
+
+ROW = "0 0.5 0.5 0.5 0.2\n"
+BOX = [10, 12, 30, 18]  # of an image of 40 x 30 pixels
+
+
+def yolo(folder: Path, text: str = ROW, names: str = "names: [cat, dog]\n") -> str:
+    """Write one image with a label file."""
+    picture(folder / "images" / "a.png")
+    write(folder / "labels" / "a.txt", text)
+    write(folder / "data.yaml", names)
+    return f"yolo:{folder}"
+
+
+def test_parallel_trees(tmp_path: Path) -> None:
+    data = open_dataset(yolo(tmp_path, "1 0.5 0.5 0.5 0.2\n0 0.25 0.5 0.1 1.0\n"))
+    assert data.labels == ("background", "cat", "dog")
+    assert rows(data) == [("dog", BOX), ("cat", [8, 0, 12, 30])]
+    assert data.annotation(0).name == "images/a.png"
+    assert data[0].image.shape == (30, 40, 3)
+    assert not data.problems
+
+
+LAYOUTS = {
+    "split below images": ("images/{}/a.png", "labels/{}/a.txt"),
+    "split above images": ("{}/images/a.png", "{}/labels/a.txt"),
+    "beside the image": ("{}/a.png", "{}/a.txt"),
+    "beside, in images": ("images/{}/a.png", "images/{}/a.txt"),
+    "deeper": ("images/{}/city/a.png", "labels/{}/city/a.txt"),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts_and_splits(tmp_path: Path, layout: str) -> None:
+    image, label = LAYOUTS[layout]
+    write(tmp_path / "classes.txt", "cat\ndog\n")
+    for split, number in (("train", 0), ("valid", 1)):
+        picture(tmp_path / image.format(split))
+        write(tmp_path / label.format(split), f"{number} 0.5 0.5 0.5 0.2\n")
+    assert rows(open_dataset(f"yolo:{tmp_path}:train")) == [("cat", BOX)]
+    assert rows(open_dataset(f"yolo:{tmp_path}:val")) == [("dog", BOX)]
+    whole = open_dataset(f"yolo:{tmp_path}")
+    assert len(whole) == 2
+    assert not whole.problems
+
+
+YAMLS = {
+    "list": "names: [cat, dog]",
+    "rows": "names:\n- cat\n- dog",
+    "mapping": "nc: 2\nnames:\n  1: dog\n  0: cat",
+    "quoted": "names: [\"cat\", 'dog']",
+}
+
+
+@pytest.mark.parametrize("text", YAMLS.values(), ids=YAMLS)
+def test_names_of_a_yaml_file(tmp_path: Path, text: str) -> None:
+    name = yolo(tmp_path, names=text)
+    assert open_dataset(name).labels == ("background", "cat", "dog")
+    assert open_dataset(f"yolo:{tmp_path / 'data.yaml'}").labels == ("background", "cat", "dog")
+
+
+def test_names_that_yaml_takes_for_other_things(tmp_path: Path) -> None:
+    data = open_dataset(yolo(tmp_path, names="names: [no, 12, null, 1e3]"))
+    assert data.labels == ("background", "no", "12", "null", "1e3")
+
+
+@pytest.mark.parametrize("file", ["classes.txt", "obj.names", "labels/classes.txt", "voc.names"])
+def test_names_of_a_list(tmp_path: Path, file: str) -> None:
+    name = yolo(tmp_path)
+    (tmp_path / "data.yaml").unlink()
+    (tmp_path / file).write_bytes(b"\xef\xbb\xbfcat\r\ndog\r\n")
+    data = open_dataset(name)
+    assert data.labels == ("background", "cat", "dog")
+    assert not data.problems
+
+
+SPLITS = {
+    "from the yaml": "train: images/train\nval: images/valid",
+    "one level too high": "train: ../images/train\nval: ../images/valid",
+    "from a path": "path: .\ntrain: images/train\nval: images/valid",
+    "path of another machine": "path: ../datasets/x\ntrain: images/train\nval: images/valid",
+    "lists of folders": "train: [images/train]\nvalid: [images/valid]",
+    "lists of files": "train: train.txt\nval: valid.txt",
+}
+
+
+@pytest.mark.parametrize("text", SPLITS.values(), ids=SPLITS)
+def test_splits_of_a_yaml_file(tmp_path: Path, text: str) -> None:
+    write(tmp_path / "dataset.yaml", f"names: [cat, dog]\n{text}\n")
+    for split, number in (("train", 0), ("valid", 1)):
+        image = picture(tmp_path / "images" / split / f"{split}.png")
+        write(tmp_path / "labels" / split / f"{split}.txt", f"{number} 0.5 0.5 0.5 0.2\n")
+        write(tmp_path / f"{split}.txt", f"./{image.relative_to(tmp_path)}\r\n\r\n")
+    assert rows(open_dataset(f"yolo:{tmp_path}:train")) == [("cat", BOX)]
+    assert rows(open_dataset(f"yolo:{tmp_path}:val")) == [("dog", BOX)]
+    assert len(open_dataset(f"yolo:{tmp_path}")) == 2
+
+
+def test_a_split_of_the_yaml_file_that_is_not_there(tmp_path: Path) -> None:
+    name = yolo(tmp_path, names="names: [cat, dog]\ntrain: images\ntest: images/test\n")
+    assert told(open_dataset(name)) == [
+        "data.yaml: nothing is where split 'test' should be; it was skipped"
+    ]
+    with pytest.raises(UsageError, match=r"no split 'test' in '.*'; choose from train, test"):
+        open_dataset(f"{name}:test")
+
+
+def test_an_image_without_label_file_has_no_objects(tmp_path: Path) -> None:
+    name = yolo(tmp_path)
+    picture(tmp_path / "images" / "b.png")
+    write(tmp_path / "labels" / "c.txt", ROW)
+    data = open_dataset(name)
+    assert [len(data.annotation(k).labels) for k in range(len(data))] == [1, 0]
+    assert told(data) == [
+        "b.png: 1 images have no label file and count as images without objects",
+        "c.txt: there is no image for it; it was skipped",
+    ]
+
+
+def test_polygons_get_a_box_around(tmp_path: Path) -> None:
+    text = "1 0.25 0.4 0.75 0.5 0.5 0.6\n0 0.25 0.4 0.75 0.4 0.75 0.6 0.25 0.6\n"
+    assert rows(open_dataset(yolo(tmp_path, text))) == [("dog", BOX), ("cat", BOX)]
+
+
+def test_key_points_are_left_alone(tmp_path: Path) -> None:
+    names = "names: [cat, dog]\nkpt_shape: [2, 2]\n"
+    data = open_dataset(yolo(tmp_path, "0 0.5 0.5 0.5 0.2 0.1 0.1 0.9 0.9\n", names))
+    assert rows(data) == [("cat", BOX)]
+
+
+FAULTS = {
+    "0 20 15 20 6": "1 rows hold values far above 1, though boxes are fractions and not pixels",
+    "0 0.5 0.5 0.5": "1 rows are neither 'class cx cy width height' nor a polygon",
+    "0 0.5 0.5 0.5 0.2 0.9": "1 rows are neither 'class cx cy width height' nor a polygon",
+    "cat 0.5 0.5 0.5 0.2": "1 rows hold words that are no numbers",
+    "0 nan 0.5 0.5 0.2": "1 rows hold words that are no numbers",
+    "0 inf 0.5 0.5 0.2": "1 rows hold words that are no numbers",
+    "0.5 0.5 0.5 0.5 0.2": "1 rows begin with no class number",
+    "-1 0.5 0.5 0.5 0.2": "1 rows begin with no class number",
+}
+
+
+@pytest.mark.parametrize("row", FAULTS)
+def test_bad_rows_are_told_and_skipped(tmp_path: Path, row: str) -> None:
+    data = open_dataset(yolo(tmp_path, f"{ROW}{row}\n"))
+    assert rows(data) == [("cat", BOX)]
+    assert told(data) == [f"a.txt: {FAULTS[row]}, first line 2; skipped"]
+
+
+BOXES = {
+    "0 0.5 0.5 -0.5 0.2": "1 empty boxes, or with corners exchanged, were skipped",
+    "0 0.5 0.5 0 0.2": "1 empty boxes, or with corners exchanged, were skipped",
+    "0 1.4 0.5 0.1 0.2": "1 boxes outside the image were skipped",
+    "7 0.5 0.5 0.5 0.2": "class 'class 7' is not among the labels; 1 boxes of it in 1 files were "
+    "skipped",
+}
+
+
+@pytest.mark.parametrize("row", BOXES)
+def test_bad_boxes_are_told_and_skipped(tmp_path: Path, row: str) -> None:
+    data = open_dataset(yolo(tmp_path, f"{ROW}{row}\n"))
+    assert rows(data) == [("cat", BOX)]
+    assert told(data) == [f"a.png: {BOXES[row]}"]
+
+
+def test_a_box_that_reaches_outside_is_clipped(tmp_path: Path) -> None:
+    data = open_dataset(yolo(tmp_path, "0 0.0 0.5 0.5 0.2\n"))
+    assert rows(data) == [("cat", [0, 12, 10, 18])]
+    assert told(data) == ["a.png: 1 boxes that reach outside the image were clipped"]
+
+
+def test_windows_line_ends_byte_order_mark_and_repeats(tmp_path: Path) -> None:
+    name = yolo(tmp_path)
+    (tmp_path / "labels" / "a.txt").write_bytes(
+        b"\xef\xbb\xbf" + ROW.strip().encode() * 1 + b"\r\n"
+    )
+    assert rows(open_dataset(name)) == [("cat", BOX)]
+    write(tmp_path / "labels" / "a.txt", ROW * 3)
+    data = open_dataset(name)
+    assert rows(data) == [("cat", BOX)]
+    assert told(data) == ["a.txt: 2 rows given twice were skipped"]
+
+
+def test_a_label_file_that_is_no_text_skips_its_image(tmp_path: Path) -> None:
+    name = yolo(tmp_path)
+    picture(tmp_path / "images" / "b.png")
+    (tmp_path / "labels" / "b.txt").write_bytes(b"\xff\xfe\x00\x81")
+    data = open_dataset(name)
+    assert len(data) == 1
+    assert told(data) == ["b.txt: the label file cannot be read as text; its image was skipped"]
+
+
+def test_unicode_names_of_files_and_classes(tmp_path: Path) -> None:
+    write(tmp_path / "data.yaml", "names: [Straßenbahn, 自転車]\n")
+    picture(tmp_path / "images" / "Żółw 亀.png")
+    write(tmp_path / "labels" / "Żółw 亀.txt", "1 0.5 0.5 0.5 0.2\n")
+    data = open_dataset(f"yolo:{tmp_path}")
+    assert rows(data) == [("自転車", BOX)]
+    assert data[0].image.shape == (30, 40, 3)
+
+
+def test_a_yaml_file_makes_no_objects(tmp_path: Path) -> None:
+    text = f"names: !!python/object/apply:os.mkdir [{tmp_path / 'made'}]\n"
+    assert open_dataset(yolo(tmp_path, names=text)).labels[1:] == (str(tmp_path / "made"),)
+    assert not (tmp_path / "made").exists()
+
+
+def test_nothing_labelled_is_an_error(tmp_path: Path) -> None:
+    picture(tmp_path / "images" / "a.png")
+    write(tmp_path / "classes.txt", "cat\n")
+    with pytest.raises(UsageError, match=r"no image of .* has a label file, the first is .*a\.png"):
+        open_dataset(f"yolo:{tmp_path}")
+
+
+USAGE = {
+    "no folder": ("yolo:{}/nowhere", "", "there is no folder"),
+    "no names": ("yolo:{}", "", "does not name its classes; add data.yaml"),
+    "wrong split": ("yolo:{}:night", "names: [cat]", "no split 'night' in .*choose from"),
+    "broken yaml": ("yolo:{}", "names: [cat", "is no valid YAML"),
+    "deep yaml": ("yolo:{}", "[" * 5000, "is no valid YAML"),
+    "names of no kind": ("yolo:{}", "names: 12", "is no list of class names"),
+    "nested names": ("yolo:{}", "names: [[cat]]", "is no list of class names"),
+    "mapping of words": ("yolo:{}", "names: {cat: dog}", "is no list of class names"),
+    "no text": ("yolo:{}", "bytes", "cannot be read as UTF-8"),
+}
+
+
+@pytest.mark.parametrize("case", USAGE)
+def test_what_cannot_be_opened_is_told_in_one_sentence(tmp_path: Path, case: str) -> None:
+    name, yaml, message = USAGE[case]
+    picture(tmp_path / "images" / "a.png")
+    write(tmp_path / "labels" / "a.txt", ROW)
+    if yaml:
+        (tmp_path / "data.yaml").write_bytes(b"\xff\xfe" if yaml == "bytes" else yaml.encode())
+    with pytest.raises(UsageError, match=message) as caught:
+        open_dataset(name.format(tmp_path))
+    assert len(str(caught.value).splitlines()) == 1
