@@ -18,6 +18,7 @@ _READERS = {
     ".caffemodel": "training.importers.caffe",
     ".pth": "training.importers.checkpoints",
     ".pt": "training.importers.checkpoints",
+    ".safetensors": "training.importers.checkpoints",
 }
 
 

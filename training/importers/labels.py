@@ -6,7 +6,7 @@ from pathlib import Path
 
 from realtime_ssd.errors import UsageError
 
-__all__ = ["COCO_80", "COCO_91", "GAP", "VOC_21", "read_labels"]
+__all__ = ["COCO_80", "COCO_91", "GAP", "VOC_21", "numbered", "read_labels"]
 
 GAP = "???"
 """Name of a column that no category uses."""
@@ -45,6 +45,11 @@ COCO_91 = ("background", *_with_gaps())
 
 VOC_21 = ("background", *_names(_VOC_NAMES))
 """Background and the 20 Pascal VOC classes in alphabetical order."""
+
+
+def numbered(count: int) -> tuple[str, ...]:
+    """Name `count` score columns by their numbers: background, class 1, class 2, ..."""
+    return ("background", *(f"class {number}" for number in range(1, count)))
 
 
 def read_labels(path: Path, count: int) -> tuple[str, ...]:

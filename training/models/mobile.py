@@ -8,6 +8,7 @@ the hard swish.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -141,8 +142,9 @@ class InvertedMaps(FeatureMaps):
         features, maps = self.stem(images), []
         for number, block in enumerate(self.blocks):
             if number == self.tap:
-                maps.append(block.expand(features))
-                features = block.rest(maps[0])
+                tapped = cast(InvertedResidual, block)
+                maps.append(tapped.expand(features))
+                features = tapped.rest(maps[0])
             else:
                 features = block(features)
         for layer in (self.last, *self.extras):
