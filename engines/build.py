@@ -22,7 +22,7 @@ from engines.verify import Agreement, Gate, compare, onnx_runner, sample_frames
 from realtime_ssd.backends import check_batch
 from realtime_ssd.errors import ModelError, UsageError
 from realtime_ssd.frames import Image
-from realtime_ssd.spec import ModelSpec
+from realtime_ssd.spec import ModelSpec, read_spec, spec_to_json
 
 __all__ = ["PRECISIONS", "Engine", "EngineOptions", "ensure_engine", "key_of", "obtain"]
 
@@ -217,6 +217,7 @@ class _Work:
             built = self.tools.build(job, self.say)
             facts: dict[str, Any] = {
                 "source": str(self.model.resolve()),
+                "spec": json.loads(spec_to_json(read_spec(self.model))),
                 "build_seconds": round(time.monotonic() - begun, 1),
                 "dynamic_batch": not fixed,
             }

@@ -68,7 +68,7 @@ def open_backend(
     """Load a model into a backend.
 
     Args:
-        model: ONNX file that carries its specification.
+        model: ONNX file that carries its specification, or engine (.engine) with its note.
         name: "onnxruntime", "tensorrt", or "auto": TensorRT where it can run, else ONNX Runtime.
         options: What the user chose.
 
@@ -85,6 +85,8 @@ def open_backend(
     if options.batch < 1:
         raise UsageError(f"--batch must be at least 1, not {options.batch}")
     path = Path(model)
+    if path.suffix == ".engine":
+        return _open_engine(path, name, options)
     spec = read_spec(path).with_thresholds(
         score=options.score, nms=options.nms, top_k=options.top_k
     )
@@ -96,6 +98,15 @@ def open_backend(
 def _open(name: str, path: Path, spec: ModelSpec, options: BackendOptions) -> Backend:
     opener: OpenBackend = import_module(_MODULES[name]).open_backend
     return opener(path, spec, options)
+
+
+def _open_engine(path: Path, name: str, options: BackendOptions) -> Backend:
+    if name not in ("auto", "tensorrt"):
+        raise UsageError(
+            f"'{path}' is a TensorRT engine, which backend '{name}' cannot run; give the ONNX file"
+        )
+    opened: Backend = import_module(_MODULES["tensorrt"]).open_engine(path, options)
+    return opened
 
 
 def _open_best(path: Path, spec: ModelSpec, options: BackendOptions) -> Backend:

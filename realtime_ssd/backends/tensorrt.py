@@ -7,6 +7,7 @@ when a model is used for the first time.
 
 from __future__ import annotations
 
+import json
 import logging
 import queue
 import threading
@@ -25,15 +26,16 @@ from realtime_ssd.cuda.layout import Header
 from realtime_ssd.cuda.probe import require_gpu
 from realtime_ssd.cuda.slots import FrameSlot, Network
 from realtime_ssd.detections import Detections
-from realtime_ssd.errors import ModelError
+from realtime_ssd.errors import ModelError, UsageError
 from realtime_ssd.frames import Frame
 from realtime_ssd.postprocess import Found, locate
-from realtime_ssd.spec import ModelSpec
+from realtime_ssd.spec import ModelSpec, read_spec, spec_from_json
 
 if TYPE_CHECKING:
     from engines.build import EngineOptions
+    from engines.cache import Entry
 
-__all__ = ["GpuBackend", "open_backend"]
+__all__ = ["GpuBackend", "open_backend", "open_engine"]
 
 SLOTS = 3
 _log = logging.getLogger(__name__)
@@ -73,6 +75,54 @@ def _open_engine(
     plan = ensure_engine(path, spec, wanted, _log.warning)
     with device:
         return GpuBackend(device, EngineNetwork(device, plan, spec), spec, options)
+
+
+def open_engine(path: Path, options: BackendOptions) -> GpuBackend:
+    """Run an engine file as it is, by the note beside it that `realtime-ssd build` wrote.
+
+    Raises:
+        UsageError: If it was built for smaller batches, or the thresholds do not fit.
+        ModelError: If the file or its note is damaged, or it does not run on this machine.
+    """
+    from engines.cache import examine
+
+    entry = examine(path)
+    if entry.problem or entry.key is None:
+        raise ModelError(
+            f"the engine '{path}' cannot be used: {entry.problem}; give the file that "
+            "'realtime-ssd build --output' wrote, with the .json file beside it"
+        )
+    if options.batch > entry.key.max_batch:
+        raise UsageError(
+            f"the engine '{path}' takes {entry.key.max_batch} images at once, so --batch "
+            f"{options.batch} is not possible; build it with --max-batch {options.batch}"
+        )
+    spec = _spec_of(entry).with_thresholds(
+        score=options.score, nms=options.nms, top_k=options.top_k
+    )
+    require_gpu("run TensorRT engines")
+    device = Device()
+    try:
+        from engines.network import EngineNetwork
+
+        with device:
+            network = EngineNetwork(device, path.read_bytes(), spec)
+            return GpuBackend(device, network, spec, options)
+    except BaseException:
+        device.close()
+        raise
+
+
+def _spec_of(entry: Entry) -> ModelSpec:
+    """Read the contract from an engine's note; notes of older builds name the ONNX file."""
+    if "spec" in entry.facts:
+        return spec_from_json(json.dumps(entry.facts["spec"]))
+    source = Path(str(entry.facts.get("source", "")))
+    if not source.is_file():
+        raise ModelError(
+            f"the note beside '{entry.path}' has no model specification; build the engine again"
+        )
+    return read_spec(source)
 
 
 class GpuBackend:

@@ -106,6 +106,54 @@ def test_an_engine_that_tensorrt_refuses_is_built_again(
         TensorRT().open(b"rubbish", read_spec(model))
 
 
+def test_an_engine_file_runs_without_its_onnx_file(model: Path, tmp_path: Path) -> None:
+    from realtime_ssd.cli import build as command
+
+    with open_backend(model, "onnxruntime") as backend:
+        expected = answers(backend, frames())
+    copy = tmp_path / "copy.engine"
+    command.build(str(model), max_batch=2, output=copy)
+    with open_backend(model, "tensorrt", BackendOptions(batch=2, score=0.9)):
+        pass  # thresholds of one run do not become those of the engine
+    model.unlink()
+    with open_backend(copy, options=BackendOptions(batch=2)) as backend:
+        assert backend.name == "tensorrt"
+        assert_alike(answers(backend, frames()), expected, pixels=0.5)
+    with pytest.raises(UsageError, match="takes 2 images at once"):
+        open_backend(copy, options=BackendOptions(batch=3))
+    with pytest.raises(UsageError, match="backend 'onnxruntime' cannot run"):
+        open_backend(copy, "onnxruntime")
+    copy.write_bytes(copy.read_bytes() + b" ")
+    with pytest.raises(ModelError, match="the file is damaged"):
+        open_backend(copy)
+
+
+def test_engine_and_onnx_file_are_scored_alike(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from realtime_ssd.cli import build as command
+    from realtime_ssd.cli import evaluate as scoring
+    from tests.training.bright import write_bright_set
+
+    data = f"coco:{write_bright_set(tmp_path / 'data')}"
+    copy = tmp_path / "copy.engine"
+    command.build(str(model), max_batch=2, output=copy)
+    found = {}
+    for name, path, backend in (
+        ("onnx", model, "onnxruntime"),
+        ("built", model, "tensorrt"),
+        ("engine", copy, "auto"),
+    ):
+        out = tmp_path / f"{name}.json"
+        scoring.evaluate(model=str(path), data=data, json=out, backend=backend, batch=2)
+        found[name] = json.loads(out.read_text())
+    assert [found[name]["backend"] for name in found] == ["onnxruntime", "tensorrt", "tensorrt"]
+    assert 0.2 < found["onnx"]["AP"] < 0.9
+    for name in ("built", "engine"):
+        assert found[name]["AP"] == pytest.approx(found["onnx"]["AP"], abs=0.02)
+        assert found[name]["AP50"] == pytest.approx(found["onnx"]["AP50"], abs=1e-6)
+
+
 def test_a_fixed_batch_of_one(model: Path) -> None:
     fixed = onnx.load(str(model))
     for value in (fixed.graph.input[0], *fixed.graph.output):

@@ -1,0 +1,57 @@
+"""Annotated pictures for the detector of bright squares (`tests.tiny`), with known mistakes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+
+from tests.tiny import picture
+
+WIDTH, HEIGHT = 160, 120
+CELL = (40, 30)
+
+CASES: list[tuple[tuple[int, int], list[tuple[str, int, int, int, int]]]] = [
+    # bright cell (row, column), then what the annotation says: class, x, y, width, height
+    ((0, 0), [("bright", 0, 0, 40, 30)]),  # found
+    ((1, 2), [("bright", 80, 30, 40, 40)]),  # found, IoU 0.75
+    ((3, 3), []),  # background
+    ((2, 1), [("dark", 40, 60, 40, 30)]),  # wrong class
+    ((0, 3), [("bright", 100, 0, 40, 30)]),  # poor box, IoU 1/3
+    ((2, 2), [("bright", 80, 60, 40, 30), ("bright", 0, 90, 40, 30)]),  # found, and one missed
+]
+
+
+def write_bright_set(folder: Path, labels: tuple[str, ...] = ("bright", "dark")) -> str:
+    """Write pictures and a COCO file.
+
+    Args:
+        folder: Where to; it is made.
+        labels: Categories of the file.
+
+    Returns:
+        "ANNOTATIONS:IMAGES".
+    """
+    folder.mkdir()
+    images, annotations = [], []
+    for number, (cell, objects) in enumerate(CASES, start=1):
+        name = f"{number}.png"
+        cv2.imwrite(str(folder / name), picture(cell, (HEIGHT, WIDTH)))
+        images.append({"id": number, "file_name": name, "width": WIDTH, "height": HEIGHT})
+        for label, *bbox in objects:
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": number,
+                    "category_id": labels.index(label) + 1 if label in labels else 1,
+                    "bbox": bbox,
+                    "area": bbox[2] * bbox[3],
+                    "iscrowd": 0,
+                }
+            )
+    categories = [{"id": k, "name": name} for k, name in enumerate(labels, start=1)]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    path = folder / "instances.json"
+    path.write_text(json.dumps(content))
+    return f"{path}:{folder}"
