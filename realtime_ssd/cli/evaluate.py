@@ -23,6 +23,8 @@ def evaluate(
     model: str,
     data: str,
     metric: str = "coco",
+    classes: str | None = None,
+    remap: str | None = None,
     json: Path | None = None,
     report: Path | None = None,
     score_threshold: float = 0.02,
@@ -34,9 +36,12 @@ def evaluate(
 
     Args:
         model: Checkpoint (.safetensors), ONNX file, engine (.engine) or name of a model.
-        data: coco:ANNOTATIONS.json:IMAGES, voc:ROOT[:SPLIT], yolo:DIR, csv:FILE or
-            demo:FIRST-LAST.
+        data: coco:ANNOTATIONS.json:IMAGES, voc:ROOT[:SPLIT], yolo:DIR[:SPLIT],
+            csv:FILE[:IMAGES] or demo:FIRST-LAST.
         metric: coco, voc07 (11 points) or voc (every point).
+        classes: Classes of the data to score, as in "person,car", by their new names; all by
+            default.
+        remap: New names of the data's classes, as in "van=car,lorry=truck".
         json: Also write the result to this file.
         report: Also write a folder with precision_recall.png, sizes.png (small, medium and large
             objects), errors.png (the worst mistakes) and evaluation.json.
@@ -49,6 +54,7 @@ def evaluate(
 
     try:
         from training.data import open_dataset, summarise
+        from training.data.classes import parse_classes, parse_remap
         from training.evaluate import METRICS, open_model
         from training.evaluate import evaluate as score
         from training.evaluation_report import check_free, write_json, write_report
@@ -60,7 +66,7 @@ def evaluate(
         raise UsageError(f"metric '{metric}' is unknown; choose {', '.join(METRICS)}")
     check_free(json, report, overwrite=overwrite)
     path = _find(model)
-    annotated = open_dataset(data)
+    annotated = open_dataset(data, None, parse_remap(remap), parse_classes(classes))
     if annotated.problems:
         print(summarise(annotated.problems), file=sys.stderr)
     with open_model(path, backend, score_threshold, batch) as opened:

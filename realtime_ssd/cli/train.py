@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 __all__ = ["train"]
@@ -17,6 +18,7 @@ def train(
     remap: str | None = None,
     resume: bool = False,
     init: Path | None = None,
+    backbone: str | None = None,
     epochs: int | None = None,
     batch: int | None = None,
     lr: float | None = None,
@@ -29,13 +31,14 @@ def train(
 ) -> None:
     """Train a model and export its best weights as ONNX.
 
-    Stop with Ctrl+C or SIGTERM at any time: the state is saved, and the same command with
-    `--resume` goes on as if nothing had happened. Several GPUs: `torchrun --nproc-per-node 4 -m
-    realtime_ssd train ...`.
+    Stop with Ctrl+C or SIGTERM at any time: the state is saved, the exit status is 128 + signal,
+    and the same command with `--resume` goes on as if nothing had happened. Several GPUs:
+    `torchrun --nproc-per-node 4 -m realtime_ssd train ...`.
 
     Args:
         recipe: A TOML file, or the name of a recipe that comes with the program: bccd,
-            coco_ssd300, coco_ssd512, coco_ssdlite320, custom, demo, voc_ssd300, voc_ssd512.
+            coco_ssd300, coco_ssd300_torchvision, coco_ssd512, coco_ssdlite320, custom, demo,
+            voc_ssd300, voc_ssd512.
         output: Folder of the run.
         data: Training set: coco:ANNOTATIONS.json:IMAGES, voc:ROOT[:SPLIT], yolo:DIR[:SPLIT],
             csv:FILE[:IMAGES] or demo:FIRST-LAST; several joined by " + ".
@@ -44,6 +47,8 @@ def train(
         remap: New names of classes, as in "van=car,lorry=truck".
         resume: Go on with the run in the output folder.
         init: Checkpoint to take all weights from that fit.
+        backbone: Pretrained weights of the backbone instead of the recipe's: a file, URL#SHA256,
+            or "none".
         epochs: Passes over the data.
         batch: Images of a step over all processes; the learning rate stays as it is.
         lr: Learning rate.
@@ -57,15 +62,13 @@ def train(
     """
     from realtime_ssd.errors import UsageError
 
-    try:
-        import safetensors  # noqa: F401
-        import torch  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"training needs '{error.name}'; install it with pip install 'realtime-ssd[train]'"
-        ) from None
+    for part in ("torch", "safetensors", "matplotlib", "tensorboard"):
+        if find_spec(part) is None:
+            raise UsageError(
+                f"training needs '{part}'; install it with pip install 'realtime-ssd[train]'"
+            )
     from training.command import Command
-    from training.data.classes import parse_remap
+    from training.data.classes import parse_classes, parse_remap
 
     changes = {
         "run.epochs": epochs,
@@ -75,9 +78,10 @@ def train(
         "run.amp": amp,
         "run.compile": compile or None,
         "optimizer.lr": lr,
+        "model.backbone": "" if backbone == "none" else backbone,
         "data.train": data,
         "data.val": val,
-        "data.only": [name.strip() for name in classes.split(",")] if classes else None,
-        "data.remap": parse_remap(remap) if remap else None,
+        "data.only": parse_classes(classes),
+        "data.remap": parse_remap(remap),
     }
     Command(recipe, output, changes, resume=resume, init=init, device=device).start(preview)

@@ -8,16 +8,25 @@ from dataclasses import dataclass, field
 from realtime_ssd.errors import UsageError
 from training.data.sample import Problem
 
-__all__ = ["BACKGROUND", "Classes", "Selection", "parse_remap"]
+__all__ = ["BACKGROUND", "Classes", "Selection", "parse_classes", "parse_remap"]
 
 BACKGROUND = "background"
 
 
-def parse_remap(text: str) -> dict[str, str]:
+def parse_classes(text: str | None) -> list[str] | None:
+    """Read the classes to keep from a command line.
+
+    Args:
+        text: Names divided by commas; None or nothing keeps all.
+    """
+    return [name.strip() for name in (text or "").split(",") if name.strip()] or None
+
+
+def parse_remap(text: str | None) -> dict[str, str] | None:
     """Read new names of classes from a command line.
 
     Args:
-        text: "OLD=NEW" for each, divided by commas.
+        text: "OLD=NEW" for each, divided by commas; None or nothing renames none.
 
     Raises:
         UsageError: If a part is not of that form.
@@ -26,6 +35,8 @@ def parse_remap(text: str) -> dict[str, str]:
         >>> parse_remap("van=car, lorry=truck")
         {'van': 'car', 'lorry': 'truck'}
     """
+    if not text:
+        return None
     remap = {}
     for part in text.split(","):
         old, sign, new = (word.strip() for word in part.partition("="))
