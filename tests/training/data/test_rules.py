@@ -1,0 +1,255 @@
+"""What happens to boxes and images that cannot be used as they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from realtime_ssd.errors import RealtimeSSDError, UsageError
+from tests.training.data.folders import coco, picture, rows, told, voc, voc_object
+from training.data import Problem, open_dataset, summarise
+from training.data.classes import Selection
+from training.data.files import RawImage, RawObject, build
+from training.data.images import read_header, read_image
+
+EMPTY = "1 empty boxes, or with corners exchanged, were skipped"
+CLIPPED = "1 boxes that reach outside the image were clipped"
+
+BOXES = {
+    "inside": ([4, 6, 16, 18], [4, 6, 20, 24], None),
+    "whole image": ([0, 0, 40, 30], [0, 0, 40, 30], None),
+    "reaching outside by rounding": ([-0.4, 0, 40.8, 30.3], [0, 0, 40, 30], None),
+    "reaching outside": ([-5, 6, 16, 18], [0, 6, 11, 24], CLIPPED),
+    "reaching outside on all sides": ([-5, -6, 160, 180], [0, 0, 40, 30], CLIPPED),
+    "empty": ([4, 6, 0, 18], None, EMPTY),
+    "negative": ([4, 6, -3, 18], None, EMPTY),
+    "too thin for float32": ([20.0, 6, 1e-9, 18], None, EMPTY),
+    "right of the image": ([40, 6, 5, 5], None, "1 boxes outside the image were skipped"),
+    "above the image": ([4, -9, 5, 5], None, "1 boxes outside the image were skipped"),
+    "not a number": (
+        [4, float("nan"), 5, 5],
+        None,
+        "1 boxes with values that are no numbers were skipped",
+    ),
+    "endless": (
+        [4, 6, float("inf"), 5],
+        None,
+        "1 boxes with values that are no numbers were skipped",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BOXES)
+def test_boxes(tmp_path: Path, case: str) -> None:
+    given_box, kept, fault = BOXES[case]
+    good = {"category_id": 7, "bbox": [1, 2, 3, 4], "area": 5}
+    bad = {"category_id": 3, "bbox": given_box, "iscrowd": 1, "area": 6}
+    data = open_dataset(coco(tmp_path, [bad, good]))
+    assert rows(data) == [*([("cat", kept)] if kept else []), ("dog", [1, 2, 4, 6])]
+    assert told(data) == ([f"a.png: {fault}"] if fault else [])
+    truth = data.annotation(0)
+    assert truth.crowd.tolist() == [*([True] if kept else []), False]
+    assert truth.areas.tolist() == [*([6] if kept else []), 5]
+
+
+def test_each_fault_of_an_image_is_told_once(tmp_path: Path) -> None:
+    boxes = [[0, 0, 0, 0], [90, 90, 5, 5], [1, 1, 0, 5], [35, 1, 9, 9], [36, 1, 9, 9]]
+    data = open_dataset(coco(tmp_path, [{"category_id": 3, "bbox": box} for box in boxes]))
+    assert told(data) == [
+        "a.png: 2 empty boxes, or with corners exchanged, were skipped",
+        "a.png: 1 boxes outside the image were skipped",
+        "a.png: 2 boxes that reach outside the image were clipped",
+    ]
+
+
+SIDE = st.one_of(
+    st.floats(-60, 90, width=32), st.integers(-5, 50), st.sampled_from([np.nan, np.inf, -np.inf])
+)
+
+
+@given(boxes=st.lists(st.tuples(SIDE, SIDE, SIDE, SIDE), max_size=12))
+def test_whatever_is_kept_has_an_area_inside_the_image(
+    boxes: list[tuple[float, float, float, float]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = picture(tmp_path_factory.getbasetemp() / "rules.png")
+    raw = RawImage(path, "rules", [RawObject("cat", box) for box in boxes])
+    data = build("rules", [raw], Selection().classes(["cat"]))
+    kept = data.annotation(0).boxes
+    assert np.isfinite(kept).all()
+    assert (kept[:, 2:] > kept[:, :2]).all()
+    assert (kept >= 0).all()
+    assert (kept <= (40, 30, 40, 30)).all()
+    lost = sum(int(item.text.split()[0]) for item in data.problems if "skipped" in item.text)
+    assert len(kept) + lost == len(boxes)
+
+
+def test_unknown_classes_are_told_once_each(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        objects = [voc_object(kind, (1, 1, 9, 9)) for kind in ("cat", "cow", "cow", "hen")]
+        voc(tmp_path, name, "".join(objects))
+    data = open_dataset(f"voc:{tmp_path}", labels=("background", "dog", "cat"))
+    assert rows(data) == rows(data, 1) == [("cat", [0, 0, 9, 9])]
+    assert told(data) == [
+        "a.png: class 'cow' is not among the labels; 4 boxes of it in 2 files were skipped",
+        "a.png: class 'hen' is not among the labels; 2 boxes of it in 2 files were skipped",
+    ]
+
+
+def cut(path: Path, share: float) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp", "bmp", "tiff"])
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.95])
+def test_images_that_are_cut_off_are_told_and_skipped(
+    tmp_path: Path, ending: str, share: float
+) -> None:
+    good, bad = picture(tmp_path / "a.png"), picture(tmp_path / f"b.{ending}", 200, 150)
+    cut(bad, share)
+    box = RawObject("cat", (1, 1, 9, 9))
+    raws = [RawImage(bad, "bad", [box]), RawImage(good, "good", [box])]
+    data = build("test", raws, Selection().classes(["cat"]))
+    assert [data.annotation(k).name for k in range(len(data))] == ["good"]
+    assert [item.file for item in data.problems] == [str(bad)]
+    assert data.problems[0].text.endswith("; it was skipped")
+    if share == 0:
+        assert data.problems[0].text == "the file is empty; it was skipped"
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp", "bmp"])
+def test_what_follows_the_end_of_an_image_does_no_harm(tmp_path: Path, ending: str) -> None:
+    path = picture(tmp_path / f"a.{ending}")
+    before = read_image(path)
+    path.write_bytes(path.read_bytes() + bytes(9000))
+    assert read_header(path).stored == (40, 30)
+    assert np.array_equal(read_image(path), before)
+
+
+def test_a_text_named_like_an_image_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_text("nothing to see")
+    with pytest.raises(ValueError, match="the file is no readable image"):
+        read_header(path)
+
+
+def test_no_usable_image_is_an_error_that_names_the_first(tmp_path: Path) -> None:
+    name = coco(tmp_path, [])
+    cut(tmp_path / "images" / "a.png", 0.5)
+    with pytest.raises(UsageError, match=r"holds no usable image; the first problem: .*a\.png"):
+        open_dataset(name)
+
+
+def test_an_image_that_vanishes_or_changes_after_opening(tmp_path: Path) -> None:
+    data = open_dataset(coco(tmp_path, [{"category_id": 7, "bbox": [1, 2, 3, 4]}]))
+    path = tmp_path / "images" / "a.png"
+    picture(path, 80, 60)
+    with pytest.raises(RealtimeSSDError, match=r"a\.png' is 80x60 pixels but was 40x30 when"):
+        data[0]
+    path.write_bytes(b"")
+    with pytest.raises(RealtimeSSDError, match=r"a\.png' cannot be decoded; replace or remove"):
+        data[0]
+    path.unlink()
+    with pytest.raises(RealtimeSSDError, match=r"a\.png' cannot be read \(No such file"):
+        data[0]
+
+
+def smooth(width: int, height: int) -> Image.Image:
+    noise = np.random.default_rng(1).integers(0, 256, (4, 6, 3), np.uint8)
+    return Image.fromarray(cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC))
+
+
+MODES = [
+    ("L", "png"),
+    ("L", "jpg"),
+    ("LA", "png"),
+    ("RGBA", "png"),
+    ("RGBA", "webp"),
+    ("P", "png"),
+    ("1", "png"),
+    ("CMYK", "jpg"),
+    ("CMYK", "tiff"),
+    ("YCbCr", "jpg"),
+]
+
+
+@pytest.mark.parametrize(("mode", "ending"), MODES)
+def test_every_kind_of_colour_becomes_bgr(tmp_path: Path, mode: str, ending: str) -> None:
+    path = tmp_path / f"a.{ending}"
+    smooth(60, 40).convert(mode).save(path, **({"lossless": True} if ending == "webp" else {}))
+    image = read_image(path)
+    assert (image.shape, image.dtype) == ((40, 60, 3), np.uint8)
+    with Image.open(path) as opened:
+        plain = opened.convert("RGBA" if mode in ("RGBA", "LA", "P") else "RGB")
+        wanted = np.asarray(plain)[:, :, 2::-1].astype(int)
+    assert np.abs(image - wanted).max() <= 1
+
+
+@pytest.mark.parametrize("ending", ["png", "tiff"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_sixteen_bits_become_eight(tmp_path: Path, ending: str, channels: int) -> None:
+    values = np.random.default_rng(2).integers(0, 65536, (40, 60, channels), np.uint16)
+    cv2.imwrite(str(tmp_path / f"a.{ending}"), values)
+    image = read_image(tmp_path / f"a.{ending}")
+    assert (image.shape, image.dtype) == ((40, 60, 3), np.uint8)
+    assert np.abs(image - values / 256).max() < 2
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp", "tiff"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_turns_image_and_size_alike(tmp_path: Path, ending: str, orientation: int) -> None:
+    stored = smooth(60, 40)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    more: dict[str, Any] = {"jpg": {"quality": 95}, "webp": {"lossless": True}}.get(ending, {})
+    path = tmp_path / f"a.{ending}"
+    stored.save(path, exif=exif, **more)
+    header, image = read_header(path), read_image(path)
+    assert image.shape[1::-1] == header.shown == ((40, 60) if orientation > 4 else (60, 40))
+    assert np.abs(image - _turned(np.asarray(stored)[:, :, ::-1], orientation)).mean() < 3
+    if ending != "tiff":  # whose decoders always turn
+        plain = read_image(path, turn=False)
+        assert plain.shape[1::-1] == header.stored == (60, 40)
+        assert np.abs(plain - np.asarray(stored)[:, :, ::-1].astype(int)).mean() < 3
+
+
+def _turned(image: np.ndarray, orientation: int) -> np.ndarray:
+    """Turn as the EXIF standard says where row 0 and column 0 of the stored image are."""
+    if orientation > 4:
+        image = image.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    return image.astype(int)
+
+
+@pytest.mark.parametrize(("size", "shape"), [((60, 40), (40, 60, 3)), ((40, 60), (60, 40, 3))])
+def test_the_stated_size_tells_whether_boxes_are_turned(
+    tmp_path: Path, size: tuple[int, int], shape: tuple[int, int, int]
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    smooth(60, 40).save(tmp_path / "a.png", exif=exif)
+    raw = RawImage(tmp_path / "a.png", "a", [RawObject("cat", (1, 2, 39, 38))], size)
+    data = build("test", [raw], Selection().classes(["cat"]))
+    assert data[0].image.shape == shape
+    assert (data.annotation(0).width, data.annotation(0).height) == size
+    assert not data.problems
+
+
+def test_summary() -> None:
+    problems = [Problem(f"{k}.jpg", "it was skipped") for k in range(7)]
+    assert summarise(problems, limit=2).splitlines() == [
+        "0.jpg: it was skipped",
+        "1.jpg: it was skipped",
+        "... and 5 more",
+    ]
+    assert summarise([]) == ""
