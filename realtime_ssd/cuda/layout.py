@@ -64,13 +64,17 @@ FRAME_PARAMS = np.dtype(
         ("top", "<i4"),
         ("inner_width", "<i4"),
         ("inner_height", "<i4"),
+        ("reserved", "<i4"),
+        ("scale_x", "<f8"),
+        ("scale_y", "<f8"),
+        ("chroma_scale_x", "<f8"),
+        ("chroma_scale_y", "<f8"),
         ("luma_offset", "<f4"),
         ("luma_scale", "<f4"),
         ("red_v", "<f4"),
         ("green_u", "<f4"),
         ("green_v", "<f4"),
         ("blue_u", "<f4"),
-        ("reserved", "<i4"),
     ]
 )
 INPUT_PARAMS = np.dtype(
@@ -171,7 +175,7 @@ class Header:
     Attributes:
         count: Number of detections.
         overflow: Candidates that found no place in a list.
-        broken: Default boxes whose scores were NaN.
+        broken: Default boxes whose scores or offsets were NaN.
     """
 
     count: int
@@ -292,6 +296,9 @@ def fill_frame(
     row["width"], row["height"] = size
     row["left"], row["top"] = spot.x, spot.y
     row["inner_width"], row["inner_height"] = spot.width, spot.height
+    for axis, inner, whole in (("x", spot.width, size[0]), ("y", spot.height, size[1])):
+        row[f"scale_{axis}"] = 1.0 / (inner / whole)
+        row[f"chroma_scale_{axis}"] = 1.0 / (inner / ((whole + 1) // 2))
     row["format"] = int(colour is not None)
     if colour is not None:
         for name in Colour.__slots__:

@@ -69,9 +69,14 @@ class HostDetector:
         assert self.library.counters_an_image() == spec.num_classes + layout.COUNTERS
 
     def __call__(
-        self, scores: np.ndarray, offsets: np.ndarray, seed: int = 0
+        self, scores: np.ndarray, offsets: np.ndarray, seed: int = 0, *, classes_first: bool = True
     ) -> list[tuple[layout.Header, Found]]:
-        """Run a batch (images × P × C, images × P × 4); blocks and threads in seeded order."""
+        """Run a batch (images × P × C, images × P × 4); blocks and threads in seeded order.
+
+        Without `classes_first` the scores lie in memory as images × C × P.
+        """
+        if not classes_first:
+            scores = scores.transpose(0, 2, 1)
         keep = self.spec.thresholds.keep
         output = np.full((self.images, keep + 1, layout.ROW_WORDS), 0xDEADBEEF, np.uint32)
         arrays = {
@@ -86,6 +91,8 @@ class HostDetector:
         }
         pointers = {name: address(array) for name, array in arrays.items()}
         params = layout.detect_params(self.spec, self.boxes, self.sizes, pointers)
+        if not classes_first:
+            params["score_class_stride"], params["score_box_stride"] = self.boxes, 1
         self.library.run_detect(ctypes.c_void_p(address(params)), self.images, seed)
         assert not self.counters.any(), "the kernels must leave their counters at zero"
         return [layout.read_output(words) for words in output]

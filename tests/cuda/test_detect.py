@@ -143,9 +143,39 @@ def test_damaged_heads_are_reported_and_harm_nobody() -> None:
     offsets[0, 7] = np.nan
     offsets[0, 8] = np.inf
     broken = detector(scores, offsets)
-    assert broken[0][0].broken == 1
+    assert broken[0][0].broken == 2
     assert broken[1][0].broken == 0
     np.testing.assert_array_equal(broken[1][1].boxes, clean[1][1].boxes)
+
+
+@pytest.mark.parametrize("clip", [False, True])
+def test_a_box_that_is_not_a_number_drops_nobody(clip: bool) -> None:
+    """Infinite offsets decode to infinity minus infinity; numpy lets such a box overlap none."""
+    spec = make_spec(clip_before_nms=clip)
+    scores, offsets = heads(spec, 1, seed=8)
+    scores[0, :, 0] = 9.0
+    scores[0, 40:60, 1] = np.linspace(12, 14, 20)
+    offsets[0, 59] = [np.inf, np.inf, 1e4, 1e4]
+    ((header, found),) = HostDetector(spec, 1)(scores, offsets)
+    with np.errstate(over="ignore", invalid="ignore"):
+        expected = PostProcessor(spec)(scores[0], offsets[0])
+    assert header.broken == 0
+    assert np.isnan(found.boxes[0]).any()
+    assert len(found.scores) > 5
+    assert_same(found, expected, exact=True)
+
+
+@pytest.mark.parametrize("classes", [3, 33, 140, 300, 1030])
+def test_heads_with_default_boxes_side_by_side(classes: int) -> None:
+    """A head laid out classes x boxes, and blocks of every size."""
+    spec = make_spec(classes=classes, cells=4, activation="sigmoid")
+    scores, offsets = heads(spec, 2, seed=classes, spread=1.0)
+    detector = HostDetector(spec, 2)
+    plain = detector(scores, offsets, seed=3)
+    turned = detector(scores, offsets, seed=4, classes_first=False)
+    for image, ((_, one), (_, two)) in enumerate(zip(plain, turned, strict=True)):
+        assert_same(one, PostProcessor(spec)(scores[image], offsets[image]))
+        assert_same(two, one, exact=True)
 
 
 def test_nothing_found() -> None:

@@ -58,11 +58,17 @@
 // An odd distance between rows keeps the 32 banks of shared memory apart.
 #define ROW_STRIDE (CLASSES | 1)
 #define ROW_WORDS 8
+// Threads of ssd_select that work together: a warp, or the whole of a smaller block.
+#define GROUP (SELECT_ROWS < 32 ? SELECT_ROWS : 32)
+#define GROUP_MASK (GROUP == 32 ? FULL_WARP : (1u << (GROUP & 31)) - 1)
+#define BATCH 8  // loads of a thread under way at once
+
+#include "largest.cuh"
 
 static_assert(TOP_K <= 1024 && KEEP <= 1024, "a warp's bitmask holds 1024 boxes");
 static_assert(CLASSES <= 4096, "a key has 12 bits for the class");
 
-struct Box {
+struct alignas(16) Box {
     float x1, y1, x2, y2;
 };
 
@@ -105,22 +111,9 @@ static __device__ __forceinline__ int key_label(u64 key) {
     return 0xfff - (int)(key & 0xfff);
 }
 
-static __device__ __forceinline__ void offer(
-    const DetectParams& p, int image, int box, int label, float score) {
-    const u32 word = ((const u32*)p.wanted)[label >> 5];
-    if (!(score > p.score_threshold) || !((word >> (label & 31)) & 1)) {
-        return;
-    }
-    const u32 place = atomicAdd(&counters_of(p, image)[label], 1u);
-    if (place < (u32)p.capacity) {
-        u64* list = (u64*)p.candidates + ((long long)image * CLASSES + label) * p.capacity;
-        list[place] = make_key(score, box, label);
-    }
-}
-
-// Softmax of one row; rows without any chance are left before the exponentials.
-static __device__ __forceinline__ void offer_softmax(
-    const DetectParams& p, int image, int box, float* row) {
+// Softmax of one row in place. Tells whether a class can pass the threshold: rows without any
+// chance, nearly all, are left before the exponentials.
+static __device__ __forceinline__ bool softmax(const DetectParams& p, float* row) {
     const float bar = BACKGROUND >= 0 ? row[BACKGROUND >= 0 ? BACKGROUND : 0] + p.score_margin
                                       : LOWEST;
     float best = LOWEST;
@@ -130,7 +123,7 @@ static __device__ __forceinline__ void offer_softmax(
         chance = c == BACKGROUND ? chance : fmaxf(chance, row[c]);
     }
     if (!(chance > bar)) {
-        return;
+        return false;
     }
     float sum = 0.0f;
     for (int c = 0; c < CLASSES; ++c) {
@@ -138,42 +131,100 @@ static __device__ __forceinline__ void offer_softmax(
         sum += row[c];
     }
     for (int c = 0; c < CLASSES; ++c) {
-        if (c != BACKGROUND) {
-            offer(p, image, box, c, row[c] / sum);
-        }
+        row[c] = row[c] / sum;
     }
+    return true;
 }
 
-static __device__ __forceinline__ void offer_each(
-    const DetectParams& p, int image, int box, const float* row) {
+// Sigmoid of the values of a row that can pass the threshold; tells whether there is one.
+static __device__ __forceinline__ bool sigmoid(const DetectParams& p, float* row) {
+    bool chance = false;
     for (int c = 0; c < CLASSES; ++c) {
-        if (c == BACKGROUND) {
-            continue;
+        if (row[c] > p.score_margin) {
+            row[c] = 1.0f / (1.0f + expf(-row[c]));
+            chance = true;
+        } else {
+            row[c] = LOWEST;
         }
-        if (ACTIVATION == 0) {
-            offer(p, image, box, c, row[c]);
-        } else if (row[c] > p.score_margin) {
-            offer(p, image, box, c, 1.0f / (1.0f + expf(-row[c])));
+    }
+    return chance;
+}
+
+static __device__ __forceinline__ bool has_nan(
+    const DetectParams& p, int image, int box, const float* row) {
+    const OFFSET_T* raw = (const OFFSET_T*)p.offsets + ((long long)image * p.boxes + box) * 4;
+    bool found = false;
+    for (int i = 0; i < 4; ++i) {
+        const float value = to_float(raw[i]);
+        found = found || value != value;
+    }
+    for (int c = 0; c < CLASSES; ++c) {
+        found = found || row[c] != row[c];
+    }
+    return found;
+}
+
+// List the candidates among the rows of a group, class by class. Lane k looks after class k of
+// GROUP classes at a time: it takes the places for all rows with one atomic.
+static __device__ __forceinline__ void offer_rows(
+    const DetectParams& p, int image, int box, bool chance, const float* row) {
+    const int lane = (int)threadIdx.x % GROUP;
+    const u32* wanted = (const u32*)p.wanted;  // without the background
+    for (int base = 0; base < CLASSES; base += GROUP) {
+        const u32 classes = wanted[base / 32] >> (base % 32);
+        u32 mine = 0;
+        for (int k = 0; k < GROUP && base + k < CLASSES; ++k) {
+            const bool good =
+                chance && ((classes >> k) & 1) && row[base + k] > p.score_threshold;
+            const u32 rows = __ballot_sync(GROUP_MASK, good);
+            mine = lane == k ? rows : mine;
+        }
+        u32 first = 0;
+        if (mine != 0) {
+            first = atomicAdd(&counters_of(p, image)[base + lane], (u32)__popc(mine));
+        }
+        u32 open = __ballot_sync(GROUP_MASK, mine != 0);
+        for (; open != 0; open &= open - 1) {
+            const int k = __ffs((int)open) - 1, label = base + k;
+            const u32 rows = __shfl_sync(GROUP_MASK, mine, k);
+            const u32 start = __shfl_sync(GROUP_MASK, first, k);
+            const u32 place = start + (u32)__popc(rows & ((1u << lane) - 1));
+            if (((rows >> lane) & 1) && place < (u32)p.capacity) {
+                u64* list = (u64*)p.candidates + ((long long)image * CLASSES + label) * p.capacity;
+                list[place] = make_key(row[label], box, label);
+            }
         }
     }
 }
 
-// Bring the rows of this block to shared memory with neighbouring threads on neighbouring values.
+// Bring the rows of this block to shared memory with neighbouring threads on neighbouring values:
+// classes first where those lie side by side, else default boxes first. Loads are issued together,
+// so that their waits overlap.
+template <bool CLASSES_FIRST>
 static __device__ __forceinline__ void load_rows(
     const DetectParams& p, int image, int first, int rows, float* tile) {
     const SCORE_T* scores = (const SCORE_T*)p.scores + (long long)image * p.boxes * CLASSES;
-    if (p.score_class_stride == 1) {
-        for (int i = threadIdx.x; i < rows * CLASSES; i += blockDim.x) {
-            tile[i / CLASSES * ROW_STRIDE + i % CLASSES] =
-                to_float(scores[(long long)first * CLASSES + i]);
+    for (int i = (int)threadIdx.x; i < rows * CLASSES; i += BATCH * SELECT_ROWS) {
+        SCORE_T values[BATCH];
+        int targets[BATCH];
+#pragma unroll
+        for (int k = 0; k < BATCH; ++k) {
+            const int at = i + k * SELECT_ROWS;
+            targets[k] = -1;
+            if (at < rows * CLASSES) {
+                const int row = CLASSES_FIRST ? at / CLASSES : at % rows;
+                const int label = CLASSES_FIRST ? at % CLASSES : at / rows;
+                targets[k] = row * ROW_STRIDE + label;
+                values[k] = scores[(long long)(first + row) * p.score_box_stride +
+                                   (long long)label * p.score_class_stride];
+            }
         }
-        return;
-    }
-    for (int i = threadIdx.x; i < rows * CLASSES; i += blockDim.x) {
-        const int row = i % rows, label = i / rows;
-        tile[row * ROW_STRIDE + label] =
-            to_float(scores[(long long)(first + row) * p.score_box_stride +
-                            (long long)label * p.score_class_stride]);
+#pragma unroll
+        for (int k = 0; k < BATCH; ++k) {
+            if (targets[k] >= 0) {
+                tile[targets[k]] = to_float(values[k]);
+            }
+        }
     }
 }
 
@@ -183,157 +234,41 @@ extern "C" __global__ void __launch_bounds__(SELECT_ROWS) ssd_select(DetectParam
     const int image = (int)blockIdx.y;
     const int first = (int)blockIdx.x * SELECT_ROWS;
     const int rows = p.boxes - first < SELECT_ROWS ? p.boxes - first : SELECT_ROWS;
-    load_rows(p, image, first, rows, tile);
-    __syncthreads();
-    if ((int)threadIdx.x >= rows) {
-        return;
-    }
-    float* row = tile + threadIdx.x * ROW_STRIDE;
-    bool broken = false;
-    for (int c = 0; c < CLASSES; ++c) {
-        broken = broken || row[c] != row[c];
-    }
-    if (broken) {
-        atomicAdd(&counters_of(p, image)[BROKEN], 1u);
-        return;
-    }
-    if (ACTIVATION == 1) {
-        offer_softmax(p, image, first + (int)threadIdx.x, row);
+    if (p.score_class_stride == 1) {
+        load_rows<true>(p, image, first, rows, tile);
     } else {
-        offer_each(p, image, first + (int)threadIdx.x, row);
+        load_rows<false>(p, image, first, rows, tile);
+    }
+    __syncthreads();
+    const int box = first + (int)threadIdx.x;
+    float* row = tile + threadIdx.x * ROW_STRIDE;
+    bool chance = (int)threadIdx.x < rows;
+    if (chance && has_nan(p, image, box, row)) {
+        atomicAdd(&counters_of(p, image)[BROKEN], 1u);
+        chance = false;
+    }
+    if (ACTIVATION != 0 && chance) {
+        chance = ACTIVATION == 1 ? softmax(p, row) : sigmoid(p, row);
+    }
+    if (__ballot_sync(GROUP_MASK, chance) != 0) {
+        offer_rows(p, image, box, chance, row);
     }
 }
 
 // Shared memory of one block of ssd_suppress.
 struct Workspace {
-    u64 keys[SORT_SIZE];
     Box boxes[TOP_K];
+    Sorter sorter;
     u32 mask[32 * 32];      // 32 rows x 32 words: which later boxes a box suppresses
     u32 removed[32];
-    u32 histogram[256];
-    u16 order[KEEP];        // kept boxes, as places in `keys`
-    u64 prefix;
-    u32 need;
-    u32 filled;
-    u32 exact;
+    u16 order[KEEP];        // kept boxes, as places in the sorter's keys
     u32 kept;
     u32 base;
 };
 
-// Find, from the histogram of one digit, the digit in which the `need`-th largest key lies.
-// Called by the first warp; lane 0 holds the largest digits.
-static __device__ __forceinline__ void pick_digit(Workspace& s, int shift) {
-    const int lane = (int)threadIdx.x;
-    const int top = 255 - lane * 8;
-    u32 sum = 0;
-    for (int i = 0; i < 8; ++i) {
-        sum += s.histogram[top - i];
-    }
-    u32 upto = sum;
-    for (int distance = 1; distance < 32; distance *= 2) {
-        const u32 other = __shfl_up_sync(FULL_WARP, upto, distance);
-        upto += lane >= distance ? other : 0;
-    }
-    const u32 need = s.need;
-    const u32 reached = __ballot_sync(FULL_WARP, upto >= need);
-    if (lane != __ffs((int)reached) - 1) {
-        return;
-    }
-    u32 above = upto - sum;
-    int digit = top;
-    while (above + s.histogram[digit] < need) {
-        above += s.histogram[digit--];
-    }
-    s.need = need - above;
-    s.prefix |= (u64)digit << shift;
-    s.exact = s.histogram[digit] == s.need;
-}
-
-// Radix selection: leave the `wanted` largest of `count` distinct keys in s.keys, unsorted.
-static __device__ void select_largest(
-    Workspace& s, const volatile u64* list, int count, int wanted) {
-    const int thread = (int)threadIdx.x;
-    if (thread == 0) {
-        s.prefix = 0;
-        s.need = (u32)wanted;
-        s.filled = 0;
-        s.exact = 0;
-    }
-    for (int shift = 56; shift >= 0; shift -= 8) {
-        for (int i = thread; i < 256; i += SUPPRESS_THREADS) {
-            s.histogram[i] = 0;
-        }
-        __syncthreads();
-        if (s.exact) {
-            break;
-        }
-        const u64 prefix = s.prefix;
-        for (int i = thread; i < count; i += SUPPRESS_THREADS) {
-            const u64 key = list[i];
-            if (shift == 56 || ((key ^ prefix) >> (shift + 8)) == 0) {
-                atomicAdd(&s.histogram[(key >> shift) & 255], 1u);
-            }
-        }
-        __syncthreads();
-        if (thread < 32) {
-            pick_digit(s, shift);
-        }
-        __syncthreads();
-    }
-    const u64 smallest = s.prefix;
-    for (int i = thread; i < count; i += SUPPRESS_THREADS) {
-        const u64 key = list[i];
-        if (key >= smallest) {
-            s.keys[atomicAdd(&s.filled, 1u)] = key;
-        }
-    }
-}
-
-// Bitonic sort of s.keys, largest first; `count` is filled up with zeros to a power of two.
-static __device__ void sort_keys(Workspace& s, int count) {
-    int size = 2;
-    while (size < count) {
-        size *= 2;
-    }
-    for (int i = count + (int)threadIdx.x; i < size; i += SUPPRESS_THREADS) {
-        s.keys[i] = 0;
-    }
-    for (int span = 2; span <= size; span *= 2) {
-        for (int distance = span / 2; distance > 0; distance /= 2) {
-            __syncthreads();
-            for (int i = (int)threadIdx.x; i < size / 2; i += SUPPRESS_THREADS) {
-                const int a = 2 * i - (i & (distance - 1));
-                const int b = a + distance;
-                const u64 first = s.keys[a], second = s.keys[b];
-                if ((first < second) == ((a & span) == 0)) {
-                    s.keys[a] = second;
-                    s.keys[b] = first;
-                }
-            }
-        }
-    }
-    __syncthreads();
-}
-
-// Load the best `limit` of a list into s.keys, sorted; returns how many there are. The list is
-// volatile because other blocks of the same launch may have written it: L1 could be stale.
-static __device__ int best_keys(
-    Workspace& s, const volatile u64* list, int count, int limit) {
-    if (count <= SORT_SIZE) {
-        for (int i = (int)threadIdx.x; i < count; i += SUPPRESS_THREADS) {
-            s.keys[i] = list[i];
-        }
-    } else {
-        select_largest(s, list, count, limit);
-        count = limit;
-    }
-    __syncthreads();
-    sort_keys(s, count);
-    return count < limit ? count : limit;
-}
-
+// Unlike fminf and fmaxf, this leaves NaN as it is.
 static __device__ __forceinline__ float clip_unit(float value) {
-    return CLIP ? fminf(fmaxf(value, 0.0f), 1.0f) : value;
+    return !CLIP ? value : value < 0.0f ? 0.0f : value > 1.0f ? 1.0f : value;
 }
 
 // Offsets -> corners, as fractions of the network input.
@@ -364,6 +299,12 @@ static __device__ Box decode_box(const DetectParams& p, int image, int box) {
     out.x2 = clip_unit(out.x2);
     out.y2 = clip_unit(out.y2);
     return out;
+}
+
+// A box as NMS compares it: one that is not a number has no area and drops nobody.
+static __device__ __forceinline__ Box comparable(const Box& b) {
+    const bool whole = b.x1 == b.x1 && b.y1 == b.y1 && b.x2 == b.x2 && b.y2 == b.y2;
+    return whole ? b : Box{0.0f, 0.0f, 0.0f, 0.0f};
 }
 
 static __device__ __forceinline__ float area_of(const Box& b) {
@@ -467,9 +408,9 @@ static __device__ void reduce_class(const DetectParams& p, Workspace& s, int ima
     }
     const u64* list = (const u64*)p.candidates + ((long long)image * CLASSES + label) * p.capacity;
     const int listed = (int)(found < (u32)p.capacity ? found : (u32)p.capacity);
-    const int count = best_keys(s, list, listed, TOP_K);
+    const int count = best_keys(s.sorter, list, listed, TOP_K);
     for (int i = (int)threadIdx.x; i < count; i += SUPPRESS_THREADS) {
-        s.boxes[i] = decode_box(p, image, key_box(s.keys[i]));
+        s.boxes[i] = comparable(decode_box(p, image, key_box(s.sorter.keys[i])));
     }
     __syncthreads();
     suppress(s, count, p.nms_threshold);
@@ -479,7 +420,7 @@ static __device__ void reduce_class(const DetectParams& p, Workspace& s, int ima
     __syncthreads();
     u64* survivors = (u64*)p.survivors + (long long)image * CLASSES * KEEP + s.base;
     for (int i = (int)threadIdx.x; i < (int)s.kept; i += SUPPRESS_THREADS) {
-        survivors[i] = s.keys[s.order[i]];
+        survivors[i] = s.sorter.keys[s.order[i]];
     }
 }
 
@@ -497,14 +438,14 @@ static __device__ __forceinline__ void write_row(
 }
 
 // The best KEEP of an image over all classes. Row 0 of the output is the header: number of
-// detections, candidates that found no place, default boxes with NaN scores.
+// detections, candidates that found no place, default boxes with NaN scores or offsets.
 static __device__ void merge_classes(const DetectParams& p, Workspace& s, int image) {
     volatile u32* counters = counters_of(p, image);
     u32* output = (u32*)p.output + (long long)image * (KEEP + 1) * ROW_WORDS;
     const u64* survivors = (const u64*)p.survivors + (long long)image * CLASSES * KEEP;
-    const int count = best_keys(s, survivors, (int)counters[SURVIVORS], KEEP);
+    const int count = best_keys(s.sorter, survivors, (int)counters[SURVIVORS], KEEP);
     for (int i = (int)threadIdx.x; i < count; i += SUPPRESS_THREADS) {
-        write_row(p, output + (i + 1) * ROW_WORDS, image, s.keys[i]);
+        write_row(p, output + (i + 1) * ROW_WORDS, image, s.sorter.keys[i]);
     }
     if (threadIdx.x == 0) {
         output[0] = (u32)count;

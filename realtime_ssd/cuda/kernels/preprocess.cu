@@ -32,13 +32,17 @@ struct FrameParams {
     int top;
     int inner_width;
     int inner_height;
+    int reserved;
+    double scale_x;      // source pixels a pixel of the input, as OpenCV computes them
+    double scale_y;
+    double chroma_scale_x;
+    double chroma_scale_y;
     float luma_offset;   // NV12 -> RGB: y = (Y - luma_offset) * luma_scale
     float luma_scale;
     float red_v;         // r = y + red_v * (V - 128)
     float green_u;
     float green_v;
     float blue_u;
-    int reserved;
 };
 
 struct InputParams {
@@ -55,12 +59,12 @@ struct Tap {
     int weight;     // of the second, in 1/2048
 };
 
-// Source position of an output coordinate: OpenCV computes it in double and rounds to float.
+// Source position of an output coordinate: OpenCV computes it in double and rounds to float. The
+// scale comes from the host, because many GPUs are slow at dividing doubles.
 // Beyond the border it drops the weight of a column but blends a row with itself, which rounds
 // otherwise; `column` chooses.
 static __device__ __forceinline__ Tap tap_at(
-    int target, int target_size, int source_size, bool column) {
-    const double scale = 1.0 / ((double)target_size / (double)source_size);
+    int target, double scale, int source_size, bool column) {
     const float position = (float)((target + 0.5) * scale - 0.5);
     const int low = (int)floorf(position);
     const int last = source_size - 1;
@@ -124,9 +128,9 @@ static __device__ __forceinline__ void pixel_at(
         out[0] = out[1] = out[2] = in.fill;
         return;
     }
-    const Tap tx = tap_at(x, f.inner_width, f.width, true);
+    const Tap tx = tap_at(x, f.scale_x, f.width, true);
     if (f.format == FORMAT_NV12) {
-        const Tap cx = tap_at(x, f.inner_width, (f.width + 1) / 2, true);
+        const Tap cx = tap_at(x, f.chroma_scale_x, (f.width + 1) / 2, true);
         nv12_at(f, tx, y, cx, cy, out);
     } else {
         bgr_at(f, tx, y, out);
@@ -149,8 +153,8 @@ extern "C" __global__ void ssd_preprocess(
     const FrameParams f = frames[blockIdx.z];
     const int y = row - f.top;
     const bool inside = y >= 0 && y < f.inner_height;
-    const Tap ty = tap_at(inside ? y : 0, f.inner_height, f.height, false);
-    const Tap cy = tap_at(inside ? y : 0, f.inner_height, (f.height + 1) / 2, false);
+    const Tap ty = tap_at(inside ? y : 0, f.scale_y, f.height, false);
+    const Tap cy = tap_at(inside ? y : 0, f.chroma_scale_y, (f.height + 1) / 2, false);
     Packet<OUT_T> planes[3];
     for (int i = 0; i < PIXELS; ++i) {
         int bgr[3];

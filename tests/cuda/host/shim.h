@@ -239,6 +239,7 @@ inline unsigned __shfl_up_sync(unsigned mask, unsigned value, int distance) {
     return (unsigned)values[lane >= distance ? lane - distance : lane];
 }
 
+inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 inline int __ffs(int bits) { return __builtin_ffs(bits); }
 
 inline unsigned atomicAdd(unsigned* at, unsigned value) {
