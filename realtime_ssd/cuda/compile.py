@@ -16,8 +16,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from platformdirs import user_cache_path
-
 from realtime_ssd.cuda import driver
 from realtime_ssd.errors import ModelError
 
@@ -72,7 +70,7 @@ def compile_kernel(
     options = [*FLAGS, *(f"-D{key}={value}" for key, value in sorted(settings.items()))]
     sources = {file.name: file.read_text() for file in sorted(KERNELS.glob("*.cu*"))}
     told = "\0".join([name, architecture, compiler, *options, *sources.values()])
-    folder = cache or user_cache_path("realtime-ssd") / "kernels"
+    folder = cache or _own_folder()
     kept = folder / f"{name}-{architecture}-{hashlib.sha256(told.encode()).hexdigest()[:20]}.cubin"
     if kept.is_file():
         return kept.read_bytes()
@@ -82,6 +80,12 @@ def compile_kernel(
         cubin, _ = with_nvcc(name, architecture, options)
     _keep(kept, cubin)
     return cubin
+
+
+def _own_folder() -> Path:
+    from platformdirs import user_cache_path
+
+    return user_cache_path("realtime-ssd") / "kernels"
 
 
 def _with_nvrtc(name: str, sources: dict[str, str], architecture: str, options: list[str]) -> bytes:
