@@ -5,14 +5,23 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-import urllib.error
 import urllib.request
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 
 from realtime_ssd.errors import ModelError, RealtimeSSDError, UsageError
 
-__all__ = ["BUNDLED", "OFFICIAL", "Official", "find_model", "folder", "local_models", "pull"]
+__all__ = [
+    "BUNDLED",
+    "OFFICIAL",
+    "Official",
+    "download",
+    "find_model",
+    "folder",
+    "local_models",
+    "pull",
+]
 
 BUNDLED = Path(__file__).parent / "models" / "street.onnx"
 """The model that comes with the program."""
@@ -121,25 +130,43 @@ def pull(name: str) -> Path:
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as place:
         file = Path(place) / OFFICIAL[name].url.rsplit("/", 1)[1]
-        _download(OFFICIAL[name], file)
+        official = OFFICIAL[name]
+        download(official.url, official.sha256, file, "use 'realtime-ssd import'")
         import_model(file, output, ImportOptions(overwrite=True))
     return output
 
 
-def _download(model: Official, file: Path) -> None:
+def download(url: str, sha256: str, file: Path, otherwise: str) -> None:
+    """Fetch a file and check it.
+
+    Args:
+        url: Where it is, http or https.
+        sha256: Beginning of its SHA-256 in hexadecimal digits.
+        file: Where to put it; what is there is replaced.
+        otherwise: What to do with the file after fetching it in another way, for the message.
+
+    Raises:
+        RealtimeSSDError: If it cannot be fetched.
+        ModelError: If it is another file than was expected; it is thrown away.
+    """
     digest = hashlib.sha256()
+    fresh = file.with_name(f"{file.name}.{os.getpid()}.partial")
     try:
-        with urllib.request.urlopen(model.url, timeout=30) as answer, file.open("wb") as out:  # noqa: S310 - the URL is one of the constants above
+        with urllib.request.urlopen(url, timeout=30) as answer, fresh.open("wb") as out:  # noqa: S310 - callers give http addresses only
             while chunk := answer.read(_CHUNK):
                 digest.update(chunk)
                 out.write(chunk)
-    except (urllib.error.URLError, OSError) as error:
+        if digest.hexdigest().startswith(sha256.lower()):
+            os.replace(fresh, file)
+            return
+    except (OSError, HTTPException) as error:
         raise RealtimeSSDError(
-            f"'{model.url}' cannot be fetched ({getattr(error, 'reason', error)}); check the "
-            "network, or fetch it elsewhere and use 'realtime-ssd import'"
+            f"'{url}' cannot be fetched ({getattr(error, 'reason', None) or error}); check the "
+            f"network, or fetch it elsewhere and {otherwise}"
         ) from None
-    if not digest.hexdigest().startswith(model.sha256):
-        raise ModelError(
-            f"what came from '{model.url}' has sha256 {digest.hexdigest()[:16]}..., expected "
-            f"{model.sha256}...; it was thrown away"
-        )
+    finally:
+        fresh.unlink(missing_ok=True)
+    raise ModelError(
+        f"what came from '{url}' has sha256 {digest.hexdigest()[:16]}..., expected {sha256}...; it "
+        "was thrown away"
+    )
