@@ -47,9 +47,6 @@ class MultiBoxLoss(nn.Module):
         negatives: Hard negatives for each matched default box of an image, at most.
         alpha: Weight of the offsets.
         first: See `match`.
-
-    Raises:
-        ValueError: If the heads do not fit the default boxes.
     """
 
     default_boxes: Tensor
@@ -98,16 +95,25 @@ class MultiBoxLoss(nn.Module):
         return torch.stack(labels), torch.stack(offsets)
 
     def parts(self, scores: Tensor, offsets: Tensor, targets: Sequence[Target]) -> Losses:
-        """Compute the sums of both parts over a batch, in float32.
+        """Compute the sums of both parts over a batch, in float32 or, for such heads, in float64.
 
         Args:
             scores: N × P × C logits.
             offsets: N × P × 4.
             targets: N targets on the same device.
+
+        Raises:
+            ValueError: If the heads do not fit the default boxes or the targets.
         """
+        wide = (len(targets), len(self.default_boxes))
+        if scores.shape[:2] != wide or offsets.shape != (*wide, 4):
+            raise ValueError(
+                f"heads of {tuple(scores.shape)} and {tuple(offsets.shape)} do not fit {wide[0]} "
+                f"images with {wide[1]} default boxes"
+            )
         labels, wanted = self.assign(targets)
         matched = labels > 0
-        scores, offsets = scores.float(), offsets.float()
+        scores, offsets = _at_least_single(scores), _at_least_single(offsets)
         entropy = functional.cross_entropy(
             scores.flatten(0, 1), labels.flatten(), ignore_index=-1, reduction="none"
         ).view_as(labels)
@@ -125,6 +131,10 @@ class MultiBoxLoss(nn.Module):
         return (parts.scores + self.alpha * parts.offsets) / parts.matched.clamp(min=1)
 
 
+def _at_least_single(tensor: Tensor) -> Tensor:
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
 def hard_negatives(entropy: Tensor, labels: Tensor, ratio: float) -> Tensor:
     """Choose the background boxes that look least like background.
 
@@ -136,7 +146,7 @@ def hard_negatives(entropy: Tensor, labels: Tensor, ratio: float) -> Tensor:
     Returns:
         N × P booleans.
     """
-    count = (labels > 0).sum(dim=1, keepdim=True) * ratio
+    count = torch.floor((labels > 0).sum(dim=1, keepdim=True) * ratio)
     ranked = entropy.masked_fill(labels != 0, -torch.inf).sort(dim=1, descending=True, stable=True)
     place = torch.empty_like(ranked.indices)
     order = torch.arange(labels.shape[1], device=labels.device).expand_as(labels)
