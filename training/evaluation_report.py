@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ def check_free(json_file: Path | None, folder: Path | None, *, overwrite: bool) 
     Raises:
         UsageError: If a file is there already, or a folder cannot be made or written.
     """
+    if folder is not None and folder.exists() and not folder.is_dir():
+        raise UsageError(f"'{folder}' is a file; give the name of a folder for the report")
     files = [json_file] if json_file else []
     files += [folder / name for name in FILES] if folder else []
     for file in files:
@@ -48,10 +51,10 @@ def check_free(json_file: Path | None, folder: Path | None, *, overwrite: bool) 
             raise UsageError(f"'{file}' exists; add --overwrite to replace it")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=file.parent):
+                pass
         except OSError as error:
             raise _unwritable(file, error) from None
-        if not os.access(file.parent, os.W_OK):
-            raise UsageError(f"'{file}' cannot be written: the folder allows no writing")
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:

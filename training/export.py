@@ -9,29 +9,34 @@ from __future__ import annotations
 import io
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
 
-from realtime_ssd.errors import ModelError, UsageError
+from realtime_ssd.errors import ModelError, RealtimeSSDError, UsageError
 from realtime_ssd.frames import Image
+from realtime_ssd.postprocess import PostProcessor
 from realtime_ssd.preprocess import preprocess
 from realtime_ssd.spec import ModelSpec, attach_spec
 from training.models import SSD
 
-__all__ = ["OPSET", "PRECISIONS", "TOLERANCE", "export_onnx", "to_onnx"]
+__all__ = ["OPSET", "PRECISIONS", "TOLERANCE", "export_onnx", "photos_of_run", "to_onnx"]
 
 OPSET = 17
 """The newest that TensorRT 8.6 reads."""
 
+NAMES = ["scores", "offsets"]
 PRECISIONS = ("fp32", "fp16")
 TOLERANCE = {"fp32": 1e-3, "fp16": 2e-2}
 """Largest accepted difference of a probability, and of an offset in units of its own size."""
+
+Heads = NDArray[np.float32]
 
 
 def export_onnx(
@@ -61,16 +66,25 @@ def export_onnx(
         exported = to_fp16(exported)
     data = exported.SerializeToString()
     error = _compare(model, data, photos or _street(), TOLERANCE[precision])
+    _write(path, data)
+    return error
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Put a file into its place in one move; leave nothing behind if that fails."""
     fresh = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        fresh.write_bytes(data)
-        os.replace(fresh, path)
+        try:
+            fresh.write_bytes(data)
+            os.replace(fresh, path)
+        except OSError:
+            fresh.unlink(missing_ok=True)
+            raise
     except OSError as problem:
         raise UsageError(
             f"'{path}' cannot be written ({problem.strerror}); choose another place"
         ) from None
-    return error
 
 
 def to_onnx(model: SSD) -> onnx.ModelProto:
@@ -96,7 +110,7 @@ def to_onnx(model: SSD) -> onnx.ModelProto:
             (example,),
             buffer,  # type: ignore[arg-type]
             input_names=[size.name],
-            output_names=["scores", "offsets"],
+            output_names=NAMES,
             dynamic_axes={size.name: batch, "scores": batch, "offsets": batch},
             opset_version=OPSET,
             dynamo=False,
@@ -115,6 +129,30 @@ def _name_shapes(exported: onnx.ModelProto, spec: ModelSpec) -> None:
         sizes[1].dim_value, sizes[2].dim_value = spec.num_boxes, columns
 
 
+def photos_of_run(facts: Mapping[str, Any], most: int = 4) -> tuple[list[Image], str]:
+    """Read some images of the set that a checkpoint was scored or trained on.
+
+    Args:
+        facts: What `training.checkpoint.Checkpoint.facts` says about the run.
+        most: Most images.
+
+    Returns:
+        The images and the name of the set; nothing where the set is no longer there.
+    """
+    from training.data import open_dataset
+
+    names = (facts.get("recipe") or {}).get("data") or {}
+    for name in (names.get("val"), names.get("train")):
+        try:
+            data = open_dataset(str(name)) if name else ()
+            images = [data[k].image for k in range(min(most, len(data)))]
+        except (RealtimeSSDError, AttributeError):
+            continue
+        if images:
+            return images, str(name)
+    return [], ""
+
+
 def _street() -> list[Image]:
     from realtime_ssd.demo import StreetScene
 
@@ -122,22 +160,36 @@ def _street() -> list[Image]:
 
 
 def _compare(model: SSD, data: bytes, photos: Sequence[Image], limit: float) -> float:
-    """Run the photos through both and give the largest difference of a probability."""
-    import onnxruntime
+    """Run the photos through both, one by one and together.
 
-    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-    spec, worst = model.spec, 0.0
-    images = np.concatenate([preprocess(photo, spec.input)[None] for photo in photos])
+    Returns:
+        The largest difference of a probability.
+
+    Raises:
+        ModelError: If a difference is above `limit` or no number, or the file does not run.
+    """
+    spec = model.spec
+    if len(photos) == 1:  # a batch needs two
+        photos = [photos[0], np.ascontiguousarray(photos[0][:, ::-1])]
+    images = np.stack([preprocess(photo, spec.input) for photo in photos])
     with torch.no_grad():
         wanted = [head.numpy() for head in model(torch.from_numpy(images))]
-    kind = np.float16 if "float16" in session.get_inputs()[0].type else np.float32
-    for k in range(len(images)):
-        scores, offsets = session.run(
-            ["scores", "offsets"], {spec.input.name: images[k : k + 1].astype(kind)}
+    probabilities, worst = PostProcessor(spec).activate, 0.0
+    try:
+        runs = _run(data, spec, images)
+    except Exception as error:  # ONNX Runtime raises classes of its own
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(
+            f"the exported '{spec.name}' does not run in batches of 1 and {len(images)} "
+            f"({reason}); nothing was written"
+        ) from error
+    for scores, offsets in runs:
+        score = max(
+            _largest(probabilities(got) - probabilities(want))
+            for got, want in zip(scores, wanted[0], strict=True)
         )
-        score = _largest(_softmax(scores[0]) - _softmax(wanted[0][k]))
-        offset = _largest((offsets[0] - wanted[1][k]) / (1 + np.abs(wanted[1][k])))
-        if not max(score, offset) <= limit:
+        offset = _largest((offsets - wanted[1]) / (1 + np.abs(wanted[1])))
+        if not (score <= limit and offset <= limit):
             raise ModelError(
                 f"the exported '{spec.name}' differs from PyTorch by {score:.1e} in a score and "
                 f"{offset:.1e} in an offset, more than {limit:.0e}; nothing was written"
@@ -146,11 +198,27 @@ def _compare(model: SSD, data: bytes, photos: Sequence[Image], limit: float) -> 
     return worst
 
 
-def _largest(difference: NDArray[np.float32]) -> float:
+def _run(data: bytes, spec: ModelSpec, images: Heads) -> list[tuple[Heads, Heads]]:
+    """Run N images through a file: one after another, and all at once.
+
+    Returns:
+        N × P × C scores and N × P × 4 offsets of both ways.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+    def heads(part: Heads) -> list[Heads]:
+        return [np.asarray(head) for head in session.run(NAMES, {spec.input.name: part})]
+
+    singles = [heads(images[k : k + 1]) for k in range(len(images))]
+    one_by_one = [np.concatenate(parts) for parts in zip(*singles, strict=True)]
+    together = heads(images)
+    return [(one_by_one[0], one_by_one[1]), (together[0], together[1])]
+
+
+def _largest(difference: Heads) -> float:
+    """Give the largest absolute value; NaN if there is one, because it must not pass."""
     return float(np.max(np.abs(difference), initial=0.0))
-
-
-def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    powers = np.exp(logits.astype(np.float32) - logits.max(axis=1, keepdims=True))
-    result: NDArray[np.float32] = powers / powers.sum(axis=1, keepdims=True)
-    return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,10 @@ if TYPE_CHECKING:
     from realtime_ssd.frames import Image
 
 __all__ = ["export"]
+
+
+PHOTOS = 8
+"""Most images that are compared."""
 
 
 def export(
@@ -25,26 +30,46 @@ def export(
         checkpoint: File (.safetensors) that `realtime-ssd train` wrote.
         output: ONNX file to write.
         precision: fp32 or fp16.
-        photos: Image, folder or glob to compare on; frames of the built-in street by default.
+        photos: Image, folder or glob to compare on; by default images of the run's own data, or
+            frames of the built-in street where these are gone.
         overwrite: Replace an existing output.
     """
     from realtime_ssd.errors import RealtimeSSDError, UsageError
 
     if output.exists() and not overwrite:
         raise UsageError(f"'{output}' exists; add --overwrite to replace it")
+    if checkpoint.is_dir():
+        raise UsageError(f"'{checkpoint}' is a folder; give the file best.safetensors in it")
+    if not checkpoint.is_file():
+        raise UsageError(f"checkpoint '{checkpoint}' does not exist")
     try:
-        from training.checkpoint import load_model
-        from training.export import export_onnx
+        from training.checkpoint import load_model, read_checkpoint
+        from training.export import export_onnx, photos_of_run
     except ModuleNotFoundError as error:
         raise RealtimeSSDError(
             f"exporting needs '{error.name}'; install it with pip install 'realtime-ssd[train]'"
         ) from None
-    images: list[Image] = []
-    if photos is not None:
-        from realtime_ssd.sources.images import Images
+    model = load_model(checkpoint)
+    if photos is None:
+        images, name = photos_of_run(read_checkpoint(checkpoint).facts)
+    else:
+        images, name = _read(photos), str(photos)
+    difference = export_onnx(model, output, precision, images)
+    told = f"{len(images)} images of {name}" if images else "frames of the built-in street"
+    print(f"{output}: {precision}, probabilities within {difference:.1e} of PyTorch's on {told}")
 
-        source = Images(photos)
-        while len(images) < 8 and (frame := source.read()) is not None:
+
+def _read(photos: Path) -> list[Image]:
+    from realtime_ssd.errors import SourceError
+    from realtime_ssd.sources.images import Images
+
+    source = Images(photos)
+    images: list[Image] = []
+    try:
+        while len(images) < PHOTOS and (frame := source.read()) is not None:
             images.append(frame.image)
-    difference = export_onnx(load_model(checkpoint), output, precision, images)
-    print(f"{output}: {precision}, probabilities within {difference:.1e} of PyTorch's")
+    except SourceError as error:
+        if not images:
+            raise
+        print(error, file=sys.stderr)
+    return images

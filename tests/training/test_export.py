@@ -1,0 +1,264 @@
+"""The exported file is the network: same heads in every batch, whole contract, or no file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import TensorProto
+from torch import Tensor, nn
+
+from realtime_ssd.boxes import BoxLayer, BoxRecipe
+from realtime_ssd.cli import main
+from realtime_ssd.cli.export import export
+from realtime_ssd.demo import StreetScene
+from realtime_ssd.errors import ModelError, UsageError
+from realtime_ssd.preprocess import preprocess
+from realtime_ssd.spec import InputSpec, ModelSpec, Thresholds, read_spec
+from tests.cli.program import run
+from training.checkpoint import save_checkpoint
+from training.export import export_onnx, photos_of_run
+from training.models import SSD, create
+from training.models.layers import L2Norm
+from training.models.ssd import FeatureMaps
+
+LABELS = ("background", "car", "person")
+CELLS, SIDE = 4, 32
+STREET = [StreetScene(320, 180, seed=seed).render(40) for seed in (1, 2, 3)]
+
+
+class Maps(FeatureMaps):
+    """One map of 4 × 4 cells, normalised as SSD300 does, with features far beyond 1."""
+
+    def __init__(self, gain: float = 1.0) -> None:
+        super().__init__()
+        self.channels = (16,)
+        self.stem = nn.Conv2d(3, 16, SIDE // CELLS, SIDE // CELLS)
+        self.norm = L2Norm(16)
+        self.gain = gain
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return [self.norm(self.stem(images) * self.gain)]
+
+
+class OnlyBrightImages(Maps):
+    """Depends on a decision in Python, which a traced graph cannot make."""
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        (features,) = super().forward(images)
+        return [features * 3.0 if float(images.abs().sum()) > 0 else features]
+
+
+class BatchOfTwo(Maps):
+    """Lets the batch that it was traced with into the graph."""
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        (features,) = super().forward(images)
+        return [features.reshape(int(images.shape[0]), 16, CELLS, CELLS)]
+
+
+class Broken(Maps):
+    """Gives NaN."""
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return [features / 0.0 * 0.0 for features in super().forward(images)]
+
+
+def tiny(maps: type[Maps] = Maps, gain: float = 1.0) -> SSD:
+    torch.manual_seed(1)
+    layer = BoxLayer(CELLS, CELLS, 1 / CELLS, 1 / CELLS, ((0.3, 0.3), (0.5, 0.2)))
+    spec = ModelSpec(
+        "tiny",
+        InputSpec(SIDE, SIDE, "RGB", mean=(100.0,) * 3, scale=(1 / 64,) * 3),
+        BoxRecipe((layer,)),
+        LABELS,
+        thresholds=Thresholds(score=0.35, nms=0.4),
+    )
+    return SSD(spec, maps(gain), [nn.Conv2d(16, 6, 1)], [nn.Conv2d(16, 8, 1)])
+
+
+def street_model() -> SSD:
+    """A small network whose normalisation has seen images, so that its heads are not all zero."""
+    torch.manual_seed(2)
+    model = create("ssd_mobilenet_v1_fpn", LABELS, width=0.25, columns=128, rows=128)
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = 0.9
+    images = [torch.from_numpy(preprocess(photo, model.spec.input)) for photo in STREET]
+    with torch.no_grad():
+        model(torch.stack(images))
+    return model.eval()
+
+
+def vgg() -> SSD:
+    torch.manual_seed(3)
+    return create("ssd300_vgg16", LABELS)
+
+
+def heads(path: Path, images: np.ndarray) -> list[np.ndarray]:
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return session.run(["scores", "offsets"], {session.get_inputs()[0].name: images})
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("build", [tiny, street_model, vgg])
+def test_the_file_equals_the_network_in_any_batch(
+    build: object, precision: str, tmp_path: Path
+) -> None:
+    model = build().eval()  # type: ignore[operator]
+    path = tmp_path / "model.onnx"
+    told = export_onnx(model, path, precision, STREET[:1])
+    assert [item.name for item in tmp_path.iterdir()] == ["model.onnx"]
+    images = np.stack([preprocess(photo, model.spec.input) for photo in STREET])
+    with torch.no_grad():
+        scores, offsets = (head.numpy() for head in model(torch.from_numpy(images)))
+    assert np.ptp(scores) > 0.1
+    near = {"fp32": 1e-4, "fp16": 2e-2}[precision]
+    assert 0 <= told <= near
+    for batch in (images, images[1:2]):
+        got = heads(path, batch)
+        assert [head.dtype for head in got] == [np.float32, np.float32]
+        first = 0 if len(batch) == 3 else 1
+        np.testing.assert_allclose(got[0], scores[first : first + len(batch)], near, near)
+        np.testing.assert_allclose(got[1], offsets[first : first + len(batch)], near, near)
+
+
+def test_names_shapes_opset_and_contract(tmp_path: Path) -> None:
+    model, path = street_model(), tmp_path / "new" / "folder" / "model.onnx"
+    export_onnx(model, path, "fp16", STREET)
+    found = onnx.load(str(path))
+    assert [(item.domain, item.version) for item in found.opset_import] == [("", 17)]
+    boxes = model.spec.num_boxes
+    shapes = {
+        value.name: [size.dim_param or size.dim_value for size in value.type.tensor_type.shape.dim]
+        for value in (*found.graph.input, *found.graph.output)
+    }
+    assert shapes == {
+        model.spec.input.name: ["batch", 3, 128, 128],
+        "scores": ["batch", boxes, 3],
+        "offsets": ["batch", boxes, 4],
+    }
+    assert "Softmax" not in {node.op_type for node in found.graph.node}
+    spec = read_spec(path)
+    assert (spec.scores_output, spec.offsets_output) == ("scores", "offsets")
+    assert spec == replace(model.spec, scores_output="scores", offsets_output="offsets")
+    kinds = {item.data_type for item in found.graph.initializer}
+    assert TensorProto.FLOAT16 in kinds
+
+
+def test_l2norm_stays_in_fp32_where_fp16_would_overflow(tmp_path: Path) -> None:
+    model, path = tiny(gain=3000.0), tmp_path / "model.onnx"
+    export_onnx(model, path, "fp16", STREET)
+    graph = onnx.shape_inference.infer_shapes(onnx.load(str(path))).graph
+    kinds = {v.name: v.type.tensor_type.elem_type for v in (*graph.value_info, *graph.output)}
+    sums = [node for node in graph.node if node.op_type == "ReduceSum"]
+    assert len(sums) == 1
+    assert kinds[sums[0].input[0]] == kinds[sums[0].output[0]] == TensorProto.FLOAT
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    assert {kinds[node.output[0]] for node in convolutions} == {TensorProto.FLOAT16}
+
+
+@pytest.mark.parametrize(
+    ("maps", "text"),
+    [
+        (OnlyBrightImages, "differs from PyTorch by"),
+        (BatchOfTwo, "does not run in batches of 1 and 3"),
+        (Broken, "differs from PyTorch by nan"),
+    ],
+)
+def test_a_wrong_export_is_refused_and_leaves_the_old_file(
+    maps: type[Maps], text: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.onnx"
+    with pytest.raises(ModelError, match=f"the exported 'tiny' {text}"):
+        export_onnx(tiny(maps), path, photos=STREET)
+    assert not list(tmp_path.iterdir())
+    path.write_text("an older one")
+    with pytest.raises(ModelError, match="nothing was written"):
+        export_onnx(tiny(maps), path, photos=STREET)
+    assert [item.read_text() for item in tmp_path.iterdir()] == ["an older one"]
+
+
+def test_places_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "taken.onnx").mkdir()
+    for place in ("file/model.onnx", "taken.onnx"):
+        with pytest.raises(UsageError, match="cannot be written"):
+            export_onnx(tiny(), tmp_path / place)
+    assert sorted(item.name for item in tmp_path.rglob("*")) == ["file", "taken.onnx"]
+    with pytest.raises(UsageError, match="precision 'int4' does not exist"):
+        export_onnx(tiny(), tmp_path / "model.onnx", "int4")
+
+
+def test_photos_of_the_run(tmp_path: Path) -> None:
+    facts = {"recipe": {"data": {"train": "demo:3-4:64x48", "val": f"voc:{tmp_path}/gone"}}}
+    images, name = photos_of_run(facts)
+    assert name == "demo:3-4:64x48"
+    assert [image.shape for image in images] == [(48, 64, 3)] * 4
+    for useless in ({}, {"recipe": None}, {"recipe": {"data": {"val": "", "train": "rubbish"}}}):
+        assert photos_of_run(useless) == ([], "")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("run") / "best.safetensors"
+    save_checkpoint(path, street_model())
+    return path
+
+
+def test_the_command_exports_and_keeps_what_is_there(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos, output = tmp_path / "photos", tmp_path / "model.onnx"
+    photos.mkdir()
+    for number, image in enumerate(STREET):
+        cv2.imwrite(str(photos / f"{number}.png"), image)
+    (photos / "damaged.png").write_bytes(b"no picture")
+    done = run("export", checkpoint, "--output", output, "--photos", photos)
+    assert done.returncode == 0, done.stderr
+    assert f"PyTorch's on 3 images of {photos}" in done.stdout
+    assert "damaged.png" in done.stderr
+    assert read_spec(output).labels == LABELS
+    output.write_text("precious")
+    with pytest.raises(UsageError, match="add --overwrite"):
+        export(checkpoint, output=output)
+    assert output.read_text() == "precious"
+    export(checkpoint, output=output, overwrite=True)
+    assert "frames of the built-in street" in capsys.readouterr().out
+    assert read_spec(output).num_classes == 3
+
+
+def test_bad_input_of_the_command(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from safetensors.torch import save_file
+
+    foreign, text, output = (
+        tmp_path / "foreign.safetensors",
+        tmp_path / "a.pth",
+        tmp_path / "x.onnx",
+    )
+    save_file({"weight": torch.zeros(3)}, foreign)
+    text.write_text("no checkpoint at all")
+    (tmp_path / "empty").mkdir()
+    for status, words, told in (
+        (1, (foreign,), "is no checkpoint of this program"),
+        (1, (text,), "is no checkpoint of this program"),
+        (2, (tmp_path / "missing.safetensors",), "does not exist"),
+        (2, (checkpoint.parent,), "is a folder; give the file best.safetensors in it"),
+        (2, (checkpoint, "--precision", "int8"), "choose fp32 or fp16"),
+        (2, (checkpoint, "--photos", tmp_path / "empty"), "holds no images"),
+        (2, (checkpoint, "--photos", tmp_path / "gone.jpg"), "does not exist"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main(["export", *map(str, words), "--output", str(output)])
+        said = capsys.readouterr().err
+        assert (stop.value.code, len(said.splitlines())) == (status, 1), said
+        assert told in said
+    assert not output.exists()
