@@ -1,7 +1,8 @@
 """Weights and training state in safetensors files, each with a JSON side-car for people.
 
-A file is complete in itself: what the side-car says also stands in its header, and both are
-written beside their place and then moved there, so that a power cut leaves the old pair.
+A file is complete in itself: what the side-car says also stands in its header. Each is written
+beside its place, flushed to the disk and then moved there, so that a power cut or a full disk
+leaves the old one.
 """
 
 from __future__ import annotations
@@ -15,11 +16,19 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from realtime_ssd.errors import ModelError
+from realtime_ssd.errors import ModelError, UsageError
 from realtime_ssd.spec import spec_from_json, spec_to_json
 from training.models import SSD, create
 
-__all__ = ["Checkpoint", "load_model", "read_checkpoint", "save_checkpoint", "start_from"]
+__all__ = [
+    "Checkpoint",
+    "load_model",
+    "load_weights",
+    "read_checkpoint",
+    "replace_file",
+    "save_checkpoint",
+    "start_from",
+]
 
 HEADER = "realtime_ssd"
 
@@ -65,7 +74,7 @@ def save_checkpoint(
     Raises:
         ModelError: If the file cannot be written.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     parts = {"model": model.state_dict(), **(groups or {})}
     tensors = {
@@ -79,27 +88,46 @@ def save_checkpoint(
         "spec": json.loads(spec_to_json(model.spec)),
         "facts": dict(facts or {}),
     }
-    fresh, note = path.with_suffix(".partial"), path.with_suffix(".json")
     try:
-        save_file(tensors, fresh, metadata={HEADER: json.dumps(head)})
-        os.replace(fresh, path)
-        side = note.with_suffix(".json.partial")
-        side.write_text(json.dumps(head, indent=1) + "\n", encoding="utf-8")
-        os.replace(side, note)
+        replace_file(path, save(tensors, metadata={HEADER: json.dumps(head)}))
+        replace_file(path.with_suffix(".json"), (json.dumps(head, indent=1) + "\n").encode())
     except OSError as error:
+        kept = "; the one before it is whole" if path.exists() else ""
         raise ModelError(
-            f"the checkpoint '{path}' cannot be written ({error.strerror}); free some space or "
-            "choose another folder"
+            f"the checkpoint '{path}' cannot be written ({error.strerror}){kept}; free some space "
+            "or choose another folder"
         ) from error
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a file so that its place always holds either the old or the new one, whole.
+
+    Raises:
+        OSError: If it cannot be written; nothing is left of it.
+    """
+    fresh = path.with_name(path.name + ".partial")
+    try:
+        with fresh.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(fresh, path)
+    except OSError:
+        fresh.unlink(missing_ok=True)
+        raise
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
     """Read what `save_checkpoint` wrote.
 
     Raises:
-        ModelError: If the file is missing, damaged or of another program.
+        UsageError: If there is no such file.
+        ModelError: If the file is damaged or of another program.
     """
     from safetensors import SafetensorError, safe_open
+
+    if not Path(path).is_file():
+        raise UsageError(f"checkpoint '{path}' does not exist")
 
     tensors: dict[str, dict[str, Tensor]] = {}
     try:
@@ -108,15 +136,13 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             for key in file.keys():  # noqa: SIM118 - the file is no mapping
                 group, name = key.split("/", 1)
                 tensors.setdefault(group, {})[name] = file.get_tensor(key)
-    except FileNotFoundError:
-        raise ModelError(f"checkpoint '{path}' does not exist") from None
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        parts = str(head["architecture"]), dict(head["options"]), json.dumps(head["spec"])
+        return Checkpoint(tensors, *parts, dict(head["facts"]))
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise ModelError(
             f"'{path}' is no checkpoint of this program, or it is damaged; give a .safetensors "
             "file that 'realtime-ssd train' wrote"
         ) from error
-    spec = json.dumps(head["spec"])
-    return Checkpoint(tensors, head["architecture"], head["options"], spec, head["facts"])
 
 
 def load_model(path: str | Path) -> SSD:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,8 +52,7 @@ class Command:
         """
         recipe = changed(load_recipe(self.recipe), self.changes)
         train = _open(recipe, _train_text(recipe), recipe.data.labels, repeat=recipe.data.repeat)
-        torch.manual_seed(recipe.run.seed)
-        model = create(recipe.model.name, train.labels, **recipe.model.options)
+        model = _network(recipe, train.labels)
         if preview is not None:
             self._preview(model, recipe, train, preview)
             return
@@ -65,18 +65,31 @@ class Command:
     def _train(self, model: SSD, recipe: Recipe, train: Dataset, world: World) -> None:
         val = _open(recipe, recipe.data.val, train.labels) if recipe.data.val else None
         folder = RunFolder(self.output, resume=self.resume)
-        if self.init and not self.resume:
-            taken, tensors = start_from(model, self.init)
-            print(f"{taken} of {tensors} tensors start from {self.init}")
+        if world.first and not self.resume:
+            self._start(model, recipe, folder, world)
         with Report(folder, world, train) as report:
             trainer = Trainer(model, recipe, train, val, folder, world, report)
             if self.resume:
                 trainer.resume()
-            elif world.first:
-                folder.write_config({"recipe": as_dict(recipe), "labels": train.labels})
             outcome = trainer.run()
         if world.first:
             finish(folder, outcome)
+        if outcome.stopped:
+            sys.exit(128 + outcome.stopped)
+
+    def _start(self, model: SSD, recipe: Recipe, folder: RunFolder, world: World) -> None:
+        """Note what is run and take over weights; the other processes get them from this one."""
+        if recipe.model.backbone:
+            from training.backbones import load_backbone
+
+            taken, tensors = load_backbone(model, recipe.model.backbone)
+            print(f"{taken} of {tensors} tensors of the backbone start from pretrained weights")
+        if self.init:
+            taken, tensors = start_from(model, self.init)
+            print(f"{taken} of {tensors} tensors start from {self.init}")
+        facts = {"processes": world.size, "device": str(world.device), "labels": model.spec.labels}
+        init = str(self.init) if self.init else None
+        folder.write_config({**facts, "init": init, "recipe": as_dict(recipe)})
 
     @staticmethod
     def _preview(model: SSD, recipe: Recipe, train: Dataset, sheet: Path) -> None:
@@ -89,7 +102,10 @@ class Command:
 def finish(folder: RunFolder, outcome: Outcome) -> None:
     """Export the best weights of a run that is done, and say what there is."""
     if outcome.stopped:
-        print(f"stopped after {outcome.epochs} epochs; add --resume to the command to go on")
+        print(
+            f"stopped after {outcome.epochs} whole epochs, the state is saved in {folder.last}; "
+            "add --resume to the command to go on"
+        )
         return
     from training.export import export_onnx
 
@@ -115,6 +131,17 @@ def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
             part, name = key.split(".")
             values[part][name] = value
     return from_dict(values, "the command line")
+
+
+def _network(recipe: Recipe, labels: Sequence[str]) -> SSD:
+    """Build the network with new weights that the seed decides."""
+    torch.manual_seed(recipe.run.seed)
+    try:
+        return create(recipe.model.name, labels, **recipe.model.options)
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"the options {recipe.model.options} do not fit model '{recipe.model.name}': {error}"
+        ) from error
 
 
 def _open(recipe: Recipe, text: str, labels: Sequence[str], repeat: int = 1) -> Dataset:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
 
 import torch
 from torch import Tensor, distributed
@@ -11,6 +14,9 @@ from torch import Tensor, distributed
 from realtime_ssd.errors import UsageError
 
 __all__ = ["World", "join", "leave"]
+
+PATIENCE = timedelta(hours=12)
+"""How long the others wait for the first process, which alone scores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +45,14 @@ class World:
             distributed.all_reduce(values)
         return values
 
+    def gather(self, words: Sequence[str]) -> list[str]:
+        """Put the words of all processes together; each gets all."""
+        if self.size == 1:
+            return list(words)
+        lists: list[Any] = [None] * self.size
+        distributed.all_gather_object(lists, list(words))
+        return [word for part in lists for word in part]
+
     def share(self, batch: int) -> int:
         """Images of each process in a batch of all.
 
@@ -65,7 +79,8 @@ def join(device: str = "auto") -> World:
     size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     place = _device(device, int(os.environ.get("LOCAL_RANK", "0")), size)
     if size > 1 and not distributed.is_initialized():
-        distributed.init_process_group("nccl" if place.type == "cuda" else "gloo")
+        kind = "nccl" if place.type == "cuda" else "gloo"
+        distributed.init_process_group(kind, timeout=PATIENCE)
     return World(rank, size, place)
 
 

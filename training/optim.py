@@ -12,7 +12,14 @@ from torch.optim import Optimizer
 from realtime_ssd.errors import ModelError
 from training.recipe import OptimizerPart, SchedulePart
 
-__all__ = ["Average", "build_optimizer", "learning_rate", "load_state", "state_tensors"]
+__all__ = [
+    "Average",
+    "build_optimizer",
+    "learning_rate",
+    "load_state",
+    "set_rate",
+    "state_tensors",
+]
 
 
 def build_optimizer(model: nn.Module, part: OptimizerPart) -> Optimizer:
@@ -21,19 +28,30 @@ def build_optimizer(model: nn.Module, part: OptimizerPart) -> Optimizer:
     Args:
         model: Network whose weights move; those without gradient are left out.
         part: Its parameters.
+
+    Returns:
+        The optimiser; `set_rate` gives each of its groups its learning rate.
     """
-    weights = [value for value in model.parameters() if value.requires_grad]
-    # Scales and biases have one dimension; torchvision and newer recipes spare them the decay.
-    free = [value for value in weights if value.ndim == 1 and not part.decay_all]
-    taken = {id(value) for value in free}
-    groups = [
-        {"params": [v for v in weights if id(v) not in taken], "weight_decay": part.weight_decay},
-        {"params": free, "weight_decay": 0.0},
+    groups: dict[tuple[float, float], list[Tensor]] = {}
+    for name, value in model.named_parameters():
+        if value.requires_grad:
+            # Scales and biases have one dimension; newer recipes spare them the decay.
+            decay = part.weight_decay if part.decay_all or value.ndim > 1 else 0.0
+            scale = part.bias_lr if name.endswith("bias") else 1.0
+            groups.setdefault((decay, scale), []).append(value)
+    listed = [
+        {"params": values, "weight_decay": decay, "lr": part.lr * scale, "lr_scale": scale}
+        for (decay, scale), values in groups.items()
     ]
-    groups = [group for group in groups if group["params"]]
     if part.name == "adamw":
-        return torch.optim.AdamW(groups, lr=part.lr, betas=(part.momentum, 0.999))
-    return torch.optim.SGD(groups, lr=part.lr, momentum=part.momentum)
+        return torch.optim.AdamW(listed, betas=(part.momentum, 0.999))
+    return torch.optim.SGD(listed, lr=part.lr, momentum=part.momentum)
+
+
+def set_rate(optimizer: Optimizer, rate: float) -> None:
+    """Give every group of `build_optimizer` the learning rate of a step."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["lr_scale"]
 
 
 def learning_rate(
@@ -81,26 +99,35 @@ def state_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
 def load_state(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """Give an optimiser its memory back.
 
+    Args:
+        optimizer: The optimiser.
+        tensors: What `state_tensors` gave.
+
     Raises:
         ModelError: If it is the memory of another optimiser.
     """
+    weights = [value for group in optimizer.param_groups for value in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
-        number, name = key.split(".", 1)
-        state.setdefault(int(number), {})[name] = value
+        number, _, name = key.partition(".")
+        place = int(number) if number.isdigit() else len(weights)
+        if place >= len(weights) or (value.ndim and value.shape != weights[place].shape):
+            raise ModelError("the optimiser's state belongs to another recipe; start a new run")
+        # In memory as the weight is, or every later step would have to copy.
+        kept = torch.empty_like(weights[place], dtype=value.dtype) if value.ndim else value
+        state.setdefault(place, {})[name] = kept.copy_(value) if value.ndim else kept
     groups = optimizer.state_dict()["param_groups"]
-    if any(number >= sum(len(group["params"]) for group in groups) for number in state):
-        raise ModelError("the optimiser's state belongs to another recipe; start a new run")
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
 class Average:
     """An exponential moving average of all weights and statistics of a network.
 
-    The decay grows from 0.1 as (1 + n) / (10 + n), so that the random start is soon forgotten.
+    The decay of the n-th update is (1 + n) / (10 + n) while that is less than `decay`, so that the
+    random start is soon forgotten.
 
     Args:
-        model: Network to follow.
+        model: Network to follow; its tensors must stay the same objects.
         decay: Largest decay.
 
     Attributes:
@@ -110,20 +137,17 @@ class Average:
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay, self.updates = decay, 0
-        self.tensors = {name: value.detach().clone() for name, value in _state(model).items()}
+        now = model.state_dict()
+        self.tensors = {name: value.clone() for name, value in now.items()}
+        moving = [name for name, value in now.items() if value.is_floating_point()]
+        counts = [name for name in now if name not in set(moving)]
+        self._moving = [self.tensors[name] for name in moving], [now[name] for name in moving]
+        self._counts = [self.tensors[name] for name in counts], [now[name] for name in counts]
 
-    def update(self, model: nn.Module) -> None:
+    def update(self) -> None:
         """Move the averages towards the network's present values."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        now = _state(model)
-        moving = [name for name, value in self.tensors.items() if value.is_floating_point()]
-        ours, theirs = [self.tensors[n] for n in moving], [now[n].detach() for n in moving]
-        torch._foreach_lerp_(ours, theirs, 1 - decay)
-        for name, value in self.tensors.items():
-            if not value.is_floating_point():
-                value.copy_(now[name])
-
-
-def _state(model: nn.Module) -> dict[str, Tensor]:
-    return model.state_dict()
+        torch._foreach_lerp_(*self._moving, 1 - decay)
+        for ours, theirs in zip(*self._counts, strict=True):
+            ours.copy_(theirs)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from math import inf, isfinite
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from realtime_ssd.errors import UsageError
 
@@ -19,6 +20,7 @@ __all__ = [
     "RunPart",
     "SchedulePart",
     "as_dict",
+    "differences",
     "from_dict",
     "load_recipe",
     "recipe_names",
@@ -30,13 +32,53 @@ Part = TypeVar("Part")
 
 
 @dataclass(frozen=True, slots=True)
+class Within:
+    """Limits of a number.
+
+    Attributes:
+        low: Smallest value.
+        high: Largest value.
+        above: Whether `low` itself is too small.
+    """
+
+    low: float
+    high: float = inf
+    above: bool = False
+
+    def holds(self, value: float) -> bool:
+        """Tell whether a value is a finite number within the limits."""
+        enough = value > self.low if self.above else value >= self.low
+        return isfinite(value) and enough and value <= self.high
+
+    def __str__(self) -> str:
+        least = f"above {self.low:g}" if self.above else f"at least {self.low:g}"
+        return least if self.high == inf else f"{least} and at most {self.high:g}"
+
+
+Count = Annotated[int, Within(1)]
+Number = Annotated[int, Within(0)]
+Positive = Annotated[float, Within(0, above=True)]
+NotNegative = Annotated[float, Within(0)]
+Share = Annotated[float, Within(0, 1)]
+Decay = Annotated[float, Within(0, 0.999999)]
+
+FREE = frozenset(
+    {"name", "description", "model.backbone", "data.train", "data.val", "run.epochs"}
+    | {f"run.{name}" for name in ("workers", "compile", "channels_last", "evaluate_every")}
+    | {"run.metric"}
+)
+"""What may differ when a run goes on: none of it decides what a step does to the weights, but for
+the end of a cosine schedule, which moves with the epochs."""
+
+
+@dataclass(frozen=True, slots=True)
 class ModelPart:
     """Which network is trained.
 
     Attributes:
         name: Name in `training.models.names()`.
         options: Options of that network.
-        backbone: Weights to start the backbone from: a path, or "URL#sha256".
+        backbone: Weights to start the backbone from: a path, or "URL#sha256"; empty for new ones.
         norm: Whether batch statistics are learned, or frozen as they are at the start.
     """
 
@@ -66,16 +108,16 @@ class DataPart:
     remap: dict[str, str] = field(default_factory=dict)
     only: tuple[str, ...] = ()
     difficult: Literal["use", "ignore"] = "use"
-    repeat: int = 1
+    repeat: Count = 1
 
 
 @dataclass(frozen=True, slots=True)
 class LossPart:
     """Parameters of `MultiBoxLoss`."""
 
-    iou_threshold: float = 0.5
-    negatives: float = 3.0
-    alpha: float = 1.0
+    iou_threshold: Share = 0.5
+    negatives: NotNegative = 3.0
+    alpha: NotNegative = 1.0
     first: Literal["bipartite", "forced"] = "bipartite"
 
 
@@ -88,16 +130,18 @@ class OptimizerPart:
         lr: Learning rate for a batch of `RunPart.batch` images.
         momentum: Momentum of SGD, first beta of AdamW.
         weight_decay: Decay of convolution weights.
-        decay_all: Whether biases and normalisation decay too, as in the Caffe recipes.
+        decay_all: Whether biases and normalisation decay too, as in torchvision's recipes.
+        bias_lr: Factor of the learning rate for biases; 2 in the Caffe recipes.
         clip: Largest length of the gradient; 0 for no limit.
     """
 
     name: Literal["sgd", "adamw"] = "sgd"
-    lr: float = 1e-3
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
+    lr: Positive = 1e-3
+    momentum: Decay = 0.9
+    weight_decay: NotNegative = 5e-4
     decay_all: bool = True
-    clip: float = 0.0
+    bias_lr: Positive = 1.0
+    clip: NotNegative = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +158,11 @@ class SchedulePart:
     """
 
     kind: Literal["multistep", "cosine"] = "multistep"
-    warmup: int = 0
-    start: float = 0.001
-    milestones: tuple[int, ...] = ()
-    gamma: float = 0.1
-    final: float = 0.0
+    warmup: Number = 0
+    start: Share = 0.001
+    milestones: tuple[Count, ...] = ()
+    gamma: Share = 0.1
+    final: Share = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,15 +182,15 @@ class RunPart:
         metric: What is scored.
     """
 
-    epochs: int = 1
-    batch: int = 32
-    seed: int = 0
+    epochs: Count = 1
+    batch: Count = 32
+    seed: Number = 0
     amp: Literal["none", "bf16", "fp16"] = "none"
     channels_last: bool = True
     compile: bool = False
-    ema: float = 0.0
-    workers: int = 2
-    evaluate_every: int = 1
+    ema: Decay = 0.0
+    workers: Number = 2
+    evaluate_every: Count = 1
     metric: Literal["voc", "voc07", "coco"] = "voc"
 
 
@@ -229,8 +273,33 @@ def from_dict(data: Mapping[str, Any], where: str = "recipe") -> Recipe:
     return _build(Recipe, data, where)
 
 
+def differences(first: Recipe, second: Recipe) -> list[str]:
+    """List the entries in which two recipes differ and that a run has to keep when it goes on.
+
+    Returns:
+        Names such as "optimizer.lr".
+    """
+    return [key for key in _differing(as_dict(first), as_dict(second)) if key not in FREE]
+
+
+def _differing(first: Mapping[str, Any], second: Mapping[str, Any], above: str = "") -> list[str]:
+    found = []
+    for key in sorted({*first, *second}):
+        one, other = first.get(key), second.get(key)
+        if isinstance(one, dict) and isinstance(other, dict):
+            found += _differing(one, other, f"{above}{key}.")
+        elif _listed(one) != _listed(other):
+            found.append(above + key)
+    return found
+
+
+def _listed(value: Any) -> Any:
+    """Make tuples lists, as JSON does."""
+    return [_listed(item) for item in value] if isinstance(value, list | tuple) else value
+
+
 def _build(kind: type[Part], data: Mapping[str, Any], where: str) -> Part:
-    hints = get_type_hints(kind)
+    hints = get_type_hints(kind, include_extras=True)
     known = {item.name for item in fields(kind)}  # type: ignore[arg-type]
     for key in data:
         if key not in known:
@@ -243,17 +312,32 @@ def _build(kind: type[Part], data: Mapping[str, Any], where: str) -> Part:
 
 
 def _value(kind: Any, value: Any, where: str) -> Any:
-    """Check one value against its declared type."""
+    """Check one value against its declared type and limits."""
     origin = get_origin(kind) or kind
+    if origin is Annotated:
+        plain, limits = get_args(kind)
+        checked = _value(plain, value, where)
+        if not limits.holds(checked):
+            raise UsageError(f"'{where}' is {value!r}; it must be {limits}")
+        return checked
     if is_dataclass(origin) and isinstance(value, Mapping):
         return _build(origin, value, where)  # type: ignore[arg-type]
-    if origin is Literal and value in get_args(kind):
+    plain = origin in (int, str, bool) and type(value) is origin
+    if plain or kind is Any or (origin is Literal and value in get_args(kind)):
         return value
     if origin is tuple and isinstance(value, list | tuple):
         return tuple(_value(get_args(kind)[0], item, where) for item in value)
     if origin is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
-    if origin in (int, str, bool, dict) and type(value) is origin:
-        return dict(value) if origin is dict else value
-    wanted = " or ".join(map(repr, get_args(kind))) if origin is Literal else origin.__name__
-    raise UsageError(f"'{where}' is {value!r}; it must be {wanted}")
+    if origin is dict and isinstance(value, Mapping):
+        inner = get_args(kind)[1]
+        return {key: _value(inner, item, f"{where}.{key}") for key, item in value.items()}
+    raise UsageError(f"'{where}' is {value!r}; it must be {_wanted(kind, origin)}")
+
+
+def _wanted(kind: Any, origin: Any) -> str:
+    """Say what a value has to be, in the words of TOML."""
+    if origin is Literal:
+        return " or ".join(map(repr, get_args(kind)))
+    words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+    return words.get(origin, "a list" if origin is tuple else "a table")

@@ -45,11 +45,15 @@ class Report:
             TimeRemainingColumn(),
             console=self._console,
             transient=True,
+            disable=not self._console.is_terminal,
         )
         self._task = self._bar.add_task("starting", total=None)
-        self._board = SummaryWriter(str(folder.path / "tensorboard")) if world.first else None
+        with folder.writing():
+            self._board = SummaryWriter(str(folder.board)) if world.first else None
         if data.problems:
-            self._console.print(summarise(data.problems), style="yellow", markup=False)
+            self._console.print(
+                summarise(data.problems), style="yellow", markup=False, soft_wrap=True
+            )
 
     def __enter__(self) -> Report:
         self._bar.start()
@@ -82,6 +86,7 @@ class Report:
             f"{row.offset_loss:.4f}{score}  {row.images_per_second:.1f} images/s",
             markup=False,
             highlight=False,
+            soft_wrap=True,
         )
         if self._board:
             for name, value in row.values().items():
@@ -90,4 +95,4 @@ class Report:
 
     def problems(self, found: Sequence[Problem]) -> None:
         """See `training.train.Reporter.problems`."""
-        self._console.print(summarise(found), style="yellow", markup=False)
+        self._console.print(summarise(found), style="yellow", markup=False, soft_wrap=True)

@@ -12,18 +12,21 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
-import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from realtime_ssd.errors import UsageError, redact
+from realtime_ssd import __version__
+from realtime_ssd.errors import RealtimeSSDError, UsageError, redact
+from training.checkpoint import replace_file
 
 __all__ = ["Row", "RunFolder", "git_state"]
 
@@ -39,7 +42,7 @@ class Row:
         loss: Mean loss of a step.
         score_loss: Its part from the classes.
         offset_loss: Its part from the boxes.
-        images_per_second: Images trained on a second.
+        images_per_second: Images trained on a second, the wait for data included.
         score: mAP on the validation set; None if it was not scored.
     """
 
@@ -94,31 +97,57 @@ class RunFolder:
         """Where the exported model lies."""
         return self.path / "model.onnx"
 
+    @property
+    def board(self) -> Path:
+        """Where TensorBoard's files lie."""
+        return self.path / "tensorboard"
+
     def write_config(self, facts: Mapping[str, Any]) -> None:
-        """Note what is run, by which versions, from which state of the sources."""
+        """Note what is run, by which versions, from which state of the sources.
+
+        Raises:
+            RealtimeSSDError: If it cannot be written.
+        """
         import torch
 
         about = {
             "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "command": [redact(word) for word in sys.argv],
             "git": git_state(Path.cwd()),
+            "realtime_ssd": __version__,
             "python": platform.python_version(),
             "torch": torch.__version__,
             "platform": platform.platform(),
         }
-        text = json.dumps({**about, **facts}, indent=1) + "\n"
-        (self.path / "config.json").write_text(text, encoding="utf-8")
+        with self.writing():
+            text = json.dumps({**about, **facts}, indent=1) + "\n"
+            replace_file(self.path / "config.json", text.encode())
 
     def write_history(self, rows: Sequence[Row]) -> None:
-        """Write `metrics.csv` and `curves.png` anew."""
-        fresh = self.path / "metrics.csv.partial"
-        with fresh.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(Row.__slots__))
-            writer.writeheader()
-            writer.writerows(row.values() for row in rows)
-        os.replace(fresh, self.path / "metrics.csv")
-        if rows:
-            _draw(self.path / "curves.png", rows)
+        """Write `metrics.csv` and `curves.png` anew.
+
+        Raises:
+            RealtimeSSDError: If they cannot be written.
+        """
+        table = io.StringIO(newline="")
+        writer = csv.DictWriter(table, list(Row.__slots__))
+        writer.writeheader()
+        writer.writerows(row.values() for row in rows)
+        with self.writing():
+            replace_file(self.path / "metrics.csv", table.getvalue().encode())
+            if rows:
+                replace_file(self.path / "curves.png", _drawn(rows))
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Turn what goes wrong while files are written here into one sentence."""
+        try:
+            yield
+        except OSError as error:
+            raise RealtimeSSDError(
+                f"the run's folder '{self.path}' cannot be written ({error.strerror}); free some "
+                "space or choose another folder"
+            ) from error
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
@@ -137,12 +166,14 @@ def _git(folder: Path, *words: str) -> str:
     return done.stdout.strip()
 
 
-def _draw(path: Path, rows: Sequence[Row]) -> None:
+def _drawn(rows: Sequence[Row]) -> bytes:
+    """Draw the curves as a PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 4), layout="constrained")
+    figure = Figure(figsize=(11, 4))
     FigureCanvasAgg(figure)
+    figure.subplots_adjust(left=0.07, right=0.92, bottom=0.13, top=0.91, wspace=0.18)
     losses, scores = figure.subplots(1, 2)
     epochs = [row.epoch for row in rows]
     for name in ("loss", "score_loss", "offset_loss"):
@@ -157,4 +188,6 @@ def _draw(path: Path, rows: Sequence[Row]) -> None:
     rates.set(ylabel="learning rate")
     for axes in (losses, scores):
         axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=110)
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=110, format="png")
+    return picture.getvalue()

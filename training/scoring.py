@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,6 +11,7 @@ from torch import Tensor
 from realtime_ssd.detections import Detections
 from realtime_ssd.postprocess import PostProcessor, locate
 from training.data.sample import Annotation, Dataset
+from training.interrupt import Asked, Interrupted
 from training.loader import Loader, LoaderOptions
 from training.metrics import Score, voc_ap
 from training.models import SSD
@@ -19,7 +22,14 @@ LOWEST = 0.02
 """Detections must score above this to count in an average precision."""
 
 
-def detect(model: SSD, dataset: Dataset, *, batch: int = 16, workers: int = 0) -> list[Detections]:
+def detect(
+    model: SSD,
+    dataset: Dataset,
+    *,
+    batch: int = 16,
+    workers: int = 0,
+    asked: Asked | None = None,
+) -> list[Detections]:
     """Run a network over all images of a data set.
 
     Args:
@@ -27,16 +37,23 @@ def detect(model: SSD, dataset: Dataset, *, batch: int = 16, workers: int = 0) -
         dataset: The images.
         batch: Images at once.
         workers: Processes that read images.
+        asked: Tells after each batch whether to break off.
 
     Returns:
         Detections above 0.02 of each image, in pixels of that image.
+
+    Raises:
+        Interrupted: If `asked` said so.
     """
     options = LoaderOptions(batch, workers, shuffle=False, drop_last=False)
     device = model.default_boxes.device
     post = PostProcessor(model.spec.with_thresholds(score=LOWEST))
     answers: list[Detections] = []
-    with torch.inference_mode():
-        for part in Loader(dataset, model.spec.input, options).epoch(0):
+    loader = Loader(dataset, model.spec.input, options)
+    with torch.inference_mode(), closing(loader):
+        for part in loader.epoch(0):
+            if asked is not None and asked():
+                raise Interrupted
             scores, offsets = model(part.to(device).inputs(model.spec.input))
             for row in range(len(part)):
                 truth = dataset.annotation(len(answers))
@@ -45,7 +62,9 @@ def detect(model: SSD, dataset: Dataset, *, batch: int = 16, workers: int = 0) -
     return answers
 
 
-def score_model(model: SSD, dataset: Dataset, metric: str, *, workers: int = 0) -> Score:
+def score_model(
+    model: SSD, dataset: Dataset, metric: str, *, workers: int = 0, asked: Asked | None = None
+) -> Score:
     """Score a network on a data set.
 
     Args:
@@ -53,8 +72,12 @@ def score_model(model: SSD, dataset: Dataset, metric: str, *, workers: int = 0) 
         dataset: Images with ground truth; its labels must be those of the network.
         metric: "voc", "voc07" or "coco".
         workers: Processes that read images.
+        asked: Tells after each batch whether to break off.
+
+    Raises:
+        Interrupted: If `asked` said so.
     """
-    answers = detect(model, dataset, workers=workers)
+    answers = detect(model, dataset, workers=workers, asked=asked)
     truths: list[Annotation] = [dataset.annotation(index) for index in range(len(dataset))]
     if metric == "coco":
         from training.coco_metrics import coco_ap

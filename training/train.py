@@ -9,32 +9,41 @@ from __future__ import annotations
 import copy
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
-from types import FrameType
+from math import isfinite, isnan
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from realtime_ssd.errors import RealtimeSSDError
-from training.checkpoint import load_weights, read_checkpoint, save_checkpoint
+from realtime_ssd.errors import RealtimeSSDError, UsageError
+from realtime_ssd.spec import spec_from_json
+from training.build import build_loader, build_loss, build_network, freeze_norms, train_mode
+from training.checkpoint import Checkpoint, load_weights, read_checkpoint, save_checkpoint
 from training.data.sample import Dataset, Problem
 from training.distributed import World
-from training.loader import Batch, Loader, LoaderOptions
-from training.loss import MultiBoxLoss
+from training.interrupt import Asked, Interrupted, stop_requests
+from training.loader import Batch
 from training.models import SSD
-from training.optim import Average, build_optimizer, learning_rate, load_state, state_tensors
-from training.recipe import Recipe, as_dict
+from training.optim import (
+    Average,
+    build_optimizer,
+    learning_rate,
+    load_state,
+    set_rate,
+    state_tensors,
+)
+from training.recipe import Recipe, as_dict, differences, from_dict
 from training.run import Row, RunFolder
 from training.scoring import score_model
-from training.sets import build_augmentation
 
 __all__ = ["Outcome", "Reporter", "Trainer"]
 
 DTYPES = {"none": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+SMALLEST_SCALE = 2.0**-14
+"""With fp16 a loss that has to be scaled down this far has no gradient any more."""
 
 
 class Reporter(Protocol):
@@ -65,12 +74,12 @@ class Outcome:
     Attributes:
         epochs: Whole epochs done.
         best: Best score, or None if nothing was scored.
-        stopped: Whether it was asked to stop before its last epoch.
+        stopped: The signal that stopped it before its last epoch, or 0.
     """
 
     epochs: int
     best: float | None
-    stopped: bool
+    stopped: int = 0
 
 
 @dataclass(slots=True)
@@ -82,6 +91,7 @@ class _Progress:
     step: int = 0
     best: float | None = None
     sums: tuple[float, ...] = (0.0, 0.0, 0.0)
+    images: int = 0
     seconds: float = 0.0
 
 
@@ -115,14 +125,15 @@ class Trainer:
         self.model: SSD = model.to(world.device).to(memory_format=layout)  # type: ignore[call-overload]
         self.recipe, self.val, self.folder = recipe, val, folder
         self.world, self.reporter = world, reporter
-        if recipe.model.norm == "frozen":
-            _freeze_norms(model)
-        self.loader = _loader(model, recipe, train, world)
-        self.loss = _loss(model, recipe)
+        self.frozen = recipe.model.norm == "frozen"
+        if self.frozen:
+            freeze_norms(model)
+        self.loader = build_loader(model, recipe, train, world)
+        self.loss = build_loss(model, recipe)
         self.optimizer = build_optimizer(model, recipe.optimizer)
-        self.average = Average(model, recipe.run.ema) if recipe.run.ema else None
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=recipe.run.amp == "fp16")
-        self.network = _wrapped(model, recipe, world)
+        self.network = build_network(model, recipe, world)
+        self.average = Average(model, recipe.run.ema) if recipe.run.ema else None
         self.rate = learning_rate(
             recipe.schedule, recipe.optimizer.lr, len(self.loader), recipe.run.epochs
         )
@@ -132,13 +143,15 @@ class Trainer:
         """Go on where the run in the folder was left.
 
         Raises:
-            ModelError: If its checkpoint does not fit this recipe.
+            UsageError: If it was run with another recipe or other classes.
+            ModelError: If its checkpoint is damaged.
         """
         found = read_checkpoint(self.folder.last)
         where = str(self.folder.last)
+        self._check(found, where)
         load_weights(self.model, found.tensors["model"], where)
         load_state(self.optimizer, found.tensors.get("optimizer", {}))
-        if self.average and "ema" in found.tensors:
+        if self.average:
             for name, value in self.average.tensors.items():
                 value.copy_(found.tensors["ema"][name])
             self.average.updates = int(found.facts["updates"])
@@ -147,100 +160,147 @@ class Trainer:
         self.progress = _Progress(**{**values, "sums": tuple(values["sums"])})
         self.rows = [Row(**row) for row in found.facts["rows"]]
 
+    def _check(self, found: Checkpoint, where: str) -> None:
+        """Refuse to go on with a run that was another one."""
+        if "progress" not in found.facts:
+            raise UsageError(f"'{where}' holds weights but no run to go on with; use --init")
+        other = differences(self.recipe, from_dict(found.facts["recipe"], where))
+        if other:
+            raise UsageError(
+                f"the run in '{self.folder.path}' has another recipe, it differs in "
+                f"{', '.join(other)}; go on with the same one, or choose another folder"
+            )
+        old, new = spec_from_json(found.spec), self.model.spec
+        if (old.labels, old.boxes, old.input) != (new.labels, new.boxes, new.input):
+            raise UsageError(
+                f"the run in '{self.folder.path}' has other classes or default boxes than these "
+                "data and this recipe give; go on with the same ones, or choose another folder"
+            )
+
     def run(self) -> Outcome:
         """Train to the end, or until SIGTERM or Ctrl+C; either way the state is saved.
 
         Raises:
             RealtimeSSDError: If the loss is no longer a number; the message names the images.
         """
-        stopped = False
-        with closing(self.loader), _stop_requests() as requested:
+        stopped = 0
+        with closing(self.loader), stop_requests() as asked:
             while self.progress.epoch < self.recipe.run.epochs and not stopped:
-                stopped = self._epoch(requested)
-                if not stopped:
-                    self._finish_epoch()
+                stopped = self._epoch(asked) or self._finish_epoch(asked)
                 self._save()
+                if self.world.first:
+                    self.folder.write_history(self.rows)
         return Outcome(self.progress.epoch, self.progress.best, stopped)
 
-    def _epoch(self, requested: Callable[[], bool]) -> bool:
-        """Train the rest of an epoch; tell whether the run has to stop."""
-        _train_mode(self.model, frozen=self.recipe.model.norm == "frozen")
-        state = self.progress
+    def _epoch(self, asked: Asked) -> int:
+        """Train the rest of an epoch; give the signal if the run has to stop."""
+        train_mode(self.model, frozen=self.frozen)
+        state, total = self.progress, len(self.loader)
+        begin = time.perf_counter()
         for batch in self.loader.epoch(state.epoch, state.batch):
-            begin = time.perf_counter()
             if batch.problems:
                 self.reporter.problems(batch.problems)
-            parts, stop = self._step(batch, stop=requested())
+            parts, stop = self._step(batch, asked())
             state.sums = tuple(a + b for a, b in zip(state.sums, parts, strict=True))
             state.batch, state.step = state.batch + 1, state.step + 1
-            state.seconds += time.perf_counter() - begin
-            rate = float(self.optimizer.param_groups[0]["lr"])
-            self.reporter.step(state.epoch, state.batch, len(self.loader), parts[0], rate)
+            state.images += len(batch) * self.world.size
+            begin, before = time.perf_counter(), begin
+            state.seconds += begin - before
+            self.reporter.step(state.epoch, state.batch, total, parts[0], self.rate(state.step - 1))
             if stop:
-                return True
-        return False
+                return stop
+        return 0
 
-    def _step(self, batch: Batch, *, stop: bool) -> tuple[tuple[float, float, float], bool]:
+    def _step(self, batch: Batch, asked: int) -> tuple[tuple[float, float, float], int]:
         """Move the weights once.
 
         Returns:
-            Loss of the whole batch over all processes with its two parts, and whether any process
-            was asked to stop.
+            Loss of the whole batch over all processes with its two parts, and the signal if any
+            process was asked to stop.
         """
         recipe, world = self.recipe, self.world
+        # All chance of a step follows from its number, so that no generator has to be saved.
         torch.manual_seed(
             recipe.run.seed * 1_000_003 + self.progress.step * world.size + world.rank
         )
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate(self.progress.step)
+        set_rate(self.optimizer, self.rate(self.progress.step))
         part = batch.to(world.device)
         if recipe.data.difficult == "use":
             part = replace(part, difficult=torch.zeros_like(part.difficult))
-        images = part.inputs(self.model.spec.input)
-        kind = DTYPES[recipe.run.amp]
-        with torch.autocast(world.device.type, kind, enabled=kind is not torch.float32):
-            scores, offsets = self.network(images)
+        scores, offsets = self._heads(part)
         losses = self.loss.parts(scores, offsets, part.targets)
-        sums = torch.stack([losses.scores.detach(), losses.offsets.detach()]).double()
-        facts = torch.cat([sums, losses.matched[None].double(), sums.new_tensor([float(stop)])])
-        whole = world.total(facts)
+        sums = torch.stack([losses.scores.detach(), losses.offsets.detach(), losses.matched])
+        whole = world.total(torch.cat([sums, sums.new_tensor([float(asked)])]))
         matched = whole[2].clamp(min=1)
         # Processes average their gradients, so each scales its share of the sum up again.
-        loss = (losses.scores + self.loss.alpha * losses.offsets) * (world.size / matched.float())
-        self._move(loss, batch)
-        first, second = (whole[:2] / matched).tolist()
-        return (first + self.loss.alpha * second, first, second), bool(whole[3])
+        loss = (losses.scores + self.loss.alpha * losses.offsets) * (world.size / matched)
+        length = self._backward(loss)
+        # The one place where a step waits for the GPU.
+        first, second, count, stop, grown = torch.cat([whole, length[None]]).tolist()
+        if not (isfinite(first + second) and (isfinite(grown) or self._scales())):
+            self._give_up(batch)
+        self._move()
+        first, second = first / max(count, 1), second / max(count, 1)
+        number = (asked or signal.SIGTERM) if stop else 0
+        return (first + self.loss.alpha * second, first, second), number
 
-    def _move(self, loss: Tensor, batch: Batch) -> None:
+    def _heads(self, part: Batch) -> tuple[Tensor, Tensor]:
+        """Run the network on a batch, in the precision and memory layout of the recipe."""
+        images = part.inputs(self.model.spec.input)
+        if not self.recipe.run.channels_last:
+            images = images.contiguous()
+        kind = DTYPES[self.recipe.run.amp]
+        with torch.autocast(self.world.device.type, kind, enabled=kind is not torch.float32):
+            scores, offsets = self.network(images)
+        return scores, offsets
+
+    def _backward(self, loss: Tensor) -> Tensor:
+        """Compute the gradient, clip it and give the length it had."""
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self.scaler.unscale_(self.optimizer)
         limit = self.recipe.optimizer.clip or torch.inf
-        length = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
-        # With fp16 the scaler skips a step whose gradients overflow and takes smaller ones next.
-        sound = torch.isfinite(loss.detach()) & (torch.isfinite(length) | self.scaler.is_enabled())
-        if not bool(sound):
-            self._give_up(batch)
+        return nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+
+    def _scales(self) -> bool:
+        """Tell whether a gradient that overflowed is skipped and the next one scaled smaller."""
+        return self.scaler.is_enabled() and self.scaler.get_scale() > SMALLEST_SCALE
+
+    def _move(self) -> None:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.average:
-            self.average.update(self.model)
+            self.average.update()
 
     def _give_up(self, batch: Batch) -> None:
-        state = self.progress
-        kept = f"the last good weights are in '{self.folder.last}'"
+        state, last = self.progress, self.folder.last
+        names = self.world.gather(batch.names)
+        kept = f"; the state of the last whole epoch is in '{last}'" if last.exists() else ""
         raise RealtimeSSDError(
             f"the loss or its gradient is no longer a number at step {state.step + 1} (epoch "
-            f"{state.epoch + 1}) on the images {', '.join(batch.names)}; look at these and lower "
-            f"the learning rate{'; ' + kept if self.folder.last.exists() else ''}"
+            f"{state.epoch + 1}) on the images {', '.join(names)}; look at these and lower the "
+            f"learning rate{kept}"
         )
 
-    def _finish_epoch(self) -> None:
-        """Score, note the epoch and keep the weights if they are the best."""
-        state, recipe = self.progress, self.recipe
-        score = self._score_and_keep() if self.world.first else None
+    def _finish_epoch(self, asked: Asked) -> int:
+        """Score, note the epoch and keep the weights if they are the best.
+
+        Returns:
+            The signal if it came while the scoring ran; then the epoch is finished another time.
+        """
+        state, score, stopped = self.progress, None, 0
+        self._save()  # scoring may take long, and whoever stops the run may not wait
+        if self.world.first:
+            try:
+                score = self._score_and_keep(asked)
+            except Interrupted:
+                stopped = asked()
+        mark = torch.tensor([float(stopped)], device=self.world.device)
+        stopped = int(self.world.total(mark))
+        if stopped:
+            return stopped
         count = max(1, state.batch)
-        speed = state.batch * recipe.run.batch / max(state.seconds, 1e-9)
+        speed = state.images / max(state.seconds, 1e-9)
         loss, first, second = (value / count for value in state.sums)
         rate = self.rate(max(0, state.step - 1))
         row = Row(state.epoch + 1, state.step, rate, loss, first, second, speed, score)
@@ -248,15 +308,18 @@ class Trainer:
         best = max((r.score for r in self.rows if r.score is not None), default=None)
         self.progress = _Progress(epoch=state.epoch + 1, step=state.step, best=best)
         self.reporter.epoch(row)
+        return 0
 
-    def _score_and_keep(self) -> float | None:
+    def _score_and_keep(self, asked: Asked) -> float | None:
         """Score the weights if it is time to, and keep them if none before were better."""
         run, number = self.recipe.run, self.progress.epoch + 1
         if self.val is not None and number % run.evaluate_every and number < run.epochs:
             return None
         model, score = self._averaged(), None
         if self.val is not None:
-            score = score_model(model, self.val, run.metric, workers=run.workers).mean
+            score = score_model(model, self.val, run.metric, workers=run.workers, asked=asked).mean
+            # Without any object there is nothing to compare by.
+            score = None if isnan(score) else score
         if score is None or score >= (self.progress.best or 0.0):
             facts = {"epoch": number, "score": score, "recipe": as_dict(self.recipe)}
             save_checkpoint(self.folder.best, model, facts=facts)
@@ -284,77 +347,3 @@ class Trainer:
             "recipe": as_dict(self.recipe),
         }
         save_checkpoint(self.folder.last, self.model, groups, facts)
-        self.folder.write_history(self.rows)
-
-
-def _loader(model: SSD, recipe: Recipe, train: Dataset, world: World) -> Loader:
-    options = LoaderOptions(
-        batch_size=world.share(recipe.run.batch),
-        workers=recipe.run.workers,
-        seed=recipe.run.seed,
-        rank=world.rank,
-        world_size=world.size,
-        pin_memory=world.device.type == "cuda",
-    )
-    return Loader(
-        train, model.spec.input, options, build_augmentation(model.spec.input, recipe.augment)
-    )
-
-
-def _loss(model: SSD, recipe: Recipe) -> MultiBoxLoss:
-    part = recipe.loss
-    return MultiBoxLoss(
-        model.spec,
-        model.default_boxes,
-        iou_threshold=part.iou_threshold,
-        negatives=part.negatives,
-        alpha=part.alpha,
-        first=part.first,
-    ).to(model.default_boxes.device)
-
-
-def _wrapped(model: SSD, recipe: Recipe, world: World) -> nn.Module:
-    """Compile the network and let it share gradients, where asked for."""
-    network: nn.Module = model
-    gpus = world.size > 1 and world.device.type == "cuda"
-    if gpus:
-        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
-    if recipe.run.compile:
-        network = torch.compile(network)  # type: ignore[assignment]
-    if world.size > 1:
-        return nn.parallel.DistributedDataParallel(network, [world.device] if gpus else None)
-    return network
-
-
-def _norms(model: nn.Module) -> Iterator[nn.Module]:
-    return (layer for layer in model.modules() if isinstance(layer, _BatchNorm))
-
-
-def _freeze_norms(model: nn.Module) -> None:
-    for layer in _norms(model):
-        layer.requires_grad_(False)
-
-
-def _train_mode(model: nn.Module, *, frozen: bool) -> None:
-    model.train()
-    if frozen:
-        for layer in _norms(model):
-            layer.eval()
-
-
-@contextmanager
-def _stop_requests() -> Iterator[Callable[[], bool]]:
-    """Turn SIGTERM and Ctrl+C into a question that the loop asks after each step."""
-    asked = False
-
-    def note(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        asked = True
-
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    before = [signal.signal(number, note) for number in numbers]
-    try:
-        yield lambda: asked
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
