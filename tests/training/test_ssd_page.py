@@ -7,7 +7,7 @@ from contextlib import redirect_stdout
 from importlib import import_module
 from io import StringIO
 from itertools import pairwise
-from math import log
+from math import exp, log, sqrt
 from pathlib import Path
 
 import cv2
@@ -32,6 +32,7 @@ from training.loss import MultiBoxLoss, hard_negatives
 from training.matching import corners, encode, match, overlaps
 from training.models import create, ssd300_vgg16, ssd512_vgg16
 from training.models.recipes import mobilenet_boxes
+from training.recipe import LossPart, load_recipe
 
 FILE = Path(__file__).resolve().parents[2] / "docs/ssd.md"
 PAGE = FILE.read_text(encoding="utf-8")
@@ -184,6 +185,23 @@ def test_candidates() -> None:
             same(overlap, float(iou(boxes[[k]], boxes[[int(better)]])[0, 0]))
 
 
+def test_steps_by_hand() -> None:
+    """The sentences around the tables, computed with nothing but arithmetic."""
+    overlap, union = (52 - 4) * (39 - 12), 56 * 28 + 48 * 28 - (52 - 4) * (39 - 12)
+    wide = abs(-1.0 - log(16 / 28) / 0.2)
+    say(
+        f"= {overlap} px²",
+        f"{overlap} = {union}, and IoU = {overlap} / {union} = {overlap / union:.3f}.",
+        f"off by {wide:.3f}, beyond 1, so it costs {wide:.3f} − 0.5 = {wide - 0.5:.3f} instead of",
+        f"{wide:.3f}² / 2 = {wide**2 / 2:.3f}.",
+        f"= {exp(2):.3f} / {exp(1) + exp(2) + 1:.3f} = {exp(2) / (exp(1) + exp(2) + 1):.3f}$",
+        f"= {25 + 0.4 * 0.1 * 56:.2f}$ and $w = 56 e^{{-0.6 \\cdot 0.2}} = {56 * exp(-0.12):.2f}$",
+        f"= {30 / sqrt(2):.1f}$ pixels on. In a photo 1200 pixels wide that is "
+        f"{30 / sqrt(2) * 4:.0f} pixels.",
+        f"falls to {12 / 20:.2f}; a box of 64 pixels still has {60 / 68:.2f}.",
+    )
+
+
 # What the page tells of the models and the program.
 
 
@@ -253,6 +271,14 @@ def test_thresholds_and_augmentation() -> None:
     for name, shown in rows.items():
         value = getattr(augment, name)
         assert shown == ", ".join(map(str, value if isinstance(value, tuple) else (value,)))
+
+
+def test_the_recipe(tmp_path: Path) -> None:
+    shown = re.search(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+    assert shown
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text(f'{shown[1]}\n[model]\nname = "ssd300_vgg16"\n')
+    assert load_recipe(str(recipe)).loss == LossPart()
 
 
 def test_sizes_of_objects() -> None:
