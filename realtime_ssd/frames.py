@@ -49,7 +49,7 @@ class Frame:
         image: Height × width × 3, uint8, BGR.
         index: Number of the frame in its source, from 0.
         source: Name of the source, without credentials.
-        name: File name of a picture that is one of many in its source, else empty.
+        name: Name of a picture in its source: its file's, with folders where two would be equal.
         pts: Presentation time stamp in units of `time_base`, or None where the source has none.
         time_base: Seconds per unit of `pts`.
         captured_at: `time.monotonic()` in seconds when the picture arrived.

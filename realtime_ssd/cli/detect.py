@@ -48,11 +48,12 @@ class Results:
     """Where the results go.
 
     Attributes:
-        output: Annotated video or image to write; a folder for several sources or photos.
+        output: Annotated video (.mp4, .m4v, .mov, .mkv, .avi, .webm) or photo to write; a folder
+            for several sources or photos.
         json: JSON lines to write, one a frame; "-" is standard output.
         stats: JSON file for counts, rates and latencies.
-        show: Show a window.
-        overwrite: Replace existing files.
+        show: Show a window; by default where there is no --output and no --json.
+        overwrite: Replace existing files; a source is never replaced.
     """
 
     output: Path | None = None
@@ -61,11 +62,18 @@ class Results:
     show: bool | None = None
     overwrite: Annotated[bool, Parameter(negative="")] = False
 
+    @property
+    def window(self) -> bool:
+        """Whether to show a window: as the user says, else where there is no other result."""
+        if self.show is not None:
+            return self.show
+        return self.output is None and self.json is None
+
 
 def detect(
     *,
     camera: Annotated[list[int] | None, _Repeated] = None,
-    video: Annotated[list[Path] | None, _Repeated] = None,
+    video: Annotated[list[str] | None, _Repeated] = None,
     source: Annotated[list[str] | None, _Repeated] = None,
     finding: Finding = Finding(),
     results: Results = Results(),
@@ -73,11 +81,12 @@ def detect(
     """Find objects in cameras, video files, streams and photos.
 
     Files lose no frame; of cameras and streams the newest frame counts. Stop with Ctrl+C: what was
-    written can be read. Without --output and --json a window is shown.
+    written can be read. Without --output and --json a window is shown; a photo stays in it until
+    a key is pressed.
 
     Args:
         camera: Camera number; may be given several times, like the next two.
-        video: Video file.
+        video: Video file, also on the network (http://host/clip.mp4).
         source: Camera number, /dev/videoN, file, folder, glob, image, rtsp://, http(s):// or
             demo[:WxH[@FPS][,seed=N][,frames=N]].
         finding: What to look for, with what.
@@ -88,7 +97,7 @@ def detect(
     most = finding.max_frames
     if most is not None and most < 1:
         raise UsageError(f"--max-frames must be at least 1, not {most}")
-    words = [*map(str, camera or ()), *map(str, video or ()), *(source or ())]
+    words = [*map(str, camera or ()), *map(_file, video or ()), *(source or ())]
     if not words:
         raise UsageError(
             "there is no source; give --camera 0, --video FILE or --source SPEC, for example "
@@ -99,6 +108,13 @@ def detect(
         sys.exit(status)
 
 
+def _file(video: str) -> str:
+    """Keep a file named like a camera or the demo a file; leave URLs as they are."""
+    if video.isdigit() or video == "demo" or video.startswith("demo:"):
+        return f"./{video}"
+    return video
+
+
 def _run(words: list[str], finding: Finding, results: Results) -> int:
     """Open everything, run, close everything; give the exit status."""
     from realtime_ssd.backends import BackendOptions, open_backend
@@ -106,8 +122,6 @@ def _run(words: list[str], finding: Finding, results: Results) -> int:
     from realtime_ssd.zoo import find_model
 
     path, remark = find_model(finding.model)
-    if remark:
-        print(remark, file=sys.stderr)
     sources = open_sources(words, gpu=_on_gpu(finding))
     try:
         options = BackendOptions(
@@ -120,10 +134,10 @@ def _run(words: list[str], finding: Finding, results: Results) -> int:
         )
         with open_backend(path, finding.backend, options) as backend:
             run = Run(sources, backend, finding.max_frames)
-            silent = results.output is None and results.json is None
-            show = silent if results.show is None else results.show
-            run.add_sinks(results.output, results.json, show=show, overwrite=results.overwrite)
-            return run.go(results.stats, overwrite=results.overwrite)
+            run.add_sinks(results)
+            if remark:
+                print(remark, file=sys.stderr)
+            return run.go(results.stats)
     finally:
         for one in sources:
             one.close()

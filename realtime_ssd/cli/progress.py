@@ -46,7 +46,8 @@ class RunProgress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._bar.stop()
+        if self._terminal:
+            self._bar.stop()
 
     def update(self) -> None:
         """Tell how far it is, not more often than a reader can follow."""

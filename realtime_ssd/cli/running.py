@@ -13,13 +13,15 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from realtime_ssd.backends import Backend
+from realtime_ssd.cli.outputs import Target, check_place, check_targets, plan_outputs
 from realtime_ssd.cli.progress import RunProgress, summary
-from realtime_ssd.errors import RealtimeSSDError, UsageError
+from realtime_ssd.errors import RealtimeSSDError
 from realtime_ssd.pipeline import Pipeline, PipelineOptions
-from realtime_ssd.sinks.base import Result, Sink
+from realtime_ssd.sinks.base import Result, Sink, make_folder
 from realtime_ssd.sources import Source, open_source
 
 if TYPE_CHECKING:
+    from realtime_ssd.cli.detect import Results
     from realtime_ssd.sinks.window import WindowSink
 
 __all__ = ["Run", "open_sources"]
@@ -65,23 +67,34 @@ class Run:
         self._window: WindowSink | None = None
         self._signal = 0
 
-    def add_sinks(
-        self, output: Path | None, json_target: str | None, *, show: bool, overwrite: bool
-    ) -> None:
+    def add_sinks(self, results: Results) -> None:
         """Open everything that results go to; if one cannot be opened, the others are closed.
 
+        Args:
+            results: Where the user wants them.
+
         Raises:
-            UsageError: If an output exists or cannot be written.
+            UsageError: If an output exists, is a source, or cannot be written.
         """
+        infos = [one.info for one in self._sources]
+        targets = [] if results.output is None else plan_outputs(results.output, infos)
+        files = [file for target in targets for file in target.files()]
+        if results.json not in (None, "-"):
+            files.append(Path(results.json))
+        if results.stats is not None:
+            files.append(results.stats)
+        check_targets(files, infos, overwrite=results.overwrite)
+        if results.stats is not None:
+            check_place(results.stats)
         try:
-            if output is not None:
-                self._add_outputs(output, overwrite)
-            if json_target is not None:
+            for target in targets:
+                self._add(_open_target(target, results.overwrite), target.info.name)
+            if results.json is not None:
                 from realtime_ssd.sinks.jsonlines import JsonSink
 
-                self._add(JsonSink(json_target, overwrite=overwrite))
-            if show:
-                self._add_window()
+                self._add(JsonSink(results.json, overwrite=results.overwrite))
+            if results.window:
+                self._add_window(alone=not self._all)
         except BaseException:
             self._close_sinks()
             raise
@@ -92,40 +105,19 @@ class Run:
             if name in (None, key):
                 sinks.append(sink)
 
-    def _add_outputs(self, output: Path, overwrite: bool) -> None:
-        from realtime_ssd.sinks.images import ImageSink
-        from realtime_ssd.sinks.video import VideoSink
-        from realtime_ssd.sources.images import SUFFIXES
-
-        directory = len(self._sources) > 1 or output.is_dir() or not output.suffix
-        taken: set[str] = set()
-        for source in self._sources:
-            info = source.info
-            photo = info.still and output.suffix.lower() in SUFFIXES
-            if photo and not directory:
-                if info.frame_count != 1:
-                    raise UsageError(f"'{output}' is one image, but there are more; give a folder")
-                sink: Sink = ImageSink(output.parent, output.name, overwrite=overwrite)
-            elif info.still and directory:
-                sink = ImageSink(output, overwrite=overwrite)
-            else:
-                path = _video_path(output, info.name, taken) if directory else output
-                sink = VideoSink(path, info, overwrite=overwrite)
-            self._add(sink, info.name)
-
-    def _add_window(self) -> None:
+    def _add_window(self, *, alone: bool) -> None:
         from realtime_ssd.sinks.window import WindowSink, no_display
 
         reason = no_display()
         if reason:
             print(f"going on without a window: {reason}", file=sys.stderr)
             return
-        live = frozenset(one.info.name for one in self._sources if one.info.live)
-        window = WindowSink(self._loop.statistics, self._loop.stop, live)
+        infos = [one.info for one in self._sources]
+        window = WindowSink(self._loop.statistics, self._loop.stop, infos, paced=alone)
         self._window = window
         self._add(window)
 
-    def go(self, stats: Path | None, *, overwrite: bool) -> int:
+    def go(self, stats: Path | None = None) -> int:
         """Run to the end, or until the user stops it.
 
         Returns:
@@ -134,9 +126,6 @@ class Run:
         Raises:
             RealtimeSSDError: If something failed; what was written before can be read.
         """
-        if stats is not None and stats.exists() and not overwrite:
-            self._close_sinks()
-            raise UsageError(f"'{stats}' exists; add --overwrite to replace it")
         try:
             with self._signals(), RunProgress(self._loop.statistics, self._total()) as progress:
                 idle = self._window.poll if self._window else None
@@ -145,7 +134,8 @@ class Run:
                     progress.update()
         finally:
             self._close_sinks()
-            print(summary(self._loop.statistics), file=sys.stderr)
+            if self._loop.statistics.total.captured:
+                print(summary(self._loop.statistics), file=sys.stderr)
             if stats is not None:
                 self._write_stats(stats)
         files = any(not one.info.live for one in self._sources)
@@ -212,17 +202,13 @@ class Run:
                 signal.signal(number, handler)
 
 
-def _video_path(folder: Path, name: str, taken: set[str]) -> Path:
-    """Name the video of a source in a folder; sources of the same name get a number."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"folder '{folder}' cannot be made: {error.strerror}") from None
-    plain = name.rstrip("/").rsplit("/", 1)[-1] or "video"
-    stem = Path(plain).stem if Path(plain).suffix.lower() == ".mp4" else plain
-    stem = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in stem)
-    wanted, number = stem, 2
-    while wanted in taken:
-        wanted, number = f"{stem}-{number}", number + 1
-    taken.add(wanted)
-    return folder / f"{wanted}.mp4"
+def _open_target(target: Target, overwrite: bool) -> Sink:
+    if target.names:
+        from realtime_ssd.sinks.images import ImageSink
+
+        return ImageSink(target.path, target.names, overwrite=overwrite)
+    from realtime_ssd.sinks.video import VideoSink
+
+    if target.folder is not None:
+        make_folder(target.folder)
+    return VideoSink(target.path, target.info, overwrite=overwrite)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
 from realtime_ssd.detections import Detections
+from realtime_ssd.errors import UsageError
 from realtime_ssd.frames import Frame, Image
 
-__all__ = ["BaseSink", "Result", "Sink"]
+__all__ = ["BaseSink", "Result", "Sink", "make_folder"]
 
 
 @dataclass(slots=True, eq=False)
@@ -79,3 +81,15 @@ class BaseSink:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder for results, with those above it, where it is not there yet.
+
+    Raises:
+        UsageError: If it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"folder '{folder}' cannot be made: {error.strerror}") from None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 
 from realtime_ssd.errors import RealtimeSSDError, UsageError
-from realtime_ssd.sinks.base import BaseSink, Result
+from realtime_ssd.sinks.base import BaseSink, Result, make_folder
 
 __all__ = ["ImageSink"]
 
@@ -17,26 +18,27 @@ class ImageSink(BaseSink):
 
     Args:
         folder: Where to; it is made if need be.
-        single: File name to use instead of the frame's, for a single photo.
+        names: File name of each photo below the folder, by the number of its frame; the frames'
+            own names by default.
         overwrite: Whether existing files may be replaced.
 
     Raises:
         UsageError: If the folder cannot be made.
     """
 
-    def __init__(self, folder: Path, single: str = "", *, overwrite: bool = False) -> None:
-        self._folder, self._single, self._overwrite = folder, single, overwrite
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"folder '{folder}' cannot be made: {error.strerror}") from None
+    def __init__(self, folder: Path, names: Sequence[str] = (), *, overwrite: bool = False) -> None:
+        self._folder, self._names, self._overwrite = folder, names, overwrite
+        make_folder(folder)
 
     def write(self, result: Result) -> None:
         """See `Sink.write`."""
         frame = result.frame
-        path = self._folder / (self._single or frame.name or f"{frame.index:06d}.jpg")
+        own = frame.name or f"{frame.index:06d}.jpg"
+        path = self._folder / (self._names[frame.index] if self._names else own)
         if path.exists() and not self._overwrite:
             raise UsageError(f"'{path}' exists; add --overwrite to replace it")
+        if path.parent != self._folder:
+            make_folder(path.parent)
         try:
             good, data = cv2.imencode(path.suffix, result.annotated())
         except cv2.error:

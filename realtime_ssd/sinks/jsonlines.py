@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO, cast
 
 from realtime_ssd.errors import RealtimeSSDError, UsageError
 from realtime_ssd.sinks.base import BaseSink, Result
@@ -38,40 +39,59 @@ class JsonSink(BaseSink):
     """
 
     def __init__(self, target: str, *, overwrite: bool = False) -> None:
-        self._target = target
-        self._own = target != "-"
-        self._file: IO[str] | None = _open(target, overwrite) if self._own else sys.stdout
+        self._name = "standard output" if target == "-" else f"'{target}'"
+        self._path = None if target == "-" else Path(target)
+        self._file: BinaryIO | None = None
+        if self._path is not None:
+            self._file = _open(self._path, overwrite)
+        self._good = 0
 
     def write(self, result: Result) -> None:
         """See `Sink.write`."""
-        if self._file is None:
-            return
+        line = json.dumps(record(result), separators=(",", ":")) + "\n"
         try:
-            self._file.write(json.dumps(record(result), separators=(",", ":")) + "\n")
-            self._file.flush()
+            if self._path is None:
+                sys.stdout.write(line)
+                sys.stdout.flush()
+            elif self._file is not None:
+                self._append(self._file, line.encode())
         except BrokenPipeError:
             raise
         except OSError as error:
             raise RealtimeSSDError(
-                f"'{self._target}' cannot be written any further ({error.strerror}); the lines "
+                f"{self._name} cannot be written any further ({error.strerror}); the lines "
                 "before are complete"
             ) from None
 
+    def _append(self, file: BinaryIO, line: bytes) -> None:
+        """Write one line whole, or take back what of it was written."""
+        try:
+            rest = memoryview(line)
+            while rest:
+                rest = rest[file.write(rest) :]
+        except OSError:
+            with suppress(OSError):
+                file.truncate(self._good)
+            raise
+        self._good += len(line)
+
     def close(self) -> None:
-        """See `Sink.close`."""
+        """See `Sink.close`; a file into which no line ever came is taken away again."""
         file, self._file = self._file, None
-        if file is not None and self._own:
-            try:
-                file.close()
-            except OSError:
-                return  # the failure was told when it was written
+        if file is None or self._path is None:
+            return
+        with suppress(OSError):  # the failure was told when it was written
+            file.close()
+            if not self._good and self._path.is_file() and not self._path.stat().st_size:
+                self._path.unlink()
 
 
-def _open(target: str, overwrite: bool) -> IO[str]:
-    path = Path(target)
+def _open(path: Path, overwrite: bool) -> BinaryIO:
+    """Open a file for whole lines; what is no ordinary file (a pipe, a device) may exist."""
+    replace = overwrite or (path.exists() and not path.is_file())
     try:
-        return path.open("w" if overwrite else "x", encoding="utf-8")
+        return cast(BinaryIO, path.open("wb" if replace else "xb", buffering=0))
     except FileExistsError:
-        raise UsageError(f"'{target}' exists; add --overwrite to replace it") from None
+        raise UsageError(f"'{path}' exists; add --overwrite to replace it") from None
     except OSError as error:
-        raise UsageError(f"'{target}' cannot be written: {error.strerror}") from None
+        raise UsageError(f"'{path}' cannot be written: {error.strerror}") from None

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
 
 from realtime_ssd.errors import UsageError
-from realtime_ssd.frames import Image
+from realtime_ssd.frames import Frame, Image
 from realtime_ssd.pipeline.stats import Statistics
 from realtime_ssd.render import draw_lines
 from realtime_ssd.sinks.base import BaseSink, Result
+from realtime_ssd.sources.base import SourceInfo
 
 __all__ = ["KEYS", "WindowSink", "no_display"]
 
 KEYS = ("q/Esc quit", "space pause", "s snapshot", "h help")
 _QUIT = (ord("q"), 27)
+_HELP, _SNAPSHOT = b"h", b"s"
+_NEXT = "any key: next photo"
 
 
 def no_display() -> str:
@@ -46,7 +51,9 @@ class WindowSink(BaseSink):
     Args:
         statistics: Gives FPS, latency and drops.
         stop: Called when the user quits.
-        live: Names of the live sources; a pause lets their frames pass instead of holding them up.
+        infos: The sources. A pause lets the frames of live ones pass instead of holding them up; a
+            photo stays until a key is pressed.
+        paced: Whether to show files no faster than they were recorded.
         snapshots: Folder for the pictures of key s.
 
     Raises:
@@ -57,16 +64,21 @@ class WindowSink(BaseSink):
         self,
         statistics: Statistics,
         stop: Callable[[], None],
-        live: frozenset[str] = frozenset(),
+        infos: Sequence[SourceInfo] = (),
+        *,
+        paced: bool = False,
         snapshots: Path = Path(),
     ) -> None:
         reason = no_display()
         if reason:
             raise UsageError(f"no window can be shown: {reason}")
         os.environ.setdefault("QT_LOGGING_RULES", "*.warning=false")  # about fonts it has not
-        self._statistics, self._stop, self._live = statistics, stop, live
-        self._snapshots = snapshots
+        self._statistics, self._stop, self._snapshots = statistics, stop, snapshots
+        self._live = {info.name for info in infos if info.live}
+        self._still = {info.name for info in infos if info.still}
+        self._paced = paced
         self._shown: dict[str, Image] = {}
+        self._dues: dict[str, tuple[float, float]] = {}
         self._paused = self._help = self._quit = False
 
     def write(self, result: Result) -> None:
@@ -75,16 +87,47 @@ class WindowSink(BaseSink):
         if self._paused and name in self._live:
             self.poll()
             return
+        if self._quit:
+            return
+        if self._paced and name not in self._live | self._still:
+            self._wait_for(result.frame)
+        self._draw(result)
+        self.poll()
+        if name in self._still:
+            self._hold(result)
+        while self._paused and not self._quit and name not in self._live:
+            self._react(cv2.waitKey(30))
+
+    def _draw(self, result: Result) -> None:
+        name = result.frame.source
         picture = result.annotated().copy()
-        draw_lines(picture, self._lines())
+        draw_lines(picture, self._lines(still=name in self._still))
         if name not in self._shown:
             cv2.namedWindow(name, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
             cv2.resizeWindow(name, *_fitting(picture))
         self._shown[name] = picture
         cv2.imshow(name, picture)
-        self.poll()
-        while self._paused and not self._quit and name not in self._live:
-            self._react(cv2.waitKey(30))
+
+    def _hold(self, result: Result) -> None:
+        """Show a photo until a key asks for the next one."""
+        while not self._quit:
+            key = cv2.waitKey(30)
+            self._react(key)
+            if key >= 0 and key & 0xFF in _HELP:
+                self._draw(result)
+            elif key >= 0 and key & 0xFF not in _SNAPSHOT:
+                self._paused = False
+                return
+
+    def _wait_for(self, frame: Frame) -> None:
+        """Wait until a frame is due; after a delay the clock of its source starts anew."""
+        begun, first = self._dues.setdefault(frame.source, (time.monotonic(), frame.time))
+        due = begun + frame.time - first
+        now = time.monotonic()
+        if due < now:
+            self._dues[frame.source] = now, frame.time
+        while not self._quit and (left := due - time.monotonic()) > 0.001:
+            self._react(cv2.waitKey(max(1, min(30, int(left * 1000)))))
 
     def poll(self) -> None:
         """React to keys and to closed windows; also to be called while no frame comes."""
@@ -94,9 +137,12 @@ class WindowSink(BaseSink):
         """See `Sink.close`."""
         if self._shown:
             self._shown.clear()
-            cv2.destroyAllWindows()
+            with suppress(cv2.error):  # the user may have closed the last one
+                cv2.destroyAllWindows()
 
-    def _lines(self) -> list[str]:
+    def _lines(self, *, still: bool = False) -> list[str]:
+        if still:
+            return [_NEXT, *KEYS] if self._help else [_NEXT]
         statistics = self._statistics
         drops = sum(statistics.total.dropped.values())
         latency = statistics.latency() * 1000
@@ -116,7 +162,12 @@ class WindowSink(BaseSink):
             self._save()
 
     def _closed_by_user(self) -> bool:
-        return any(cv2.getWindowProperty(name, cv2.WND_PROP_VISIBLE) < 1 for name in self._shown)
+        try:
+            return any(
+                cv2.getWindowProperty(name, cv2.WND_PROP_VISIBLE) < 1 for name in self._shown
+            )
+        except cv2.error:  # Qt has nothing left once its last window is closed
+            return True
 
     def _save(self) -> None:
         for picture in self._shown.values():

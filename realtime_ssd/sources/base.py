@@ -28,6 +28,9 @@ class SourceInfo:
         frame_count: Number of frames, or None if unknown.
         path: The video file behind the source, from which audio may be copied, or None.
         still: Whether each frame is a picture of its own (images) rather than part of a video.
+        files: Every file behind the source; of pictures one a frame, in order.
+        names: What each picture is called, in the order of `files`; empty for a video.
+        pixel_aspect: Width of a pixel as it is shown, over its height.
     """
 
     name: str
@@ -39,6 +42,9 @@ class SourceInfo:
     frame_count: int | None = None
     path: Path | None = None
     still: bool = False
+    files: tuple[Path, ...] = ()
+    names: tuple[str, ...] = ()
+    pixel_aspect: Fraction = Fraction(1)
 
 
 class Source(Protocol):

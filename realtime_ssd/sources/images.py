@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 from fractions import Fraction
 from pathlib import Path
@@ -34,7 +35,12 @@ class Images(BaseSource):
         self._next = 0
         self._unreadable: list[str] = []
         self.info = SourceInfo(
-            str(path), time_base=Fraction(1), frame_count=len(self.paths), still=True
+            str(path),
+            time_base=Fraction(1),
+            frame_count=len(self.paths),
+            still=True,
+            files=tuple(self.paths),
+            names=_names(self.paths),
         )
 
     def read(self) -> Frame | None:
@@ -44,11 +50,13 @@ class Images(BaseSource):
             self._next += 1
             image = _load(path)
             if image is not None:
-                name = self.info.name
-                return Frame(image, number, name, number, Fraction(1), name=path.name)
+                source, name = self.info.name, self.info.names[number]
+                return Frame(image, number, source, number, Fraction(1), name=name)
             self._unreadable.append(str(path))
         if self._unreadable:
             count, bad = len(self._unreadable), self._unreadable
+            if len(self.paths) == 1:
+                raise SourceError(f"'{bad[0]}' cannot be read as an image; it may be damaged")
             more = f" and {count - 3} more" if count > 3 else ""
             raise SourceError(
                 f"{count} of {len(self.paths)} images cannot be read and were left out: "
@@ -61,17 +69,31 @@ def _find(path: Path) -> list[Path]:
     if path.is_dir():
         found = [item for item in path.iterdir() if item.suffix.lower() in SUFFIXES]
         if not found:
-            raise UsageError(f"folder '{path}' holds no images; give a folder with photos")
+            raise UsageError(
+                f"folder '{path}' holds no images; give a folder with photos, or each video with "
+                "--video FILE"
+            )
     elif path.exists():
         found = [path]
     elif any(sign in str(path) for sign in "*?["):
         matches = (Path(item) for item in glob.iglob(str(path), recursive=True))
         found = [item for item in matches if item.suffix.lower() in SUFFIXES]
         if not found:
-            raise UsageError(f"no image fits '{path}'; check the pattern")
+            raise UsageError(
+                f"no image fits '{path}'; check the pattern, and give each video with --video FILE"
+            )
     else:
         raise UsageError(f"'{path}' does not exist; give an image, a folder or a pattern")
     return sorted(found, key=_natural)
+
+
+def _names(paths: list[Path]) -> tuple[str, ...]:
+    """Call each picture by its file name, or by its place below the folder they share."""
+    short = tuple(path.name for path in paths)
+    if len(set(short)) == len(short):
+        return short
+    shared = Path(os.path.commonpath([path.parent for path in paths]))
+    return tuple(path.relative_to(shared).as_posix() for path in paths)
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:

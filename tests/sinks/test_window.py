@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import json
 import os
 import shutil
 import subprocess
@@ -10,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 
 TOOLS = ("Xvfb", "xdotool")
@@ -58,9 +61,9 @@ class Screen:
         )
         return done.stdout.strip()
 
-    def window(self) -> str:
+    def window(self, name: str = "demo") -> str:
         """Wait for the window."""
-        return self.tool("search", "--sync", "--onlyvisible", "--name", "demo").splitlines()[0]
+        return self.tool("search", "--sync", "--onlyvisible", "--name", name).splitlines()[0]
 
     def press(self, window: str, key: str) -> None:
         self.tool("windowfocus", "--sync", window)
@@ -75,6 +78,36 @@ class Screen:
         said = self.program.stderr.read()
         self.program.wait(timeout=30)
         return said
+
+
+class Message(ctypes.Structure):
+    """XClientMessageEvent."""
+
+    _fields_ = (
+        ("kind", ctypes.c_int),
+        ("serial", ctypes.c_ulong),
+        ("sent", ctypes.c_int),
+        ("display", ctypes.c_void_p),
+        ("window", ctypes.c_ulong),
+        ("message", ctypes.c_ulong),
+        ("format", ctypes.c_int),
+        ("data", ctypes.c_long * 5),
+        ("rest", ctypes.c_long * 24),
+    )
+
+
+def ask_to_close(display: str, window: int) -> None:
+    """Send what the cross in the corner of a window sends."""
+    x11 = ctypes.CDLL("libX11.so.6")
+    x11.XOpenDisplay.restype = ctypes.c_void_p
+    x11.XInternAtom.restype = ctypes.c_ulong
+    screen = ctypes.c_void_p(x11.XOpenDisplay(display.encode()))
+    protocols, delete = (
+        x11.XInternAtom(screen, name, 0) for name in (b"WM_PROTOCOLS", b"WM_DELETE_WINDOW")
+    )
+    message = Message(33, 0, 1, screen, window, protocols, 32, (delete, 0))
+    x11.XSendEvent(screen, ctypes.c_ulong(window), 0, ctypes.c_long(0), ctypes.byref(message))
+    x11.XCloseDisplay(screen)
 
 
 def test_keys(display: str, tiny: Path, tmp_path: Path) -> None:
@@ -100,11 +133,56 @@ def test_keys(display: str, tiny: Path, tmp_path: Path) -> None:
     assert white[1] > white[0] + 50  # the lines of the help
 
 
+def test_pause_holds_the_picture(display: str, tiny: Path, tmp_path: Path) -> None:
+    screen = Screen(
+        display, tmp_path, "--source", "demo:320x180,frames=0", "--model", tiny, "--show"
+    )
+    window = screen.window()
+    screen.press(window, "space")
+    for number in (1, 2, 3):
+        screen.press(window, "s")
+        assert f"snapshot realtime-ssd-00{number}.png" in screen.line()
+    screen.press(window, "space")
+    screen.press(window, "Escape")
+    screen.end()
+    assert screen.program.returncode == 0
+    pictures = [cv2.imread(str(tmp_path / f"realtime-ssd-00{k}.png")) for k in (1, 2, 3)]
+    assert all((one == pictures[0]).all() for one in pictures)
+
+
+def test_a_photo_stays_until_a_key_is_pressed(display: str, tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for number in range(3):
+        image = np.full((96, 160, 3), 60 * number, np.uint8)
+        cv2.imwrite(str(tmp_path / f"photos/{number}.png"), image)
+    screen = Screen(display, tmp_path, "--source", "photos", "--model", tiny, "--show")
+    window = screen.window("photos")
+    for number in (1, 2):
+        screen.press(window, "s")  # saves, and stays
+        assert f"snapshot realtime-ssd-00{number}.png" in screen.line()
+        screen.press(window, "Right")
+    screen.press(window, "q")
+    assert "frames," in screen.end()
+    assert screen.program.returncode == 0
+    corners = [cv2.imread(str(tmp_path / f"realtime-ssd-00{k}.png"))[-1, -1, 0] for k in (1, 2)]
+    assert corners == [0, 60]
+
+
+def test_a_file_is_shown_as_fast_as_it_was_recorded(
+    display: str, tiny: Path, tmp_path: Path
+) -> None:
+    words = ("--source", "demo:160x96@10,frames=16", "--model", tiny, "--show", "--stats", "s.json")
+    screen = Screen(display, tmp_path, *words)
+    assert "16 frames" in screen.end()
+    assert json.loads((tmp_path / "s.json").read_text())["seconds"] >= 1.4
+
+
 def test_closing_the_window_ends_the_program(display: str, tiny: Path, tmp_path: Path) -> None:
     screen = Screen(
         display, tmp_path, "--source", "demo:320x180,frames=0", "--model", tiny, "--show"
     )
     window = screen.window()
-    screen.press(window, "Escape")
-    assert "frames," in screen.end()
-    assert screen.program.returncode == 0
+    ask_to_close(display, int(window))
+    said = screen.end()
+    assert screen.program.returncode == 0, said
+    assert "frames," in said
