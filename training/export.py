@@ -6,6 +6,7 @@ and the whole `ModelSpec` in its metadata. It is compared with PyTorch before it
 
 from __future__ import annotations
 
+import copy
 import io
 import os
 import warnings
@@ -18,6 +19,7 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from realtime_ssd.errors import ModelError, RealtimeSSDError, UsageError
 from realtime_ssd.frames import Image
@@ -35,6 +37,9 @@ NAMES = ["scores", "offsets"]
 PRECISIONS = ("fp32", "fp16")
 TOLERANCE = {"fp32": 1e-3, "fp16": 2e-2}
 """Largest accepted difference of a probability, and of an offset in units of its own size."""
+
+ROUNDING = 10
+"""How many times PyTorch's own rounding an FP32 export may differ, where that is more."""
 
 Heads = NDArray[np.float32]
 
@@ -172,9 +177,8 @@ def _compare(model: SSD, data: bytes, photos: Sequence[Image], limit: float) -> 
     if len(photos) == 1:  # a batch needs two
         photos = [photos[0], np.ascontiguousarray(photos[0][:, ::-1])]
     images = np.stack([preprocess(photo, spec.input) for photo in photos])
-    with torch.no_grad():
-        wanted = [head.numpy() for head in model(torch.from_numpy(images))]
-    probabilities, worst = PostProcessor(spec).activate, 0.0
+    wanted = _heads(model, torch.from_numpy(images))
+    worst = 0.0
     try:
         runs = _run(data, spec, images)
     except Exception as error:  # ONNX Runtime raises classes of its own
@@ -183,12 +187,10 @@ def _compare(model: SSD, data: bytes, photos: Sequence[Image], limit: float) -> 
             f"the exported '{spec.name}' does not run in batches of 1 and {len(images)} "
             f"({reason}); nothing was written"
         ) from error
-    for scores, offsets in runs:
-        score = max(
-            _largest(probabilities(got) - probabilities(want))
-            for got, want in zip(scores, wanted[0], strict=True)
-        )
-        offset = _largest((offsets - wanted[1]) / (1 + np.abs(wanted[1])))
+    for heads in runs:
+        score, offset = _difference(spec, heads, wanted)
+        if not (score <= limit and offset <= limit) and limit == TOLERANCE["fp32"]:
+            limit = max(limit, ROUNDING * _rounding(model, images, wanted))
         if not (score <= limit and offset <= limit):
             raise ModelError(
                 f"the exported '{spec.name}' differs from PyTorch by {score:.1e} in a score and "
@@ -196,6 +198,35 @@ def _compare(model: SSD, data: bytes, photos: Sequence[Image], limit: float) -> 
             )
         worst = max(worst, score)
     return worst
+
+
+def _heads(model: SSD, images: Tensor) -> tuple[Heads, Heads]:
+    with torch.no_grad():
+        scores, offsets = model(images)
+    return scores.numpy(), offsets.numpy()
+
+
+def _difference(
+    spec: ModelSpec, found: tuple[Heads, Heads], wanted: tuple[Heads, Heads]
+) -> tuple[float, float]:
+    """Give the largest difference of a probability, and of an offset in units of its own size."""
+    probabilities = PostProcessor(spec).activate
+    score = max(
+        _largest(probabilities(got) - probabilities(want))
+        for got, want in zip(found[0], wanted[0], strict=True)
+    )
+    return score, _largest((found[1] - wanted[1]) / (1 + np.abs(wanted[1])))
+
+
+def _rounding(model: SSD, images: Heads, wanted: tuple[Heads, Heads]) -> float:
+    """Measure how far PyTorch itself is from the exact heads.
+
+    In networks with unfit normalisation, such as untrained ones, rounding grows from layer to
+    layer: no two programs agree on them.
+    """
+    exact = _heads(copy.deepcopy(model).double(), torch.from_numpy(images).double())
+    found = max(_difference(model.spec, wanted, exact))
+    return found if np.isfinite(found) else 0.0
 
 
 def _run(data: bytes, spec: ModelSpec, images: Heads) -> list[tuple[Heads, Heads]]:
