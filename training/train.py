@@ -250,8 +250,16 @@ class Trainer:
         if not self.recipe.run.channels_last:
             images = images.contiguous()
         kind = DTYPES[self.recipe.run.amp]
-        with torch.autocast(self.world.device.type, kind, enabled=kind is not torch.float32):
-            scores, offsets = self.network(images)
+        try:
+            with torch.autocast(self.world.device.type, kind, enabled=kind is not torch.float32):
+                scores, offsets = self.network(images)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise UsageError(
+                "a network with batch normalisation cannot learn from one image a step; give "
+                '--batch at least two for each process, or model.norm = "frozen"'
+            ) from error
         return scores, offsets
 
     def _backward(self, loss: Tensor) -> Tensor:
