@@ -25,8 +25,9 @@ __all__ = ["Found", "PostProcessor", "locate"]
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]
 
-LEADERS = 4  # candidates sorted first, for each detection that may be kept
-CHUNK = 256  # candidates that compete at once
+LEADERS = 8  # candidates sorted first, for each detection that may be kept
+GROWTH = 3  # how many times more are sorted whenever those were not enough
+CHUNK = 192  # candidates that compete at once
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,7 +60,7 @@ class PostProcessor:
         self.spec = spec
         self._default_boxes = None if spec.coding == "corners" else spec.boxes.boxes()
         wanted = range(spec.num_classes) if classes is None else classes
-        self._columns = np.array([c for c in wanted if c != spec.background], np.int64)
+        self._columns = np.array(sorted(c for c in wanted if c != spec.background), np.int64)
         self._all = len(self._columns) == spec.num_classes - (spec.background is not None)
 
     def __call__(self, scores: Floats, offsets: Floats) -> Found:
@@ -76,9 +77,9 @@ class PostProcessor:
         limits = self.spec.thresholds
         survivors = _Survivors(self.spec.num_classes, limits.top_k, limits.nms)
         # A box is dropped only for a better one, so that nothing after the last one kept matters.
-        for best in _best_first(rows, columns, values, LEADERS * limits.keep):
-            chunk = best[survivors.admit(columns[best])]
-            survivors.add(chunk, columns[chunk], self.decode(rows[chunk], offsets))
+        for best in _best_first(values, LEADERS * limits.keep):
+            group = best[survivors.admit(columns[best])]
+            survivors.add(group, columns[group], self.decode(rows[group], offsets), limits.keep)
             if survivors.count >= limits.keep:
                 break
         kept, boxes = survivors.first(limits.keep)
@@ -91,7 +92,10 @@ class PostProcessor:
         return _sigmoid(scores) if self.spec.activation == "sigmoid" else scores
 
     def _candidates(self, scores: Floats) -> tuple[Indices, Indices, Floats]:
-        """List (default box, class, probability) of every probability above the threshold."""
+        """List (default box, class, probability) of every probability above the threshold.
+
+        They come in the order of default boxes, and of classes within one.
+        """
         threshold = np.float32(self.spec.thresholds.score)
         if self.spec.activation == "softmax":
             near, values = self._softmax(scores, float(threshold))
@@ -122,7 +126,9 @@ class PostProcessor:
             bar = scores[:, self.spec.background] + margin
             hits = scores > bar[:, None]
             hits[:, self.spec.background] = False
-            near = np.flatnonzero(hits.any(axis=1))
+            marked = np.zeros(len(scores), bool)
+            marked[np.flatnonzero(hits) // hits.shape[1]] = True
+            near = np.flatnonzero(marked)
             scores = scores[near]
         return near, _softmax(scores)
 
@@ -136,13 +142,11 @@ class PostProcessor:
         Returns:
             N × 4 float32, x1, y1, x2, y2, fractions of the input tensor.
         """
-        picked = offsets[rows].astype(np.float32, copy=False)
-        if self._default_boxes is None:
-            return picked
-        if self.spec.coding == "yxhw":
-            picked = picked[:, [1, 0, 3, 2]]
-        boxes = decode(picked, self._default_boxes[rows], self.spec.variances)
-        boxes = boxes.astype(np.float32, copy=False)
+        boxes = offsets[rows].astype(np.float32, copy=False)
+        if self._default_boxes is not None:
+            picked = boxes[:, [1, 0, 3, 2]] if self.spec.coding == "yxhw" else boxes
+            decoded = decode(picked, self._default_boxes[rows], self.spec.variances)
+            boxes = decoded.astype(np.float32, copy=False)
         return np.clip(boxes, np.float32(0), np.float32(1)) if self.spec.clip_before_nms else boxes
 
 
@@ -162,10 +166,10 @@ def _sigmoid(logits: Floats) -> Floats:
         return np.float32(1) / (np.float32(1) + np.exp(-logits))
 
 
-def _best_first(rows: Indices, columns: Indices, values: Floats, leaders: int) -> Iterator[Indices]:
-    """Give the candidates best first, in chunks; the later ones are sorted only if asked for.
+def _best_first(values: Floats, leaders: int) -> Iterator[Indices]:
+    """Give the candidates best first, in growing groups; later ones are sorted only if asked for.
 
-    The order is that of the answer: score descending, then default box, then class.
+    Equal scores keep their order, which is that of the answer: default box, then class.
     """
     left = np.arange(len(values))
     while len(left):
@@ -173,10 +177,8 @@ def _best_first(rows: Indices, columns: Indices, values: Floats, leaders: int) -
         if len(group) > 2 * leaders:
             scores = values[group]
             first = scores >= np.partition(scores, len(scores) - leaders)[len(scores) - leaders]
-            group, left, leaders = group[first], group[~first], leaders * 4
-        group = group[np.lexsort((columns[group], rows[group], -values[group]))]
-        for start in range(0, len(group), CHUNK):
-            yield group[start : start + CHUNK]
+            group, left, leaders = group[first], group[~first], leaders * GROWTH
+        yield group[np.argsort(-values[group], kind="stable")]
 
 
 class _Survivors:
@@ -206,20 +208,27 @@ class _Survivors:
         self._seen += np.bincount(columns, minlength=len(self._seen))
         return np.asarray(good)
 
-    def add(self, numbers: Indices, columns: Indices, boxes: Floats) -> None:
-        """Let the next candidates (N numbers, N classes, N × 4 boxes) compete."""
+    def add(self, numbers: Indices, columns: Indices, boxes: Floats, most: int) -> None:
+        """Let the next candidates (N numbers, N classes, N × 4 boxes) compete for `most` places."""
+        for start in range(0, len(numbers), CHUNK):
+            part = slice(start, start + CHUNK)
+            self._compete(numbers[part], columns[part], boxes[part])
+            if self.count >= most:
+                break
+
+    def _compete(self, numbers: Indices, columns: Indices, boxes: Floats) -> None:
         if self.count:
-            better, worse = np.nonzero(self._columns[:, None] == columns)
-            drop = worse[_overlap_exceeds(self._boxes[better], boxes[worse], self._threshold)]
-            alive = np.ones(len(columns), bool)
-            alive[drop] = False
+            beaten = _overlap_exceeds(self._boxes, boxes, self._threshold)
+            beaten &= self._columns[:, None] == columns
+            alive = ~beaten.any(axis=0)
             numbers, columns, boxes = numbers[alive], columns[alive], boxes[alive]
         keep = np.ones(len(columns), bool)
-        better, worse = np.nonzero(np.triu(columns[:, None] == columns, 1))
-        hit = _overlap_exceeds(boxes[better], boxes[worse], self._threshold)
-        for winner, loser in zip(better[hit].tolist(), worse[hit].tolist(), strict=True):
+        beaten = _overlap_exceeds(boxes, boxes, self._threshold)
+        beaten &= columns[:, None] == columns
+        beaten = np.triu(beaten, 1)
+        for winner in np.flatnonzero(beaten.any(axis=1)).tolist():
             if keep[winner]:
-                keep[loser] = False
+                keep[beaten[winner]] = False
         self._chunks.append(numbers[keep])
         self._columns = np.concatenate([self._columns, columns[keep]])
         self._boxes = np.concatenate([self._boxes, boxes[keep]])
@@ -232,14 +241,20 @@ class _Survivors:
 
 
 def _overlap_exceeds(first: Floats, second: Floats, threshold: np.float32) -> NDArray[np.bool_]:
-    """Tell for each pair of boxes (both N × 4) whether IoU > threshold, in float32."""
-    left, top, right, bottom = np.ascontiguousarray(first.T)
+    """Tell for each pair of boxes (N × 4 and M × 4) whether IoU > threshold (N × M), in float32."""
+    left, top, right, bottom = np.ascontiguousarray(first.T)[:, :, None]
     x1, y1, x2, y2 = np.ascontiguousarray(second.T)
     zero = np.float32(0)
-    width = np.maximum(np.minimum(right, x2) - np.maximum(left, x1), zero)
-    height = np.maximum(np.minimum(bottom, y2) - np.maximum(top, y1), zero)
-    overlap = width * height
+    width = np.minimum(right, x2)
+    width -= np.maximum(left, x1)
+    np.maximum(width, zero, out=width)
+    height = np.minimum(bottom, y2)
+    height -= np.maximum(top, y1)
+    np.maximum(height, zero, out=height)
+    width *= height
     area = np.maximum(right - left, zero) * np.maximum(bottom - top, zero)
-    union = area + np.maximum(x2 - x1, zero) * np.maximum(y2 - y1, zero) - overlap
+    union = np.add(area, np.maximum(x2 - x1, zero) * np.maximum(y2 - y1, zero), out=height)
+    union -= width
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(overlap / union > threshold)
+        width /= union
+    return np.asarray(width > threshold)
