@@ -82,7 +82,8 @@ class Batch:
         crowd: M bool.
         counts: Number of boxes of each image.
         names: Name of each image.
-        problems: Images that could not be read and are therefore missing here.
+        problems: Images that could not be read and are therefore missing here; each is told of
+            once in the life of a loader.
     """
 
     images: Tensor
@@ -171,6 +172,7 @@ class Loader:
     ) -> None:
         self.options = options or LoaderOptions()
         self._plan = _Plan(len(dataset), self.options)
+        self._told: set[Problem] = set()
         self._batches: DataLoader[Any] = DataLoader(
             _Samples(dataset, spec, self.options.seed, augment),
             batch_sampler=self._plan,
@@ -191,9 +193,21 @@ class Loader:
         Args:
             number: Number of the epoch, from 0.
             start: Batches to leave out, those done before an interruption.
+
+        Raises:
+            RealtimeSSDError: From the iterator, where no image of a batch can be read.
         """
         self._plan.epoch, self._plan.start = number, start
-        return iter(self._batches)
+        return map(self._news, iter(self._batches))
+
+    def _news(self, batch: Batch) -> Batch:
+        """Leave out problems that an earlier batch has told of."""
+        if not len(batch):
+            first = batch.problems[0]
+            raise RealtimeSSDError(f"no image of a batch can be read; the first: {first}")
+        fresh = tuple(problem for problem in batch.problems if problem not in self._told)
+        self._told.update(fresh)
+        return batch if len(fresh) == len(batch.problems) else replace(batch, problems=fresh)
 
     def close(self) -> None:
         """End the workers; the next epoch starts new ones. May be called any number of times."""
@@ -213,9 +227,9 @@ class _Plan(Sampler[list[_Key]]):
         return max(0, self.total - self.start)
 
     def __iter__(self) -> Iterator[list[_Key]]:
-        epoch = self.epoch
-        for batch in self._batches(epoch)[self.start :]:
-            yield [(epoch, index) for index in batch.tolist()]
+        # A list made now, not when the first batch is asked for: the epoch may be another by then.
+        rest = self._batches(self.epoch)[self.start :]
+        return iter([[(self.epoch, index) for index in batch.tolist()] for batch in rest])
 
     def _batches(self, epoch: int) -> list[NDArray[np.int64]]:
         own = self._order(epoch)[self.options.rank :: self.options.world_size]
@@ -261,11 +275,10 @@ class _Collate:
     def __call__(self, items: Sequence[Sample | Problem]) -> Batch:
         samples = [item for item in items if isinstance(item, Sample)]
         problems = tuple(item for item in items if isinstance(item, Problem))
-        if not samples:
-            raise RealtimeSSDError(f"no image of a batch can be read; the first: {problems[0]}")
         size = np.array([self.spec.width, self.spec.height] * 2, np.float32)
+        images = [sample.image for sample in samples]
         return Batch(
-            images=torch.from_numpy(np.stack([sample.image for sample in samples])),
+            images=torch.from_numpy(np.array(images, np.uint8)),
             boxes=_joined([sample.boxes / size for sample in samples]),
             labels=_joined([sample.labels for sample in samples]),
             difficult=_joined([sample.difficult for sample in samples]),
@@ -277,7 +290,7 @@ class _Collate:
 
 
 def _joined(parts: Sequence[NDArray[np.generic]]) -> Tensor:
-    return torch.from_numpy(np.concatenate(parts))
+    return torch.from_numpy(np.concatenate(parts)) if parts else torch.empty(0)
 
 
 def _start_worker(_: int) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from math import inf
 from typing import Any
 
 from realtime_ssd.errors import UsageError
@@ -90,12 +91,14 @@ def build_augmentation(spec: InputSpec, changes: Mapping[str, Any]) -> SSDAugmen
         changes: Fields of `SSDAugmentation` by name; "whole" in `overlaps` stands for no crop.
 
     Raises:
-        UsageError: If there is no such field.
+        UsageError: If there is no such field, or its value does not fit.
     """
-    known = [name for name in SSDAugmentation.__slots__ if name != "spec"]
-    for key in changes:
-        if key not in known:
-            raise UsageError(f"'augment' has no entry '{key}'; it has {', '.join(known)}")
+    for key, value in changes.items():
+        if key not in _FIELDS:
+            raise UsageError(f"'augment' has no entry '{key}'; it has {', '.join(_FIELDS)}")
+        fits, wanted = _FIELDS[key]
+        if not fits(value):
+            raise UsageError(f"'augment: {key}' is {value!r}; it must be {wanted}")
     values: dict[str, Any] = {
         key: tuple(None if item == "whole" else item for item in value)
         if isinstance(value, list | tuple)
@@ -103,3 +106,40 @@ def build_augmentation(spec: InputSpec, changes: Mapping[str, Any]) -> SSDAugmen
         for key, value in changes.items()
     }
     return SSDAugmentation(spec, **values)
+
+
+def _within(low: float, high: float = inf) -> _Field:
+    wanted = f"a number from {low:g}" + ("" if high == inf else f" to {high:g}")
+    return lambda value: _is_number(value, low, high), wanted
+
+
+def _is_number(value: Any, low: float, high: float) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and low <= value <= high
+
+
+def _is_factors(value: Any) -> bool:
+    pair = isinstance(value, list | tuple) and len(value) == 2
+    return pair and all(_is_number(item, 0, inf) for item in value) and value[0] <= value[1]
+
+
+def _is_overlaps(value: Any) -> bool:
+    listed = isinstance(value, list | tuple) and len(value) > 0
+    return listed and all(item in ("whole", None) or _is_number(item, 0, 1) for item in value)
+
+
+_Field = tuple[Callable[[Any], bool], str]
+_FACTORS: _Field = (_is_factors, "a list of a smallest and a largest factor")
+_FIELDS: dict[str, _Field] = {
+    "photometric": _within(0, 1),
+    "brightness": _within(0, 255),
+    "contrast": _FACTORS,
+    "saturation": _FACTORS,
+    "hue": _within(0, 180),
+    "zoom_out": _within(0, 1),
+    "zoom_limit": _within(1, 20),
+    "overlaps": (_is_overlaps, 'a list of overlaps from 0 to 1, or "whole" for no crop'),
+    "crop_scale": _within(0.01, 1),
+    "crop_ratio": _within(1),
+    "flip": _within(0, 1),
+}
