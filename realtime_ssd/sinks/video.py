@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import av
 import cv2
@@ -16,12 +15,13 @@ from av.video.stream import VideoStream
 
 from realtime_ssd.errors import RealtimeSSDError, UsageError
 from realtime_ssd.frames import Image
+from realtime_ssd.sinks.audio import Audio, seconds_of
 from realtime_ssd.sinks.base import BaseSink, Result
 from realtime_ssd.sources.base import SourceInfo
 
 __all__ = ["SUFFIXES", "VideoSink"]
 
-Packet: TypeAlias = "av.Packet[Any]"
+_log = logging.getLogger(__name__)
 
 _CODECS = {
     ".mp4": "libx264",
@@ -44,7 +44,21 @@ _FRAGMENTS = {
     "avoid_negative_ts": "disabled",
     "flush_packets": "1",
 }
+# Matroska and WebM: a part a second instead of every five.
+_CLUSTERS = {
+    "cluster_time_limit": "1000",
+    "avoid_negative_ts": "disabled",
+    "flush_packets": "1",
+}
+_OPTIONS = {
+    ".mp4": _FRAGMENTS,
+    ".m4v": _FRAGMENTS,
+    ".mov": _FRAGMENTS,
+    ".mkv": _CLUSTERS,
+    ".webm": _CLUSTERS,
+}
 _KEY_SECONDS = 2
+_BACKWARDS = 1.0  # seconds that a source's clock may step back before it counts as set anew
 
 
 class VideoSink(BaseSink):
@@ -66,15 +80,15 @@ class VideoSink(BaseSink):
         self._codec = _codec(path)
         _claim(path, overwrite)
         self._container: OutputContainer | None = None
-        self._audio: _Audio | None = None
+        self._audio: Audio | None = None
         self._closed = self._failed = False
         self._stream: VideoStream | None = None
         self._size = (0, 0)
-        self._last = -1
-        self._frames = 0
+        self._last, self._end = -1, 0.0
+        self._frames = self._shift = 0
 
     def write(self, result: Result) -> None:
-        """See `Sink.write`; frames of another size are scaled to that of the first."""
+        """See `Sink.write`; frames of another size are fitted into that of the first."""
         if self._closed:
             return
         image = result.annotated()
@@ -86,6 +100,7 @@ class VideoSink(BaseSink):
             frame.pts = self._stamp(result)
             self._mux(frame)
             self._frames += 1
+            self._end = result.frame.time
 
     def close(self) -> None:
         """See `Sink.close`."""
@@ -104,21 +119,50 @@ class VideoSink(BaseSink):
         with _Told(self):
             self._mux(None)
             if self._audio:
-                whole = self._info.frame_count is not None and self._frames >= (
-                    self._info.frame_count
-                )
-                self._copy_audio(None if whole else self._time(self._last + self._step))
+                whole = not self._audio.video_goes_on(self._end)
+                self._copy_audio(None if whole else self._end + self._seconds(self._step))
                 self._audio.close()
             container.close()
 
     def _begin(self, image: Image) -> None:
         height, width = image.shape[:2]
         self._size = (width + width % 2, height + height % 2)
-        self._base = self._info.time_base
         rate = self._info.rate or Fraction(30)
+        # AVI has no time stamps, only a rate.
+        avi = self._path.suffix.lower() == ".avi"
+        self._base = 1 / rate if avi else self._info.time_base
         self._step = max(1, round(1 / (rate * self._base)))
-        options = _FRAGMENTS if self._path.suffix.lower() in (".mp4", ".m4v", ".mov") else {}
-        self._container = container = av.open(str(self._path), "w", container_options=options)
+        try:
+            self._open(rate, audio=self._info.path is not None)
+        except (av.error.FFmpegError, ValueError):
+            if self._audio is None:
+                raise
+            _log.warning(
+                "'%s' is written without sound: %s does not take the source's %s",
+                *(self._path, self._path.suffix, self._audio.codec),
+            )
+            self._audio.close()
+            self._audio = None
+            self._open(rate, audio=False)
+
+    def _open(self, rate: Fraction, *, audio: bool) -> None:
+        """Begin the file with the video and, if wanted, the source's audio."""
+        options = _OPTIONS.get(self._path.suffix.lower(), {})
+        container = av.open(str(self._path), "w", container_options=options)
+        try:
+            self._stream = self._add_video(container, rate)
+            if audio and self._info.path is not None:
+                self._audio = Audio.of(self._info.path)
+            if self._audio is not None:
+                self._audio.attach(container)
+            container.start_encoding()
+        except (av.error.FFmpegError, ValueError):
+            with suppress(av.error.FFmpegError, ValueError):
+                container.close()
+            raise
+        self._container = container
+
+    def _add_video(self, container: OutputContainer, rate: Fraction) -> VideoStream:
         stream = container.add_stream(self._codec, rate, options=_ENCODER[self._codec])
         if not isinstance(stream, VideoStream):
             raise TypeError(self._codec)
@@ -126,25 +170,30 @@ class VideoSink(BaseSink):
         context.width, context.height = self._size
         context.pix_fmt, context.time_base = "yuv420p", self._base
         context.gop_size = max(1, round(rate * _KEY_SECONDS))
+        context.sample_aspect_ratio = self._info.pixel_aspect
         # BT.601, limited range: what OpenCV's conversion gives.
         context.colorspace, context.color_range = 6, 1
         context.color_primaries, context.color_trc = 6, 6
         stream.time_base = self._base
-        self._stream = stream
-        if self._info.path is not None:
-            self._audio = _Audio.of(self._info.path, container)
+        return stream
 
     def _stamp(self, result: Result) -> int:
-        """Give the frame's time stamp; never one that goes back."""
+        """Give the frame's time stamp; never one that goes back.
+
+        A source whose clock was set back goes on where it was.
+        """
         frame = result.frame
         if frame.pts is None:
             wanted = self._last + self._step if self._frames else 0
         else:
-            wanted = round(frame.pts * frame.time_base / self._base)
+            wanted = round(frame.pts * frame.time_base / self._base) + self._shift
+        if self._frames and self._seconds(self._last - wanted) > _BACKWARDS:
+            self._shift += self._last + self._step - wanted
+            wanted = self._last + self._step
         self._last = wanted if not self._frames else max(wanted, self._last + 1)
         return self._last
 
-    def _time(self, pts: int) -> float:
+    def _seconds(self, pts: int) -> float:
         return float(pts * self._base)
 
     def _mux(self, frame: av.VideoFrame | None) -> None:
@@ -155,7 +204,7 @@ class VideoSink(BaseSink):
             if packet.pts is not None and packet.duration == 0:
                 packet.duration = self._step
             if self._audio:
-                self._copy_audio(_seconds(packet))
+                self._copy_audio(seconds_of(packet))
             container.mux(packet)
 
     def _copy_audio(self, until: float | None) -> None:
@@ -168,8 +217,8 @@ class VideoSink(BaseSink):
         self._failed = True
         reason = getattr(error, "strerror", None) or str(error)
         return RealtimeSSDError(
-            f"'{self._path}' cannot be written any further ({reason}); the {self._frames} frames "
-            "before can be played but for the last second"
+            f"'{self._path}' cannot be written any further ({reason}); of the {self._frames} "
+            "frames before, all but those of about the last second can be played"
         )
 
 
@@ -185,69 +234,6 @@ class _Told:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, av.error.FFmpegError | OSError | ValueError):
             raise self._sink.fail(error) from error
-
-
-class _Audio:
-    """Gives the audio packets of a source file, as they are, in step with the video.
-
-    Args:
-        source: Opened source file.
-        container: Where the packets go.
-    """
-
-    def __init__(self, source: av.container.InputContainer, container: OutputContainer) -> None:
-        self._source = source
-        self._input = source.streams.audio[0]
-        self._output = container.add_stream_from_template(self._input)
-        self._waiting: Packet | None = None
-        self._rest: Iterator[Packet] = source.demux(self._input)
-
-    @classmethod
-    def of(cls, path: Path, container: OutputContainer) -> _Audio | None:
-        """Open the audio of a file; None if it has none that this container can take."""
-        try:
-            source = av.open(str(path))
-        except av.error.FFmpegError:
-            return None
-        if not source.streams.audio:
-            source.close()
-            return None
-        try:
-            return cls(source, container)
-        except (av.error.FFmpegError, ValueError):
-            source.close()
-            return None
-
-    def packets(self, until: float | None) -> Iterator[Packet]:
-        """Give the packets up to a time in seconds, or all that are left."""
-        while True:
-            packet = self._waiting or self._next()
-            self._waiting = packet
-            if packet is None:
-                return
-            if until is not None and _seconds(packet) > until:
-                return
-            self._waiting = None
-            if packet.dts is not None:
-                packet.stream = self._output
-                yield packet
-
-    def _next(self) -> Packet | None:
-        try:
-            return next(self._rest, None)
-        except av.error.FFmpegError:
-            return None  # a damaged source ends here; its video says so
-
-    def close(self) -> None:
-        """Close the source file."""
-        self._source.close()
-
-
-def _seconds(packet: Packet) -> float:
-    """Give the time at which a packet is decoded; 0.0 where it does not say."""
-    if packet.dts is None or packet.time_base is None:
-        return 0.0
-    return float(packet.dts * packet.time_base)
 
 
 def _codec(path: Path) -> str:
@@ -271,16 +257,20 @@ def _claim(path: Path, overwrite: bool) -> None:
 
 
 def _planes(image: Image, size: tuple[int, int]) -> Image:
-    """Convert BGR to planar YUV 4:2:0 of the wanted size, (height × 3 / 2) × width."""
+    """Convert BGR to planar YUV 4:2:0 of the wanted size, (height × 3 / 2) × width.
+
+    A picture of another shape is scaled to fit, with black bars.
+    """
     height, width = image.shape[:2]
-    if (width, height) != size:
-        if size == (width + width % 2, height + height % 2):
-            image = cv2.copyMakeBorder(
-                image, 0, size[1] - height, 0, size[0] - width, cv2.BORDER_REPLICATE
-            ).astype(np.uint8, copy=False)
-        else:
-            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(
-                np.uint8, copy=False
-            )
+    if size != (width + width % 2, height + height % 2):
+        ratio = min(size[0] / width, size[1] / height)
+        width, height = max(1, round(width * ratio)), max(1, round(height * ratio))
+        image = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))
+    right, below = size[0] - width, size[1] - height
+    if max(right, below) > 1:
+        bars = (below // 2, below - below // 2, right // 2, right - right // 2)
+        image = np.asarray(cv2.copyMakeBorder(image, *bars, cv2.BORDER_CONSTANT))
+    elif right or below:
+        image = np.asarray(cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_REPLICATE))
     planes: Image = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2YUV_I420), np.uint8)
     return planes

@@ -20,9 +20,9 @@ from realtime_ssd.sources import SourceInfo
 from tests.videos import audio_of, make_video, stamps_of
 
 
-def copy(source_path: Path, target: Path) -> None:
+def copy(source_path: Path, target: Path, frames: int = 10**9) -> None:
     with open_source(source_path) as source, VideoSink(target, source.info) as sink:
-        while (frame := source.read()) is not None:
+        while (frame := source.read()) is not None and frame.index < frames:
             sink.write(Result(frame, Detections.empty()))
 
 
@@ -33,6 +33,91 @@ def test_time_stamps_and_audio_are_the_source_s(tmp_path: Path, suffix: str) -> 
     copy(source, tmp_path / f"b{suffix}")
     assert stamps_of(tmp_path / f"b{suffix}") == stamps_of(source)
     assert audio_of(tmp_path / f"b{suffix}") == audio_of(source)
+
+
+def make_sound(path: Path, codec: str, seconds: float = 3.0) -> Path:
+    """Write one second of video with so much sound; the sound goes on after the video."""
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", 25, options={"bf": "0"})
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        sound = container.add_stream(codec, 16000, layout="mono")
+        for number in range(25):
+            frame = av.VideoFrame(64, 48, "yuv420p")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            container.mux(video.encode(frame))
+        container.mux(video.encode())
+        wave = np.sin(np.arange(int(16000 * seconds)) * 0.17) * 9000
+        tone = av.AudioFrame.from_ndarray(wave.astype(np.int16)[None], "s16", "mono")
+        tone.sample_rate, tone.pts = 16000, 0
+        for piece in av.AudioResampler(sound.format, "mono", 16000, 1024).resample(tone):
+            container.mux(sound.encode(piece))
+        container.mux(sound.encode())
+    return path
+
+
+def test_sound_of_a_broadcast_is_copied(tmp_path: Path) -> None:
+    """MPEG-TS carries AAC in a form that MP4 does not take as it is."""
+    source = make_sound(tmp_path / "a.ts", "aac", 1.0)
+    copy(source, tmp_path / "b.mp4")
+    assert stamps_of(tmp_path / "b.mp4") == stamps_of(source)
+    assert len(audio_of(tmp_path / "b.mp4")) == len(audio_of(source))
+    with av.open(str(tmp_path / "b.mp4")) as container:
+        assert sum(frame.samples for frame in container.decode(audio=0)) >= 16000
+
+
+@pytest.mark.parametrize(("codec", "suffix"), [("aac", ".webm"), ("flac", ".mov")])
+def test_sound_that_does_not_fit_is_left_out_with_a_word(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, codec: str, suffix: str
+) -> None:
+    source = make_sound(tmp_path / "a.mkv", codec, 1.0)
+    copy(source, tmp_path / f"b{suffix}")
+    assert f"without sound: {suffix} does not take the source's {codec}" in caplog.text
+    assert len(stamps_of(tmp_path / f"b{suffix}")) == 25
+    with av.open(str(tmp_path / f"b{suffix}")) as container:
+        assert not container.streams.audio
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_sound_longer_than_the_video_is_whole(tmp_path: Path, suffix: str) -> None:
+    source = make_sound(tmp_path / f"a{suffix}", "aac")
+    copy(source, tmp_path / f"b{suffix}")
+    assert audio_of(tmp_path / f"b{suffix}") == audio_of(source)
+    copy(source, tmp_path / f"c{suffix}", frames=10)
+    assert len(audio_of(tmp_path / f"c{suffix}")) * 1024 / 16000 == pytest.approx(0.4, abs=0.15)
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".avi"])
+def test_sound_before_the_video_does_not_move_it(tmp_path: Path, suffix: str) -> None:
+    """MP4 keeps the encoder's first 1024 samples before the beginning."""
+    copy(make_sound(tmp_path / "a.mp4", "aac"), tmp_path / f"b{suffix}")
+    with av.open(str(tmp_path / f"b{suffix}")) as container:
+        stamps = [
+            packet.dts * packet.time_base for packet in container.demux(video=0) if packet.size
+        ]
+    assert stamps == [Fraction(number, 25) for number in range(25)]
+
+
+def test_pixels_that_are_not_square_stay_so(tmp_path: Path) -> None:
+    source = tmp_path / "a.mp4"
+    with av.open(str(source), "w") as container:
+        stream = container.add_stream("libx264", 25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(16, 15)
+        container.mux(stream.encode(av.VideoFrame(64, 48, "yuv420p")))
+        container.mux(stream.encode())
+    copy(source, tmp_path / "b.mp4")
+    with av.open(str(tmp_path / "b.mp4")) as container:
+        assert container.streams.video[0].sample_aspect_ratio == Fraction(16, 15)
+
+
+def test_a_clock_that_was_set_back_goes_on(tmp_path: Path) -> None:
+    info = SourceInfo("x", live=True, rate=Fraction(10))
+    image = np.zeros((48, 64, 3), np.uint8)
+    with VideoSink(tmp_path / "o.mp4", info) as sink:
+        for number, stamp in enumerate([5000, 5100, 5200, 0, 100, 90, 200]):
+            sink.write(Result(Frame(image, number, "x", stamp), Detections.empty()))
+    times = [5.0, 5.1, 5.2, 5.3, 5.4, 5.401, 5.5]
+    assert stamps_of(tmp_path / "o.mp4") == [Fraction(str(time)) for time in times]
 
 
 def test_real_clip_with_audio(shared_data: Path, tmp_path: Path) -> None:
@@ -56,6 +141,21 @@ def test_odd_and_changing_sizes(tmp_path: Path) -> None:
     with av.open(str(tmp_path / "o.mp4")) as container:
         frames = list(container.decode(video=0))
     assert [(f.width, f.height) for f in frames] == [(52, 34)] * 3
+
+
+def test_a_picture_of_another_shape_keeps_its_proportions(tmp_path: Path) -> None:
+    info = SourceInfo("x", rate=Fraction(10), time_base=Fraction(1, 10))
+    with VideoSink(tmp_path / "o.mp4", info) as sink:
+        for number, size in enumerate([(60, 80), (120, 80)]):
+            image = np.full((*size, 3), 200, np.uint8)
+            sink.write(
+                Result(Frame(image, number, "x", number, info.time_base), Detections.empty())
+            )
+    with av.open(str(tmp_path / "o.mp4")) as container:
+        last = list(container.decode(video=0))[-1].to_ndarray(format="gray")
+    bright = (last > 100).mean(axis=0) > 0.5
+    assert int(bright.sum()) == pytest.approx(40, abs=2)  # of 80 columns, in the middle
+    assert bright[22:58].all()
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
