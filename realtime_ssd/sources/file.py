@@ -9,6 +9,7 @@ from collections.abc import Generator
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -61,7 +62,7 @@ class VideoFile(BaseSource):
         self._container, self._stream = container, container.streams.video[0]
         self._stream.thread_type = "AUTO"
         self._stream.codec_context.thread_count = min(cpu_count(), MOST_DECODERS)
-        self._packets = self._damaged = self._index = 0
+        self._packets = self._damaged = self._index = self._reached = 0
         self._broken = ""
         self._decoded = self._decode(container)
         self._turn: int | None = None
@@ -115,13 +116,36 @@ class VideoFile(BaseSource):
             except av.error.FFmpegError as error:
                 self._broken = error.strerror or "damaged"
                 return
-            self._packets += packet.size > 0
+            self._count(packet)
             try:
                 frames = packet.decode()
             except av.error.FFmpegError:
                 self._damaged += 1
                 continue
             yield from frames
+
+    def _count(self, packet: av.Packet[Any]) -> None:
+        """Note how many packets came, and up to which time."""
+        if not packet.size:
+            return
+        self._packets += 1
+        stamp = packet.pts if packet.pts is not None else packet.dts
+        if stamp is not None:
+            self._reached = max(self._reached, stamp + (packet.duration or 0))
+
+    def _breaks_off(self) -> bool:
+        """Tell whether the file ends before its time.
+
+        AVI counts pictures that were left out among its frames, so that fewer of them are no
+        damage as long as they reach to the end.
+        """
+        stream = self._stream
+        if self._broken or not stream.frames or self._packets >= stream.frames:
+            return bool(self._broken)
+        if not stream.duration or not stream.time_base:
+            return True
+        frame = 1 / (stream.average_rate * stream.time_base) if stream.average_rate else Fraction(1)
+        return self._reached < (stream.start_time or 0) + stream.duration - frame / 2
 
     def _check_end(self) -> None:
         """Tell what was wrong with the file once all that could be read has been.
@@ -130,10 +154,13 @@ class VideoFile(BaseSource):
             SourceError: If frames are missing.
         """
         if not self._index:
-            raise SourceError(f"'{self._name}' has no frame that can be decoded; it may be damaged")
+            reason = "it may be damaged"
+            if "://" in self._path:
+                reason += ", or its server may not let it be read from the middle: fetch it first"
+            raise SourceError(f"'{self._name}' has no frame that can be decoded; {reason}")
         promised = self._stream.frames
         kept = f"the {self._index} frames that could be decoded were kept"
-        if self._broken or self._packets < promised:
+        if self._breaks_off():
             of_all = f" of {promised}" if promised else ""
             raise SourceError(
                 f"'{self._name}' breaks off after frame {self._packets}{of_all}; {kept}"
@@ -178,6 +205,8 @@ def explain(error: av.error.FFmpegError) -> str:
 
 def _describe(path: str, name: str, stream: VideoStream, *, upright: bool) -> SourceInfo:
     width, height = stream.codec_context.width, stream.codec_context.height
+    file = None if "://" in path else Path(path)
+    aspect = Fraction(stream.sample_aspect_ratio or 1)
     return SourceInfo(
         name=name,
         width=width if upright else height,
@@ -185,7 +214,9 @@ def _describe(path: str, name: str, stream: VideoStream, *, upright: bool) -> So
         rate=stream.average_rate or stream.base_rate,
         time_base=stream.time_base or Fraction(1, 1000),
         frame_count=stream.frames or None,
-        path=None if "://" in path else Path(path),
+        path=file,
+        files=() if file is None else (file,),
+        pixel_aspect=aspect if upright else 1 / aspect,
     )
 
 

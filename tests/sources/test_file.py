@@ -112,3 +112,45 @@ def test_rotation_is_applied(tmp_path: Path) -> None:
         frame = source.read()
         assert frame is not None
         assert (frame.width, frame.height) == (64, 96) == (source.info.width, source.info.height)
+
+
+def test_an_upright_video_stands_upright(tmp_path: Path) -> None:
+    """A phone's video lies on its side, with a note of how to turn it."""
+    import av
+
+    lying = np.zeros((64, 96, 3), np.uint8)
+    lying[:32, :48] = 255  # upper left
+    for angle, (row, column) in ((90, (1, 0)), (180, (1, 1)), (270, (0, 1))):
+        path = tmp_path / f"{angle}.mp4"
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream("libx264", 25)
+            stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+            if not hasattr(stream, "set_display_rotation"):
+                pytest.skip("this PyAV cannot write a rotated video")
+            stream.set_display_rotation(angle)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(lying, format="bgr24")))
+            container.mux(stream.encode())
+        with open_source(path) as source:
+            frame = source.read()
+        assert frame is not None
+        high, wide = frame.height // 2, frame.width // 2
+        quarters = frame.image.reshape(2, high, 2, wide, 3).mean(axis=(1, 3, 4))
+        assert np.unravel_index(quarters.argmax(), (2, 2)) == (row, column), angle
+
+
+def test_an_avi_with_a_picture_left_out_is_whole(tmp_path: Path) -> None:
+    import av
+
+    path = tmp_path / "v.avi"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", 25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for stamp in (0, 1, 2, 4, 5):  # AVI keeps the place of 3 with an empty packet
+            frame = av.VideoFrame(64, 48, "yuv420p")
+            frame.pts, frame.time_base = stamp, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    with open_source(path) as source:
+        assert source.info.frame_count == 6
+    frames, said = readable(path)
+    assert (len(frames), said) == (5, "")
