@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from fractions import Fraction
 
 import av
 from av.container import InputContainer
+from av.format import Flags
 
 from realtime_ssd.errors import SourceError, redact
 from realtime_ssd.frames import Frame
@@ -37,7 +39,9 @@ class Stream(BaseSource):
         self._container: InputContainer | None = None
         self._frames: Iterator[av.VideoFrame] = iter(())
         self._index = 0
-        self._stopped = False
+        self._stopped = self._timeless = False
+        self._fresh = True
+        self._begin = self._arrived = self._time = self._shift = 0.0
         self._painter = Painter()
         self.info = SourceInfo(redact(url), live=True)
 
@@ -54,6 +58,8 @@ class Stream(BaseSource):
             container.close()
             raise SourceError(f"'{name}' carries no video; give a stream with pictures")
         self._container = container
+        self._fresh = True
+        self._timeless = Flags.no_timestamps in Flags(container.format.flags)
         stream = container.streams.video[0]
         stream.thread_type = "SLICE"  # frame threads would hold pictures back
         self._frames = container.decode(stream)
@@ -73,14 +79,28 @@ class Stream(BaseSource):
         except (av.error.FFmpegError, OSError) as error:
             raise SourceError(f"'{self.info.name}' was lost: {_reason(error)}") from None
         now = time.monotonic()
-        base = decoded.time_base
-        frame = (
-            Frame(self._painter.paint(decoded), self._index, self.info.name, decoded.pts, base, now)
-            if base is not None
-            else Frame(self._painter.paint(decoded), self._index, self.info.name, captured_at=now)
-        )
+        base = (None if self._timeless else decoded.time_base) or Fraction(1, 1000)
+        pts = self._stamp(decoded, base, now)
+        frame = Frame(self._painter.paint(decoded), self._index, self.info.name, pts, base, now)
         self._index += 1
         return frame
+
+    def _stamp(self, decoded: av.VideoFrame, base: Fraction, now: float) -> int:
+        """Give the time stamp; a stream that came back goes on after the time it was away.
+
+        Where the stream carries no times, those of arrival are taken.
+        """
+        if not self._index:
+            self._begin = now
+        if self._timeless or decoded.pts is None or decoded.time_base is None:
+            return round((now - self._begin) / base)
+        if self._fresh and self._index:
+            away = now - self._arrived
+            self._shift = self._time + away - float(decoded.pts * base)
+        self._fresh, self._arrived = False, now
+        pts = decoded.pts + round(self._shift / base)
+        self._time = float(pts * base)
+        return pts
 
     def interrupt(self) -> None:
         """See `Source.interrupt`; a read that waits ends with its time-out."""

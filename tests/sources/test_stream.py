@@ -13,8 +13,10 @@ import pytest
 
 from realtime_ssd.backends import BackendOptions, open_backend
 from realtime_ssd.errors import RealtimeSSDError, SourceError
+from realtime_ssd.frames import Frame
 from realtime_ssd.pipeline import Pipeline, PipelineOptions
-from realtime_ssd.sources import open_source
+from realtime_ssd.sources import Source, open_source
+from tests.videos import make_video
 
 HEAD = (
     b"HTTP/1.0 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary=frame\r\n"
@@ -27,11 +29,12 @@ class Camera:
 
     Args:
         pictures: Pictures that each client in turn gets; later ones get no end of them.
+        port: Where; any free one by default.
     """
 
-    def __init__(self, pictures: list[int]) -> None:
+    def __init__(self, pictures: list[int], port: int = 0) -> None:
         self._left = list(pictures)
-        self._server = socket.create_server(("127.0.0.1", 0))
+        self._server = socket.create_server(("127.0.0.1", port))
         self.port = self._server.getsockname()[1]
         self.url = f"http://admin:hunter2@127.0.0.1:{self.port}/live.mjpg"
         self.clients = 0
@@ -97,6 +100,72 @@ def test_lost_and_back(camera: Camera, tiny: Path, caplog: pytest.LogCaptureFixt
     assert "is offline" in said
     assert "is back" in said
     assert "hunter2" not in said
+
+
+def read(source: Source, count: int) -> list[Frame]:
+    frames = []
+    for _ in range(count):
+        frame = source.read()
+        assert frame is not None
+        frames.append(frame)
+    return frames
+
+
+def test_server_killed_and_started_again(tiny: Path) -> None:
+    """The time goes on: without times in the stream it is the time of arrival."""
+    served = Camera([])
+    with open_source(served.url) as source:
+        source.open()
+        first = read(source, 20)
+        served.close()
+        with pytest.raises(SourceError):
+            read(source, 10_000)
+        with pytest.raises(SourceError, match="cannot be opened"):
+            source.open()
+        again = Camera([], served.port)
+        source.open()
+        frames = first + read(source, 20)
+        again.close()
+    assert [frame.index for frame in frames] == sorted({frame.index for frame in frames})
+    passed = [frame.captured_at - frames[0].captured_at for frame in frames]
+    assert [frame.time for frame in frames] == pytest.approx(passed, abs=0.002)
+
+
+def test_a_stream_with_times_of_its_own_goes_on_where_it_was(tmp_path: Path) -> None:
+    video = make_video(tmp_path / "v.ts", [1001 * k for k in range(150)])
+    with Sender(video.read_bytes(), sends=2) as sender, open_source(sender.url) as source:
+        source.open()
+        first = read(source, 10)
+        source.open()  # as the loop does after a loss
+        second = read(source, 10)
+    steps = [frame.time - frames[0].time for frames in (first, second) for frame in frames]
+    assert steps == pytest.approx([k * 1001 / 30000 for k in range(10)] * 2, abs=1e-4)
+    away = second[0].captured_at - first[-1].captured_at
+    assert second[0].time == pytest.approx(first[-1].time + away, abs=1e-3)
+
+
+class Sender:
+    """Sends the same bytes to each of some clients."""
+
+    def __init__(self, data: bytes, sends: int) -> None:
+        self._data, self._sends = data, sends
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._server.getsockname()[1]}/live"
+
+    def _serve(self) -> None:
+        head = b"HTTP/1.0 200 OK\r\nContent-Type: video/mp2t\r\n\r\n"
+        for _ in range(self._sends):
+            client, _ = self._server.accept()
+            with client:
+                client.recv(65536)
+                client.sendall(head + self._data)
+
+    def __enter__(self) -> Sender:
+        threading.Thread(target=self._serve, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.close()
 
 
 def test_another_source_is_not_held_up(tiny: Path) -> None:
