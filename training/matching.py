@@ -132,7 +132,7 @@ def match(
 
 
 def _labels_of(objects: Tensor, labels: Tensor) -> Tensor:
-    # Row 0 serves the background (-1), row 1 the ignored boxes (-2): Python's own wrap-around.
+    # The last entry serves the background (-1), the one before it the ignored boxes (-2).
     table = torch.cat([labels, labels.new_tensor([-1, 0])])
     return table[objects]
 
