@@ -89,12 +89,11 @@ class Context:
     """The primary context of a GPU."""
 
     def __init__(self, device: Any) -> None:
-        self._device, self.open = device, True
-        self._handle = _call("cuDevicePrimaryCtxRetain", device)
+        self.handle = _call("cuDevicePrimaryCtxRetain", device)
 
     def push(self) -> None:
         """Make it current on this thread."""
-        _call("cuCtxPushCurrent", self._handle)
+        _call("cuCtxPushCurrent", self.handle)
         _stack().append(self)
 
     @staticmethod
@@ -102,11 +101,6 @@ class Context:
         """Make the one before it current again."""
         _stack().pop()
         _call("cuCtxPopCurrent")
-
-    def detach(self) -> None:
-        """Let it go; what streams and events are left in it goes with it."""
-        self.open = False
-        _call("cuDevicePrimaryCtxRelease", self._device)
 
 
 def _stack() -> list[Context]:
@@ -126,8 +120,11 @@ class _Owned:
         self._handle, self._context = handle, _stack()[-1]
 
     def __del__(self) -> None:
-        if hasattr(self, "_handle") and self._context.open:
-            getattr(api, self._destroy)(self._handle)
+        destroy = getattr(api, self._destroy, None)  # `api` is gone when the process ends
+        if destroy is not None and hasattr(self, "_handle"):
+            api.cuCtxPushCurrent(self._context.handle)
+            destroy(self._handle)
+            api.cuCtxPopCurrent()
 
 
 class Stream(_Owned):
@@ -241,11 +238,13 @@ def module_from_buffer(image: bytes) -> Module:
     return Module(image)
 
 
-class Module:
-    """Loaded machine code; it stays as long as the context."""
+class Module(_Owned):
+    """Loaded machine code; its kernels must not outlive it."""
+
+    _destroy = "cuModuleUnload"
 
     def __init__(self, image: bytes) -> None:
-        self._handle = _call("cuModuleLoadData", image)
+        super().__init__(_call("cuModuleLoadData", image))
 
     def get_function(self, name: str) -> Function:
         """Find a kernel."""

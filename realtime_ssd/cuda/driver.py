@@ -34,6 +34,8 @@ __all__ = [
 ]
 
 MEBIBYTE = 1 << 20
+_contexts: dict[int, Any] = {}
+_opening = threading.Lock()
 
 
 def _pycuda() -> ModuleType:
@@ -62,6 +64,10 @@ class Device:
 
     Use it as a context manager around every piece of work, from any thread, nested or not.
 
+    The process keeps the primary context once it has it, as TensorRT and PyTorch do: taking it
+    anew costs a good part of a second, PyCUDA gives it back only on the thread that took it, and
+    leaves it current there.
+
     Args:
         ordinal: Number of the GPU, from 0.
 
@@ -83,10 +89,10 @@ class Device:
         self.gpu: Gpu = gpus[ordinal]
         self._cuda = _pycuda()
         self._cuda.init()
-        self._lock = threading.Lock()
-        with self.errors("be opened"):
-            self._context = self._cuda.Device(ordinal).retain_primary_context()
-        self._open = True
+        with self.errors("be opened"), _opening:
+            if ordinal not in _contexts:
+                _contexts[ordinal] = self._cuda.Device(ordinal).retain_primary_context()
+            self._context = _contexts[ordinal]
 
     def __enter__(self) -> Device:
         self._context.push()
@@ -191,12 +197,10 @@ class Device:
         return None if _bindings("driver") is None else Graph(self, stream, work)
 
     def close(self) -> None:
-        """Give the primary context back; may be called any number of times, from any thread."""
-        with self._lock:
-            if not self._open:
-                return
-            self._open = False
-        self._context.detach()
+        """Be done with the GPU; may be called any number of times, from any thread.
+
+        What was made with it is closed by those who made it; the primary context stays.
+        """
 
 
 class _Errors:

@@ -75,7 +75,7 @@ class FrameSlot:
         self.stream: Any = device.stream()
         self._begin, self._end = device.event(), device.event()
         self._owned: list[Buffer | Pinned] = []
-        self._staging = self._make_staging(0)
+        self._staging: list[Pinned | Buffer] = []
         self._frame_bytes = 0
         self._shown: list[tuple[object, ...] | None] = [None] * max_batch
         self._count = 0
@@ -219,15 +219,16 @@ class FrameSlot:
         """Make room for larger frames; happens when a source is new, never in the steady loop."""
         for memory in self._staging:
             memory.close()
-        self._staging = self._make_staging(size * self.max_batch)
+        self._staging.clear()
+        self._frame_bytes, self._shown = 0, [None] * self.max_batch
+        self._pixels = self._device.pinned(size * self.max_batch)
+        self._staging.append(self._pixels)
+        self._pixels_device = self._device.buffer(size * self.max_batch)
+        self._staging.append(self._pixels_device)
         self._frame_bytes = size
-        self._shown = [None] * self.max_batch
-
-    def _make_staging(self, size: int) -> tuple[Pinned, Buffer]:
-        return self._device.pinned(size), self._device.buffer(size)
 
     def _show_image(self, place: int, frame: Frame) -> None:
-        host, device = self._staging
+        host, device = self._pixels, self._pixels_device
         height, width = frame.image.shape[:2]
         begin, size = place * self._frame_bytes, 3 * width * height
         pinned = host.bytes[begin : begin + size]

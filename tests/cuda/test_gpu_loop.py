@@ -287,6 +287,24 @@ def test_when_memory_runs_out_all_of_it_is_given_back(
 
 
 @needs_stand_in
+def test_a_frame_for_which_memory_is_short_harms_no_later_one(
+    device: Device, stand_in: ctypes.CDLL
+) -> None:
+    backend, *_ = open_backend(device)
+    with backend:
+        expected = backend.collect(backend.submit(pictures(1)))
+        before = stand_in.host_device_bytes()
+        stand_in.host_set_memory_limit(ctypes.c_size_t(before + 10_000))
+        for _ in range(backend.capacity):
+            with pytest.raises(ModelError, match="out of memory"):
+                backend.submit(pictures(1, height=400))
+        stand_in.host_set_memory_limit(ctypes.c_size_t(1 << 40))
+        for _ in range(backend.capacity):
+            (answer,) = backend.collect(backend.submit(pictures(1)))
+            np.testing.assert_array_equal(answer.scores, expected[0].scores)
+
+
+@needs_stand_in
 @pytest.mark.skipif(find_spec("tensorrt") is not None, reason="TensorRT is installed")
 def test_auto_runs_on_the_cpu_and_says_what_the_gpu_lacks(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
