@@ -93,6 +93,19 @@ def test_corner_boxes_are_taken_as_they_are() -> None:
     np.testing.assert_array_equal(found.boxes, corners[0][found.box_indices])
 
 
+def test_corner_boxes_are_clipped_before_nms_where_the_contract_says_so() -> None:
+    limits = Thresholds(score=0.1, nms=0.5, top_k=40, keep=20)
+    clipped = {"clip_before_nms": True, "coding": "corners", "thresholds": limits}
+    spec = make_spec(activation="none", **clipped)
+    offsets = np.zeros((1, spec.num_boxes, 4), np.float32)
+    scores = np.zeros((1, spec.num_boxes, spec.num_classes), np.float32)
+    offsets[0, :2] = [[0, 0, 1, 1], [0, 0, 1.5, 1.5]]  # alike only once they are clipped
+    scores[0, :2, 1] = [0.9, 0.8]
+    ((_, found),) = HostDetector(spec, 1)(scores, offsets)
+    assert found.box_indices.tolist() == [0]
+    assert_same(found, PostProcessor(spec)(scores[0], offsets[0]), exact=True)
+
+
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     seed=st.integers(0, 2**32 - 1),
