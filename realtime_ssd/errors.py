@@ -7,9 +7,15 @@ from urllib.parse import urlsplit
 
 __all__ = ["ModelError", "RealtimeSSDError", "SourceError", "UsageError", "redact"]
 
-_CREDENTIALS = re.compile(r"(?P<scheme>\b[a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s'\"]*@")
+# Up to the last @ before the path; a password may hold quotes, and one slash is as good as two.
+_CREDENTIALS = re.compile(r"(?P<scheme>\b[a-zA-Z][a-zA-Z0-9+.-]*:/{1,2})[^/\s]*@")
+# A password with a slash in it is no valid URL, but no less a secret; a port is digits alone.
+_BROKEN = re.compile(
+    r"(?P<scheme>\b[a-zA-Z][a-zA-Z0-9+.-]*:/{1,2})[^/\s:@]+:(?!\d+(?:[/?\s'\"]|$))[^\s?]*@"
+)
 _SECRET_QUERY = re.compile(
-    r"(?i)(?P<key>[?&](?:password|passwd|pwd|token|key|secret|auth)=)[^&\s'\"]*"
+    r"(?i)(?P<key>[?&;][\w.-]*(?:pass|passwd|password|pwd|pas|pw|token|key|secret|auth|signature|sig)=)"
+    r"[^&\s'\"]*"
 )
 
 
@@ -51,6 +57,7 @@ def redact(text: str) -> str:
         'cannot open rtsp://10.0.0.5/stream?token=***'
     """
     text = _CREDENTIALS.sub(r"\g<scheme>", text)
+    text = _BROKEN.sub(r"\g<scheme>", text)
     return _SECRET_QUERY.sub(r"\g<key>***", text)
 
 

@@ -82,8 +82,7 @@ def open_backend(
     options = options or BackendOptions()
     if name not in NAMES:
         raise UsageError(f"backend '{name}' is unknown; choose one of {', '.join(NAMES)}")
-    if options.batch < 1:
-        raise UsageError(f"--batch must be at least 1, not {options.batch}")
+    _check(options)
     path = Path(model)
     if path.suffix == ".engine":
         return _open_engine(path, name, options)
@@ -93,6 +92,15 @@ def open_backend(
     if name == "auto":
         return _open_best(path, spec, options)
     return _open(name, path, spec, options)
+
+
+def _check(options: BackendOptions) -> None:
+    for option, share in (("--score-threshold", options.score), ("--nms-threshold", options.nms)):
+        if share is not None and not 0 <= share <= 1:
+            raise UsageError(f"{option} must lie from 0 to 1, not {share:g}")
+    for option, count in (("--batch", options.batch), ("--top-k", options.top_k)):
+        if count is not None and count < 1:
+            raise UsageError(f"{option} must be at least 1, not {count}")
 
 
 def _open(name: str, path: Path, spec: ModelSpec, options: BackendOptions) -> Backend:

@@ -5,27 +5,30 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cyclopts import App
+    from cyclopts import App, CycloptsError
 
 __all__ = ["COMMANDS", "main"]
 
 COMMANDS = {
-    "detect": "detect:detect",
-    "models": "models:app",
-    "doctor": "doctor:doctor",
-    "benchmark": "benchmark:benchmark",
-    "build": "build:build",
-    "engines": "engines:app",
-    "train": "train:train",
-    "evaluate": "evaluate:evaluate",
-    "export": "export:export",
-    "import": "import_:import_model",
+    "detect": ("detect:detect", "Find objects in cameras, video files, streams and photos."),
+    "models": ("models:app", "List the models that are here, and fetch official ones."),
+    "import": ("import_:import_model", "Bring an SSD of another project into this program's form."),
+    "doctor": ("doctor:doctor", "Show what this machine has and lacks."),
+    "benchmark": ("benchmark:benchmark", "Measure how fast it is on this machine."),
+    "build": ("build:build", "Make a TensorRT engine before the first run needs it."),
+    "engines": ("engines:app", "List, check and remove TensorRT engines."),
+    "train": ("train:train", "Train a model."),
+    "evaluate": ("evaluate:evaluate", "Measure how accurate a model is."),
+    "export": ("export:export", "Turn a trained model into an ONNX file."),
 }
-"""Every subcommand and the function or group that does it, as file:name of this package."""
+"""Every subcommand, the function or group that does it (file:name of this package), and its help.
+
+The help is repeated here so that `--help` need not load what it speaks of."""
 
 
 def build_app() -> App:
@@ -36,14 +39,17 @@ def build_app() -> App:
 
     app = App(
         name="realtime-ssd",
-        help="Real-time SSD video detection: camera, files and streams, on GPU or CPU.\n\n"
-        "Every subcommand takes --debug, which shows where an error came from.",
+        usage="Usage: realtime-ssd [detect] --camera N | --video FILE | --source SPEC [OPTIONS]\n"
+        "       realtime-ssd COMMAND [OPTIONS]",
+        help="Find objects in live video, files and photos with SSD models, on GPU or CPU.",
+        help_epilogue="Try: realtime-ssd --source demo --output street.mp4\n\n"
+        "Every command takes --help, and --debug, which shows where an error came from.",
         version=__version__,
     )
-    for name, place in COMMANDS.items():
+    for number, (name, (place, text)) in enumerate(COMMANDS.items()):
         module = f"{__name__}.{place.split(':')[0]}"
         if find_spec(module):
-            app.command(f"{__name__}.{place}", name=name)
+            app.command(f"{__name__}.{place}", name=name, help=text, sort_key=number)
     return app
 
 
@@ -61,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     from cyclopts import CycloptsError
 
-    from realtime_ssd.errors import RealtimeSSDError
+    from realtime_ssd.errors import RealtimeSSDError, redact
 
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
@@ -69,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         build_app()(spelled_out(words), exit_on_error=False, print_error=False)
     except CycloptsError as error:
-        print(f"realtime-ssd: {_one_line(error)}", file=sys.stderr)
+        print(f"realtime-ssd: {redact(_sentence(error, words))}", file=sys.stderr)
         sys.exit(2)
     except RealtimeSSDError as error:
         if debug:
@@ -84,5 +90,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(130)
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+def _sentence(error: CycloptsError, words: Sequence[str]) -> str:
+    """Say what is wrong with a command line."""
+    from cyclopts import UnusedCliTokensError
+
+    if not isinstance(error, UnusedCliTokensError):
+        return " ".join(str(error).split()).replace('Command "detect" parameter ', "")
+    extra = (error.unused_tokens or [""])[0]
+    if extra == words[0] and "/" not in extra and "." not in extra:
+        close = get_close_matches(extra, COMMANDS, n=1)
+        hint = f"did you mean '{close[0]}'" if close else "see realtime-ssd --help"
+        return f"there is no command '{extra}'; {hint}"
+    if words[0] in COMMANDS and words[0] != "detect":
+        return f"'{extra}' is one word too many; see realtime-ssd {words[0]} --help"
+    return f"'{extra}' belongs to no option; name each source with --source, as in --source {extra}"

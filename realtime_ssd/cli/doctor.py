@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ __all__ = ["doctor"]
 
 GPU = "pip install 'realtime-ssd[gpu]'"
 TRAIN = "pip install 'realtime-ssd[train]'"
+DISPLAY = "ssh -X brings one along; --output and --json need none"
 Row = tuple[str, str, str]
 
 
@@ -76,5 +78,8 @@ def _devices() -> Iterator[Row]:
     from realtime_ssd.sources.camera import list_cameras
 
     cameras = list_cameras() if sys.platform.startswith("linux") else []
-    yield "cameras", ", ".join(cameras) or "none found", ""
-    yield "display", no_display() or "yes", ""
+    shut = [path for path in cameras if not os.access(path, os.R_OK | os.W_OK)]
+    mend = "sudo usermod -aG video $USER, then log in again" if shut else ""
+    yield "cameras", ", ".join(cameras) or "none found", mend
+    reason = no_display()
+    yield "display", reason or "yes", DISPLAY if reason else ""

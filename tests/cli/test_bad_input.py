@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import traceback
 from dataclasses import replace
 from pathlib import Path
 
 import onnx
 import pytest
 
+from realtime_ssd.cli import main
+from realtime_ssd.errors import RealtimeSSDError
 from realtime_ssd.spec import METADATA_KEY
 from tests.cli.program import run
 from tests.tiny import tiny_model, tiny_spec
@@ -40,7 +43,7 @@ DEMO = ("--source", "demo:160x96,frames=2")
         ("did you mean 'bright'", (*DEMO, "--classes", "brigth", "--model", "TINY")),
         ("--batch must be at least 1", (*DEMO, "--batch", "0", "--model", "TINY")),
         ("--max-frames must be at least 1", (*DEMO, "--max-frames", "0", "--model", "TINY")),
-        ("thresholds must lie from 0 to 1", (*DEMO, "--score-threshold", "2", "--model", "TINY")),
+        ("--score-threshold must lie from", (*DEMO, "--score-threshold", "2", "--model", "TINY")),
         ("unknown scheme", ("--source", "gopher://host/x", "--model", "TINY")),
         ("no video format", (*DEMO, "--output", "x.doc", "--model", "TINY")),
         ("cannot be written", (*DEMO, "--output", "/missing/x.mp4", "--model", "TINY")),
@@ -51,8 +54,57 @@ DEMO = ("--source", "demo:160x96,frames=2")
     ],
 )
 def test_usage(tiny: Path, text: str, words: tuple[str, ...]) -> None:
-    status = 1 if text.startswith("thresholds") else 2
-    refused(status, text, *(tiny if word == "TINY" else word for word in words))
+    refused(2, text, *(tiny if word == "TINY" else word for word in words))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("name each source with --source, as in --source clip.mp4", ("clip.mp4",)),
+        ("name each source with --source", ("--source", "a.jpg", "b.jpg")),
+        ("there is no command 'modles'; did you mean 'models'", ("modles",)),
+        ("'nope' is one word too many; see realtime-ssd models --help", ("models", "nope")),
+        ("--nms-threshold must lie from 0 to 1, not nan", (*DEMO, "--nms-threshold", "nan")),
+        ("--top-k must be at least 1, not 0", (*DEMO, "--top-k", "0")),
+        ("model file 'missing.onnx' does not exist", (*DEMO, "--model", "missing.onnx")),
+    ],
+)
+def test_one_sentence_and_nothing_else(
+    capsys: pytest.CaptureFixture[str], text: str, words: tuple[str, ...]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(list(words))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert text in line
+    assert caught.value.code == 2
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("URL",),
+        ("--source", "demo", "URL"),
+        ("--source", "URL", "--no-such-option"),
+        ("--source", "demo", "--max-frames", "URL"),
+        ("--source", "demo", "--json", "-", "--model", "URL"),
+        ("--source", "demo", "--json", "-", "--backend", "URL"),
+        ("--video", "URL"),
+        ("--source", "URL"),
+        ("--source", "URL", "--debug"),
+        ("models", "pull", "URL"),
+    ],
+)
+@pytest.mark.parametrize("secret", ["hunter2", "hun'ter2", "hunter2@home", "hunter2/home"])
+def test_no_password_in_any_message(
+    capfd: pytest.CaptureFixture[str], words: tuple[str, ...], secret: str
+) -> None:
+    url = f"rtsp://admin:{secret}@127.0.0.1:1/live"
+    with pytest.raises((SystemExit, RealtimeSSDError)) as caught:
+        main([word.replace("URL", url) for word in words])
+    print("".join(traceback.format_exception(caught.value)))  # what --debug shows
+    said = capfd.readouterr()
+    for part in ("hunter", "hun'ter", "ter2", "admin"):
+        assert part not in said.out + said.err
 
 
 def test_camera_that_is_not_there(tiny: Path) -> None:

@@ -106,6 +106,8 @@ def test_version_help_and_subcommands() -> None:
     assert run("--version").stdout.strip() == "0.1.0"
     done = run("--help")
     assert all(word in done.stdout for word in ("detect", "models", "doctor", "train", "import"))
+    assert "Find objects in cameras, video files, streams and photos." in done.stdout
+    assert "--source demo --output street.mp4" in done.stdout
     assert run().returncode == 0
 
 
@@ -118,3 +120,4 @@ def test_models_and_doctor(tmp_path: Path) -> None:
     assert done.returncode == 0
     assert "ONNX Runtime" in done.stdout
     assert "NVIDIA driver" in done.stdout
+    assert "there is no display  -> " in done.stdout
