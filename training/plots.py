@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from math import ceil, isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,12 +31,20 @@ _WIDE = 10  # small diagrams side by side
 _BLUE, _RED = "#2166ac", "#d6604d"
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """Make an empty picture of a size in inches, without a window."""
+def new_figure(
+    width: float, height: float, layout: Literal["constrained"] | None = "constrained"
+) -> Figure:
+    """Make an empty picture of a size in inches, without a window.
+
+    Args:
+        width: Its width.
+        height: Its height.
+        layout: How diagrams are placed; None for by hand, which is faster for many.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout=layout)
     FigureCanvasAgg(figure)
     return figure
 
@@ -47,7 +56,10 @@ def save(figure: Figure, path: Path) -> None:
         UsageError: If that is not possible.
     """
     try:
-        figure.savefig(path, dpi=110)
+        with warnings.catch_warnings():
+            # Letters that the font lacks become boxes.
+            warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)
+            figure.savefig(path, dpi=110)
     except OSError as error:
         raise UsageError(f"'{path}' cannot be written: {error.strerror or error}") from None
 
@@ -64,7 +76,8 @@ def draw_curves(path: Path, score: Score, title: str) -> None:
         UsageError: If the file cannot be written.
     """
     figure = _one_diagram(score) if len(score.classes) <= TOGETHER else _many_diagrams(score)
-    figure.suptitle(f"{title}\n{_means(score)}", fontsize=11, parse_math=False)
+    top = 1 - 0.1 / figure.get_figheight()
+    figure.suptitle(f"{title}\n{_means(score)}", fontsize=11, parse_math=False, y=top, va="top")
     save(figure, path)
 
 
@@ -128,30 +141,50 @@ def _many_diagrams(score: Score) -> Figure:
     classes = sorted(score.classes, key=lambda one: -one.objects)[:MOST]
     classes.sort(key=lambda one: -_shown(one)[1])
     rows = ceil(len(classes) / _WIDE)
-    figure = new_figure(1.75 * _WIDE, 1.75 * rows + 1.1)
-    grid = figure.subplots(rows, _WIDE, sharex=True, sharey=True, squeeze=False)
-    for axes, item in zip(grid.flat, classes, strict=False):
-        recall, precision = _envelope(item)
-        axes.fill_between(recall, precision, step="pre", color=_BLUE, alpha=0.2, linewidth=0)
-        _curve(axes, item, _BLUE, "", 1.2)
-        key, value = _shown(item)
-        best = item.best()
-        at = "" if best is None else f"\nF1 {best.f1:.2f} at {best.score:.2f}"
-        axes.set_title(item.label[:20], fontsize=9, parse_math=False)
-        facts = f"{key} {value:.2f}\n{item.objects} obj.{at}"
-        place = (0.05, 0.05, "left", "bottom") if value > 0.5 else (0.96, 0.96, "right", "top")
-        axes.text(*place[:2], facts, fontsize=7, transform=axes.transAxes, ha=place[2], va=place[3])
-        _limits(axes)
-        axes.tick_params(labelsize=7)
-    for axes in list(grid.flat)[len(classes) :]:
-        axes.set_axis_off()
+    width, height = 1.75 * _WIDE, 1.75 * rows + 1.5
+    figure = new_figure(width, height, None)
+    grid = figure.subplots(rows, _WIDE, squeeze=False)
+    figure.subplots_adjust(
+        left=0.7 / width,
+        right=1 - 0.15 / width,
+        top=1 - 0.95 / height,
+        bottom=0.6 / height,
+        wspace=0.12,
+        hspace=0.25,
+    )
+    for number, axes in enumerate(grid.flat):
+        if number >= len(classes):
+            axes.set_axis_off()
+            continue
+        _small_diagram(axes, classes[number])
+        if number % _WIDE:
+            axes.set_yticklabels([])
+        if number + _WIDE < len(classes):
+            axes.set_xticklabels([])
     left_out = len(score.classes) - len(classes)
     more = f"; {left_out} classes with fewer objects are not shown" if left_out else ""
-    figure.supxlabel(
-        f"recall (IoU 0.5; the dot is the score threshold of the best F1{more})", fontsize=9
-    )
-    figure.supylabel("precision", fontsize=9)
+    text = f"recall (IoU 0.5; the dot is the score threshold of the best F1{more})"
+    figure.supxlabel(text, fontsize=9, y=0.12 / height, va="bottom")
+    figure.supylabel("precision", fontsize=9, x=0.1 / width, ha="left")
     return figure
+
+
+def _small_diagram(axes: Axes, item: ClassScore) -> None:
+    recall, precision = _envelope(item)
+    axes.fill_between(recall, precision, step="pre", color=_BLUE, alpha=0.2, linewidth=0)
+    _curve(axes, item, _BLUE, "", 1.2)
+    key, value = _shown(item)
+    best = item.best()
+    at = "" if best is None else f"\nF1 {best.f1:.2f} at {best.score:.2f}"
+    axes.set_title(item.label[:20], fontsize=9, parse_math=False)
+    facts = f"{key} {value:.2f}\n{item.objects} obj.{at}"
+    x, y, side, end = (
+        (0.05, 0.05, "left", "bottom") if value > 0.5 else (0.96, 0.96, "right", "top")
+    )
+    axes.text(x, y, facts, fontsize=7, transform=axes.transAxes, ha=side, va=end)
+    _limits(axes)
+    axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"], fontsize=7)
+    axes.set_yticks([0, 0.5, 1], ["0", "0.5", "1"], fontsize=7)
 
 
 def draw_sizes(

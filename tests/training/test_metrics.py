@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -263,7 +264,8 @@ def scenes(draw: st.DrawFn) -> tuple[list[Annotation], list[Detections]]:
         low = rng.uniform(0, 300, (rng.integers(0, 6), 2))
         boxes = np.hstack([low, low + rng.uniform(5, 150, low.shape)])
         crowd = np.flatnonzero(rng.random(len(boxes)) < 0.1).tolist()
-        images.append(truth(boxes, rng.integers(1, 3, len(boxes)), crowd=crowd))
+        difficult = np.flatnonzero(rng.random(len(boxes)) < 0.1).tolist()
+        images.append(truth(boxes, rng.integers(1, 3, len(boxes)), difficult, crowd))
         near = np.repeat(boxes, 2, axis=0) + rng.normal(0, 8, (2 * len(boxes), 4))
         near = near[(near[:, 2:] - near[:, :2] > 1).all(axis=1)].astype(np.float32)
         scores = rng.permutation(1000)[: len(near)].astype(np.float32) / 1000
@@ -305,32 +307,30 @@ def test_coco_equals_the_coco_api(scene: tuple[list[Annotation], list[Detections
         assert ours == pytest.approx(expected, abs=1e-9)
 
 
-def slow_every_point(images: list[Annotation], answers: list[Detections], class_id: int) -> float:
-    """Score one class straight from the definition, one detection after another."""
+def outcomes(images: list[Annotation], answers: list[Detections], class_id: int) -> list[bool]:
+    """Judge the detections of a class straight from the rules, one after another."""
     entries = [
         (-float(answer.scores[row]), image, row)
         for image, answer in enumerate(answers)
         for row in np.flatnonzero(answer.class_ids == class_id)
     ]
     taken: set[tuple[int, int]] = set()
-    hits = [0]
-    outcomes = []
+    judged = []
     for _, image, row in sorted(entries):
         boxes = images[image].boxes.astype(np.float64)
         overlap = iou(answers[image].boxes[row : row + 1].astype(np.float64), boxes)[0]
         overlap[images[image].labels != class_id] = -1
         best = int(overlap.argmax()) if len(overlap) else -1
-        if best >= 0 and overlap[best] >= 0.5:
-            if images[image].crowd[best]:
-                continue
-            outcomes.append((image, best) not in taken)
+        if best < 0 or overlap[best] < 0.5:
+            judged.append(False)
+        elif not (images[image].crowd[best] or images[image].difficult[best]):
+            judged.append((image, best) not in taken)
             taken.add((image, best))
-        else:
-            outcomes.append(False)
-        hits.append(hits[-1] + outcomes[-1])
-    wanted = sum(int(((i.labels == class_id) & ~i.crowd).sum()) for i in images)
-    precision = [hits[k] / k for k in range(1, len(hits))]
-    return sum(max(precision[k:]) for k, hit in enumerate(outcomes) if hit) / wanted
+    return judged
+
+
+def wanted_objects(images: list[Annotation], class_id: int) -> int:
+    return sum(int(((i.labels == class_id) & ~i.crowd & ~i.difficult).sum()) for i in images)
 
 
 @settings(max_examples=100, deadline=None)
@@ -338,5 +338,27 @@ def slow_every_point(images: list[Annotation], answers: list[Detections], class_
 def test_voc_equals_its_definition(scene: tuple[list[Annotation], list[Detections]]) -> None:
     score: Score = voc_ap(*scene, LABELS)
     for item in score.classes:
-        expected = slow_every_point(*scene, LABELS.index(item.label))
-        assert item.values["AP"] == pytest.approx(expected)
+        class_id = LABELS.index(item.label)
+        judged = outcomes(*scene, class_id)
+        precision = [sum(judged[:k]) / k for k in range(1, len(judged) + 1)]
+        area = sum(max(precision[k:]) for k, hit in enumerate(judged) if hit)
+        wanted = wanted_objects(scene[0], class_id)
+        assert item.objects == wanted
+        assert item.values["AP"] == pytest.approx(area / wanted)
+
+
+@settings(max_examples=100, deadline=None)
+@given(scenes())
+def test_voc07_equals_its_definition(scene: tuple[list[Annotation], list[Detections]]) -> None:
+    for item in voc_ap(*scene, LABELS, points="11").classes:
+        class_id = LABELS.index(item.label)
+        judged, wanted = outcomes(*scene, class_id), wanted_objects(scene[0], class_id)
+        points = [
+            (Fraction(sum(judged[:k]), wanted), sum(judged[:k]) / k)
+            for k in range(1, len(judged) + 1)
+        ]
+        best = [
+            max((precision for recall, precision in points if recall >= Fraction(t, 10)), default=0)
+            for t in range(11)
+        ]
+        assert item.values["AP"] == pytest.approx(sum(best) / 11)
