@@ -112,6 +112,4 @@ class SSD(nn.Module):
 
 def _rows(head: Tensor, columns: int) -> Tensor:
     """Lay a head out as N × boxes × columns: cells row by row, boxes of a cell side by side."""
-    _, channels, height, width = head.shape
-    boxes = height * width * (channels // columns)
-    return head.permute(0, 2, 3, 1).reshape(-1, boxes, columns)
+    return head.permute(0, 2, 3, 1).reshape(head.shape[0], -1, columns)

@@ -1,0 +1,115 @@
+"""Every registered network of the MobileNet kind as ONNX: same heads, operators old TensorRT knows.
+
+The VGG networks stand in `test_export.py` and in the import of their checkpoints.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor, nn
+
+from realtime_ssd.boxes import BoxLayer, BoxRecipe
+from realtime_ssd.demo import StreetScene
+from realtime_ssd.preprocess import preprocess
+from realtime_ssd.spec import InputSpec, ModelSpec
+from training.export import TOLERANCE, export_onnx, to_onnx
+from training.models import SSD, create, names
+from training.models.ssd import FeatureMaps
+
+MODELS = [name for name in names() if "vgg16" not in name]
+STREET = [StreetScene(320, 180, seed=seed).render(40) for seed in (1, 2, 3)]
+# What TensorRT 8.6's parser reads; it does not read HardSwish.
+KNOWN = {
+    "Add", "Clip", "Concat", "Constant", "Conv", "Gather", "GlobalAveragePool", "HardSigmoid",
+    "Identity", "MaxPool", "Mul", "Relu", "Reshape", "Resize", "Shape", "Slice", "Transpose",
+    "Unsqueeze",
+}  # fmt: skip
+
+
+def ready(name: str) -> SSD:
+    """A thin network whose normalisations have seen the images."""
+    torch.manual_seed(2)
+    model = create(name, ["background", "car", "person"], width=0.25)
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = 0.5
+    with torch.no_grad():
+        model(batch(model))
+    return model.eval()
+
+
+def batch(model: SSD) -> torch.Tensor:
+    images = [preprocess(photo, model.spec.input) for photo in STREET]
+    return torch.from_numpy(np.stack(images))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("name", MODELS)
+def test_same_heads_in_any_batch(name: str, precision: str, tmp_path: Path) -> None:
+    model, path = ready(name), tmp_path / "model.onnx"
+    export_onnx(model, path, precision, STREET[:1])
+    with torch.no_grad():
+        wanted = [head.numpy() for head in model(batch(model))]
+    assert min(np.ptp(head) for head in wanted) > 0.1
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
+    near = {"fp32": 1e-4, "fp16": 2e-2}[precision]
+    for part in (slice(0, 3), slice(1, 2)):
+        images = batch(model).numpy()[part]
+        for found, head in zip(session.run(None, {"image": images}), wanted, strict=True):
+            np.testing.assert_allclose(found, head[part], near, near)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_operators_that_tensorrt_8_reads(name: str) -> None:
+    model = to_onnx(ready(name))
+    onnx.checker.check_model(model, full_check=True)
+    assert [item.version for item in model.opset_import] == [17]
+    assert {node.op_type for node in model.graph.node} <= KNOWN
+
+
+def test_a_hard_swish_is_torch_s() -> None:
+    from training.models.mobile import HardSwish
+
+    values = torch.linspace(-5, 5, 101)
+    torch.testing.assert_close(HardSwish()(values), nn.functional.hardswish(values))
+
+
+class Cancelling(FeatureMaps):
+    """Features are small differences of large numbers: float32 gives only some digits of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 8, 8)
+        nn.init.constant_(self.stem.bias, 2e5)
+        self.channels = (16,)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return [self.stem(images) - 2e5]
+
+
+def test_a_network_that_magnifies_rounding_is_measured_by_it(tmp_path: Path) -> None:
+    """PyTorch itself is further from the exact heads than exports may be, which is no fault."""
+    torch.manual_seed(1)
+    spec = ModelSpec(
+        "rough",
+        InputSpec(32, 32, scale=(1 / 64,) * 3),
+        BoxRecipe((BoxLayer(4, 4, 0.25, 0.25, ((0.3, 0.3),)),)),
+        ("background", "car"),
+    )
+    model = SSD(spec, Cancelling(), [nn.Conv2d(16, 2, 1)], [nn.Conv2d(16, 4, 1)])
+    images = batch(model)
+    with torch.no_grad():
+        _, offsets = model(images)
+        _, exact = copy.deepcopy(model).double()(images.double())
+    assert float(((offsets - exact).abs() / (1 + exact.abs())).max()) > TOLERANCE["fp32"]
+    export_onnx(model, tmp_path / "model.onnx", "fp32", STREET)
+    assert (tmp_path / "model.onnx").exists()
