@@ -156,12 +156,16 @@ def test_nothing_is_cropped_without_objects() -> None:
 
 
 def test_a_crowd_stays_where_any_of_it_is_seen() -> None:
-    image = np.zeros((100, 100, 3), np.uint8)
-    sample = sample_of(image, [(10, 10, 30, 30), (10, 10, 100, 100)], np.array([False, True]))
-    augment = SSDAugmentation(WARP, zoom_out=0.0, flip=0.0, overlaps=(0.3,))
+    image = np.zeros((100, 200, 3), np.uint8)
+    sample = sample_of(image, [(5, 5, 45, 95), (0, 0, 200, 100)], np.array([False, True]))
+    augment = SSDAugmentation(WARP, zoom_out=0.0, flip=0.0, overlaps=(0.5,))
+    windows = []
     for seed in range(20):
         seen = augment(sample, np.random.default_rng(seed))
         assert seen.labels.tolist() == [1, 2]
+        assert seen.boxes[1].tolist() == [0, 0, 96, 80]
+        windows.append(augment._crop(Window(0, 0, 200, 100), sample, np.random.default_rng(seed)))
+    assert any(window.x + window.width < 100 for window in windows)  # without the crowd's centre
 
 
 @given(SEEDS)
