@@ -75,9 +75,11 @@ def draw_curves(path: Path, score: Score, title: str) -> None:
     Raises:
         UsageError: If the file cannot be written.
     """
-    figure = _one_diagram(score) if len(score.classes) <= TOGETHER else _many_diagrams(score)
-    top = 1 - 0.1 / figure.get_figheight()
-    figure.suptitle(f"{title}\n{_means(score)}", fontsize=11, parse_math=False, y=top, va="top")
+    few = len(score.classes) <= TOGETHER
+    figure = _one_diagram(score) if few else _many_diagrams(score)
+    # Only a constrained layout makes room for the title; elsewhere it gets a place of its own.
+    place = {} if few else {"y": 1 - 0.1 / figure.get_figheight(), "va": "top"}
+    figure.suptitle(f"{title}\n{_means(score)}", fontsize=11, parse_math=False, **place)
     save(figure, path)
 
 
