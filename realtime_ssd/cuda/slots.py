@@ -98,8 +98,9 @@ class FrameSlot:
         """Copy pixels in and start the work; the frames are kept until `collect`."""
         self._held, self._count = tuple(frames), len(frames)
         self._begin.record(self.stream)
-        self._stage(frames)
         size = next(size for size in self._networks if size >= len(frames))
+        self._stage(frames)
+        self._clear_rows(len(frames), size)
         graph = self._graphs.get(size)
         if graph is None:
             self.enqueue(size)
@@ -220,7 +221,8 @@ class FrameSlot:
         for memory in self._staging:
             memory.close()
         self._staging.clear()
-        self._frame_bytes, self._shown = 0, [None] * self.max_batch
+        self._clear_rows(0, self.max_batch)
+        self._frame_bytes = 0
         self._pixels = self._device.pinned(size * self.max_batch)
         self._staging.append(self._pixels)
         self._pixels_device = self._device.buffer(size * self.max_batch)
@@ -241,6 +243,13 @@ class FrameSlot:
         colour = layout.Colour.of(surface.standard, surface.full_range)
         size = (surface.width, surface.height)
         self._describe(place, size, surface.planes, surface.pitches, colour)
+
+    def _clear_rows(self, begin: int, end: int) -> None:
+        """Leave places of the batch empty: what they showed before may be gone from memory."""
+        for place in range(begin, end):
+            if self._shown[place] is not None:
+                self._rows[place] = 0
+                self._shown[place] = None
 
     def _describe(
         self,

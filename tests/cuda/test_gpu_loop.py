@@ -96,14 +96,18 @@ BATCH = 4
 
 
 def open_backend(
-    device: Device, graphs: bool = True, spec: ModelSpec | None = None, **options: Any
+    device: Device,
+    graphs: bool = True,
+    spec: ModelSpec | None = None,
+    slots: int = 3,
+    **options: Any,
 ) -> tuple[GpuBackend, np.ndarray, np.ndarray]:
     spec = spec or make_spec()
     scores, offsets = heads(spec, BATCH, seed=3)
     chosen = BackendOptions(batch=BATCH, **options)
     with device:
         network = RecordedHeads(device, scores, offsets)
-        return GpuBackend(device, network, spec, chosen, graphs=graphs), scores, offsets
+        return GpuBackend(device, network, spec, chosen, slots, graphs), scores, offsets
 
 
 def pictures(count: int, seed: int = 0, height: int = 40) -> list[Frame]:
@@ -203,6 +207,18 @@ def test_a_picture_in_gpu_memory_is_used_where_it_is(device: Device) -> None:
     grey = np.empty_like(tensor)
     preprocess(np.repeat(luma[..., None], 3, axis=2), backend.spec.input, grey)
     np.testing.assert_allclose(tensor, grey, rtol=1e-6, atol=1e-6)
+
+
+def test_places_of_a_batch_that_stay_empty_show_nothing(device: Device) -> None:
+    """Three frames run in a batch of four; what the fourth place showed is no longer there."""
+    backend, *_ = open_backend(device, slots=1)
+    with backend:
+        backend.collect(backend.submit(pictures(BATCH, height=400)))
+        backend.collect(backend.submit(pictures(3, height=900)))
+        unused = network_input(backend, device, BATCH)[3]
+    spec = backend.spec.input
+    empty = (spec.fill - np.array(spec.mean, np.float32)) * np.array(spec.scale, np.float32)
+    np.testing.assert_array_equal(unused, np.broadcast_to(empty[:, None, None], unused.shape))
 
 
 def test_memory_stays_flat_and_is_given_back() -> None:
