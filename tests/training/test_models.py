@@ -15,8 +15,18 @@ MAPS = {
     "ssd300_vgg16": (38, 19, 10, 5, 3, 1),
     "ssd512_vgg16": (64, 32, 16, 8, 4, 2, 1),
     "ssd300_mobilenet_v1": (19, 10, 5, 3, 2, 1),
+    "ssd300_mobilenet_v1_3x3": (19, 10, 5, 3, 2, 1),
+    "ssd300_mobilenet_v2": (19, 10, 5, 3, 2, 1),
+    "ssdlite320_mobilenet_v3_large": (20, 10, 5, 3, 2, 1),
 }
-BOXES = {"ssd300_vgg16": 8732, "ssd512_vgg16": 24564, "ssd300_mobilenet_v1": 1917}
+BOXES = {
+    "ssd300_vgg16": 8732,
+    "ssd512_vgg16": 24564,
+    "ssd300_mobilenet_v1": 1917,
+    "ssd300_mobilenet_v1_3x3": 3000,
+    "ssd300_mobilenet_v2": 3000,
+    "ssdlite320_mobilenet_v3_large": 3234,
+}
 
 
 @pytest.mark.parametrize("name", names())
@@ -37,9 +47,31 @@ def test_heads_fit_the_default_boxes(name: str) -> None:
         assert model.spec.num_boxes == BOXES[name]
 
 
-def test_parameters_of_torchvision_s_ssd300() -> None:
-    model = create("ssd300_vgg16", LABELS_91)
-    assert sum(p.numel() for p in model.parameters()) == 35_641_826
+@pytest.mark.parametrize(
+    ("name", "options", "count"),
+    [
+        ("ssd300_vgg16", {}, 35_641_826),
+        ("ssdlite320_mobilenet_v3_large", {}, 3_440_060),
+        ("ssdlite320_mobilenet_v3_large", {"reduced_tail": False}, 5_198_540),
+    ],
+)
+def test_parameters_of_torchvision_s_models(
+    name: str, options: dict[str, object], count: int
+) -> None:
+    model = create(name, LABELS_91, **options)
+    assert sum(p.numel() for p in model.parameters()) == count
+
+
+@pytest.mark.parametrize(("recipe", "first"), [("coco_clipped", 0.07), ("voc_clamped", 0.1)])
+def test_boxes_of_the_pytorch_models(recipe: str, first: float) -> None:
+    """The last centre of the 10 × 10 map lies 1.3 % outside; only torchvision leaves it there."""
+    boxes = create("ssd300_vgg16", ["background", "a"], boxes=recipe).spec.boxes.boxes()
+    np.testing.assert_allclose(boxes[0], [8 / 600, 8 / 600, first, first], atol=1e-7)
+    assert boxes[:, 2:].max() == 1
+    assert boxes[:, :2].max() == pytest.approx(9.5 * 32 / 300 if "clipped" in recipe else 1.0)
+    if recipe == "coco_clipped":  # sums of the corners that torchvision 0.29 makes
+        sums = [3857.96279862, 3857.96279862, 5029.93054712, 5029.93054712]
+        np.testing.assert_allclose(to_corners(boxes).sum(0, dtype=np.float64), sums, atol=1e-3)
 
 
 def test_boxes_of_the_caffe_model(shared_data: Path) -> None:

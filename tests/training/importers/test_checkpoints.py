@@ -16,6 +16,7 @@ from torch.nn import functional
 from realtime_ssd.errors import ModelError, UsageError
 from realtime_ssd.spec import read_spec
 from training.importers import ImportOptions, import_model
+from training.importers.checkpoints import FAMILIES
 
 Weights = dict[str, Tensor]
 LOW = ((0, 3, 64), (2, 64, 64), (5, 64, 128), (7, 128, 128), (10, 128, 256), (12, 256, 256),
@@ -146,7 +147,11 @@ def test_equals_the_original(family: str, tmp_path: Path) -> None:
     assert spec.num_boxes == 8732
     assert spec.labels[1] == "aeroplane"
     assert spec.input.channels == "RGB"
-    assert spec.boxes.boxes()[:, 2:].max() <= 1.0
+    boxes, mine = spec.boxes.boxes(), family == "torchvision"
+    assert boxes[:, 2:].max() == 1
+    # torchvision has its COCO boxes whatever the classes, and leaves centres where they are.
+    np.testing.assert_allclose(boxes[0, 2:], 0.07 if mine else 0.1, atol=1e-7)
+    assert (boxes[:, :2].max() > 1.01) == mine
     image = torch.randn(1, 3, 300, 300, generator=torch.Generator().manual_seed(1)) * 50
     with torch.no_grad():
         wanted = forward(family, weights, image)
@@ -155,6 +160,17 @@ def test_equals_the_original(family: str, tmp_path: Path) -> None:
     for one, two in zip(found, wanted, strict=True):
         scale = float(two.abs().max())
         assert np.abs(one - two.numpy()).max() <= 1e-4 * max(1.0, scale)
+
+
+@pytest.mark.parametrize(
+    ("family", "classes", "first"),
+    [("amdegroot", 201, 21), ("lufficc", 81, 21), ("qfgaohao", 81, 30), ("torchvision", 2, 21)],
+)
+def test_default_boxes_by_project(family: str, classes: int, first: float) -> None:
+    """The data set decides with amdegroot and lufficc; qfgaohao has one configuration for all."""
+    spec = FAMILIES[family].build({}, classes).spec
+    assert spec.num_classes == classes
+    assert spec.boxes.boxes()[0, 2] == pytest.approx(first / 300)
 
 
 def test_what_is_no_ssd(tmp_path: Path) -> None:
