@@ -113,6 +113,10 @@ class Batch:
         """Copy the batch to a device, without waiting if it is pinned."""
         return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
+    def difficult_used(self) -> Batch:
+        """Give the batch with difficult objects as ordinary ones."""
+        return replace(self, difficult=torch.zeros_like(self.difficult))
+
     def pin_memory(self) -> Batch:
         """Copy the batch to page-locked memory."""
         return self._each(Tensor.pin_memory)

@@ -11,7 +11,7 @@ import signal
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import isfinite, isnan
 from typing import Any, Protocol
 
@@ -226,7 +226,7 @@ class Trainer:
         set_rate(self.optimizer, self.rate(self.progress.step))
         part = batch.to(world.device)
         if recipe.data.difficult == "use":
-            part = replace(part, difficult=torch.zeros_like(part.difficult))
+            part = part.difficult_used()
         scores, offsets = self._heads(part)
         losses = self.loss.parts(scores, offsets, part.targets)
         sums = torch.stack([losses.scores.detach(), losses.offsets.detach(), losses.matched])
