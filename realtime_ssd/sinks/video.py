@@ -186,7 +186,10 @@ class VideoSink(BaseSink):
         if frame.pts is None:
             wanted = self._last + self._step if self._frames else 0
         else:
-            wanted = round(frame.pts * frame.time_base / self._base) + self._shift
+            wanted = round(frame.pts * frame.time_base / self._base)
+            if self._info.live and not self._frames:
+                self._shift = -wanted  # such a clock may run since the camera was switched on
+            wanted += self._shift
         if self._frames and self._seconds(self._last - wanted) > _BACKWARDS:
             self._shift += self._last + self._step - wanted
             wanted = self._last + self._step

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Iterator
 from fractions import Fraction
@@ -25,6 +26,8 @@ _OPTIONS = {
     "probesize": "500000",
     "analyzeduration": "1000000",
 }
+_DATAGRAMS = {**_OPTIONS, "rtsp_transport": "udp"}  # for servers that know nothing else
+del _DATAGRAMS["fflags"]  # with it FFmpeg takes the first pause for the end
 
 
 class Stream(BaseSource):
@@ -51,7 +54,7 @@ class Stream(BaseSource):
         self._stopped = False
         name = self.info.name
         try:
-            container = av.open(self._url, options=_OPTIONS, timeout=(OPEN_SECONDS, READ_SECONDS))
+            container = self._connect()
         except (av.error.FFmpegError, OSError) as error:
             raise SourceError(f"'{name}' cannot be opened: {_reason(error)}") from None
         if not container.streams.video:
@@ -67,6 +70,15 @@ class Stream(BaseSource):
         self.info = SourceInfo(
             name, context.width, context.height, live=True, rate=stream.average_rate
         )
+
+    def _connect(self) -> InputContainer:
+        timeout = (OPEN_SECONDS, READ_SECONDS)
+        try:
+            return av.open(self._url, options=_OPTIONS, timeout=timeout)
+        except (av.error.FFmpegError, OSError) as error:
+            if error.errno != errno.EPROTONOSUPPORT or not self._url.lower().startswith("rtsp"):
+                raise
+            return av.open(self._url, options=_DATAGRAMS, timeout=timeout)
 
     def read(self) -> Frame | None:
         """See `Source.read`; the end of a stream counts as a loss."""

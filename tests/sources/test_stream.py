@@ -16,6 +16,7 @@ from realtime_ssd.errors import RealtimeSSDError, SourceError
 from realtime_ssd.frames import Frame
 from realtime_ssd.pipeline import Pipeline, PipelineOptions
 from realtime_ssd.sources import Source, open_source
+from tests.sources.rtsp import RtspCamera
 from tests.videos import make_video
 
 HEAD = (
@@ -129,6 +130,36 @@ def test_server_killed_and_started_again(tiny: Path) -> None:
     assert [frame.index for frame in frames] == sorted({frame.index for frame in frames})
     passed = [frame.captured_at - frames[0].captured_at for frame in frames]
     assert [frame.time for frame in frames] == pytest.approx(passed, abs=0.002)
+
+
+def test_rtsp_camera_that_asks_for_a_password_vanishes_and_comes_back(
+    tiny: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    camera = RtspCamera(word="hunter2")
+    port = camera.port
+    source = open_source(f"rtsp://admin:hunter2@127.0.0.1:{port}/live")
+    with open_backend(tiny, "onnxruntime", BackendOptions(live=True)) as backend:
+        loop = Pipeline([source], backend, PipelineOptions())
+        times: list[float] = []
+        back = 0
+        for result in loop:
+            times.append(result.frame.time)
+            if len(times) == 20:
+                camera.close()
+                camera = RtspCamera(port, "hunter2")
+            back += loop.captures[0].state == "online" and "is back" in caplog.text
+            if back == 20:
+                loop.stop()
+    camera.close()
+    assert times == sorted(times)
+    assert loop.statistics.total.losses == 1
+    assert "hunter2" not in caplog.text
+
+    with RtspCamera(word="another") as camera:
+        source = open_source(f"rtsp://admin:hunter2@127.0.0.1:{camera.port}/live")
+        with pytest.raises(SourceError, match="refused the user name or password") as caught:
+            source.open()
+    assert "hunter2" not in str(caught.value)
 
 
 def test_a_stream_with_times_of_its_own_goes_on_where_it_was(tmp_path: Path) -> None:
