@@ -22,7 +22,7 @@ from training.importers.options import Imported, ImportOptions
 from training.importers.overrides import apply
 from training.models import SSD
 
-__all__ = ["FAMILIES", "import_model"]
+__all__ = ["FAMILIES", "import_model", "read_network"]
 
 FAMILIES: dict[str, Family] = {**families_vgg16.FAMILIES, **families_mobilenet.FAMILIES}
 _COUNTERS = "num_batches_tracked"  # of normalisations; old checkpoints lack them, nobody needs them
@@ -33,11 +33,28 @@ _MOST_CLASSES = 100_000
 
 def import_model(path: Path, output: Path, options: ImportOptions) -> Imported:
     """Import a PyTorch checkpoint; see `training.importers.import_model`."""
-    weights = _read(path)
-    family = _family(path, weights, options.family)
-    model = _network(path, weights, family, options)
+    model, family = read_network(path, options)
     export_onnx(model, output)
     return Imported(model.spec, output, family, dynamic_batch=True)
+
+
+def read_network(path: Path, options: ImportOptions) -> tuple[SSD, str]:
+    """Read a checkpoint into the network it belongs to.
+
+    Args:
+        path: Checkpoint of another project.
+        options: What the user told about it.
+
+    Returns:
+        The network with its weights and contract, in evaluation mode, and the family's name.
+
+    Raises:
+        UsageError: If an option does not fit.
+        ModelError: If the file is damaged or of no known kind.
+    """
+    weights = _read(path)
+    family = _family(path, weights, options.family)
+    return _network(path, weights, family, options), family
 
 
 def _read(path: Path) -> Weights:

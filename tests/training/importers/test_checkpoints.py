@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,18 +16,18 @@ from torch.nn import functional
 from realtime_ssd.errors import ModelError, UsageError
 from realtime_ssd.spec import read_spec
 from training.importers import ImportOptions, import_model
-from training.importers.checkpoints import FAMILIES
+from training.importers.checkpoints import FAMILIES, read_network
 
 Weights = dict[str, Tensor]
 LOW = ((0, 3, 64), (2, 64, 64), (5, 64, 128), (7, 128, 128), (10, 128, 256), (12, 256, 256),
        (14, 256, 256), (17, 256, 512), (19, 512, 512), (21, 512, 512))  # fmt: skip
-EXTRAS = (
-    (1024, 256, 512, 2, 1),
-    (512, 128, 256, 2, 1),
-    (256, 128, 256, 1, 0),
-    (256, 128, 256, 1, 0),
-)
-WIDTHS, COUNTS = (512, 1024, 512, 256, 256, 256), (4, 6, 6, 6, 4, 4)
+HALVING = ((1024, 256, 512, 3, 2, 1), (512, 128, 256, 3, 2, 1))
+# input, squeezed and output channels, then side, stride and padding of the second convolution
+EXTRAS = {
+    300: (*HALVING, *((256, 128, 256, 3, 1, 0),) * 2),
+    512: (*HALVING, *((256, 128, 256, 3, 2, 1),) * 2, (256, 128, 256, 4, 1, 1)),
+}
+COUNTS = {300: (4, 6, 6, 6, 4, 4), 512: (4, 6, 6, 6, 6, 4, 4)}
 CLASSES = 21
 
 Namer = Callable[[str, int, int], str]
@@ -76,7 +76,7 @@ NAMERS: dict[str, tuple[Namer, str]] = {
 }  # fmt: skip
 
 
-def make(family: str) -> Weights:
+def make(family: str, size: int = 300) -> Weights:
     name, norm = NAMERS[family]
     weights: Weights = OrderedDict()
     random = torch.Generator().manual_seed(7)
@@ -93,10 +93,12 @@ def make(family: str) -> Weights:
         add(name("conv5", k, 0), 512, 512, 3)
     add(name("fc6", 0, 0), 1024, 512, 3)
     add(name("fc7", 0, 0), 1024, 1024, 1)
-    for k, (inputs, middle, outputs, _, _) in enumerate(EXTRAS):
+    widths = [512, 1024]
+    for k, (inputs, middle, outputs, side, _, _) in enumerate(EXTRAS[size]):
         add(name("extra", k, 0), middle, inputs, 1)
-        add(name("extra", k, 1), outputs, middle, 3)
-    for k, (width, count) in enumerate(zip(WIDTHS, COUNTS, strict=True)):
+        add(name("extra", k, 1), outputs, middle, side)
+        widths.append(outputs)
+    for k, (width, count) in enumerate(zip(widths, COUNTS[size], strict=True)):
         add(name("score", k, 0), count * CLASSES, width, 3)
         add(name("offset", k, 0), count * 4, width, 3)
     weights[norm] = torch.rand(512, generator=random) * 20
@@ -104,8 +106,9 @@ def make(family: str) -> Weights:
 
 
 def forward(family: str, weights: Weights, x: Tensor) -> tuple[Tensor, Tensor]:
-    """SSD300 as its paper and the originals' code say, with the original names."""
+    """SSD as its paper and the originals' code say, with the original names."""
     name, norm = NAMERS[family]
+    size = x.shape[-1]
 
     def conv(layer: str, x: Tensor, **options: int) -> Tensor:
         return functional.conv2d(x, weights[f"{layer}.weight"], weights[f"{layer}.bias"], **options)
@@ -122,7 +125,7 @@ def forward(family: str, weights: Weights, x: Tensor) -> tuple[Tensor, Tensor]:
     x = functional.relu(conv(name("fc6", 0, 0), x, padding=6, dilation=6))
     x = functional.relu(conv(name("fc7", 0, 0), x))
     maps.append(x)
-    for k, (_, _, _, stride, padding) in enumerate(EXTRAS):
+    for k, (_, _, _, _, stride, padding) in enumerate(EXTRAS[size]):
         x = functional.relu(conv(name("extra", k, 0), x))
         x = functional.relu(conv(name("extra", k, 1), x, stride=stride, padding=padding))
         maps.append(x)
@@ -136,30 +139,49 @@ def forward(family: str, weights: Weights, x: Tensor) -> tuple[Tensor, Tensor]:
     return heads[0], heads[1]
 
 
-@pytest.mark.parametrize("family", NAMERS)
-def test_equals_the_original(family: str, tmp_path: Path) -> None:
-    weights = make(family)
-    content = {"model": weights} if family == "lufficc" else weights
-    torch.save(content, tmp_path / "m.pth")
-    done = import_model(tmp_path / "m.pth", tmp_path / "m.onnx")
-    assert done.family == family
-    spec = read_spec(tmp_path / "m.onnx")
-    assert spec.num_boxes == 8732
-    assert spec.labels[1] == "aeroplane"
-    assert spec.input.channels == "RGB"
-    boxes, mine = spec.boxes.boxes(), family == "torchvision"
-    assert boxes[:, 2:].max() == 1
-    # torchvision has its COCO boxes whatever the classes, and leaves centres where they are.
-    np.testing.assert_allclose(boxes[0, 2:], 0.07 if mine else 0.1, atol=1e-7)
-    assert (boxes[:, :2].max() > 1.01) == mine
-    image = torch.randn(1, 3, 300, 300, generator=torch.Generator().manual_seed(1)) * 50
-    with torch.no_grad():
-        wanted = forward(family, weights, image)
-    session = onnxruntime.InferenceSession(str(tmp_path / "m.onnx"))
-    found = session.run(["scores", "offsets"], {"image": image.numpy()})
+def image(size: int) -> Tensor:
+    return torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(1)) * 50
+
+
+def close(found: Sequence[np.ndarray], wanted: Sequence[Tensor]) -> None:
     for one, two in zip(found, wanted, strict=True):
         scale = float(two.abs().max())
+        assert one.shape == two.shape
         assert np.abs(one - two.numpy()).max() <= 1e-4 * max(1.0, scale)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("family", "size"), [*((name, 300) for name in NAMERS), ("lufficc", 512)])
+def test_equals_the_original(family: str, size: int, tmp_path: Path) -> None:
+    weights = make(family, size)
+    content = {"model": weights} if family == "lufficc" else weights
+    torch.save(content, tmp_path / "m.pth")
+    model, name = read_network(tmp_path / "m.pth", ImportOptions())
+    assert name == family
+    spec, mine = model.spec, family == "torchvision"
+    assert (spec.input.width, spec.num_boxes) == (size, {300: 8732, 512: 24564}[size])
+    assert (spec.input.channels, spec.labels[1]) == ("RGB", "aeroplane")
+    assert (spec.input.mean[0] == 123, spec.clip_before_nms) == (not mine, mine)
+    close([head.numpy() for head in model(image(size))], forward(family, weights, image(size)))
+    boxes = spec.boxes.boxes()
+    assert boxes[:, 2:].max() == 1
+    if size == 300:
+        # torchvision has its COCO boxes whatever the classes, and leaves centres where they are.
+        np.testing.assert_allclose(boxes[0, 2:], 0.07 if mine else 0.1, atol=1e-7)
+        assert (boxes[:, :2].max() > 1.01) == mine
+    else:  # lufficc's largest square box ends at 537.65, not at Caffe's 537.6
+        assert boxes[-3, 2] == pytest.approx((460.8 * 537.65) ** 0.5 / 512)
+
+
+def test_the_written_file_equals_the_original(tmp_path: Path) -> None:
+    weights = make("amdegroot")
+    torch.save(weights, tmp_path / "m.pth")
+    done = import_model(tmp_path / "m.pth", tmp_path / "m.onnx")
+    assert (done.family, read_spec(done.path)) == ("amdegroot", done.spec)
+    session = onnxruntime.InferenceSession(str(done.path))
+    found = session.run(["scores", "offsets"], {"image": image(300).numpy()})
+    with torch.no_grad():
+        close(found, forward("amdegroot", weights, image(300)))
 
 
 @pytest.mark.parametrize(
