@@ -32,8 +32,8 @@ SECTIONS: dict[str, Callable[[Room, int], None]] = {
     "kernels": check_kernels,
     "frame": check_frames,
     "speed": time_kernels,
-    "engines": lambda room, seed: check_engines(room),
     "models": time_models,
+    "engines": lambda room, seed: check_engines(room),
     "sanitizer": lambda room, seed: check_sanitizer(room),
 }
 

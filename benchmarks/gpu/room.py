@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from benchmarks.gpu.rows import Report, SkippedError
 from realtime_ssd.cuda.probe import cuda_version, find_gpus, has_bindings
+from realtime_ssd.errors import ModelError
 
 if TYPE_CHECKING:
     from realtime_ssd.cuda.driver import Device
@@ -58,7 +59,15 @@ class Room:
         """Say why TensorRT cannot be used here; "" if it can."""
         if self.no_gpu:
             return self.no_gpu
-        return "" if find_spec("tensorrt") else "TensorRT is not installed"
+        if find_spec("tensorrt") is None:
+            return "TensorRT is not installed"
+        from engines.trt_library import library
+
+        try:
+            library()
+        except ModelError as error:
+            return str(error)
+        return ""
 
     def need_gpu(self) -> None:
         """Leave a section where there is no GPU.

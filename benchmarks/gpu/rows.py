@@ -108,6 +108,8 @@ class Report:
             yield
         except SkippedError as reason:
             self.add(Row(section, name, f"skipped: {reason}"))
+        except ModuleNotFoundError as error:
+            self.add(Row(section, name, f"skipped: the package {error.name} is not installed"))
         except Exception as error:
             self.add(Row(section, name, f"failed: {one_line(error)}"))
 

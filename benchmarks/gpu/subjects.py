@@ -18,12 +18,18 @@ import onnx
 from benchmarks.data import Data
 from benchmarks.gpu.room import Room, import_torch
 from benchmarks.gpu.rows import SkippedError
+from realtime_ssd.postprocess import PostProcessor
+from realtime_ssd.preprocess import preprocess
 from realtime_ssd.spec import ModelSpec, read_spec
 
-__all__ = ["NAMES", "REAL", "Subject", "fill", "find_subject", "hollow"]
+__all__ = ["NAMES", "REAL", "Subject", "fill", "find_subject", "hollow", "usual_threshold"]
 
 REAL = "ssd_mobilenet_v1_coco"
-NAMES = ("ssd300_vgg16", "ssd512_vgg16", "ssdlite320_mobilenet_v3_large", REAL)
+NAMES = ("ssd300_vgg16", REAL, "ssdlite320_mobilenet_v3_large", "ssd512_vgg16")
+CANDIDATES = 600
+"""Of an image, as a trained SSD300 has them above 0.01 on a busy street."""
+
+ALIKE = 1e-3  # scores
 LEAST = 1024
 """Weights of fewer values than this are carried: among them are shapes and scales."""
 
@@ -87,6 +93,27 @@ def find_subject(room: Room, name: str) -> Subject:
         else:
             onnx.save(_export(name), str(ready))
     return Subject(name, ready, read_spec(ready))
+
+
+def usual_threshold(subject: Subject, candidates: int = CANDIDATES) -> float:
+    """Give the score that as many classes of default boxes exceed as those of a trained model.
+
+    Untrained networks score all classes alike, so that at their own threshold either everything
+    or nothing would be decoded. Measured on one random picture by ONNX Runtime. Where the scores
+    are too much alike for FP16 to tell them apart, nothing is to be found.
+    """
+    from engines.verify import onnx_runner
+
+    spec = subject.spec
+    size = (spec.input.height, spec.input.width, 3)
+    picture = np.random.default_rng(0).integers(0, 256, size, np.uint8)
+    scores, _ = onnx_runner(subject.path, spec)(preprocess(picture, spec.input))
+    values = PostProcessor(spec).activate(scores)
+    if spec.background is not None:
+        values = np.delete(values, spec.background, axis=1)
+    best = np.sort(values.ravel())[::-1]
+    limit = best[min(candidates, len(best) - 1)]
+    return float(limit if best[0] - limit > ALIKE else min(best[0] + ALIKE, 1.0))
 
 
 def _export(name: str) -> onnx.ModelProto:

@@ -17,10 +17,12 @@ from benchmarks.gpu.__main__ import SECTIONS, main
 from benchmarks.gpu.heads import ssd300_case
 from benchmarks.gpu.kernels import difference
 from benchmarks.gpu.rows import Report, SkippedError
-from benchmarks.gpu.subjects import fill, hollow
+from benchmarks.gpu.subjects import Subject, fill, hollow, usual_threshold
 from realtime_ssd.cuda.probe import find_gpus
 from realtime_ssd.postprocess import PostProcessor
+from realtime_ssd.spec import read_spec
 from tests.cuda.host_driver import build_driver
+from tests.tiny import tiny_model
 
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = {"ok", "met", "missed", "failed", "skipped"}
@@ -86,10 +88,35 @@ def test_a_failure_is_one_row_and_the_rest_goes_on() -> None:
     report.number("a", "many", 4.0, "images/s", least=3)
     statuses = [row.status for row in report.rows]
     assert statuses[0] == "failed: ValueError: too bad"
+    with report.guard("a", "package"):
+        raise ModuleNotFoundError("No module named 'filelock'", name="filelock")
+    assert report.rows.pop().status == "skipped: the package filelock is not installed"
     assert statuses[1] == "skipped: the 0 s of --budget are spent"
     assert statuses[2:] == ["skipped: there is none", "met", "missed", "met"]
     assert report.rows[4].target == "≤ 3"
     assert report.counts() == {"failed": 1, "skipped": 2, "met": 2, "missed": 1}
+
+
+def test_untrained_networks_find_about_as_much_as_trained_ones(tmp_path: Path) -> None:
+    path = tiny_model(tmp_path / "tiny.onnx")
+    subject = Subject("tiny", path, read_spec(path))
+    limit = usual_threshold(subject, candidates=3)
+    assert 0 < limit < 1
+    assert usual_threshold(subject, candidates=1) > limit
+
+
+@pytest.mark.skipif(bool(find_gpus()), reason="there is a GPU")
+def test_the_proof_starts_where_only_the_networks_packages_are(tmp_path: Path) -> None:
+    """PyAV, the command line and the caches' packages need not be there."""
+    names = ("av", "cyclopts", "rich", "supervision", "platformdirs", "filelock")
+    lines = "".join(f"sys.modules[{name!r}] = None\n" for name in names)
+    script = f"import sys\n{lines}from benchmarks.gpu.__main__ import main\n"
+    script += f"sys.exit(main(['--quick', '--output', {str(tmp_path / 'gpu.json')!r}]))\n"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert {row["section"] for row in rows_of(tmp_path / "gpu.json")} == set(SECTIONS)
 
 
 def test_a_wrong_answer_is_noticed() -> None:
