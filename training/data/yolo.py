@@ -145,9 +145,9 @@ def _existing(root: Path, text: str) -> Path | None:
 
 
 def _known_splits(folder: _Folder) -> list[str]:
-    parents = [*(folder.root / "images").glob("*/"), *folder.root.glob("*/images/")]
-    names = [path.parent.name if path.name == "images" else path.name for path in parents]
-    return list(dict.fromkeys([*folder.splits, *sorted(names)]))
+    below = [path.name for path in (folder.root / "images").glob("*") if path.is_dir()]
+    above = [path.parent.name for path in folder.root.glob("*/images") if path.is_dir()]
+    return list(dict.fromkeys([*folder.splits, *sorted(below + above)]))
 
 
 def _listed(path: Path, root: Path) -> list[Path]:
