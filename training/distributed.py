@@ -100,7 +100,12 @@ def _device(name: str, local: int, size: int) -> torch.device:
     if device.type == "cuda":
         if not torch.cuda.is_available():
             raise UsageError(f"device '{name}' needs a GPU, but none is usable; give cpu or auto")
-        if size > 1:
-            device = torch.device("cuda", local)
+        number = local if size > 1 else device.index or 0
+        if number >= torch.cuda.device_count():
+            raise UsageError(
+                f"GPU {number} does not exist: this machine has {torch.cuda.device_count()} GPUs; "
+                "give another number, or start fewer processes"
+            )
+        device = torch.device("cuda", number)
         torch.cuda.set_device(device)
     return device
