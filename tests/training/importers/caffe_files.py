@@ -100,34 +100,48 @@ def layer(name: str, kind: str, bottoms: str, top: str, options: str = "") -> st
     return f'layer {{\n  name: "{name}"\n  type: "{kind}"\n{wires}  top: "{top}"\n{options}}}\n'
 
 
+RATES = "".join(
+    f"  param {{\n    lr_mult: {rate}\n    decay_mult: {2 - rate}\n  }}\n" for rate in (1, 2)
+)
+FILLERS = 'weight_filler { type: "xavier" }\n bias_filler { type: "constant" value: 0 }\n'
+
+
 def conv(name: str, bottom: str, outputs: int, kernel: int, extra: str = "") -> str:
-    options = f"num_output: {outputs}\n kernel_size: {kernel}\n {extra}"
-    return layer(name, "Convolution", bottom, name, f"convolution_param {{ {options} }}\n")
+    options = f"num_output: {outputs}\n kernel_size: {kernel}\n {extra}\n {FILLERS}"
+    return layer(name, "Convolution", bottom, name, f"{RATES}  convolution_param {{ {options} }}\n")
 
 
 def relu(name: str) -> str:
     return layer(f"relu_{name}", "ReLU", name, name)
 
 
-# (map, min, max, step, ratios) as published for Pascal VOC and (512) COCO.
+# Feature maps with the step and the aspect ratios of their boxes.
 HEADS = {
     300: [
-        ("conv4_3_norm", 30, 60, 8, (2,)),
-        ("fc7", 60, 111, 16, (2, 3)),
-        ("conv6_2", 111, 162, 32, (2, 3)),
-        ("conv7_2", 162, 213, 64, (2, 3)),
-        ("conv8_2", 213, 264, 100, (2,)),
-        ("conv9_2", 264, 315, 300, (2,)),
+        ("conv4_3_norm", 8, (2,)),
+        ("fc7", 16, (2, 3)),
+        ("conv6_2", 32, (2, 3)),
+        ("conv7_2", 64, (2, 3)),
+        ("conv8_2", 100, (2,)),
+        ("conv9_2", 300, (2,)),
     ],
     512: [
-        ("conv4_3_norm", 20.48, 51.2, 8, (2,)),
-        ("fc7", 51.2, 133.12, 16, (2, 3)),
-        ("conv6_2", 133.12, 215.04, 32, (2, 3)),
-        ("conv7_2", 215.04, 296.96, 64, (2, 3)),
-        ("conv8_2", 296.96, 378.88, 128, (2, 3)),
-        ("conv9_2", 378.88, 460.8, 256, (2,)),
-        ("conv10_2", 460.8, 542.72, 512, (2,)),
+        ("conv4_3_norm", 8, (2,)),
+        ("fc7", 16, (2, 3)),
+        ("conv6_2", 32, (2, 3)),
+        ("conv7_2", 64, (2, 3)),
+        ("conv8_2", 128, (2, 3)),
+        ("conv9_2", 256, (2,)),
+        ("conv10_2", 512, (2,)),
     ],
+}
+# Smallest sides in pixels as published, by input size and score columns (VOC 21, COCO 81); each is
+# the largest of the map before.
+SIDES = {
+    (300, 21): (30, 60, 111, 162, 213, 264, 315),
+    (300, 81): (21, 45, 99, 153, 207, 261, 315),
+    (512, 21): (35.84, 76.8, 153.6, 230.4, 307.2, 384.0, 460.8, 537.6),
+    (512, 81): (20.48, 51.2, 133.12, 215.04, 296.96, 378.88, 460.8, 542.72),
 }
 
 
@@ -178,7 +192,8 @@ def extra_layers(size: int, width: float) -> Iterator[str]:
 
 def heads(size: int, classes: int) -> Iterator[str]:
     names = [name for name, *_ in HEADS[size]]
-    for name, low, high, step, ratios in HEADS[size]:
+    sides = SIDES[size, classes]
+    for (name, step, ratios), low, high in zip(HEADS[size], sides, sides[1:], strict=False):
         count = 2 + 2 * len(ratios)
         for part, columns in (("loc", 4), ("conf", classes)):
             head = f"{name}_mbox_{part}"
@@ -219,6 +234,7 @@ def heads(size: int, classes: int) -> Iterator[str]:
         "mbox_loc mbox_conf_flatten mbox_priorbox",
         "detection_out",
         f"include {{ phase: TEST }}\n detection_output_param {{ num_classes: {classes} "
-        "share_location: true background_label_id: 0 nms_param { nms_threshold: 0.45 top_k: 400 } "
+        "share_location: true background_label_id: 0 nms_param { nms_threshold: 0.45 top_k: 400 }\n"
+        'save_output_param { label_map_file: "data/labelmap.prototxt" } # not read\n'
         "code_type: CENTER_SIZE keep_top_k: 200 confidence_threshold: 0.01 }\n",
     )

@@ -191,6 +191,21 @@ def test_vgg_boxes_equal_those_of_the_original_layer(shared_data: Path, tmp_path
     np.testing.assert_allclose(to_corners(boxes), golden, atol=1e-6)
 
 
+@pytest.mark.parametrize("size", [300, 512])
+@pytest.mark.parametrize(("classes", "recipe"), [(21, "voc"), (81, "coco")])
+def test_vgg_boxes_are_those_of_our_own_network(
+    tmp_path: Path, size: int, classes: int, recipe: str
+) -> None:
+    from training.models import create
+
+    definition = vgg_definition(size, classes, width=1 / 16)
+    spec = imported(tmp_path, definition, random_weights(definition)).spec
+    own = create(f"ssd{size}_vgg16", ["background", "a"], boxes=recipe).spec
+    np.testing.assert_allclose(spec.boxes.boxes(), own.boxes.boxes(), atol=1e-6)
+    assert spec.input.mean == own.input.mean
+    assert len(spec.labels) == classes
+
+
 def test_missing_extra_and_misshapen_weights_are_named(tmp_path: Path) -> None:
     definition = vgg_definition(300, 21, width=1 / 16)
     weights = random_weights(definition)
