@@ -229,6 +229,8 @@ def read_spec(path: str | Path) -> ModelSpec:
         raise ModelError(f"model file '{path}' does not exist") from None
     except Exception as error:
         raise ModelError(f"'{path}' is not a readable ONNX file: it may be damaged") from error
+    if not model.graph.node:
+        raise ModelError(f"'{path}' is no ONNX file: there is nothing in it")
     for entry in model.metadata_props:
         if entry.key == METADATA_KEY:
             return spec_from_json(entry.value)

@@ -88,6 +88,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        if debug:
+            raise
+        print(f"realtime-ssd: {redact(_unforeseen(error))}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _unforeseen(error: Exception) -> str:
+    """Say what is known of an error that should have been foreseen."""
+    what = (str(error).strip().splitlines() or ["no details"])[0]
+    if isinstance(error, MemoryError):
+        return f"there is not enough memory ({what}); try a smaller --batch or picture"
+    return f"unforeseen {type(error).__name__}: {what}; --debug shows where it came from"
 
 
 def _sentence(error: CycloptsError, words: Sequence[str]) -> str:

@@ -62,7 +62,7 @@ class VideoFile(BaseSource):
         self._container, self._stream = container, container.streams.video[0]
         self._stream.thread_type = "AUTO"
         self._stream.codec_context.thread_count = min(cpu_count(), MOST_DECODERS)
-        self._packets = self._damaged = self._index = self._reached = 0
+        self._packets = self._damaged = self._patched = self._index = self._reached = 0
         self._broken = ""
         self._decoded = self._decode(container)
         self._turn: int | None = None
@@ -122,6 +122,7 @@ class VideoFile(BaseSource):
             except av.error.FFmpegError:
                 self._damaged += 1
                 continue
+            self._patched += sum(frame.is_corrupt for frame in frames)
             yield from frames
 
     def _count(self, packet: av.Packet[Any]) -> None:
@@ -167,6 +168,11 @@ class VideoFile(BaseSource):
             )
         if self._damaged:
             raise SourceError(f"'{self._name}' is damaged in {self._damaged} places; {kept}")
+        if self._patched:
+            _log.warning(
+                "'%s' is damaged: %d of its %d frames were patched up and may look wrong",
+                *(self._name, self._patched, self._index),
+            )
 
 
 def _open(path: str, name: str, *, gpu: bool) -> InputContainer:

@@ -139,6 +139,8 @@ def test_models_that_cannot_be_run(tmp_path: Path) -> None:
     damaged = tmp_path / "damaged.onnx"
     damaged.write_bytes(b"\x08\x07junk" * 20)
     refused(1, "not a readable ONNX file", *DEMO, "--model", damaged)
+    (tmp_path / "empty.onnx").touch()
+    refused(1, "there is nothing in it", *DEMO, "--model", tmp_path / "empty.onnx")
 
     bare = tiny_model(tmp_path / "bare.onnx")
     model = onnx.load(str(bare))
@@ -160,6 +162,10 @@ def test_models_that_cannot_be_run(tmp_path: Path) -> None:
 
     nan = tiny_model(tmp_path / "nan.onnx", factor=float("nan"))
     refused(1, "NaN", *DEMO, "--model", nan, "--json", "-")
+
+
+def test_what_nobody_foresaw_is_one_sentence_too(tiny: Path) -> None:
+    refused(1, "not enough memory", *DEMO, "--model", tiny, "--batch", 10**9, "--json", "-")
 
 
 def test_stream_that_refuses(tiny: Path) -> None:
