@@ -54,6 +54,16 @@ def test_layouts_and_splits(tmp_path: Path, layout: str) -> None:
     assert not whole.problems
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_data_set_below_a_folder_of_images(tmp_path: Path, layout: str) -> None:
+    root = tmp_path / "images" / "mine"
+    image, label = (root / text.format("train") for text in LAYOUTS[layout])
+    write(root / "classes.txt", "cat\ndog\n")
+    picture(image)
+    write(label, ROW)
+    assert rows(open_dataset(f"yolo:{root}:train")) == [("cat", BOX)]
+
+
 YAMLS = {
     "list": "names: [cat, dog]",
     "rows": "names:\n- cat\n- dog",
