@@ -52,6 +52,7 @@ def test_commands_exist() -> None:
         "realtime_ssd.errors",
         "realtime_ssd.pipeline.stats",
         "realtime_ssd.sources",
+        "training.data.classes",
         "training.matching",
         "training.models",
     ],
