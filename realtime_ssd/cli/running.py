@@ -193,6 +193,8 @@ class Run:
                 raise KeyboardInterrupt
             self._signal = number
             self._loop.stop()
+            if self._window:
+                self._window.quit()
 
         before = {one: signal.signal(one, react) for one in (signal.SIGINT, signal.SIGTERM)}
         try:

@@ -133,6 +133,10 @@ class WindowSink(BaseSink):
         """React to keys and to closed windows; also to be called while no frame comes."""
         self._react(cv2.waitKey(1))
 
+    def quit(self) -> None:
+        """Show nothing more, and wait no longer for a key; may be called by a signal handler."""
+        self._quit = True
+
     def close(self) -> None:
         """See `Sink.close`."""
         if self._shown:

@@ -6,8 +6,10 @@ import ctypes
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -166,6 +168,24 @@ def test_a_photo_stays_until_a_key_is_pressed(display: str, tiny: Path, tmp_path
     assert screen.program.returncode == 0
     corners = [cv2.imread(str(tmp_path / f"realtime-ssd-00{k}.png"))[-1, -1, 0] for k in (1, 2)]
     assert corners == [0, 60]
+
+
+@pytest.mark.parametrize("source", ["photo.png", "demo:320x180,frames=0"])
+def test_ctrl_c_ends_a_window_that_waits(
+    display: str, tiny: Path, tmp_path: Path, source: str
+) -> None:
+    cv2.imwrite(str(tmp_path / "photo.png"), np.zeros((96, 160, 3), np.uint8))
+    screen = Screen(display, tmp_path, "--source", source, "--model", tiny, "--show")
+    window = screen.window(source[:4])
+    if source.startswith("demo"):
+        screen.press(window, "space")
+    screen.press(window, "s")
+    assert "snapshot" in screen.line()
+    begun = time.monotonic()
+    screen.program.send_signal(signal.SIGINT)
+    screen.end()
+    assert time.monotonic() - begun < 2
+    assert screen.program.returncode == 128 + signal.SIGINT
 
 
 def test_a_file_is_shown_as_fast_as_it_was_recorded(
