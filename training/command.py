@@ -12,7 +12,7 @@ import torch
 
 from realtime_ssd.errors import UsageError
 from training.checkpoint import load_model, read_checkpoint, start_from
-from training.data import Dataset
+from training.data import Dataset, summarise
 from training.distributed import World, join, leave
 from training.models import SSD, create
 from training.recipe import Recipe, as_dict, from_dict, load_recipe
@@ -68,6 +68,8 @@ class Command:
         if world.first and not self.resume:
             self._start(model, recipe, folder, world)
         with Report(folder, world, train) as report:
+            if val is not None and val.problems:
+                report.problems(val.problems)
             trainer = Trainer(model, recipe, train, val, folder, world, report)
             if self.resume:
                 trainer.resume()
@@ -95,6 +97,8 @@ class Command:
     def _preview(model: SSD, recipe: Recipe, train: Dataset, sheet: Path) -> None:
         from training.preview import write_preview
 
+        if train.problems:
+            print(summarise(train.problems))
         write_preview(sheet, model, recipe, train)
         print(f"{sheet}: augmented samples with their matched default boxes")
 

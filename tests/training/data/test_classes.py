@@ -95,6 +95,26 @@ def test_a_recipe_renames_and_chooses(tmp_path: Path) -> None:
         load_recipe(str(file))
 
 
+def test_training_tells_what_is_wrong_with_both_sets(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = write(
+        tmp_path / "mine.toml",
+        '[model]\nname = "ssd_mobilenet_v1_fpn"\n'
+        "options = { width = 0.25, columns = 128, rows = 128 }\n[data]\nrepeat = 2\n[run]\nbatch = 2\nworkers = 0\n",
+    )
+    empty = {"category_id": 3, "bbox": [1, 2, 0, 4]}
+    far = {"category_id": 3, "bbox": [90, 2, 3, 4]}
+    data, val = coco(tmp_path / "1", [CAT, empty]), coco(tmp_path / "2", [CAT, far])
+    words = {"output": tmp_path / "run", "data": data, "val": val, "device": "cpu"}
+    train(str(recipe), **words, preview=tmp_path / "sheet.png")
+    assert "a.png: 1 empty boxes" in capsys.readouterr().out
+    train(str(recipe), **words)
+    told = capsys.readouterr().out
+    assert told.count("a.png: 1 empty boxes") == 1
+    assert told.count("a.png: 1 boxes outside the image were skipped") == 1
+
+
 def test_the_commands_rename_and_choose(tmp_path: Path, animals: str) -> None:
     sheet, folder = tmp_path / "sheet.png", tmp_path / "run"
     train("bccd", output=folder, data=animals, classes="pet", remap="cat=pet", preview=sheet)
