@@ -23,7 +23,7 @@ __all__ = ["KEYS", "WindowSink", "no_display"]
 KEYS = ("q/Esc quit", "space pause", "s snapshot", "h help")
 _QUIT = (ord("q"), 27)
 _HELP, _SNAPSHOT = b"h", b"s"
-_NEXT = "any key: next photo"
+_NEXT = "press a key to go on"
 
 
 def no_display() -> str:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -40,7 +41,13 @@ def test_photos_to_json_and_folder(tiny: Path, photos: Path, tmp_path: Path) -> 
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.png", "1.png"]
     stats = json.loads((tmp_path / "stats.json").read_text())
     assert (stats["captured"], stats["processed"]) == (2, 2)
-    assert set(stats["latency_ms"]["end_to_end"]) == {"p50", "p90", "p99", "max"}
+    assert set(stats) == {
+        "backend", "model", "captured", "processed", "dropped", "losses", "fps", "seconds",
+        "latency_ms", "sources",
+    }  # fmt: skip
+    stages = {"capture", "wait", "preprocess", "network", "postprocess", "sinks", "end_to_end"}
+    assert set(stats["latency_ms"]) == stages
+    assert all(set(one) == {"p50", "p90", "p99", "max"} for one in stats["latency_ms"].values())
 
 
 def test_video_keeps_its_time_stamps(tiny: Path, tmp_path: Path) -> None:
@@ -83,11 +90,13 @@ def test_stopped_by_a_signal(tiny: Path, tmp_path: Path, number: signal.Signals)
     )  # fmt: skip
     assert process.stdout is not None
     lines = [json.loads(process.stdout.readline()) for _ in range(20)]
+    begun = time.monotonic()
     process.send_signal(number)
     lines += [json.loads(line) for line in process.stdout]  # communicate() would lose some
     assert process.stderr is not None
     said = process.stderr.read()
     process.wait(20)
+    assert time.monotonic() - begun < 2
     assert process.returncode == 128 + number, said
     frames, problem = readable(out)
     assert problem == ""
