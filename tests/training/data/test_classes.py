@@ -101,7 +101,8 @@ def test_training_tells_what_is_wrong_with_both_sets(
     recipe = write(
         tmp_path / "mine.toml",
         '[model]\nname = "ssd_mobilenet_v1_fpn"\n'
-        "options = { width = 0.25, columns = 128, rows = 128 }\n[data]\nrepeat = 2\n[run]\nbatch = 2\nworkers = 0\n",
+        "options = { width = 0.25, columns = 128, rows = 128 }\n"
+        "[data]\nrepeat = 2\n[run]\nbatch = 2\nworkers = 0\n",
     )
     empty = {"category_id": 3, "bbox": [1, 2, 0, 4]}
     far = {"category_id": 3, "bbox": [90, 2, 3, 4]}
