@@ -173,21 +173,24 @@ def _drawn(rows: Sequence[Row]) -> bytes:
 
     figure = Figure(figsize=(11, 4))
     FigureCanvasAgg(figure)
-    figure.subplots_adjust(left=0.07, right=0.92, bottom=0.13, top=0.91, wspace=0.18)
+    figure.subplots_adjust(left=0.08, right=0.92, bottom=0.13, top=0.91, wspace=0.18)
     losses, scores = figure.subplots(1, 2)
     epochs = [row.epoch for row in rows]
     for name in ("loss", "score_loss", "offset_loss"):
-        losses.plot(epochs, [getattr(row, name) for row in rows], label=name.replace("_", " "))
+        values = [getattr(row, name) for row in rows]
+        losses.plot(epochs, values, ".-", label=name.replace("_", " "))
     losses.set(xlabel="epoch", ylabel="loss", yscale="log", title="Training loss")
     losses.legend()
     scored = [(row.epoch, row.score) for row in rows if row.score is not None]
     scores.plot([epoch for epoch, _ in scored], [score for _, score in scored], "o-", color="C2")
-    scores.set(xlabel="epoch", ylabel="mAP", ylim=(0, 1), title="Validation mAP and learning rate")
+    scores.set(xlabel="epoch", ylim=(0, 1), title="Validation mAP and learning rate")
+    scores.set_ylabel("mAP", color="C2")
     rates = scores.twinx()
-    rates.plot(epochs, [row.lr for row in rows], color="0.6", linestyle="--")
-    rates.set(ylabel="learning rate")
+    rates.plot(epochs, [row.lr for row in rows], color="0.5", linestyle="--")
+    rates.set_ylabel("learning rate (dashed)", color="0.5")
     for axes in (losses, scores):
         axes.grid(alpha=0.3)
+        axes.xaxis.get_major_locator().set_params(integer=True)
     picture = io.BytesIO()
     figure.savefig(picture, dpi=110, format="png")
     return picture.getvalue()
