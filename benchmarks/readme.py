@@ -170,7 +170,7 @@ def _program(result: dict[str, Any]) -> Iterator[Line]:
 
 
 def section(path: Path) -> str:
-    """Write the table of one result."""
+    """Write the table of one result, and under it why goals are missed."""
     result = json.loads(path.read_text(encoding="utf-8"))
     machine = result["machine"]
     place = ", ".join([machine["cpu"], f"{machine['cores']} cores", *machine["gpus"]])
@@ -180,10 +180,16 @@ def section(path: Path) -> str:
         "| | realtime-ssd | the other | times as fast | goal |",
         "| --- | ---: | ---: | ---: | --- |",
     ]
-    for line in lines_of(result):
-        share = "" if line.ratio is None else f"{line.ratio:.2f}"
-        goal = line.goal if line.met is not False else f"**{line.goal}, missed**: {_why(line)}"
+    lines = lines_of(result)
+    reasons = list(dict.fromkeys(_why(line) for line in lines if line.met is False))
+    for line in lines:
+        share, goal = "" if line.ratio is None else f"{line.ratio:.2f}", line.goal
+        if line.met is False:
+            goal = f"**{goal}, missed** ({reasons.index(_why(line)) + 1})"
         rows.append(f"| {line.what} | {line.ours} | {line.other} | {share} | {goal} |")
+    if reasons:
+        rows += ["", "Why goals are missed:", ""]
+        rows += [f"{number}. {reason}" for number, reason in enumerate(reasons, 1)]
     return "\n".join(rows)
 
 
