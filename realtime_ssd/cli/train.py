@@ -55,7 +55,8 @@ def train(
         seed: Of weights, order and augmentation.
         workers: Processes that load data.
         amp: Precision of the forward pass: none, bf16 or fp16.
-        compile: Translate the network with torch.compile first.
+        compile: Translate the network with torch.compile first. It takes half a minute and more;
+            on CPUs it made steps no faster.
         device: auto, cpu, cuda or cuda:NUMBER.
         preview: Write a sheet of augmented samples with their matched default boxes to this image
             and train nothing.
