@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 __all__ = ["evaluate"]
 
+GAP = 0.001
+"""Largest difference in AP between an engine and its ONNX file."""
+
 _COLUMNS = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR100")
 """Figures of a class that the terminal shows; the JSON file has them all."""
 
@@ -30,6 +33,7 @@ def evaluate(
     score_threshold: float = 0.02,
     backend: str = "auto",
     batch: int = 1,
+    reference: str | None = None,
     overwrite: bool = False,
 ) -> None:
     """Score a checkpoint, an ONNX file or an engine on annotated images, all on the same path.
@@ -48,6 +52,8 @@ def evaluate(
         score_threshold: Detections must score above this; low, for the whole curve.
         backend: auto, onnxruntime or tensorrt.
         batch: Images that go through the network together.
+        reference: ONNX file or name of a model that ONNX Runtime scores on the same images; AP
+            may differ by 0.001 at most, as between an engine and the file it was built from.
         overwrite: Replace existing files.
     """
     from realtime_ssd.errors import RealtimeSSDError, UsageError
@@ -78,6 +84,29 @@ def evaluate(
     if report is not None:
         write_report(report, result, annotated)
         print(f"{report}: precision-recall curves, sizes, worst mistakes, all figures")
+    if reference is not None:
+        with open_model(_find(reference), "onnxruntime", score_threshold, batch) as opened:
+            other = score(opened, annotated, metric, _progress)
+        print(file=sys.stderr)
+        _hold_against(result, other)
+
+
+def _hold_against(result: Evaluation, other: Evaluation) -> None:
+    """Refuse a model whose AP is not that of its reference."""
+    from realtime_ssd.errors import ModelError
+
+    gap = abs(result.score.mean - other.score.mean)
+    told = (
+        f"AP {result.score.mean:.4f} on {result.backend}, {other.score.mean:.4f} on the reference, "
+        f"|ΔAP| {gap:.4f}"
+    )
+    if not gap <= GAP:
+        raise ModelError(
+            f"the model does not score what its reference scores: {told}, at most {GAP} is right; "
+            "see the engine's layers with realtime-ssd build --layers, or build it with "
+            "--precision fp32"
+        )
+    print(told)
 
 
 def _find(model: str) -> Path:

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from realtime_ssd.cli import main
 from tests.cli.program import run
+from tests.tiny import tiny_model
 from tests.training.bright import write_bright_set
 from training.evaluation_report import FILES
 
@@ -93,6 +94,17 @@ def test_the_score_threshold_cuts_the_curve(tiny: Path, tmp_path: Path) -> None:
         found.append(json.loads(out.read_text()))
     assert found[0]["detections"] > found[1]["detections"] == 0
     assert found[0]["AP50"] > found[1]["AP50"] == 0
+
+
+def test_a_model_is_held_against_its_reference(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--model", tiny, "--data", f"coco:{write_bright_set(tmp_path / 'data')}")
+    main_ends(0, *words, "--reference", tiny)
+    assert "|ΔAP| 0.0000" in capsys.readouterr().out
+    other = tiny_model(tmp_path / "other.onnx", factor=-40.0)
+    main_ends(1, *words, "--reference", other)
+    assert "does not score what its reference scores: AP" in capsys.readouterr().err
 
 
 def main_ends(status: int, *words: object) -> None:
