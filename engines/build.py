@@ -181,7 +181,7 @@ def key_of(model: Path, spec: ModelSpec, options: EngineOptions, machine: Machin
 
 def _fingerprint(folder: Path | None) -> str:
     """Stand for the images of a folder: names and sizes."""
-    files = sorted(folder.iterdir()) if folder is not None else []
+    files = sorted(filter(Path.is_file, folder.iterdir())) if folder is not None else []
     text = "\n".join(f"{file.name} {file.stat().st_size}" for file in files)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

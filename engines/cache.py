@@ -18,9 +18,6 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-from platformdirs import user_cache_path
-
 from realtime_ssd.errors import ModelError
 
 __all__ = ["EngineCache", "EngineKey", "Entry", "default_folder", "sha256_of"]
@@ -87,8 +84,11 @@ class Entry:
 
 def default_folder() -> Path:
     """Give the user's own folder of engines (`REALTIME_SSD_ENGINES` moves it)."""
-    given = os.environ.get("REALTIME_SSD_ENGINES")
-    return Path(given) if given else user_cache_path("realtime-ssd") / "engines"
+    if given := os.environ.get("REALTIME_SSD_ENGINES"):
+        return Path(given)
+    from platformdirs import user_cache_path
+
+    return user_cache_path("realtime-ssd") / "engines"
 
 
 def sha256_of(path: Path) -> str:
@@ -126,6 +126,8 @@ class EngineCache:
         Raises:
             ModelError: If the folder cannot be written.
         """
+        from filelock import FileLock
+
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.path(key).with_suffix(".lock"))

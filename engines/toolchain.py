@@ -17,7 +17,7 @@ from engines import trt_compat, trt_library
 from engines.network import EngineRunner
 from engines.verify import Floats, Heads
 from realtime_ssd.cuda.driver import Device
-from realtime_ssd.cuda.probe import driver_release, find_gpus, require_gpu
+from realtime_ssd.cuda.probe import cuda_version, driver_release, find_gpus, require_gpu
 from realtime_ssd.spec import ModelSpec
 
 __all__ = ["Built", "Job", "Machine", "OpenEngine", "Progress", "TensorRT", "Toolchain"]
@@ -34,7 +34,7 @@ class Machine:
         gpu: Name of the GPU.
         capability: Compute capability, such as "9.0".
         tensorrt: Version of TensorRT.
-        driver: Release of the driver.
+        driver: Release of the driver, or the CUDA release it supports where it does not tell.
     """
 
     gpu: str
@@ -138,7 +138,8 @@ class TensorRT:
         require_gpu("build or run TensorRT engines")
         gpu = find_gpus()[0]
         capability = "{}.{}".format(*gpu.capability)
-        return Machine(gpu.name, capability, trt_library.version(), driver_release())
+        driver = driver_release() or "CUDA {}.{}".format(*(cuda_version() or (0, 0)))
+        return Machine(gpu.name, capability, trt_library.version(), driver)
 
     def build(self, job: Job, say: Progress) -> Built:
         """See `Toolchain.build`."""
