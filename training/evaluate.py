@@ -22,7 +22,7 @@ from realtime_ssd.errors import RealtimeSSDError, UsageError
 from realtime_ssd.frames import Frame
 from realtime_ssd.spec import ModelSpec
 from training.coco_metrics import coco_ap
-from training.data.sample import Annotation, Dataset
+from training.data.sample import Annotation, Dataset, Problem, Subset, unreadable
 from training.errors import Mistakes, find_mistakes
 from training.metrics import SIZES, Score, voc_ap
 
@@ -50,10 +50,10 @@ class Evaluation:
     """A model's detections on a data set, and how good they are.
 
     Attributes:
+        data: The images that could be read; its problems are the other ones.
         score: The figures.
-        labels: Class names of the data set, "background" first.
         truths: Ground truth of every image.
-        answers: Detections of every image, class ids in the numbering of `labels`.
+        answers: Detections of every image, class ids in the numbering of the data set.
         unknown: Classes with objects in the data set that the model does not know; they are left
             out of all means.
         mistakes: What is wrong with the detections, from the score of the best F1 on.
@@ -61,8 +61,8 @@ class Evaluation:
         backend: What ran it.
     """
 
+    data: Dataset
     score: Score
-    labels: tuple[str, ...]
     truths: tuple[Annotation, ...]
     answers: tuple[Detections, ...]
     unknown: tuple[str, ...]
@@ -154,6 +154,7 @@ def evaluate(
 
     Raises:
         UsageError: If the model knows no class of the data, or no object is left to score.
+        RealtimeSSDError: If no image can be read.
 
     Example:
         >>> with open_model(Path("street.onnx")) as backend:
@@ -168,7 +169,7 @@ def evaluate(
             f"model '{backend.spec.name}' knows none of the classes of '{data.name}': the data has "
             f"{_some(data.labels[1:])}, the model {_some(_real_labels(backend.spec))}"
         )
-    answers = _detect(backend, data, columns, progress)
+    data, answers = _detect(backend, data, columns, progress)
     truths = tuple(data.annotation(index) for index in range(len(data)))
     score = compute(metric, truths, answers, data.labels, known)
     if isnan(score.mean):
@@ -179,9 +180,7 @@ def evaluate(
     present = {int(label) for truth in truths for label in truth.labels}
     unknown = tuple(data.labels[k] for k in sorted(present - known))
     mistakes = find_mistakes(truths, answers, known)
-    return Evaluation(
-        score, data.labels, truths, answers, unknown, mistakes, backend.spec, backend.name
-    )
+    return Evaluation(data, score, truths, answers, unknown, mistakes, backend.spec, backend.name)
 
 
 def compute(
@@ -233,9 +232,10 @@ def _some(names: Sequence[str]) -> str:
 
 def _detect(
     backend: Backend, data: Dataset, columns: NDArray[np.int64], progress: Progress | None
-) -> tuple[Detections, ...]:
-    """Run all images, as many at once as the backend takes."""
+) -> tuple[Dataset, tuple[Detections, ...]]:
+    """Run all images that can be read, as many at once as the backend takes."""
     answers: list[Detections] = []
+    read, problems = list[int](), list[Problem]()
     waiting: deque[Ticket] = deque()
 
     def collect() -> None:
@@ -244,16 +244,25 @@ def _detect(
             for answer in backend.collect(waiting.popleft())
         )
         if progress:
-            progress(len(answers), len(data))
+            progress(len(answers) + len(problems), len(data))
 
-    for start in range(0, len(data), backend.max_batch):
-        if len(waiting) >= backend.capacity:
-            collect()
-        numbers = range(start, min(start + backend.max_batch, len(data)))
-        waiting.append(backend.submit([Frame(data[k].image, k, data.name) for k in numbers]))
+    frames: list[Frame] = []
+    for number in range(len(data)):
+        try:
+            frames.append(Frame(data[number].image, number, data.name))
+            read.append(number)
+        except RealtimeSSDError as error:
+            problems.append(unreadable(data, number, error))
+        if frames and (len(frames) == backend.max_batch or number == len(data) - 1):
+            if len(waiting) >= backend.capacity:
+                collect()
+            waiting.append(backend.submit(frames))
+            frames = []
     while waiting:
         collect()
-    return tuple(answers)
+    if not read:
+        raise RealtimeSSDError(f"no image of '{data.name}' can be read; the first: {problems[0]}")
+    return Subset(data, read, problems), tuple(answers)
 
 
 def _translate(

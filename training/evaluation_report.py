@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from realtime_ssd.errors import UsageError
-from training.data.sample import Dataset
 from training.error_sheet import write_error_sheet
 from training.errors import KINDS
 from training.evaluate import Evaluation
@@ -76,20 +75,20 @@ def _unwritable(path: Path, error: OSError) -> UsageError:
     return UsageError(f"'{path}' cannot be written: {error.strerror}; choose another place")
 
 
-def write_report(folder: Path, result: Evaluation, data: Dataset) -> None:
+def write_report(folder: Path, result: Evaluation) -> None:
     """Write figures and pictures.
 
     Args:
         folder: An existing folder; files of an earlier report in it are replaced.
         result: The evaluation.
-        data: The images it was made on.
 
     Raises:
         UsageError: If a file cannot be written.
     """
+    data = result.data
     title = f"{result.spec.name} ({result.backend}) on {_short(data.name)}, {len(data)} images"
     worst = [
-        item.to_dict(result.labels) for kind in KINDS for item in result.mistakes.of(kind, LISTED)
+        item.to_dict(data.labels) for kind in KINDS for item in result.mistakes.of(kind, LISTED)
     ]
     write_json(folder / FILES[0], {**result.to_dict(), "worst": worst})
     draw_curves(folder / FILES[1], result.score, title)

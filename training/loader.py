@@ -19,7 +19,7 @@ from torch.utils.data import Dataset as TorchDataset
 from realtime_ssd.errors import RealtimeSSDError
 from realtime_ssd.spec import InputSpec
 from training.augment import fit
-from training.data.sample import Dataset, Problem, Sample
+from training.data.sample import Dataset, Problem, Sample, unreadable
 
 __all__ = ["Augment", "Batch", "Loader", "LoaderOptions", "Target", "normalise"]
 
@@ -43,6 +43,7 @@ class LoaderOptions:
         rank: Number of this process among those that train together.
         world_size: Number of those processes.
         pin_memory: Whether batches lie in page-locked memory, for a GPU.
+        empty: Whether a batch of which no image can be read is dealt out too, and no error.
     """
 
     batch_size: int = 32
@@ -53,6 +54,7 @@ class LoaderOptions:
     rank: int = 0
     world_size: int = 1
     pin_memory: bool = False
+    empty: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,6 +84,7 @@ class Batch:
         crowd: M bool.
         counts: Number of boxes of each image.
         names: Name of each image.
+        indices: Number of each image in the data set.
         problems: Images that could not be read and are therefore missing here; each is told of
             once in the life of a loader.
     """
@@ -93,6 +96,7 @@ class Batch:
     crowd: Tensor
     counts: tuple[int, ...]
     names: tuple[str, ...]
+    indices: tuple[int, ...]
     problems: tuple[Problem, ...] = ()
 
     def __len__(self) -> int:
@@ -199,14 +203,15 @@ class Loader:
             start: Batches to leave out, those done before an interruption.
 
         Raises:
-            RealtimeSSDError: From the iterator, where no image of a batch can be read.
+            RealtimeSSDError: From the iterator, where no image of a batch can be read, unless
+                the options allow such batches.
         """
         self._plan.epoch, self._plan.start = number, start
         return map(self._news, iter(self._batches))
 
     def _news(self, batch: Batch) -> Batch:
         """Leave out problems that an earlier batch has told of."""
-        if not len(batch):
+        if not len(batch) and not self.options.empty:
             first = batch.problems[0]
             raise RealtimeSSDError(f"no image of a batch can be read; the first: {first}")
         fresh = tuple(problem for problem in batch.problems if problem not in self._told)
@@ -251,7 +256,10 @@ class _Plan(Sampler[list[_Key]]):
         return np.concatenate([order, np.resize(order, missing)])
 
 
-class _Samples(TorchDataset[Sample | Problem]):
+_Item = tuple[int, Sample | Problem]
+
+
+class _Samples(TorchDataset[_Item]):
     """Reads and augments the sample of an (epoch, index) key."""
 
     def __init__(
@@ -259,15 +267,15 @@ class _Samples(TorchDataset[Sample | Problem]):
     ) -> None:
         self.dataset, self.spec, self.seed, self.augment = dataset, spec, seed, augment
 
-    def __getitem__(self, key: _Key) -> Sample | Problem:
+    def __getitem__(self, key: _Key) -> _Item:
         epoch, index = key
         try:
             sample = self.dataset[index]
         except RealtimeSSDError as error:
-            return Problem(self.dataset.annotation(index).name, f"{error}; it was skipped")
+            return index, unreadable(self.dataset, index, error)
         if self.augment is None:
-            return fit(sample, self.spec)
-        return self.augment(sample, np.random.default_rng([self.seed, epoch, index]))
+            return index, fit(sample, self.spec)
+        return index, self.augment(sample, np.random.default_rng([self.seed, epoch, index]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,9 +284,9 @@ class _Collate:
 
     spec: InputSpec
 
-    def __call__(self, items: Sequence[Sample | Problem]) -> Batch:
-        samples = [item for item in items if isinstance(item, Sample)]
-        problems = tuple(item for item in items if isinstance(item, Problem))
+    def __call__(self, items: Sequence[_Item]) -> Batch:
+        samples = [item for _, item in items if isinstance(item, Sample)]
+        problems = tuple(item for _, item in items if isinstance(item, Problem))
         size = np.array([self.spec.width, self.spec.height] * 2, np.float32)
         images = [sample.image for sample in samples]
         return Batch(
@@ -289,6 +297,7 @@ class _Collate:
             crowd=_joined([sample.crowd for sample in samples]),
             counts=tuple(len(sample.labels) for sample in samples),
             names=tuple(sample.name for sample in samples),
+            indices=tuple(index for index, item in items if isinstance(item, Sample)),
             problems=problems,
         )
 

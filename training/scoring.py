@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import closing
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from realtime_ssd.detections import Detections
 from realtime_ssd.postprocess import PostProcessor, locate
-from training.data.sample import Annotation, Dataset
+from training.data.sample import Annotation, Dataset, Problem, Subset
 from training.interrupt import Asked, Interrupted
 from training.loader import Loader, LoaderOptions
 from training.metrics import Score, voc_ap
@@ -29,8 +30,8 @@ def detect(
     batch: int = 16,
     workers: int = 0,
     asked: Asked | None = None,
-) -> list[Detections]:
-    """Run a network over all images of a data set.
+) -> tuple[Dataset, list[Detections]]:
+    """Run a network over all images of a data set that can be read.
 
     Args:
         model: Network in evaluation mode.
@@ -40,32 +41,44 @@ def detect(
         asked: Tells after each batch whether to break off.
 
     Returns:
-        Detections above 0.02 of each image, in pixels of that image.
+        The images that could be read, whose problems are the other ones, and for each of them the
+        detections above 0.02 in its pixels.
 
     Raises:
         Interrupted: If `asked` said so.
     """
-    options = LoaderOptions(batch, workers, shuffle=False, drop_last=False)
+    options = LoaderOptions(batch, workers, shuffle=False, drop_last=False, empty=True)
     device = model.default_boxes.device
     post = PostProcessor(model.spec.with_thresholds(score=LOWEST))
     answers: list[Detections] = []
+    numbers, problems = list[int](), list[Problem]()
     loader = Loader(dataset, model.spec.input, options)
     with torch.inference_mode(), closing(loader):
         for part in loader.epoch(0):
             if asked is not None and asked():
                 raise Interrupted
+            numbers += part.indices
+            problems += part.problems
+            if not len(part):
+                continue
             scores, offsets = model(part.to(device).inputs(model.spec.input))
-            for row in range(len(part)):
-                truth = dataset.annotation(len(answers))
+            for row, index in enumerate(part.indices):
+                truth = dataset.annotation(index)
                 found = post(_array(scores[row]), _array(offsets[row]))
                 answers.append(locate(found, model.spec, truth.width, truth.height))
-    return answers
+    return Subset(dataset, numbers, problems), answers
 
 
 def score_model(
-    model: SSD, dataset: Dataset, metric: str, *, workers: int = 0, asked: Asked | None = None
+    model: SSD,
+    dataset: Dataset,
+    metric: str,
+    *,
+    workers: int = 0,
+    asked: Asked | None = None,
+    tell: Callable[[Sequence[Problem]], None] | None = None,
 ) -> Score:
-    """Score a network on a data set.
+    """Score a network on the images of a data set that can be read.
 
     Args:
         model: Network in evaluation mode.
@@ -73,12 +86,15 @@ def score_model(
         metric: "voc", "voc07" or "coco".
         workers: Processes that read images.
         asked: Tells after each batch whether to break off.
+        tell: Hears of the images that cannot be read.
 
     Raises:
         Interrupted: If `asked` said so.
     """
-    answers = detect(model, dataset, workers=workers, asked=asked)
-    truths: list[Annotation] = [dataset.annotation(index) for index in range(len(dataset))]
+    seen, answers = detect(model, dataset, workers=workers, asked=asked)
+    if tell is not None and seen.problems:
+        tell(seen.problems)
+    truths: list[Annotation] = [seen.annotation(index) for index in range(len(seen))]
     if metric == "coco":
         from training.coco_metrics import coco_ap
 

@@ -137,7 +137,7 @@ class Trainer:
         self.rate = learning_rate(
             recipe.schedule, recipe.optimizer.lr, len(self.loader), recipe.run.epochs
         )
-        self.progress, self.rows = _Progress(), list[Row]()
+        self.progress, self.rows, self._told = _Progress(), list[Row](), set[Problem]()
 
     def resume(self) -> None:
         """Go on where the run in the folder was left.
@@ -325,13 +325,26 @@ class Trainer:
             return None
         model, score = self._averaged(), None
         if self.val is not None:
-            score = score_model(model, self.val, run.metric, workers=run.workers, asked=asked).mean
+            score = score_model(
+                model,
+                self.val,
+                run.metric,
+                workers=run.workers,
+                asked=asked,
+                tell=self._tell_once,
+            ).mean
             # Without any object there is nothing to compare by.
             score = None if isnan(score) else score
         if score is None or score >= (self.progress.best or 0.0):
             facts = {"epoch": number, "score": score, "recipe": as_dict(self.recipe)}
             save_checkpoint(self.folder.best, model, facts=facts)
         return score
+
+    def _tell_once(self, found: Sequence[Problem]) -> None:
+        """Report what has not been told of after an earlier epoch."""
+        if fresh := [problem for problem in found if problem not in self._told]:
+            self._told.update(fresh)
+            self.reporter.problems(fresh)
 
     def _averaged(self) -> SSD:
         """Give a copy of the network with the weights that are scored and kept."""

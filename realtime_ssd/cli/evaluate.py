@@ -78,11 +78,13 @@ def evaluate(
     with open_model(path, backend, score_threshold, batch) as opened:
         result = score(opened, annotated, metric, _progress)
     print(file=sys.stderr)
+    if result.data.problems:
+        print(summarise(result.data.problems), file=sys.stderr)
     _show(result)
     if json is not None:
         write_json(json, result.to_dict())
     if report is not None:
-        write_report(report, result, annotated)
+        write_report(report, result)
         print(f"{report}: precision-recall curves, sizes, worst mistakes, all figures")
     if reference is not None:
         with open_model(_find(reference), "onnxruntime", score_threshold, batch) as opened:

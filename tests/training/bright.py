@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 
 import cv2
@@ -23,12 +24,15 @@ CASES: list[tuple[tuple[int, int], list[tuple[str, int, int, int, int]]]] = [
 ]
 
 
-def write_bright_set(folder: Path, labels: tuple[str, ...] = ("bright", "dark")) -> str:
+def write_bright_set(
+    folder: Path, labels: tuple[str, ...] = ("bright", "dark"), skip: Collection[int] = ()
+) -> str:
     """Write pictures and a COCO file.
 
     Args:
         folder: Where to; it is made.
         labels: Categories of the file.
+        skip: Numbers of pictures, from 1, that are left out.
 
     Returns:
         "ANNOTATIONS:IMAGES".
@@ -36,6 +40,8 @@ def write_bright_set(folder: Path, labels: tuple[str, ...] = ("bright", "dark"))
     folder.mkdir()
     images, annotations = [], []
     for number, (cell, objects) in enumerate(CASES, start=1):
+        if number in skip:
+            continue
         name = f"{number}.png"
         cv2.imwrite(str(folder / name), picture(cell, (HEIGHT, WIDTH)))
         images.append({"id": number, "file_name": name, "width": WIDTH, "height": HEIGHT})

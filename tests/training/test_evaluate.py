@@ -12,7 +12,7 @@ from hypothesis import given, settings
 
 from realtime_ssd.backends import open_backend
 from realtime_ssd.detections import Detections
-from realtime_ssd.errors import UsageError
+from realtime_ssd.errors import RealtimeSSDError, UsageError
 from tests.tiny import tiny_spec
 from tests.training.bright import write_bright_set
 from tests.training.test_export import LABELS, STREET, street_model
@@ -198,7 +198,7 @@ def test_report(tiny: Path, tmp_path: Path) -> None:
         result = evaluate(backend, dataset)
     folder = tmp_path / "new" / "report"
     check_free(None, folder, overwrite=False)
-    write_report(folder, result, dataset)
+    write_report(folder, result)
     assert sorted(item.name for item in folder.iterdir()) == sorted(FILES)
     values = json.loads((folder / "evaluation.json").read_text())
     assert values["AP50"] == pytest.approx(result.score.summary["AP50"], abs=1e-6)
@@ -213,6 +213,30 @@ def test_report(tiny: Path, tmp_path: Path) -> None:
     check_free(None, folder, overwrite=True)
     with pytest.raises(UsageError, match="is a file; give the name of a folder"):
         check_free(None, folder / "evaluation.json", overwrite=True)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 4])
+def test_images_that_can_no_longer_be_read_are_left_out(
+    tiny: Path, tmp_path: Path, batch: int
+) -> None:
+    dataset = open_dataset(f"coco:{write_bright_set(tmp_path / 'data')}")
+    without = open_dataset(f"coco:{write_bright_set(tmp_path / 'fewer', skip=(1, 6))}")
+    (tmp_path / "data" / "1.png").unlink()
+    (tmp_path / "data" / "6.png").write_bytes(b"no picture")
+    with open_model(tiny, batch=batch) as backend:
+        result, wanted = (evaluate(backend, data, "voc") for data in (dataset, without))
+    assert result.to_dict() == wanted.to_dict()
+    assert [problem.file for problem in result.data.problems] == ["1.png", "6.png"]
+    assert all(problem.text.endswith("; it was skipped") for problem in result.data.problems)
+    assert [result.data.image_id(k) for k in range(len(result.data))] == [2, 3, 4, 5]
+    write_report(tmp_path / "data", result)
+    for path in (tmp_path / "data").glob("*.png"):
+        path.unlink()
+    with (
+        open_model(tiny, batch=batch) as backend,
+        pytest.raises(RealtimeSSDError, match=r"no image of '.*' can be read; the first: 1\.png"),
+    ):
+        evaluate(backend, dataset)
 
 
 def test_the_sheet_shows_box_and_object_in_the_crop(tiny: Path, tmp_path: Path) -> None:

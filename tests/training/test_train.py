@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 
@@ -20,10 +21,12 @@ from tests.cli.program import run
 from tests.training.scenes import RECIPE, draw, recipe
 from tests.training.tiny_ssd import Listener, Squares, tiny_recipe, tiny_ssd, train
 from training.checkpoint import read_checkpoint
+from training.data import Problem, Sample, Subset
 from training.distributed import World
 from training.models import create
 from training.models.ssd import SSD
 from training.run import RunFolder
+from training.scoring import score_model
 from training.train import Trainer
 
 
@@ -157,6 +160,33 @@ def test_rates_and_rows(tmp_path: Path) -> None:
 def test_scored_only_now_and_then(tmp_path: Path) -> None:
     trainer, _ = train(tmp_path, tiny_recipe(run__epochs=5, run__evaluate_every=2), val=Squares(4))
     assert [row.score is not None for row in trainer.rows] == [False, True, False, True, True]
+
+
+class Torn(Squares):
+    """Squares of which some can no longer be read."""
+
+    def __init__(self, count: int, torn: Collection[int]) -> None:
+        super().__init__(count)
+        self.torn = torn
+
+    def __getitem__(self, index: int) -> Sample:
+        if index in self.torn:
+            raise RealtimeSSDError(f"image '{index}' cannot be decoded; replace or remove it")
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("torn", [{0}, {1, 16}, {16}])
+def test_unreadable_images_are_no_part_of_the_score(tmp_path: Path, torn: set[int]) -> None:
+    # Scoring takes 16 images at once; what is torn shifts the others, or is a batch alone.
+    heard: list[Problem] = []
+    listener = Listener()
+    listener.problems = heard.extend  # type: ignore[method-assign]
+    plan, whole = tiny_recipe(run__epochs=2), Squares(17)
+    trainer, _ = train(tmp_path, plan, listener=listener, val=Torn(17, torn))
+    kept = [k for k in range(17) if k not in torn]
+    wanted = score_model(trainer._averaged(), Subset(whole, kept), "voc").mean
+    assert 0 < wanted == trainer.rows[-1].score
+    assert [problem.file for problem in heard] == [f"square{k}" for k in sorted(torn)]
 
 
 def test_nan_names_the_images_of_the_batch(tmp_path: Path) -> None:

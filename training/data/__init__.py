@@ -1,6 +1,6 @@
 """Annotated images of every usual format, as one kind of data set."""
 
 from training.data.opening import open_dataset
-from training.data.sample import Annotation, Dataset, Problem, Sample, summarise
+from training.data.sample import Annotation, Dataset, Problem, Sample, Subset, summarise
 
-__all__ = ["Annotation", "Dataset", "Problem", "Sample", "open_dataset", "summarise"]
+__all__ = ["Annotation", "Dataset", "Problem", "Sample", "Subset", "open_dataset", "summarise"]

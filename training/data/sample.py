@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from realtime_ssd.frames import Image
 
-__all__ = ["Annotation", "Dataset", "Problem", "Sample", "summarise"]
+__all__ = ["Annotation", "Dataset", "Problem", "Sample", "Subset", "summarise", "unreadable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +123,41 @@ class Dataset(ABC):
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[index] for index in range(len(self)))
+
+
+class Subset(Dataset):
+    """Some images of a data set.
+
+    Args:
+        whole: The data set.
+        numbers: Number of each image in it.
+        problems: Why the others are left out.
+    """
+
+    def __init__(
+        self, whole: Dataset, numbers: Sequence[int], problems: Iterable[Problem] = ()
+    ) -> None:
+        super().__init__(whole.name, whole.labels, whole.category_ids, problems)
+        self._whole, self._numbers = whole, tuple(numbers)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self._whole[self._numbers[index]]
+
+    def annotation(self, index: int) -> Annotation:
+        """Give the ground truth of an image; see `Dataset.annotation`."""
+        return self._whole.annotation(self._numbers[index])
+
+    def image_id(self, index: int) -> int:
+        """Give the id that the image has in the whole data set."""
+        return self._whole.image_id(self._numbers[index])
+
+
+def unreadable(data: Dataset, index: int, error: Exception) -> Problem:
+    """Report an image that was there when its data set was opened but cannot be read now."""
+    return Problem(data.annotation(index).name, f"{error}; it was skipped")
 
 
 def summarise(problems: Sequence[Problem], limit: int = 5) -> str:
