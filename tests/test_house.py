@@ -91,3 +91,13 @@ def test_the_program_needs_no_torch_or_gpu_package() -> None:
         "import realtime_ssd.sources.file, realtime_ssd.sinks.video\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+@pytest.mark.parametrize("module", ["sources.stream", "sources.file", "sinks.video", "sinks.audio"])
+def test_opencv_is_loaded_before_pyav(module: str) -> None:
+    """The other way round, the first window waits for ever."""
+    program = (
+        f"import sys, realtime_ssd.{module}; loaded = list(sys.modules); "
+        "sys.exit(loaded.index('cv2') > loaded.index('av'))"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

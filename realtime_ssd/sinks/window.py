@@ -87,16 +87,17 @@ class WindowSink(BaseSink):
         if self._paused and name in self._live:
             self.poll()
             return
-        if self._quit:
-            return
         if self._paced and name not in self._live | self._still:
             self._wait_for(result.frame)
+            self._stay()
+        if self._quit:  # pressed while it waited
+            return
         self._draw(result)
         self.poll()
         if name in self._still:
             self._hold(result)
-        while self._paused and not self._quit and name not in self._live:
-            self._react(cv2.waitKey(30))
+        elif name not in self._live:
+            self._stay()
 
     def _draw(self, result: Result) -> None:
         name = result.frame.source
@@ -107,6 +108,11 @@ class WindowSink(BaseSink):
             cv2.resizeWindow(name, *_fitting(picture))
         self._shown[name] = picture
         cv2.imshow(name, picture)
+
+    def _stay(self) -> None:
+        """Wait until a pause is over."""
+        while self._paused and not self._quit:
+            self._react(cv2.waitKey(30))
 
     def _hold(self, result: Result) -> None:
         """Show a photo until a key asks for the next one."""

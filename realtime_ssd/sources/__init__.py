@@ -6,6 +6,10 @@ import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
+# Before PyAV is loaded by any module of this package: both bring their own libxcb along, and with
+# PyAV's in the process first, OpenCV waits for the X server for ever when it opens a window.
+import cv2  # noqa: F401
+
 from realtime_ssd.errors import UsageError, redact
 from realtime_ssd.sources.base import Source, SourceInfo
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -153,6 +155,38 @@ def test_a_stalled_source_is_noticed_and_opened_again(
     assert source.opened > 1
     assert loop.statistics.total.losses >= 1
     assert "no frame for" in caplog.text
+
+
+class Gone(Scripted):
+    """Gives one frame and then cannot be opened any more."""
+
+    def __init__(self) -> None:
+        super().__init__("cam", live=True, frames=1, then=SourceError("unplugged"))
+        self.tries: list[float] = []
+
+    def open(self) -> None:
+        self.opened += 1
+        if self.opened > 1:
+            self.tries.append(time.monotonic())
+            raise SourceError("not there")
+
+
+def test_tries_to_open_again_come_ever_more_seldom(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("realtime_ssd.pipeline.capture.FIRST_PAUSE", 0.02)
+    source = Gone()
+    loop = Pipeline([source], backend)
+
+    def enough() -> None:
+        if len(source.tries) >= 5:
+            loop.stop()
+
+    for _ in loop.results(enough, 0.005):
+        pass
+    gaps = [after - before for before, after in pairwise(source.tries[:5])]
+    assert all(gap >= least for gap, least in zip(gaps, (0.04, 0.08, 0.16, 0.32), strict=True))
+    assert loop.statistics.total.losses == 1
 
 
 def test_wrong_sources(backend: Backend) -> None:

@@ -17,6 +17,8 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.sources.rtsp import RtspCamera
+
 TOOLS = ("Xvfb", "xdotool")
 
 
@@ -72,8 +74,11 @@ class Screen:
         self.tool("key", key)
 
     def line(self) -> str:
+        """Wait for the next line that does not only tell how far it is."""
         assert self.program.stderr is not None
-        return self.program.stderr.readline()
+        while " FPS" in (line := self.program.stderr.readline()):
+            pass
+        return line
 
     def end(self) -> str:
         assert self.program.stderr is not None
@@ -168,6 +173,27 @@ def test_a_photo_stays_until_a_key_is_pressed(display: str, tiny: Path, tmp_path
     assert screen.program.returncode == 0
     corners = [cv2.imread(str(tmp_path / f"realtime-ssd-00{k}.png"))[-1, -1, 0] for k in (1, 2)]
     assert corners == [0, 60]
+
+
+def test_pause_lets_the_frames_of_a_camera_pass(display: str, tiny: Path, tmp_path: Path) -> None:
+    with RtspCamera() as camera:
+        url = f"rtsp://127.0.0.1:{camera.port}/live"
+        words = ("--source", url, "--model", tiny, "--show", "--json", "lines.jsonl")
+        screen = Screen(display, tmp_path, *words)
+        window = screen.window("rtsp")
+        screen.press(window, "space")
+        screen.press(window, "s")
+        assert "snapshot" in screen.line()
+        seen = len((tmp_path / "lines.jsonl").read_text().splitlines())
+        while len((tmp_path / "lines.jsonl").read_text().splitlines()) < seen + 20:
+            assert screen.program.poll() is None
+        screen.press(window, "s")
+        assert "snapshot" in screen.line()
+        screen.press(window, "q")
+        screen.end()
+    first, second = (cv2.imread(str(tmp_path / f"realtime-ssd-00{k}.png")) for k in (1, 2))
+    assert first is not None
+    np.testing.assert_array_equal(first, second)
 
 
 @pytest.mark.parametrize("source", ["photo.png", "demo:320x180,frames=0"])
