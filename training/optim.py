@@ -22,6 +22,10 @@ __all__ = [
 ]
 
 
+LONGEST_WARMUP = 4
+"""A warm-up takes one such part of a run at most: with few images, runs are short."""
+
+
 def build_optimizer(model: nn.Module, part: OptimizerPart) -> Optimizer:
     """Build the optimiser of a recipe.
 
@@ -71,6 +75,7 @@ def learning_rate(
         (0.1, 0.01)
     """
     total = max(1, steps * epochs)
+    warmup = min(part.warmup, total // LONGEST_WARMUP)
 
     def rate(step: int) -> float:
         factor = 1.0
@@ -79,8 +84,8 @@ def learning_rate(
             factor = part.final + (1 - part.final) * wave
         else:
             factor = part.gamma ** sum(step >= steps * epoch for epoch in part.milestones)
-        if step < part.warmup:
-            factor *= part.start + (1 - part.start) * step / part.warmup
+        if step < warmup:
+            factor *= part.start + (1 - part.start) * step / warmup
         return base * factor
 
     return rate

@@ -150,7 +150,8 @@ class SchedulePart:
 
     Attributes:
         kind: "multistep" divides it at milestones, "cosine" lets it sink to `final` of itself.
-        warmup: Steps over which it grows linearly from `start` of itself.
+        warmup: Steps over which it grows linearly from `start` of itself; a quarter of the run
+            at most.
         start: Share of the learning rate at the first step.
         milestones: Epochs at which `gamma` multiplies it.
         gamma: See `milestones`.

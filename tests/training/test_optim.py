@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -56,7 +57,7 @@ def test_cosine(final: float) -> None:
     assert ours(SchedulePart("cosine", final=final)) == pytest.approx(wanted, rel=1e-9, abs=1e-12)
 
 
-@pytest.mark.parametrize(("warmup", "start"), [(10, 0.001), (3, 0.5), (20, 0.0001)])
+@pytest.mark.parametrize(("warmup", "start"), [(10, 0.001), (3, 0.5), (7, 0.0001)])
 def test_warmup_multiplies_the_schedule(warmup: int, start: float) -> None:
     wanted = rates_of(
         lambda o: LinearLR(o, start_factor=start, total_iters=warmup),
@@ -64,6 +65,16 @@ def test_warmup_multiplies_the_schedule(warmup: int, start: float) -> None:
     )
     found = ours(SchedulePart("multistep", warmup=warmup, start=start, milestones=(2,)))
     assert found == pytest.approx(wanted, rel=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["multistep", "cosine"])
+def test_a_short_run_has_a_short_warmup(kind: str) -> None:
+    part = SchedulePart(kind, warmup=500, start=0.0)  # type: ignore[arg-type]
+    rate, plain = (learning_rate(one, 1.0, 4, 4) for one in (part, replace(part, warmup=0)))
+    assert [rate(step) / plain(step) for step in range(6)] == pytest.approx(
+        [0, 0.25, 0.5, 0.75, 1, 1]
+    )
+    assert [rate(step) for step in range(4, 16)] == [plain(step) for step in range(4, 16)]
 
 
 class Net(nn.Module):
