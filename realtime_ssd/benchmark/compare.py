@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from realtime_ssd.errors import UsageError
 
-__all__ = ["Change", "compare", "read"]
+__all__ = ["Change", "compare", "differences", "read"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +40,14 @@ def read(path: Path) -> dict[str, Any]:
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        rows = values["rows"]
-        for row in rows:
-            _ = row["what"], row["batch"], row["value"] + row["noise"], row["unit"]
+        differences(values, values)
+        for row in values["rows"]:
+            _ = row["what"] + row["unit"], int(row["batch"])
+            if not (isfinite(row["value"]) and isfinite(row["noise"])):
+                raise ValueError("not a number")
     except OSError as error:
         raise UsageError(f"'{path}' cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise UsageError(f"'{path}' is no result of realtime-ssd benchmark --json") from None
     return dict(values)
 
@@ -72,16 +75,20 @@ def compare(now: dict[str, Any], before: dict[str, Any]) -> list[Change]:
 
 def differences(now: dict[str, Any], before: dict[str, Any]) -> list[str]:
     """Say what else differs, so that nobody compares apples with pears."""
+    names = ("backend", "precision", "source", "picture", "streams")
     pairs = {
-        "processor": (now["machine"]["cpu"], before["machine"]["cpu"]),
-        "GPUs": (now["machine"]["gpus"], before["machine"]["gpus"]),
-        "model": (now["model"]["sha256"], before["model"]["sha256"]),
-        "backend": (now["backend"], before["backend"]),
-        "precision": (now["precision"], before["precision"]),
-        "source": (now["source"], before["source"]),
-        "streams": (now["streams"], before["streams"]),
+        "processor": [(one["machine"]["cpu"], one["machine"]["cores"]) for one in (now, before)],
+        "GPUs": [one["machine"]["gpus"] for one in (now, before)],
+        "versions": [_versions(one["machine"]) for one in (now, before)],
+        "model": [one["model"]["sha256"] for one in (now, before)],
+        **{name: [one[name] for one in (now, before)] for name in names},
     }
     return [name for name, (new, old) in pairs.items() if new != old]
+
+
+def _versions(machine: dict[str, Any]) -> dict[str, str]:
+    """Give the versions of what does the work, and the driver's."""
+    return {**machine["packages"], "Python": machine["python"], "driver": machine["driver"]}
 
 
 def _word(ratio: float, noise: float) -> str:

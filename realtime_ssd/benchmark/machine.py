@@ -15,7 +15,7 @@ from typing import Any
 from realtime_ssd.backends import cpu_count
 from realtime_ssd.cuda.probe import driver_release, find_gpus
 
-__all__ = ["cpu_name", "describe"]
+__all__ = ["clocks", "cpu_name", "describe"]
 
 _PACKAGES = (
     "numpy",
@@ -51,6 +51,11 @@ def describe() -> dict[str, Any]:
         "packages": packages,
         "date": date.today().isoformat(),
     }
+
+
+def clocks() -> dict[str, Any]:
+    """Give the clocks of processor and GPUs now."""
+    return {"cpu_mhz": _cpu_clock(), "gpus": _gpu_clocks()}
 
 
 def cpu_name() -> str:

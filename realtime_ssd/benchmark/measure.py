@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 from realtime_ssd.backends import Backend, BackendOptions, open_backend
+from realtime_ssd.benchmark.machine import clocks
 from realtime_ssd.benchmark.rows import REPEATS, Row, of_latencies, of_rates
-from realtime_ssd.benchmark.sources import Memory
+from realtime_ssd.benchmark.sources import Memory, Renamed
 from realtime_ssd.frames import Frame, Image
 from realtime_ssd.pipeline import Pipeline, PipelineOptions
 from realtime_ssd.sources import Source, open_source
 
-__all__ = ["Loop", "Subject", "alone", "from_file", "from_memory", "paced"]
+__all__ = ["NAMES", "Loop", "Subject", "alone", "from_file", "from_memory", "paced"]
 
 WARM_UP = 5
 LEAST = 2 * REPEATS
-_NAMES = {
+NAMES = {
     "preprocess": "pre-processing",
     "network": "network",
     "postprocess": "decode + NMS",
-    "gpu": "whole frame on the GPU",
+    "detect": "decode + NMS",
+    "gpu": "whole batch on the GPU",
 }
+
+
+@runtime_checkable
+class _Stepwise(Protocol):
+    """A backend that does all steps in one go, and can time them one by one."""
+
+    def stage_seconds(self, frames: Sequence[Frame]) -> dict[str, float]: ...
 
 
 @dataclass(frozen=True)
@@ -47,17 +57,19 @@ class Subject:
 
 @dataclass(frozen=True)
 class Loop:
-    """What a run of the whole loop gave.
+    """What runs of the whole loop gave.
 
     Attributes:
-        row: Its rate and latencies.
+        row: Their rate and latencies.
         dropped: Frames left out because a newer one was there.
-        stages: Seconds of each stage a frame, medians.
+        stages: Mean seconds of each stage a frame.
+        clocks: Those of processor and GPUs at the end.
     """
 
     row: Row
     dropped: int
     stages: dict[str, float]
+    clocks: dict[str, Any]
 
 
 def alone(backend: Backend, subject: Subject) -> list[Row]:
@@ -74,46 +86,37 @@ def alone(backend: Backend, subject: Subject) -> list[Row]:
             until = time.perf_counter() + subject.seconds
             continue
         whole.append(seconds)
-        for name, spent in ticket.timings.items():
+        steps = backend.stage_seconds(frames) if isinstance(backend, _Stepwise) else {}
+        for name, spent in {**steps, **ticket.timings}.items():
             stages.setdefault(name, []).append(spent)
         if time.perf_counter() > until and len(whole) >= LEAST:
             break
-    rows = [of_latencies(_NAMES.get(name, name), size, spent) for name, spent in stages.items()]
+    rows = [of_latencies(NAMES[name], size, stages[name]) for name in NAMES if name in stages]
     return [*rows, of_latencies("one after the other", size, whole)]
 
 
 def from_memory(backend: Backend, subject: Subject, streams: int) -> Loop:
     """Run the whole loop on pictures from memory as fast as it goes."""
-    rates, ends, stages = [], [], {}
-    for _ in range(REPEATS):
-        sources = [Memory(subject.images, f"memory {n}") for n in range(streams)]
-        loop, rate, seconds = _run(backend, sources, subject.seconds / REPEATS)
-        rates.append(rate)
-        ends += seconds
-        stages = _stages(loop)
-    return Loop(of_rates("whole loop from memory", backend.max_batch, rates, ends), 0, stages)
+
+    def sources() -> list[Source]:
+        return [Memory(subject.images, f"memory {n}") for n in range(streams)]
+
+    return _repeated("whole loop from memory", backend, sources, subject.seconds)
 
 
-def from_file(backend: Backend, subject: Subject, file: str) -> Loop:
-    """Run the whole loop on a video file; each repeat reads it once, or for the given time."""
-    rates, ends, stages = [], [], {}
-    for _ in range(REPEATS):
-        loop, rate, seconds = _run(backend, [open_source(file)], subject.seconds)
-        rates.append(rate)
-        ends += seconds
-        stages = _stages(loop)
-    return Loop(of_rates("whole loop from file", backend.max_batch, rates, ends), 0, stages)
+def from_file(backend: Backend, subject: Subject, file: str, streams: int) -> Loop:
+    """Run the whole loop on a video file, read by every stream from its beginning."""
+
+    def sources() -> list[Source]:
+        return [Renamed(open_source(file), f"file {n}") for n in range(streams)]
+
+    return _repeated("whole loop from file", backend, sources, subject.seconds)
 
 
 def paced(subject: Subject, rate: float, streams: int) -> Loop:
     """Run the whole loop on live sources with a fixed rate: latency while the machine may rest."""
     frames = max(LEAST + WARM_UP, round(subject.seconds * rate))
-    options = BackendOptions(
-        live=True,
-        score=subject.options.score,
-        precision=subject.options.precision,
-        calibration=subject.options.calibration,
-    )
+    options = replace(subject.options, live=True)
     sources: list[Source] = [
         Memory(subject.images, f"camera {n}", rate=rate, frames=frames) for n in range(streams)
     ]
@@ -124,8 +127,24 @@ def paced(subject: Subject, rate: float, streams: int) -> Loop:
             for result in loop
             if result.frame.index >= WARM_UP
         ]
-    row = of_latencies(f"paced at {rate:g} FPS", 1, ends or [0.0])
-    return Loop(row, loop.statistics.total.dropped["replaced"], _stages(loop))
+        found = clocks()
+    row = of_latencies(f"paced at {rate:g} FPS", 1, ends or [0.0], loop.statistics.fps)
+    return Loop(row, loop.statistics.total.dropped["replaced"], _stages([loop]), found)
+
+
+def _repeated(
+    what: str, backend: Backend, sources: Callable[[], list[Source]], seconds: float
+) -> Loop:
+    """Run the loop once for warming up, then once for each repeat."""
+    rates, ends, loops, found = [], [], [], {}
+    for number in range(1 + REPEATS):
+        loop, rate, latencies = _run(backend, sources(), seconds / REPEATS)
+        if number:
+            rates.append(rate)
+            ends += latencies
+            loops.append(loop)
+            found = clocks() if number == REPEATS else {}
+    return Loop(of_rates(what, backend.max_batch, rates, ends), 0, _stages(loops), found)
 
 
 def _run(
@@ -145,8 +164,11 @@ def _run(
     return loop, (len(times) - 1) / span if span > 0 else 0.0, ends
 
 
-def _stages(loop: Pipeline) -> dict[str, float]:
-    return {name: loop.statistics.latency(name) for name in ("capture", *_NAMES)}
+def _stages(loops: Sequence[Pipeline]) -> dict[str, float]:
+    frames = sum(loop.statistics.total.processed for loop in loops)
+    names = ("capture", *NAMES)
+    spent = {name: sum(loop.statistics.spent(name) for loop in loops) for name in names}
+    return {name: seconds / max(1, frames) for name, seconds in spent.items() if seconds}
 
 
 def _batches(images: Sequence[Image], size: int) -> Iterator[list[Frame]]:

@@ -5,13 +5,21 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from realtime_ssd.backends import Backend, BackendOptions, cpu_count, open_backend
 from realtime_ssd.benchmark.machine import describe
-from realtime_ssd.benchmark.measure import Loop, Subject, alone, from_file, from_memory, paced
+from realtime_ssd.benchmark.measure import (
+    NAMES,
+    Loop,
+    Subject,
+    alone,
+    from_file,
+    from_memory,
+    paced,
+)
 from realtime_ssd.benchmark.rows import Row
 from realtime_ssd.errors import RealtimeSSDError, SourceError, UsageError
 from realtime_ssd.frames import Frame, Image
@@ -19,10 +27,12 @@ from realtime_ssd.sinks.base import Result
 from realtime_ssd.sources import Source, open_source
 from realtime_ssd.spec import read_spec
 
-__all__ = ["Plan", "run"]
+__all__ = ["Plan", "run", "verdict"]
 
 IN_MEMORY = 32
+LARGEST_BATCH = 1024
 DEVICE_BOUND = 0.75
+BUSY = 0.5  # load a core above which other work spoils the figures
 PRECISIONS = ("fp32", "fp16", "int8")
 
 Tell = Callable[[str], None]
@@ -69,6 +79,8 @@ def run(plan: Plan, tell: Tell = lambda line: None) -> dict[str, Any]:
         RealtimeSSDError: If model or source cannot be used.
     """
     _check(plan)
+    machine = describe()
+    _warn_if_busy(machine, tell)
     images = _pictures(plan.source)
     with tempfile.TemporaryDirectory() as place:
         model, options = _prepare(plan, images, Path(place))
@@ -78,7 +90,7 @@ def run(plan: Plan, tell: Tell = lambda line: None) -> dict[str, Any]:
     spec = read_spec(plan.model)
     return {
         "benchmark": "realtime-ssd",
-        "machine": describe(),
+        "machine": machine,
         "model": {
             "name": spec.name,
             "sha256": hashlib.sha256(plan.model.read_bytes()).hexdigest(),
@@ -92,9 +104,10 @@ def run(plan: Plan, tell: Tell = lambda line: None) -> dict[str, Any]:
         "picture": [images[0].shape[1], images[0].shape[0]],
         "streams": plan.streams,
         "seconds": plan.seconds,
+        "clocks": {"back to back": loops["memory"].clocks, "paced": loops["paced"].clocks},
         "rows": [row.to_dict() for row in rows],
         "dropped": loops["paced"].dropped,
-        "verdict": _verdict(backend, loops),
+        "verdict": verdict(backend, rows, loops),
     }
 
 
@@ -116,7 +129,7 @@ def _measure(
             loops.setdefault("memory", loop)
             if batch == plan.batches[0]:
                 tell("whole loop from file")
-                loops["file"] = from_file(backend, subject, file)
+                loops["file"] = from_file(backend, subject, file, plan.streams)
                 rows.append(loops["file"].row)
     tell(f"paced at {plan.rate:g} FPS")
     loops["paced"] = paced(subject, plan.rate, plan.streams)
@@ -124,17 +137,25 @@ def _measure(
 
 
 def _open(subject: Subject, batch: int) -> Backend:
-    options = subject.options
-    return open_backend(
-        subject.model,
-        subject.backend,
-        BackendOptions(batch=batch, precision=options.precision, calibration=options.calibration),
-    )
+    return open_backend(subject.model, subject.backend, replace(subject.options, batch=batch))
+
+
+def _warn_if_busy(machine: dict[str, Any], tell: Tell) -> None:
+    load, cores = machine["load"], machine["cores"]
+    if load is not None and load > BUSY * cores:
+        tell(
+            f"other work keeps this machine busy (load {load:g} on {cores} cores), so the figures "
+            "will be too low; measure again when it is quiet"
+        )
 
 
 def _check(plan: Plan) -> None:
     if not plan.batches or min(plan.batches) < 1:
         raise UsageError("--batch needs sizes of at least 1, such as 1,8,32")
+    if max(plan.batches) > LARGEST_BATCH:
+        raise UsageError(
+            f"--batch takes at most {LARGEST_BATCH} frames at once, not {max(plan.batches)}"
+        )
     if plan.streams < 1:
         raise UsageError(f"--streams must be at least 1, not {plan.streams}")
     if not 0 < plan.rate <= 1000:
@@ -226,23 +247,32 @@ def _keep(images: Sequence[Image], place: Path) -> None:
         cv2.imwrite(str(place / f"{number:03}.png"), image)
 
 
-def _verdict(backend: str, loops: dict[str, Loop]) -> str:
-    """Say in words what limits the whole loop from file."""
+def verdict(backend: str, rows: Sequence[Row], loops: dict[str, Loop]) -> str:
+    """Say in words what limits the whole loop from file.
+
+    The network counts with what it takes alone: beside other work on the same cores it takes
+    longer without doing more.
+
+    Args:
+        backend: Name of the backend.
+        rows: All measurements, those of the loops' batch size first.
+        loops: The loops "file" and "memory".
+    """
     loop, memory = loops["file"], loops["memory"]
-    rate = loop.row.value
-    busy = loop.stages.get("gpu", 0.0) if backend == "tensorrt" else loop.stages["network"]
+    work, device = ("gpu", "GPU") if backend == "tensorrt" else ("network", "processor")
+    alone = next(row for row in rows if row.what == NAMES[work])
     places = 1 if backend == "tensorrt" else cpu_count()
-    share = min(1.0, busy * rate / places)
-    device = "GPU" if backend == "tensorrt" else "processor"
-    gain = memory.row.value / rate if rate else 0.0
+    share = min(1.0, alone.value / 1000 / alone.batch * loop.row.value / places)
+    lost = max(0.0, 1 - loop.row.value / memory.row.value) if memory.row.value else 0.0
     if share >= DEVICE_BOUND:
         return (
             f"device-bound: the network keeps the {device} busy for {share:.0%} of the time; "
-            f"a file costs {max(0.0, 1 - 1 / gain) if gain else 0:.0%} of the rate from memory"
+            f"a file costs {lost:.0%} of the rate from memory"
         )
     stages = {name: spent for name, spent in loop.stages.items() if name not in ("network", "gpu")}
     slowest = max(stages, key=lambda name: stages[name])
     return (
         f"host-bound: the network keeps the {device} busy for only {share:.0%} of the time; the "
-        f"longest other stage is {slowest} with {stages[slowest] * 1000:.2f} ms a frame"
+        f"longest other stage is {slowest} with {stages[slowest] * 1000:.2f} ms a frame, and "
+        f"a file costs {lost:.0%} of the rate from memory"
     )

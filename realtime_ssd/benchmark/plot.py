@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from realtime_ssd.errors import RealtimeSSDError
+from realtime_ssd.errors import RealtimeSSDError, UsageError
 
-__all__ = ["plot"]
+__all__ = ["check", "plot"]
+
+ENDINGS = (".png", ".svg", ".pdf")
+
+
+def check(path: Path) -> None:
+    """Find out before the measurements that no chart can be drawn after them.
+
+    Raises:
+        UsageError: If the file's ending is none of a picture's.
+        RealtimeSSDError: If matplotlib is missing.
+    """
+    if path.suffix.lower() not in ENDINGS:
+        raise UsageError(f"--plot draws {', '.join(ENDINGS)}, not '{path}'")
+    if find_spec("matplotlib") is None:
+        raise RealtimeSSDError("--plot needs matplotlib; run pip install matplotlib")
 
 
 def plot(result: dict[str, Any], path: Path) -> None:
@@ -18,16 +34,18 @@ def plot(result: dict[str, Any], path: Path) -> None:
         path: Picture to write (.png, .svg or .pdf).
 
     Raises:
+        UsageError: If the file's ending is none of these.
         RealtimeSSDError: If matplotlib is missing or the file cannot be written.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError:
-        raise RealtimeSSDError("--plot needs matplotlib; run pip install matplotlib") from None
-    figure = Figure(figsize=(9, 7), layout="constrained")
-    rates, times = figure.subplots(2, 1)
-    _bars(rates, [row for row in result["rows"] if row["unit"] == "fps"], "frames a second")
-    _bars(times, [row for row in result["rows"] if row["unit"] == "ms"], "milliseconds a batch")
+    check(path)
+    from matplotlib.figure import Figure
+
+    fast, slow = ([row for row in result["rows"] if row["unit"] == unit] for unit in ("fps", "ms"))
+    heights = [2 + len(fast), 2 + len(slow)]
+    figure = Figure(figsize=(9, 1 + 0.4 * sum(heights)), layout="constrained")
+    rates, times = figure.subplots(2, 1, height_ratios=heights)
+    _bars(rates, fast, "frames a second")
+    _bars(times, slow, "milliseconds a batch")
     width, height = result["picture"]
     figure.suptitle(
         f"{result['model']['name']} ({result['precision']}) on {result['backend']}, "
@@ -53,12 +71,12 @@ def _bars(axes: Any, rows: list[dict[str, Any]], title: str) -> None:
         tails = [row["percentiles"].get("p99", row["value"]) for row in rows]
         words = [f"{word} (p99 {tail:.3g})" for word, tail in zip(words, tails, strict=True)]
         axes.plot(tails, places, "o", color="#d1495b", label="p99")
-        axes.legend(frameon=False, loc="lower right")
+        axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1))
         ends = [max(pair) for pair in zip(ends, tails, strict=True)]
     for place, word, end in zip(places, words, ends, strict=True):
         axes.annotate(word, (end, place), (7, 0), textcoords="offset points", va="center")
     axes.set_yticks(places, names)
     axes.invert_yaxis()
     axes.set_xlabel(title)
-    axes.margins(x=0.2)
+    axes.margins(x=0.3)
     axes.spines[["top", "right"]].set_visible(False)

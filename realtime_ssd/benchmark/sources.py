@@ -1,15 +1,16 @@
-"""Sources for measuring: pictures from memory, as fast as they are taken or at a fixed rate."""
+"""Sources for measuring: pictures from memory, or one file under several names."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from realtime_ssd.frames import Frame, Image
-from realtime_ssd.sources.base import BaseSource, SourceInfo
+from realtime_ssd.sources.base import BaseSource, Source, SourceInfo
 
-__all__ = ["Memory"]
+__all__ = ["Memory", "Renamed"]
 
 
 class Memory(BaseSource):
@@ -52,3 +53,33 @@ class Memory(BaseSource):
     def interrupt(self) -> None:
         """See `Source.interrupt`."""
         self._stopped.set()
+
+
+class Renamed(BaseSource):
+    """Another source under a name of its own, so that one file can be read several times at once.
+
+    Args:
+        source: The source; closed with this one.
+        name: Its name here.
+    """
+
+    def __init__(self, source: Source, name: str) -> None:
+        self._source = source
+        self.info = replace(source.info, name=name)
+
+    def open(self) -> None:
+        """See `Source.open`."""
+        self._source.open()
+
+    def read(self) -> Frame | None:
+        """See `Source.read`."""
+        frame = self._source.read()
+        return None if frame is None else replace(frame, source=self.info.name)
+
+    def interrupt(self) -> None:
+        """See `Source.interrupt`."""
+        self._source.interrupt()
+
+    def close(self) -> None:
+        """See `Source.close`."""
+        self._source.close()

@@ -135,6 +135,38 @@ class FrameSlot:
             "copy-out": lambda: device.copy_out(self._output[:images], self._output_device, stream),
         }
 
+    def stage_seconds(self, frames: Sequence[Frame], repeats: int = 10) -> dict[str, float]:
+        """Time the steps of one batch, each alone.
+
+        Args:
+            frames: 1 to `max_batch` frames.
+            repeats: How often a step is recorded into one launch, so that the launch costs little.
+
+        Returns:
+            Seconds of each step, by its name in `stages`.
+        """
+        self.submit(frames)
+        self.collect()
+        size = next(size for size in self._networks if size >= len(frames))
+        return {name: self._alone(put, repeats) for name, put in self.stages(size).items()}
+
+    def _alone(self, put: Callable[[], None], repeats: int) -> float:
+        def many() -> None:
+            for _ in range(repeats):
+                put()
+
+        graph = self._device.capture(self.stream, many) if self._graphs else None
+        self._begin.record(self.stream)
+        if graph is None:
+            many()
+        else:
+            graph.launch()
+        self._end.record(self.stream)
+        self._end.synchronize()
+        if graph is not None:
+            graph.close()
+        return self.seconds() / repeats
+
     def enqueue(self, images: int) -> None:
         """Put the work of one batch on the stream, piece by piece."""
         for put in self.stages(images).values():

@@ -30,12 +30,14 @@ class Histogram:
 
     def __init__(self) -> None:
         self.count = 0
+        self.sum = 0.0
         self.maximum = 0.0
         self._buckets: Counter[int] = Counter()
 
     def add(self, seconds: float) -> None:
         """Count one duration."""
         self.count += 1
+        self.sum += seconds
         self.maximum = max(self.maximum, seconds)
         self._buckets[int(log(max(seconds, _SMALLEST) / _SMALLEST) / _STEP)] += 1
 
@@ -166,6 +168,12 @@ class Statistics:
         with self._lock:
             found = self._stages.get(stage)
             return found.percentile(share) if found else 0.0
+
+    def spent(self, stage: str) -> float:
+        """Give the seconds a stage took in all; 0.0 if it has not run."""
+        with self._lock:
+            found = self._stages.get(stage)
+            return found.sum if found else 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Give everything as plain values ready for JSON; durations in milliseconds."""

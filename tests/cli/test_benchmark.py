@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-from tests.cli.program import run
+from tests.cli.program import ENVIRONMENT, run
 from tests.videos import make_video
 
 SHORT = ("--duration", "0.2", "--paced", "60")
@@ -37,6 +37,7 @@ def test_everything_is_measured(tiny: Path, tmp_path: Path) -> None:
     assert 0 < paced["p50"] <= paced["p90"] <= paced["p99"] <= paced["max"]
     assert result["verdict"].split(":")[0] in ("device-bound", "host-bound")
     assert result["verdict"].split(":")[0] in done.stdout
+    assert set(result["clocks"]) == {"back to back", "paced"}
     chart = cv2.imread(str(picture))
     assert chart.std() > 10
 
@@ -62,22 +63,43 @@ def test_a_file_and_other_precisions(tiny: Path, tmp_path: Path) -> None:
     ("text", "words"),
     [
         ("--batch takes sizes such as 1,8,32, not 'x'", ("--batch", "x")),
+        ("--batch takes sizes such as 1,8,32, not '²'", ("--batch", "²")),
         ("--batch needs sizes of at least 1", ("--batch", "0")),
+        ("--batch takes at most 1024 frames", ("--batch", "1,99999999")),
         ("--streams must be at least 1", ("--streams", "0")),
         ("--paced must lie", ("--paced", "0")),
         ("--duration must lie", ("--duration", "0")),
         ("precision 'fp8' is unknown", ("--precision", "fp8")),
         ("does not exist", ("--source", "missing.mp4")),
         ("cannot be read", ("--against", "missing.json")),
-        ("there is no such folder", ("--json", "missing/x.json")),
+        ("there is no folder", ("--json", "missing/x.json")),
+        ("it is a folder", ("--json", "/", "--overwrite")),
+        ("--plot draws .png, .svg, .pdf, not 'x.json'", ("--plot", "x.json")),
+        ("is given for two results", ("--json", "x.png", "--plot", "x.png")),
         ("is live", ("--source", "http://127.0.0.1:9/live")),
     ],
 )
-def test_wrong_words(tiny: Path, text: str, words: tuple[str, ...]) -> None:
+def test_wrong_words_are_told_before_anything_is_measured(
+    tiny: Path, text: str, words: tuple[str, ...]
+) -> None:
     done = run("benchmark", "--model", tiny, *words)
     assert done.returncode == 2, done.stderr
     assert text in done.stderr
     assert "Traceback" not in done.stderr
+    assert "one after the other" not in done.stderr
+
+
+def test_the_table_fits_80_columns(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ENVIRONMENT, "COLUMNS", "80")
+    done = run("benchmark", "--model", tiny, "--source", "demo:160x96", "--batch", "2", *SHORT)
+    lines = done.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    for name in ("pre-processing", "whole loop from memory", "whole loop from file"):
+        (line,) = (line for line in lines if line.startswith(name))
+        batch, *figures = line.removeprefix(name).split()
+        assert batch == "2"
+        assert len(figures) == 6  # FPS, ms, ±, p90, p99, max
+        assert float(figures[1]) <= float(figures[3]) <= float(figures[4]) <= float(figures[5])
 
 
 def test_files_that_are_none_of_ours(tiny: Path, tmp_path: Path) -> None:

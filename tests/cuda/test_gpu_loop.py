@@ -184,6 +184,20 @@ def test_only_the_chosen_classes_are_found(device: Device) -> None:
     assert ticket.timings["gpu"] > 0
 
 
+@pytest.mark.parametrize("graphs", [False, True])
+def test_steps_are_timed_alone_and_change_no_answer(device: Device, graphs: bool) -> None:
+    backend, *_ = open_backend(device, graphs)
+    frames = pictures(3)
+    with backend:
+        before = backend.collect(backend.submit(frames))
+        spent = backend.stage_seconds(frames)
+        after = backend.collect(backend.submit(frames))
+    assert all(spent[name] > 0 for name in ("preprocess", "network", "detect"))
+    for one, other in zip(before, after, strict=True):
+        np.testing.assert_array_equal(one.boxes, other.boxes)
+        np.testing.assert_array_equal(one.scores, other.scores)
+
+
 def test_a_picture_in_gpu_memory_is_used_where_it_is(device: Device) -> None:
     """Grey NV12: the network sees the luma, no matter what the frame's own pixels say."""
     backend, *_ = open_backend(device)
