@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import RESULTS
-from benchmarks.readme_chart import draw
+from benchmarks.readme_chart import Bar, draw
 
 __all__ = ["CHART", "README", "Line", "inserted", "lines_of", "main", "newest", "section"]
 
@@ -169,13 +169,16 @@ def _program(result: dict[str, Any]) -> Iterator[Line]:
         yield Line(what, figure, "", None, goal, row["met"])
 
 
+def _place(result: dict[str, Any]) -> str:
+    machine = result["machine"]
+    return ", ".join([machine["cpu"], f"{machine['cores']} cores", *machine["gpus"]])
+
+
 def section(path: Path) -> str:
     """Write the table of one result, and under it why goals are missed."""
     result = json.loads(path.read_text(encoding="utf-8"))
-    machine = result["machine"]
-    place = ", ".join([machine["cpu"], f"{machine['cores']} cores", *machine["gpus"]])
     rows = [
-        f"**{place}** ([{path.name}](benchmarks/results/{path.name}))",
+        f"**{_place(result)}** ([{path.name}](benchmarks/results/{path.name}))",
         "",
         "| | realtime-ssd | the other | times as fast | goal |",
         "| --- | ---: | ---: | ---: | --- |",
@@ -213,14 +216,13 @@ def inserted(readme: str, text: str) -> str:
 def made() -> tuple[str, str]:
     """Make the text between the marks, and the chart."""
     files = newest()
-    chart = [
-        (line.what, line.ratio, line.met)
-        for path in files
-        for line in lines_of(json.loads(path.read_text(encoding="utf-8")))
-        if line.ratio is not None
-    ]
+    bars: dict[str, list[Bar]] = {}
+    for path in files:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        lines = (line for line in lines_of(result) if line.ratio is not None)
+        bars[_place(result)] = [(line.what, line.ratio or 0.0, line.met) for line in lines]
     picture = f"![Times as fast as the others]({CHART.relative_to(README.parent).as_posix()})"
-    return "\n\n".join([picture, *map(section, files)]), draw(chart)
+    return "\n\n".join([picture, *map(section, files)]), draw(bars)
 
 
 def main() -> None:

@@ -47,8 +47,14 @@ def test_text_goes_between_the_marks_only() -> None:
         readme.inserted("no marks", "new")
 
 
-def test_chart_has_a_bar_for_each_comparison() -> None:
-    chart = draw([("a < b", 2.0, True), ("c", 0.5, False)])
-    assert "a &lt; b" in chart
-    assert chart.count("2.00") == 1
-    assert chart == draw([("a < b", 2.0, True), ("c", 0.5, False)])
+def test_chart_has_a_bar_for_each_comparison_of_each_machine() -> None:
+    machines = {
+        "one": [("a < b", 2.0, True), ("c", 0.5, False)],
+        "two": [("a < b", 3.0, None)],
+    }
+    chart = draw(machines)
+    assert chart.count("a &lt; b") == 2
+    assert [chart.count(f">{figure}<") for figure in ("2.00", "0.50", "3.00")] == [1, 1, 1]
+    assert chart.index(">one<") < chart.index(">2.00<") < chart.index(">two<")
+    assert chart.index(">two<") < chart.index(">3.00<")
+    assert chart == draw(machines)
