@@ -7,23 +7,30 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from realtime_ssd import open_source
+from benchmarks.answers import agreement
+from realtime_ssd import Detections, open_source
 from realtime_ssd.boxes import decode, encode, iou, to_corners
 from realtime_ssd.postprocess import PostProcessor
 from realtime_ssd.preprocess import preprocess
 from realtime_ssd.spec import ModelSpec, Thresholds, read_spec
 
-__all__ = ["heads_of", "measure", "measure_ours", "widened"]
+__all__ = ["OWN", "heads_of", "measure", "measure_ours", "peers", "widened"]
 
 Floats = NDArray[np.float32]
 Heads = tuple[Floats, Floats]
-Candidates = tuple[Floats, Floats, NDArray[np.intp]]
+Answers = tuple[Floats, Floats, NDArray[np.integer[Any]]]
+"""Boxes, scores and classes."""
+
+Peer = Callable[[Heads], Answers]
+OWN = "torchvision SSD.postprocess_detections"
+SAME = 0.98
 VOC = (
     *("airplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
     *("dining-table", "dog", "horse", "motorcycle", "person", "potted-plant", "sheep", "couch"),
@@ -77,11 +84,12 @@ def widened(heads: list[Heads], spec: ModelSpec) -> tuple[list[Heads], ModelSpec
         variances=(0.1, 0.1, 0.2, 0.2),
         background=0,
         thresholds=Thresholds(nms=0.45, top_k=400, keep=200),
+        clip_before_nms=True,
     )
     return made, target
 
 
-def candidates(heads: Heads, spec: ModelSpec, default_boxes: Floats) -> Candidates:
+def candidates(heads: Heads, spec: ModelSpec, default_boxes: Floats) -> Answers:
     """Decode all boxes and list the candidates, as is usual before a library's NMS."""
     scores, offsets = heads
     if spec.activation == "softmax":
@@ -95,44 +103,90 @@ def candidates(heads: Heads, spec: ModelSpec, default_boxes: Floats) -> Candidat
     if spec.coding == "yxhw":
         offsets = offsets[:, [1, 0, 3, 2]]
     boxes = decode(offsets, default_boxes, spec.variances).astype(np.float32)
+    if spec.clip_before_nms:
+        boxes = boxes.clip(0, 1)
     rows, classes = np.nonzero(scores > spec.thresholds.score)
     return boxes[rows], scores[rows, classes], classes
 
 
-def supervision_nms(found: Candidates, spec: ModelSpec) -> int:
-    """NMS by supervision; the number of survivors."""
+def supervision_nms(found: Answers, spec: ModelSpec) -> Answers:
+    """NMS by supervision."""
     import supervision
 
     boxes, scores, classes = found
     given = supervision.Detections(xyxy=boxes, confidence=scores, class_id=classes)
-    return len(given.with_nms(spec.thresholds.nms))
+    kept = given.with_nms(spec.thresholds.nms)
+    return kept.xyxy, kept.confidence, kept.class_id
 
 
-def opencv_nms(found: Candidates, spec: ModelSpec) -> int:
-    """NMS by OpenCV; the number of survivors."""
+def opencv_nms(found: Answers, spec: ModelSpec) -> Answers:
+    """NMS by OpenCV."""
     boxes, scores, classes = found
     sides = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1) * 1000
-    kept = 0
+    kept = [np.zeros(0, np.intp)]
     for one in np.unique(classes):
-        mine = classes == one
-        kept += len(cv2.dnn.NMSBoxes(sides[mine], scores[mine], 1e-6, spec.thresholds.nms))
-    return kept
+        mine = np.flatnonzero(classes == one)
+        best = cv2.dnn.NMSBoxes(sides[mine], scores[mine], 1e-6, spec.thresholds.nms)
+        kept.append(mine[np.asarray(best, np.intp)])
+    picked = np.concatenate(kept)
+    return boxes[picked], scores[picked], classes[picked]
 
 
-def torchvision_nms(found: Candidates, spec: ModelSpec) -> int:
-    """NMS by torchvision; the number of survivors."""
+def torchvision_nms(found: Answers, spec: ModelSpec) -> Answers:
+    """NMS by torchvision."""
     import torch
     from torchvision.ops import batched_nms
 
     boxes, scores, classes = map(torch.from_numpy, found)
-    return len(batched_nms(boxes, scores, classes, spec.thresholds.nms))
+    kept = batched_nms(boxes, scores, classes, spec.thresholds.nms).numpy()
+    return found[0][kept], found[1][kept], found[2][kept]
 
 
-PEERS: dict[str, Callable[[Candidates, ModelSpec], int]] = {
+def torchvision_own(spec: ModelSpec, default_boxes: Floats) -> Peer:
+    """Decode and suppress with the very function of torchvision's SSD; softmax heads alone."""
+    import torch
+    from torchvision.models.detection._utils import BoxCoder
+    from torchvision.models.detection.ssd import SSD
+
+    limits = spec.thresholds
+    network = SimpleNamespace(
+        box_coder=BoxCoder(tuple(1 / value for value in spec.variances)),
+        score_thresh=limits.score,
+        topk_candidates=limits.top_k,
+        nms_thresh=limits.nms,
+        detections_per_img=limits.keep,
+    )
+    corners = torch.from_numpy(to_corners(default_boxes).astype(np.float32))
+
+    def run(heads: Heads) -> Answers:
+        logits, offsets = (torch.from_numpy(part)[None] for part in heads)
+        given = {"cls_logits": logits, "bbox_regression": offsets}
+        with torch.inference_mode():
+            (found,) = SSD.postprocess_detections(network, given, [corners], [(1, 1)])
+        boxes, scores, labels = (found[name].numpy() for name in ("boxes", "scores", "labels"))
+        return boxes, scores, labels
+
+    return run
+
+
+NMS: dict[str, Callable[[Answers, ModelSpec], Answers]] = {
     "supervision": supervision_nms,
     "OpenCV": opencv_nms,
     "torchvision": torchvision_nms,
 }
+
+
+def peers(spec: ModelSpec) -> dict[str, Callable[[], Peer]]:
+    """Give what makes each peer ready; all but torchvision's own decode with numpy."""
+    default_boxes = np.asarray(spec.boxes.boxes(), np.float32)
+
+    def ready(suppress: Callable[[Answers, ModelSpec], Answers]) -> Callable[[], Peer]:
+        return lambda: lambda one: suppress(candidates(one, spec, default_boxes), spec)
+
+    made = {name: ready(suppress) for name, suppress in NMS.items()}
+    if spec.activation == "softmax":
+        made[OWN] = lambda: torchvision_own(spec, default_boxes)
+    return made
 
 
 def measure_ours(heads: list[Heads], spec: ModelSpec, score: float, repeats: int) -> dict[str, Any]:
@@ -160,23 +214,20 @@ def measure(heads: list[Heads], spec: ModelSpec, score: float, repeats: int) -> 
     """
     limits = replace(spec.thresholds, score=score)
     free = replace(spec, thresholds=replace(limits, top_k=100_000, keep=100_000))
-    ours, in_use = PostProcessor(free), PostProcessor(replace(spec, thresholds=limits))
-    anchors = np.asarray(free.boxes.boxes(), np.float32)
-    runs: dict[str, Callable[[Heads], int]] = {
-        "as in use": lambda one: len(in_use(*one).scores),
-        "realtime-ssd": lambda one: len(ours(*one).scores),
+    runs: dict[str, Peer] = {
+        "as in use": _ours(replace(spec, thresholds=limits)),
+        "realtime-ssd": _ours(free),
     }
     rows: dict[str, Any] = {}
-    expected = [runs["realtime-ssd"](one) for one in heads]
-    for name, peer in PEERS.items():
-        run = _with(peer, free, anchors)
+    expected = [_detections(runs["realtime-ssd"](one)) for one in heads]
+    for name, make in peers(free).items():
         try:
-            found = [run(one) for one in heads]
+            run = make()
+            share = agreement(expected, [_detections(run(one)) for one in heads])
         except Exception as error:
             rows[name] = {"skipped": f"{type(error).__name__}: {str(error).splitlines()[0][:150]}"}
             continue
-        off = max(abs(a - b) for a, b in zip(found, expected, strict=True))
-        rows[name] = {"survivors_off_by_at_most": off}
+        rows[name] = {"agreement": round(share, 4), "same_answers": share >= SAME}
         runs[name] = run
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(repeats):
@@ -187,18 +238,28 @@ def measure(heads: list[Heads], spec: ModelSpec, score: float, repeats: int) -> 
             times[name].append((time.perf_counter() - begun) / len(heads) * 1000)
     for name, values in times.items():
         rows.setdefault(name, {})["ms"] = round(statistics.median(values), 4)
-    counts = [len(candidates(one, free, anchors)[1]) for one in heads]
+    default_boxes = np.asarray(free.boxes.boxes(), np.float32)
+    counts = [len(candidates(one, free, default_boxes)[1]) for one in heads]
     return {
         "score_threshold": score,
         "boxes": free.num_boxes,
         "classes": free.num_classes,
         "candidates": round(statistics.mean(counts)),
-        "survivors": round(statistics.mean(expected)),
+        "survivors": round(statistics.mean(map(len, expected))),
         "rows": rows,
     }
 
 
-def _with(
-    peer: Callable[[Candidates, ModelSpec], int], spec: ModelSpec, anchors: Floats
-) -> Callable[[Heads], int]:
-    return lambda one: peer(candidates(one, spec, anchors), spec)
+def _ours(spec: ModelSpec) -> Peer:
+    post = PostProcessor(spec)
+
+    def run(heads: Heads) -> Answers:
+        found = post(*heads)
+        return found.boxes, found.scores, found.class_ids
+
+    return run
+
+
+def _detections(answers: Answers) -> Detections:
+    boxes, scores, classes = answers
+    return Detections(boxes, scores, classes.astype(np.int32))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import RESULTS
+from benchmarks.nms_peers import OWN
 from benchmarks.readme_chart import Bar, draw
 
 __all__ = ["CHART", "README", "Line", "inserted", "lines_of", "main", "newest", "section"]
@@ -94,7 +95,12 @@ def _loops(clips: dict[str, Any]) -> Iterator[Line]:
             elif row is not rows["realtime-ssd"]:
                 pairs = zip(fps, row["fps"], strict=True)
                 share = statistics.median(a / b for a, b in pairs)
+                what += _doubt(row)
                 yield _against(what, fps, row["fps"], "FPS", share, goals.get(short))
+
+
+def _doubt(row: dict[str, Any]) -> str:
+    return "" if row.get("same_answers", True) else " (its answers differ)"
 
 
 def _against(
@@ -113,15 +119,16 @@ def _ssdlite(values: dict[str, Any]) -> Iterator[Line]:
 
 
 def _nms(heads: dict[str, Any]) -> Iterator[Line]:
-    goals = {"torchvision": 5.0, "supervision": 5.0}
+    goals = {"torchvision": 5.0, OWN: 5.0, "supervision": 5.0}
     for name, part in heads.items():
         if not isinstance(part, dict) or "rows" not in part:
             continue
         ours = part["rows"]["realtime-ssd"]["ms"]
-        for peer in ("torchvision", "supervision", "OpenCV"):
+        for peer in (*goals, "OpenCV"):
             row = part["rows"].get(peer, {})
             what = f"decode + NMS, {name.replace(' x ', ' × ').replace('above', '>')}: {peer}"
             if "ms" in row:
+                what += _doubt(row)
                 share = row["ms"] / ours
                 yield _against(what, [ours], [row["ms"]], "ms", share, goals.get(peer))
 
