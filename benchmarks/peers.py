@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from benchmarks.data import Data, add_option
 from benchmarks.machine import write
 
 ROOT = Path(__file__).resolve().parents[1]
+VENV = ROOT / ".venv" / "peers"
 PACKAGES = ("torchvision", "openvino", "safetensors", "onnxscript", "matplotlib")
 SCORES = (0.3, 0.1)
 PASSES = 5  # over all heads a round: one takes a few milliseconds
@@ -97,17 +99,23 @@ def prepare(venv: Path) -> tuple[Path | None, str]:
     return python, ""
 
 
-def run_here(words: argparse.Namespace) -> None:
-    """Measure the parts asked for, each written as soon as it is done."""
+def run_here(words: argparse.Namespace) -> int:
+    """Measure the parts asked for, each written as soon as it is done; the number that failed."""
+    failed = 0
     for name in words.only.split(","):
-        with tempfile.TemporaryDirectory() as place:
-            print(f"{name} ...", file=sys.stderr, flush=True)
-            try:
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        try:
+            with tempfile.TemporaryDirectory() as place:
                 values = PARTS[name](words.data, Path(place), words.rounds)
-            except ImportError as error:
-                values = {"skipped": f"{error.name} is not installed"}
+        except ImportError as error:
+            values = {"skipped": f"{error.name} is not installed"}
+        except Exception:
+            traceback.print_exc()
+            failed += 1
+            continue
         print(name, values)
         print(write(name, values, words.json))
+    return failed
 
 
 def main() -> None:
@@ -116,7 +124,7 @@ def main() -> None:
     add_option(parser)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default=",".join(PARTS), help="parts, by comma")
-    parser.add_argument("--venv", type=Path, default=ROOT / ".venv" / "peers")
+    parser.add_argument("--venv", type=Path, default=VENV)
     parser.add_argument("--here", action="store_true", help="use this environment as it is")
     parser.add_argument("--json", type=Path)
     words = parser.parse_args()
@@ -124,13 +132,11 @@ def main() -> None:
     if unknown:
         parser.error(f"there is no part '{unknown[0]}'; choose from {', '.join(PARTS)}")
     if words.here:
-        run_here(words)
-        return
+        sys.exit(run_here(words))
     python, problem = prepare(words.venv)
     if python is None:
         print(f"without torchvision and OpenVINO: {problem}", file=sys.stderr)
-        run_here(words)
-        return
+        sys.exit(run_here(words))
     command = [str(python), "-m", "benchmarks.peers", "--here", *sys.argv[1:]]
     sys.exit(subprocess.run(command, check=False, cwd=ROOT).returncode)
 

@@ -26,8 +26,9 @@ BEGIN, END = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"
 
 WHY = {
     "whole program": "the bound leaves out pre-processing and decode + NMS (0.6 ms of processor "
-    "time a frame alone) and what threads and Python cost; the cores are busy 97 % of the time",
-    "OpenCV DNN": "the cores are busy all the time, and decoding takes the same share of both",
+    "time a frame alone) and what threads and Python cost; the cores are busy {busy:.0%} of the "
+    "time",
+    "OpenCV DNN": "the cores are busy nearly all the time, and decoding costs both the same",
     "> 0.3": "few candidates pass this threshold, so that reading all scores once, which "
     "everybody must, is most of the time",
     "> 0.1": "hundreds of boxes compete in numpy, where the others' NMS is compiled",
@@ -84,10 +85,11 @@ def _loops(clips: dict[str, Any]) -> Iterator[Line]:
     for clip, rows in clips.items():
         if not isinstance(rows, dict):
             continue
-        fps = rows["realtime-ssd"]["fps"]
+        fps, times = rows["realtime-ssd"]["fps"], rows["realtime-ssd"].get("clip_in_a_row", 1)
+        file = clip if times == 1 else f"{clip} × {times}"
         for name, row in rows.items():
             short = name.rsplit(" + ", maxsplit=1)[-1]
-            what = f"video file to detections, {clip}: {name}"
+            what = f"video file to detections, {file}: {name}"
             if "skipped" in row:
                 yield Line(
                     what, f"{statistics.median(fps):.0f} FPS", "not measured", None, "", None
@@ -191,11 +193,12 @@ def section(path: Path) -> str:
         "| --- | ---: | ---: | ---: | --- |",
     ]
     lines = lines_of(result)
-    reasons = list(dict.fromkeys(_why(line) for line in lines if line.met is False))
+    busy = _busy(result)
+    reasons = list(dict.fromkeys(_why(line, busy) for line in lines if line.met is False))
     for line in lines:
         share, goal = "" if line.ratio is None else f"{line.ratio:.2f}", line.goal
         if line.met is False:
-            goal = f"**{goal}, missed** ({reasons.index(_why(line)) + 1})"
+            goal = f"**{goal}, missed** ({reasons.index(_why(line, busy)) + 1})"
         rows.append(f"| {line.what} | {line.ours} | {line.other} | {share} | {goal} |")
     if reasons:
         rows += ["", "Why goals are missed:", ""]
@@ -203,9 +206,15 @@ def section(path: Path) -> str:
     return "\n".join(rows)
 
 
-def _why(line: Line) -> str:
-    reasons = (text for key, text in WHY.items() if key in line.what)
+def _why(line: Line, busy: float) -> str:
+    reasons = (text.format(busy=busy) for key, text in WHY.items() if key in line.what)
     return next(reasons, "the reason is not known yet")
+
+
+def _busy(result: dict[str, Any]) -> float:
+    """Give the share of their time in which the cores worked while the whole program ran."""
+    row = result.get("pipeline")
+    return row["cpu_ms"] / 1000 * row["fps"] / result["machine"]["cores"] if row else 0.0
 
 
 def inserted(readme: str, text: str) -> str:

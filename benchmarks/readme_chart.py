@@ -9,7 +9,7 @@ __all__ = ["Bar", "draw"]
 
 Bar = tuple[str, float, bool | None]
 
-LEFT, WIDTH, ROW, TOP = 520, 960, 24, 44
+LEFT, WIDTH, ROW, TOP = 560, 1000, 24, 44
 GOOD, MISSED, PLAIN = "#2a9d8f", "#d1495b", "#3b7dd8"
 
 
