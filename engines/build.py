@@ -14,13 +14,14 @@ from typing import Any
 
 import onnx
 
-from engines.cache import EngineCache, EngineKey, sha256_of
+from engines.cache import EngineCache, EngineKey
 from engines.precision import to_fp16
 from engines.report import read_layers
 from engines.toolchain import Job, Machine, OpenEngine, Progress, TensorRT, Toolchain
 from engines.verify import Agreement, Gate, compare, onnx_runner, sample_frames
 from realtime_ssd.backends import check_batch
 from realtime_ssd.errors import ModelError, UsageError
+from realtime_ssd.files import sha256_of
 from realtime_ssd.frames import Image
 from realtime_ssd.spec import ModelSpec, read_spec, spec_to_json
 

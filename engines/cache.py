@@ -10,7 +10,6 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from realtime_ssd.errors import ModelError
+from realtime_ssd.files import replace_file, sha256_of
 
-__all__ = ["EngineCache", "EngineKey", "Entry", "default_folder", "sha256_of"]
+__all__ = ["EngineCache", "EngineKey", "Entry", "default_folder"]
 
 _log = logging.getLogger(__name__)
 
@@ -89,15 +89,6 @@ def default_folder() -> Path:
     from platformdirs import user_cache_path
 
     return user_cache_path("realtime-ssd") / "engines"
-
-
-def sha256_of(path: Path) -> str:
-    """Give the sha256 of a file in hexadecimal digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 class EngineCache:
@@ -198,16 +189,10 @@ class EngineCache:
             path.with_suffix(suffix).unlink(missing_ok=True)
 
     def _put(self, path: Path, content: bytes) -> None:
-        partial = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-                partial = Path(file.name)
-                file.write(content)
-            partial.replace(path)
+            replace_file(path, content)
         except OSError as error:
-            if partial is not None:
-                partial.unlink(missing_ok=True)
             raise _unwritable(path.parent, error) from error
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engines.cache import Entry, sha256_of
+from engines.cache import Entry
 from engines.toolchain import TensorRT, Toolchain
 from engines.verify import Agreement, Gate, compare, onnx_runner, sample_frames
 from realtime_ssd.errors import ModelError
+from realtime_ssd.files import sha256_of
 from realtime_ssd.spec import read_spec
 
 __all__ = ["recheck"]

@@ -6,7 +6,6 @@ so that the network sees on its own input what the file's network saw on its own
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from realtime_ssd.errors import ModelError, UsageError
+from realtime_ssd.files import sha256_of
 from realtime_ssd.spec import InputSpec
 from realtime_ssd.zoo import download
 from training.checkpoint import read_checkpoint
@@ -123,21 +123,13 @@ def find_backbone(text: str) -> Path:
     if not re.fullmatch(r"[0-9a-fA-F]{8,64}", digest):
         raise UsageError(f"'{url}' needs its checksum; write URL#SHA256, at least 8 digits of it")
     path = folder() / url.rsplit("/", 1)[1]
-    if not path.is_file() or not _sha256(path).startswith(digest.lower()):
+    if not path.is_file() or not sha256_of(path).startswith(digest.lower()):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"folder '{path.parent}' cannot be made: {error.strerror}") from None
         download(url, digest, path, "give its path with --backbone")
     return path
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _read(path: Path, model: SSD) -> Backbone:

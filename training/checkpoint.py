@@ -1,14 +1,12 @@
 """Weights and training state in safetensors files, each with a JSON side-car for people.
 
-A file is complete in itself: what the side-car says also stands in its header. Each is written
-beside its place, flushed to the disk and then moved there, so that a power cut or a full disk
-leaves the old one.
+A file is complete in itself: what the side-car says also stands in its header. After a power cut
+or on a full disk the old one is still there.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from realtime_ssd.errors import ModelError, UsageError
+from realtime_ssd.files import replace_file
 from realtime_ssd.spec import spec_from_json, spec_to_json
 from training.models import SSD, create
 
@@ -25,7 +24,6 @@ __all__ = [
     "load_model",
     "load_weights",
     "read_checkpoint",
-    "replace_file",
     "save_checkpoint",
     "start_from",
 ]
@@ -97,24 +95,6 @@ def save_checkpoint(
             f"the checkpoint '{path}' cannot be written ({error.strerror}){kept}; free some space "
             "or choose another folder"
         ) from error
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Write a file so that its place always holds either the old or the new one, whole.
-
-    Raises:
-        OSError: If it cannot be written; nothing is left of it.
-    """
-    fresh = path.with_name(path.name + ".partial")
-    try:
-        with fresh.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(fresh, path)
-    except OSError:
-        fresh.unlink(missing_ok=True)
-        raise
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:

@@ -9,12 +9,12 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from realtime_ssd.errors import UsageError
+from realtime_ssd.files import replace_file
 from training.error_sheet import write_error_sheet
 from training.errors import KINDS
 from training.evaluate import Evaluation
@@ -62,12 +62,10 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
     Raises:
         UsageError: If that is not possible.
     """
-    fresh = path.with_name(f"{path.name}.partial")
+    text = json.dumps(values, indent=1, ensure_ascii=False) + "\n"
     try:
-        fresh.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(fresh, path)
+        replace_file(path, text.encode())
     except OSError as error:
-        fresh.unlink(missing_ok=True)
         raise _unwritable(path, error) from None
 
 

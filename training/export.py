@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import io
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from realtime_ssd.errors import ModelError, RealtimeSSDError, UsageError
+from realtime_ssd.files import replace_file
 from realtime_ssd.frames import Image
 from realtime_ssd.postprocess import PostProcessor
 from realtime_ssd.preprocess import preprocess
@@ -76,16 +76,9 @@ def export_onnx(
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Put a file into its place in one move; leave nothing behind if that fails."""
-    fresh = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            fresh.write_bytes(data)
-            os.replace(fresh, path)
-        except OSError:
-            fresh.unlink(missing_ok=True)
-            raise
+        replace_file(path, data)
     except OSError as problem:
         raise UsageError(
             f"'{path}' cannot be written ({problem.strerror}); choose another place"

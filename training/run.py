@@ -26,7 +26,7 @@ from typing import Any
 
 from realtime_ssd import __version__
 from realtime_ssd.errors import RealtimeSSDError, UsageError, redact
-from training.checkpoint import replace_file
+from realtime_ssd.files import replace_file
 
 __all__ = ["Row", "RunFolder", "git_state"]
 

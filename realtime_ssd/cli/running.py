@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ from realtime_ssd.backends import Backend
 from realtime_ssd.cli.outputs import Target, check_place, check_targets, plan_outputs
 from realtime_ssd.cli.progress import RunProgress, summary
 from realtime_ssd.errors import RealtimeSSDError
+from realtime_ssd.files import replace_file
 from realtime_ssd.pipeline import Pipeline, PipelineOptions
 from realtime_ssd.sinks.base import Result, Sink, make_folder
 from realtime_ssd.sources import Source, open_source
@@ -177,10 +177,8 @@ class Run:
             "model": self._backend.spec.name,
             **self._loop.statistics.to_dict(),
         }
-        fresh = path.with_name(path.name + ".partial")
         try:
-            fresh.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-            os.replace(fresh, path)
+            replace_file(path, (json.dumps(values, indent=1) + "\n").encode())
         except OSError as error:
             raise RealtimeSSDError(f"'{path}' cannot be written: {error.strerror}") from None
 

@@ -18,6 +18,7 @@ from typing import Literal
 
 from realtime_ssd.cuda import driver
 from realtime_ssd.errors import ModelError
+from realtime_ssd.files import replace_file
 
 __all__ = ["KERNELS", "compile_kernel", "compiler_name", "nvcc_path", "with_nvcc"]
 
@@ -111,11 +112,9 @@ def with_nvcc(name: str, architecture: str, options: list[str]) -> tuple[bytes, 
 
 
 def _keep(path: Path, content: bytes) -> None:
-    """Write through a temporary file, so that nobody reads half a cubin."""
+    """Keep a cubin where that is possible."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            file.write(content)
-        Path(file.name).replace(path)
+        replace_file(path, content)
     except OSError:
         return

@@ -16,7 +16,7 @@ import onnx
 import pytest
 
 from engines.build import EngineOptions, obtain
-from engines.cache import EngineCache, sha256_of
+from engines.cache import EngineCache
 from engines.recheck import recheck
 from engines.report import measure
 from engines.toolchain import TensorRT
@@ -24,6 +24,7 @@ from realtime_ssd.backends import Backend, BackendOptions, open_backend
 from realtime_ssd.cuda.probe import find_gpus, has_bindings
 from realtime_ssd.detections import Detections
 from realtime_ssd.errors import ModelError, UsageError
+from realtime_ssd.files import sha256_of
 from realtime_ssd.frames import Frame
 from realtime_ssd.spec import read_spec
 from tests.cuda.test_gpu_loop import _host_kernels  # noqa: F401 - an automatic fixture

@@ -16,7 +16,6 @@ from tests.training.tiny_ssd import Squares, tiny_recipe, tiny_ssd, train
 from training.checkpoint import (
     load_model,
     read_checkpoint,
-    replace_file,
     save_checkpoint,
     start_from,
 )
@@ -107,16 +106,6 @@ def test_start_takes_what_fits(saved: Path) -> None:
 def test_start_of_another_network(saved: Path) -> None:
     with pytest.raises(ModelError, match=r"no weights in .* fit 'tiny'; use a related model"):
         start_from(tiny_ssd(), saved)
-
-
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
-    (tmp_path / "a").write_text("old")
-    replace_file(tmp_path / "a", b"new")
-    assert (tmp_path / "a").read_text() == "new"
-    (tmp_path / "folder/inside").mkdir(parents=True)
-    with pytest.raises(OSError, match="folder"):
-        replace_file(tmp_path / "folder", b"new")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "folder"]
 
 
 FULL = """

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +10,11 @@ import onnx
 from numpy.typing import NDArray
 
 from realtime_ssd.errors import ModelError, UsageError
+from realtime_ssd.files import replace_file
 from realtime_ssd.spec import InputSpec, ModelSpec, attach_spec
 from training.importers.graph import Floats, Model, run
 
-__all__ = ["check_target", "make_batch_dynamic", "noise", "save", "write_whole"]
+__all__ = ["check_target", "make_batch_dynamic", "noise", "save"]
 
 TOLERANCE = 1e-4
 BATCH = "batch"
@@ -61,6 +60,7 @@ def save(model: Model, spec: ModelSpec, path: Path) -> bool:
 
     Raises:
         ModelError: If the graph's outputs do not fit the specification.
+        UsageError: If the file cannot be written.
     """
     images = noise(spec.input, 2)
     names = [spec.scores_output, spec.offsets_output]
@@ -72,7 +72,10 @@ def save(model: Model, spec: ModelSpec, path: Path) -> bool:
     chosen = dynamic if good else model
     attach_spec(chosen, spec)
     chosen.producer_name = "realtime-ssd"
-    write_whole(path, chosen.SerializeToString())
+    try:
+        replace_file(path, chosen.SerializeToString())
+    except OSError as error:
+        raise UsageError(f"'{path}' cannot be written: {error.strerror or error}") from error
     return good
 
 
@@ -136,21 +139,3 @@ def _agrees(model: Model, spec: ModelSpec, images: Floats, wanted: list[Floats])
         a.shape == b.shape and np.allclose(a, b, rtol=TOLERANCE, atol=TOLERANCE)
         for a, b in zip(got, wanted, strict=True)
     )
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole or not at all.
-
-    Raises:
-        UsageError: If the folder cannot be written.
-    """
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".import-", delete=False) as file:
-            temporary = Path(file.name)
-            file.write(data)
-        temporary.chmod(0o644)
-        os.replace(temporary, path)
-    except OSError as error:
-        if "temporary" in locals():
-            temporary.unlink(missing_ok=True)
-        raise UsageError(f"'{path}' cannot be written: {error.strerror or error}") from error
