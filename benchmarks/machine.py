@@ -36,6 +36,8 @@ def write(name: str, values: dict[str, Any], path: Path | None = None) -> Path:
     machine = describe()
     load = machine.pop("load")
     kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    kept = {**kept, "machine": machine, name: {"load_before": load, **values}}
+    # Peers run in an environment of their own.
+    versions = {**kept.get("versions", {}), name: machine["packages"]}
+    kept |= {"machine": machine, "versions": versions, name: {"load_before": load, **values}}
     path.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     return path

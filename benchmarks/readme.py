@@ -10,7 +10,7 @@ import json
 import re
 import statistics
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +154,25 @@ def _annotate(clips: dict[str, Any]) -> Iterator[Line]:
         if isinstance(row, dict) and "ratio" in row:
             what = f"video file to annotated file, {clip}: cv2.VideoCapture + VideoWriter"
             ours, other = row["fps"]["realtime-ssd"], row["fps"]["opencv"]
-            yield _against(what, ours, other, "FPS", row["ratio"], None)
+            line = _against(what, ours, other, "FPS", row["ratio"], None)
+            facts = {name: _written(row, name) for name in ("realtime-ssd", "opencv")}
+            yield replace(
+                line,
+                ours=f"{line.ours}, {facts['realtime-ssd']}",
+                other=f"{line.other}, {facts['opencv']}",
+            )
+
+
+def _written(row: dict[str, Any], name: str) -> str:
+    """Say how a file was written, and what of its source it lacks."""
+    names = {
+        "frames": "frames",
+        "seconds_first_to_last": "duration",
+        "audio_packets": "sound",
+    }
+    lost = [names[key] for key, same in row["same_as_source"][name].items() if not same]
+    kept = f"without its {' and '.join(lost)}" if lost else "all of it"
+    return f"{row['written'][name]['codec']}, {kept}"
 
 
 def _program(result: dict[str, Any]) -> Iterator[Line]:

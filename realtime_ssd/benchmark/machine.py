@@ -24,6 +24,8 @@ _PACKAGES = (
     "av",
     "supervision",
     "torch",
+    "torchvision",
+    "openvino",
     "tensorrt",
     "pycuda",
     "cuda-bindings",

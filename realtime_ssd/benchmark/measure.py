@@ -122,13 +122,13 @@ def paced(subject: Subject, rate: float, streams: int) -> Loop:
     ]
     with open_backend(subject.model, subject.backend, options) as backend:
         loop = Pipeline(sources, backend)
-        ends = [
-            time.monotonic() - result.frame.captured_at
-            for result in loop
-            if result.frame.index >= WARM_UP
-        ]
+        times, ends = [], []
+        for result in loop:
+            times.append(time.monotonic())
+            if result.frame.index >= WARM_UP:
+                ends.append(times[-1] - result.frame.captured_at)
         found = clocks()
-    row = of_latencies(f"paced at {rate:g} FPS", 1, ends or [0.0], loop.statistics.fps)
+    row = of_latencies(f"paced at {rate:g} FPS", 1, ends or [0.0], _rate(times))
     return Loop(row, loop.statistics.total.dropped["replaced"], _stages([loop]), found)
 
 
@@ -160,8 +160,13 @@ def _run(
         if times[-1] - times[0] > seconds and len(times) > LEAST:
             break
     loop.close()
+    return loop, _rate(times), ends
+
+
+def _rate(times: Sequence[float]) -> float:
+    """Give the results a second from the first to the last."""
     span = times[-1] - times[0] if times else 0.0
-    return loop, (len(times) - 1) / span if span > 0 else 0.0, ends
+    return (len(times) - 1) / span if span > 0 else 0.0
 
 
 def _stages(loops: Sequence[Pipeline]) -> dict[str, float]:

@@ -81,11 +81,11 @@ def run(plan: Plan, tell: Tell = lambda line: None) -> dict[str, Any]:
     _check(plan)
     machine = describe()
     _warn_if_busy(machine, tell)
-    images = _pictures(plan.source)
+    images, readable = _pictures(plan.source)
     with tempfile.TemporaryDirectory() as place:
         model, options = _prepare(plan, images, Path(place))
         subject = Subject(model, plan.backend, images, plan.seconds, options)
-        file = plan.source if _is_file(plan.source) else _film(images, Path(place))
+        file = plan.source if readable else _film(images, Path(place))
         rows, loops, backend = _measure(plan, subject, file, tell)
     spec = read_spec(plan.model)
     return {
@@ -167,19 +167,19 @@ def _check(plan: Plan) -> None:
         raise UsageError(f"precision '{plan.precision}' is unknown; choose one of {choices}")
 
 
-def _is_file(source: str) -> bool:
-    return not source.startswith("demo")
+def _pictures(source: str) -> tuple[list[Image], bool]:
+    """Read the first pictures of a source into memory, and tell whether it is a video to read.
 
-
-def _pictures(source: str) -> list[Image]:
-    """Read the first pictures of a source into memory."""
+    Photos, the demo and what lasts less than a second are written as a video first.
+    """
     with open_source(source) as opened:
         if opened.info.live:
             raise UsageError(f"'{source}' is live; a benchmark needs a file or demo")
         images = _read(opened)
+        video = opened.info.path is not None or "://" in source
     if not images:
         raise SourceError(f"'{source}' gave no picture")
-    return images
+    return images, video and len(images) == IN_MEMORY
 
 
 def _read(source: Source) -> list[Image]:
@@ -190,14 +190,15 @@ def _read(source: Source) -> list[Image]:
 
 
 def _film(images: Sequence[Image], place: Path, frames: int = 300) -> str:
-    """Write the pictures, forth and back, as a video file, and give its name."""
+    """Write the pictures of the first one's size, forth and back, as a video; give its name."""
     from realtime_ssd.detections import Detections
     from realtime_ssd.sinks.video import VideoSink
     from realtime_ssd.sources.base import SourceInfo
 
     path = place / "pictures.mp4"
     height, width = images[0].shape[:2]
-    turn = [*images, *reversed(images)]
+    same = [image for image in images if image.shape == images[0].shape]
+    turn = [*same, *reversed(same)]
     with VideoSink(path, SourceInfo("pictures", width, height)) as sink:
         for number in range(frames):
             frame = Frame(turn[number % len(turn)], number, pts=number * 33)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as jsonlib
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,7 +35,7 @@ def benchmark(
 
     Args:
         model: Name of a model or ONNX file; the same default as for detection.
-        source: Video file or demo[:WxH].
+        source: Video file, photos or demo[:WxH].
         backend: auto, onnxruntime or tensorrt.
         precision: fp32, fp16 or int8; the backend's own by default.
         batch: Batch sizes, as in 1,8,32.
@@ -86,11 +85,10 @@ def _check_files(files: list[Path], plot: Path | None, *, overwrite: bool) -> No
 
 def _write(path: Path, result: dict[str, Any]) -> None:
     from realtime_ssd.errors import RealtimeSSDError
+    from realtime_ssd.files import replace_file
 
-    fresh = path.with_name(path.name + ".partial")
     try:
-        fresh.write_text(jsonlib.dumps(result, indent=1) + "\n", encoding="utf-8")
-        os.replace(fresh, path)
+        replace_file(path, (jsonlib.dumps(result, indent=1) + "\n").encode())
     except OSError as error:
         raise RealtimeSSDError(f"'{path}' cannot be written: {error.strerror}") from None
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 
-from benchmarks import readme
+from benchmarks import machine, readme
+from benchmarks.machine import write
 from benchmarks.readme_chart import draw
 
 
@@ -37,6 +39,35 @@ def test_a_missed_goal_is_said_with_its_reason() -> None:
         assert len(cited) == len(missed)
         assert set(cited) == set(re.findall(r"^(\d+)\. .+", text, re.MULTILINE))
         assert "not known yet" not in text
+
+
+def test_what_a_written_file_lacks_is_said() -> None:
+    kept = {"frames": True, "seconds_first_to_last": True, "audio_packets": True}
+    row = {
+        "fps": {"realtime-ssd": [10.0], "opencv": [20.0]},
+        "ratio": 0.5,
+        "written": {"realtime-ssd": {"codec": "h264"}, "opencv": {"codec": "mpeg4"}},
+        "same_as_source": {
+            "realtime-ssd": kept,
+            "opencv": {**kept, "frames": False, "audio_packets": False},
+        },
+    }
+    (line,) = readme.lines_of({"annotate": {"clip.mp4": row}})
+    assert line.ours == "10 FPS, h264, all of it"
+    assert line.other == "20 FPS, mpeg4, without its frames and sound"
+
+
+def test_versions_of_each_environment_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "result.json"
+    for name, version in (("loops", "1"), ("scaling", "2")):
+        about = {"load": 0.1, "packages": {"torch": version}}
+        monkeypatch.setattr(machine, "describe", lambda about=about: dict(about))
+        write(name, {"x": version}, file)
+    kept = json.loads(file.read_text())
+    assert kept["versions"] == {"loops": {"torch": "1"}, "scaling": {"torch": "2"}}
+    assert kept["loops"] == {"load_before": 0.1, "x": "1"}
 
 
 def test_text_goes_between_the_marks_only() -> None:

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 
 from tests.cli.program import ENVIRONMENT, run
@@ -57,6 +58,18 @@ def test_a_file_and_other_precisions(tiny: Path, tmp_path: Path) -> None:
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         assert json.loads(output.read_text())["precision"] == precision
+
+
+def test_photos_are_put_in_a_row(tiny: Path, tmp_path: Path) -> None:
+    photos, output = tmp_path / "photos", tmp_path / "out.json"
+    photos.mkdir()
+    for name, size in (("a.png", (64, 96, 3)), ("b.png", (32, 48, 3))):
+        cv2.imwrite(str(photos / name), np.full(size, 90, np.uint8))
+    done = run("benchmark", "--model", tiny, "--source", photos, *SHORT, "--json", output)
+    assert done.returncode == 0, done.stderr
+    rows = {row["what"]: row for row in json.loads(output.read_text())["rows"]}
+    assert rows["whole loop from file"]["value"] > 0
+    assert 0 < rows["paced at 60 FPS"]["fps"] < 75
 
 
 @pytest.mark.parametrize(
