@@ -38,6 +38,6 @@ def write(name: str, values: dict[str, Any], path: Path | None = None) -> Path:
     kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     # Peers run in an environment of their own.
     versions = {**kept.get("versions", {}), name: machine["packages"]}
-    kept |= {"machine": machine, "versions": versions, name: {"load_before": load, **values}}
+    kept |= {"machine": machine, "versions": versions, name: {"load_at_end": load, **values}}
     path.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     return path

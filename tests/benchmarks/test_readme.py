@@ -67,7 +67,7 @@ def test_versions_of_each_environment_are_kept(
         write(name, {"x": version}, file)
     kept = json.loads(file.read_text())
     assert kept["versions"] == {"loops": {"torch": "1"}, "scaling": {"torch": "2"}}
-    assert kept["loops"] == {"load_before": 0.1, "x": "1"}
+    assert kept["loops"] == {"load_at_end": 0.1, "x": "1"}
 
 
 def test_text_goes_between_the_marks_only() -> None:
