@@ -164,5 +164,7 @@ class Capture:
     def _go_offline(self, error: RealtimeSSDError) -> None:
         self.state, self.error = "offline", error
         self._statistics.lose(self.lane.name)
-        _log.warning("%s is offline (%s); trying again until it is back", self.lane.name, error)
         self._report(self)
+        if not self._stopping.is_set():  # else nobody ever answered, and the program says so itself
+            about = str(error).replace(f"'{self.lane.name}'", "it")
+            _log.warning("%s is offline (%s); trying again until it is back", self.lane.name, about)

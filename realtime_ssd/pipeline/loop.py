@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from realtime_ssd.backends.base import Backend, Ticket
+from realtime_ssd.detections import Detections
 from realtime_ssd.errors import RealtimeSSDError, UsageError
 from realtime_ssd.pipeline.capture import Capture
 from realtime_ssd.pipeline.inbox import Inbox, Lane
@@ -123,7 +124,7 @@ class Pipeline:
         deadline = time.monotonic() + self._options.join_seconds
         for capture in self.captures:
             if not capture.join(max(0.0, deadline - time.monotonic())):
-                _log.warning("%s does not answer and is left behind", capture.lane.name)
+                _log.info("%s does not answer and is left behind", capture.lane.name)
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
 
@@ -165,7 +166,7 @@ class Pipeline:
 
     def _results(self, ticket: Ticket) -> Iterator[Result]:
         """Collect one batch; the time until the consumer asks for more is the sinks' time."""
-        answers = self._backend.collect(ticket)
+        answers = self._collect(ticket)
         self._places.release()
         for stage, seconds in ticket.timings.items():
             self.statistics.stage(stage, seconds)
@@ -175,6 +176,12 @@ class Pipeline:
             done = time.monotonic()
             self.statistics.stage("sinks", done - begun)
             self.statistics.process(frame.source, done - frame.captured_at)
+
+    def _collect(self, ticket: Ticket) -> list[Detections]:
+        try:
+            return self._backend.collect(ticket)
+        except Exception as error:
+            raise _explained("inference", error) from error
 
     def _fail(self, stage: str, error: BaseException) -> None:
         """Keep the first failure and end the program; called by whichever thread failed."""
@@ -245,6 +252,9 @@ def _explained(stage: str, error: BaseException) -> RealtimeSSDError:
     if isinstance(error, RealtimeSSDError):
         return error
     reason = (str(error).strip().splitlines() or ["no details"])[0]
-    failure = RealtimeSSDError(f"{stage} failed: {type(error).__name__}: {reason}")
+    what = f"{type(error).__name__}: {reason}"
+    if isinstance(error, MemoryError):
+        what = f"there is not enough memory ({reason}); try a smaller batch or picture"
+    failure = RealtimeSSDError(f"{stage} failed: {what}")
     failure.__cause__ = error
     return failure

@@ -113,8 +113,9 @@ class Statistics:
 
     def drop(self, source: str, cause: str, frames: int = 1) -> None:
         """Count frames that were left out."""
-        with self._lock:
-            self.sources[source].dropped[cause] += frames
+        if frames:
+            with self._lock:
+                self.sources[source].dropped[cause] += frames
 
     def lose(self, source: str) -> None:
         """Count a loss of a live source."""

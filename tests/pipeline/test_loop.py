@@ -117,26 +117,31 @@ def test_a_crash_in_a_source_names_the_stage(backend: Backend) -> None:
 
 
 class Crashing:
-    """A backend whose second batch fails."""
+    """A backend whose second batch fails when it is submitted or collected."""
 
     name, max_batch, capacity = "crashing", 1, 2
 
-    def __init__(self, real: Backend) -> None:
-        self.spec, self._real, self._count = real.spec, real, 0
+    def __init__(self, real: Backend, where: str) -> None:
+        self.spec, self._real, self._where, self._count = real.spec, real, where, 0
 
-    def submit(self, frames: Sequence[Frame]) -> Ticket:
-        self._count += 1
+    def _crash(self, where: str) -> None:
+        self._count += where == self._where
         if self._count == 2:
             raise MemoryError("no memory")
+
+    def submit(self, frames: Sequence[Frame]) -> Ticket:
+        self._crash("submit")
         return self._real.submit(frames)
 
     def collect(self, ticket: Ticket) -> list[Detections]:
+        self._crash("collect")
         return self._real.collect(ticket)
 
 
-def test_a_crash_in_inference_ends_the_program(backend: Backend) -> None:
-    loop = Pipeline([Scripted("x", frames=50)], Crashing(backend))  # type: ignore[arg-type]
-    with pytest.raises(RealtimeSSDError, match="inference failed: MemoryError: no memory"):
+@pytest.mark.parametrize("where", ["submit", "collect"])
+def test_a_crash_in_inference_ends_the_program(backend: Backend, where: str) -> None:
+    loop = Pipeline([Scripted("x", frames=50)], Crashing(backend, where))  # type: ignore[arg-type]
+    with pytest.raises(RealtimeSSDError, match=r"inference failed: .* memory \(no memory\)"):
         list(loop)
 
 
@@ -201,3 +206,20 @@ def test_wrong_sources(backend: Backend) -> None:
 class _Refusing(Scripted):
     def open(self) -> None:
         raise SourceError("nobody answers")
+
+
+def test_a_source_that_never_answers_is_told_once(
+    backend: Backend, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = Gone()
+    source.opened = 1
+    with pytest.raises(SourceError, match="not there"):
+        list(Pipeline([source], backend))
+    assert not caplog.text
+
+
+def test_nothing_dropped_is_not_counted(backend: Backend) -> None:
+    loop = Pipeline([Scripted("x", frames=3)], backend)
+    for _ in loop:
+        loop.stop()
+    assert 0 not in loop.statistics.to_dict()["dropped"].values()
