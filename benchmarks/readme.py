@@ -117,6 +117,7 @@ def _ssdlite(values: dict[str, Any]) -> Iterator[Line]:
     what = "the same ssdlite320 weights, video file to detections: torchvision"
     if "fps" in values:
         ours, other = values["fps"]["realtime-ssd"], values["fps"]["torchvision"]
+        what += _doubt(values)
         yield _against(what, ours, other, "FPS", values["ratio"], 3.0)
 
 

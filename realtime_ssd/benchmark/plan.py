@@ -25,7 +25,7 @@ from realtime_ssd.errors import RealtimeSSDError, SourceError, UsageError
 from realtime_ssd.frames import Frame, Image
 from realtime_ssd.sinks.base import Result
 from realtime_ssd.sources import Source, open_source
-from realtime_ssd.spec import read_spec
+from realtime_ssd.spec import ModelSpec
 
 __all__ = ["Plan", "run", "verdict"]
 
@@ -86,8 +86,7 @@ def run(plan: Plan, tell: Tell = lambda line: None) -> dict[str, Any]:
         model, options = _prepare(plan, images, Path(place))
         subject = Subject(model, plan.backend, images, plan.seconds, options)
         file = plan.source if readable else _film(images, Path(place))
-        rows, loops, backend = _measure(plan, subject, file, tell)
-    spec = read_spec(plan.model)
+        rows, loops, backend, spec = _measure(plan, subject, file, tell)
     return {
         "benchmark": "realtime-ssd",
         "machine": machine,
@@ -113,15 +112,14 @@ def run(plan: Plan, tell: Tell = lambda line: None) -> dict[str, Any]:
 
 def _measure(
     plan: Plan, subject: Subject, file: str, tell: Tell
-) -> tuple[list[Row], dict[str, Loop], str]:
+) -> tuple[list[Row], dict[str, Loop], str, ModelSpec]:
     """Go through all measurements; the loops of the first batch size by name."""
     rows: list[Row] = []
     loops: dict[str, Loop] = {}
-    name = ""
     for batch in plan.batches:
         tell(f"batch {batch}: one after the other")
         with _open(subject, batch) as backend:
-            name = backend.name
+            name, spec = backend.name, backend.spec
             rows += alone(backend, subject)
             tell(f"batch {batch}: whole loop from memory")
             loop = from_memory(backend, subject, plan.streams)
@@ -133,7 +131,7 @@ def _measure(
                 rows.append(loops["file"].row)
     tell(f"paced at {plan.rate:g} FPS")
     loops["paced"] = paced(subject, plan.rate, plan.streams)
-    return [*rows, loops["paced"].row], loops, name
+    return [*rows, loops["paced"].row], loops, name, spec
 
 
 def _open(subject: Subject, batch: int) -> Backend:

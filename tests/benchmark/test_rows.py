@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Sequence
@@ -10,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from realtime_ssd.backends import BackendOptions, Ticket, cpu_count, open_backend
+from realtime_ssd.backends import Backend, BackendOptions, Ticket, cpu_count, open_backend
+from realtime_ssd.benchmark import measure, plan
 from realtime_ssd.benchmark.compare import compare, differences, read
 from realtime_ssd.benchmark.measure import NAMES, Loop, Subject, alone
 from realtime_ssd.benchmark.plan import verdict
@@ -155,3 +157,20 @@ def test_backends_that_do_all_at_once_time_their_steps(tiny: Path) -> None:
         ("decode + NMS", 3),
         ("whole batch on the GPU", 4),
     ]
+
+
+def test_the_contract_of_an_engine_comes_from_its_backend(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = tmp_path / "plan.engine"
+    engine.write_bytes(b"plan")
+
+    def opened(model: Path, name: str, options: BackendOptions) -> Backend:
+        assert model == engine
+        return open_backend(tiny, "onnxruntime", options)
+
+    for module in (plan, measure):
+        monkeypatch.setattr(module, "open_backend", opened)
+    result = plan.run(plan.Plan(engine, "demo:64x48", rate=500, seconds=0.02))
+    assert result["model"]["name"] == "tiny"
+    assert result["model"]["sha256"] == hashlib.sha256(b"plan").hexdigest()
