@@ -184,10 +184,7 @@ def _describe(
     mean, scale = _INPUTS[family]
     height, width = image.shape[2:]
     classes = scores.shape[2]
-    names = _LABELS.get(classes) or (
-        "background",
-        *(f"class {number}" for number in range(1, classes)),
-    )
+    names = _LABELS.get(classes) or labels.numbered(classes)
     return ModelSpec(
         name=definition.text("name") or family,
         input=InputSpec(width, height, "BGR", mean, (scale,) * 3),

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from realtime_ssd.boxes import BoxRecipe
-from realtime_ssd.errors import ModelError, UsageError
-from realtime_ssd.spec import InputSpec, ModelSpec
+from realtime_ssd.errors import ModelError, RealtimeSSDError, UsageError
+from realtime_ssd.spec import METADATA_KEY, InputSpec, ModelSpec
 from training.importers import graph, tensorflow, ultralight
 from training.importers.decoding import Decoding, check_corners, find_decoding
 from training.importers.graph import Model
 from training.importers.heads import Heads, find_heads, found
+from training.importers.labels import numbered
 from training.importers.options import Imported, ImportOptions
 from training.importers.overrides import apply, read_fields
 from training.importers.saving import noise, save
@@ -90,7 +91,9 @@ def _describe(
     raise _unknown(heads, model, path)
 
 
-def _unknown(heads: Heads, model: Model, path: Path) -> ModelError:
+def _unknown(heads: Heads, model: Model, path: Path) -> RealtimeSSDError:
+    if any(item.key == METADATA_KEY for item in model.metadata_props):
+        return UsageError(f"'{path}' needs no import: give it to --model as it is")
     return ModelError(
         f"{found(model, path)}, heads of {heads.boxes} default boxes and {heads.classes} classes "
         f"of no known family; name it with --family ({', '.join(_FAMILIES)}), or describe it with "
@@ -107,12 +110,11 @@ def _own(heads: Heads, path: Path, options: ImportOptions) -> ModelSpec:
             f"the specification file '{options.spec}' must say in 'input' the channels ('RGB' or "
             "'BGR'), the mean and the scale (three numbers each) that the model was trained with"
         )
-    names = [f"class {number}" for number in range(1, heads.classes)]
     return ModelSpec(
         name=path.stem,
         input=InputSpec(heads.width, heads.height),
         boxes=BoxRecipe(),
-        labels=("background", *names),
+        labels=numbered(heads.classes),
         coding="corners",
         activation="none" if heads.activation_inside else "softmax",
     )
