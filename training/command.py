@@ -13,6 +13,7 @@ import torch
 from realtime_ssd.errors import UsageError
 from training.checkpoint import load_model, read_checkpoint, start_from
 from training.data import Dataset, summarise
+from training.data.classes import listed
 from training.distributed import World, join, leave
 from training.models import SSD, create
 from training.recipe import Recipe, as_dict, from_dict, load_recipe
@@ -22,6 +23,10 @@ from training.sets import open_set
 from training.train import Outcome, Trainer
 
 __all__ = ["Command", "changed"]
+
+
+FEW_STEPS = 300
+"""Shorter runs hardly find anything unless they start from other weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +76,32 @@ class Command:
             if val is not None and val.problems:
                 report.problems(val.problems)
             trainer = Trainer(model, recipe, train, val, folder, world, report)
+            if world.first:
+                self._announce(trainer, train, val)
             if self.resume:
                 trainer.resume()
             outcome = trainer.run()
         if world.first:
-            finish(folder, outcome)
+            finish(folder, outcome, train if val is None else val)
         if outcome.stopped:
             sys.exit(128 + outcome.stopped)
+
+    def _announce(self, trainer: Trainer, train: Dataset, val: Dataset | None) -> None:
+        """Say what is trained on, and what a first run of one's own often lacks."""
+        recipe, names = trainer.recipe, train.labels[1:]
+        steps = len(trainer.loader) * recipe.run.epochs
+        print(
+            f"training on {len(train) // recipe.data.repeat} images with the classes "
+            f"{listed(names)}: {recipe.run.epochs} epochs, {steps} steps"
+        )
+        if val is None:
+            print("no --val is given: nothing is scored, and the last weights are kept")
+        else:
+            print(f"scoring on {len(val)} images")
+        if steps < FEW_STEPS and not (self.init or recipe.model.backbone):
+            print(
+                f"{steps} steps are few for a network from nothing; give more --epochs, or --init"
+            )
 
     def _start(self, model: SSD, recipe: Recipe, folder: RunFolder, world: World) -> None:
         """Note what is run and take over weights; the other processes get them from this one."""
@@ -103,17 +127,23 @@ class Command:
         print(f"{sheet}: augmented samples with their matched default boxes")
 
 
-def finish(folder: RunFolder, outcome: Outcome) -> None:
-    """Export the best weights of a run that is done, and say what there is."""
+def finish(folder: RunFolder, outcome: Outcome, data: Dataset) -> None:
+    """Export the best weights of a run that is done, compared on its own images; say what there is.
+
+    Args:
+        folder: The run.
+        outcome: How it ended.
+        data: Images to compare the exported model on.
+    """
     if outcome.stopped:
         print(
             f"stopped after {outcome.epochs} whole epochs, the state is saved in {folder.last}; "
             "add --resume to the command to go on"
         )
         return
-    from training.export import export_onnx
+    from training.export import export_onnx, photos_of
 
-    export_onnx(load_model(folder.best), folder.onnx)
+    export_onnx(load_model(folder.best), folder.onnx, photos=photos_of(data))
     best = read_checkpoint(folder.best).facts
     scored = f"mAP {best['score']:.4f} in " if best["score"] is not None else ""
     print(f"{folder.onnx}: {scored}epoch {best['epoch']} of {outcome.epochs}")

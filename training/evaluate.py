@@ -22,6 +22,7 @@ from realtime_ssd.errors import RealtimeSSDError, UsageError
 from realtime_ssd.frames import Frame
 from realtime_ssd.spec import ModelSpec
 from training.coco_metrics import coco_ap
+from training.data.classes import listed
 from training.data.sample import Annotation, Dataset, Problem, Subset, unreadable
 from training.errors import Mistakes, find_mistakes
 from training.metrics import SIZES, Score, voc_ap
@@ -167,7 +168,7 @@ def evaluate(
     if not known:
         raise UsageError(
             f"model '{backend.spec.name}' knows none of the classes of '{data.name}': the data has "
-            f"{_some(data.labels[1:])}, the model {_some(_real_labels(backend.spec))}"
+            f"{listed(data.labels[1:])}, the model {listed(_real_labels(backend.spec))}"
         )
     data, answers = _detect(backend, data, columns, progress)
     truths = tuple(data.annotation(index) for index in range(len(data)))
@@ -223,11 +224,6 @@ def _key(name: str) -> str:
 
 def _real_labels(spec: ModelSpec) -> list[str]:
     return [name for column, name in enumerate(spec.labels) if column != spec.background]
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 6} more" if len(names) > 6 else ""
-    return ", ".join(names[:6]) + more
 
 
 def _detect(

@@ -10,6 +10,7 @@ import copy
 import io
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,19 @@ from realtime_ssd.frames import Image
 from realtime_ssd.postprocess import PostProcessor
 from realtime_ssd.preprocess import preprocess
 from realtime_ssd.spec import ModelSpec, attach_spec
+from training.data.sample import Dataset
 from training.models import SSD
+from training.sets import open_set
 
-__all__ = ["OPSET", "PRECISIONS", "TOLERANCE", "export_onnx", "photos_of_run", "to_onnx"]
+__all__ = [
+    "OPSET",
+    "PRECISIONS",
+    "TOLERANCE",
+    "export_onnx",
+    "photos_of",
+    "photos_of_run",
+    "to_onnx",
+]
 
 OPSET = 17
 """The newest that TensorRT 8.6 reads."""
@@ -127,28 +138,33 @@ def _name_shapes(exported: onnx.ModelProto, spec: ModelSpec) -> None:
         sizes[1].dim_value, sizes[2].dim_value = spec.num_boxes, columns
 
 
-def photos_of_run(facts: Mapping[str, Any], most: int = 4) -> tuple[list[Image], str]:
+def photos_of_run(facts: Mapping[str, Any]) -> tuple[list[Image], str]:
     """Read some images of the set that a checkpoint was scored or trained on.
 
     Args:
         facts: What `training.checkpoint.Checkpoint.facts` says about the run.
-        most: Most images.
 
     Returns:
         The images and the name of the set; nothing where the set is no longer there.
     """
-    from training.data import open_dataset
-
     names = (facts.get("recipe") or {}).get("data") or {}
     for name in (names.get("val"), names.get("train")):
         try:
-            data = open_dataset(str(name)) if name else ()
-            images = [data[k].image for k in range(min(most, len(data)))]
+            images = photos_of(open_set(str(name))) if name else []
         except (RealtimeSSDError, AttributeError):
             continue
         if images:
             return images, str(name)
     return [], ""
+
+
+def photos_of(data: Dataset, most: int = 4) -> list[Image]:
+    """Read the first images of a data set to compare an export on."""
+    images = []
+    for number in range(min(most, len(data))):
+        with suppress(RealtimeSSDError):
+            images.append(data[number].image)
+    return images
 
 
 def _street() -> list[Image]:

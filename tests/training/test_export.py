@@ -18,12 +18,13 @@ from realtime_ssd.boxes import BoxLayer, BoxRecipe
 from realtime_ssd.cli import main
 from realtime_ssd.cli.export import export
 from realtime_ssd.demo import StreetScene
-from realtime_ssd.errors import ModelError, UsageError
+from realtime_ssd.errors import ModelError, RealtimeSSDError, UsageError
 from realtime_ssd.preprocess import preprocess
 from realtime_ssd.spec import InputSpec, ModelSpec, Thresholds, read_spec
 from tests.cli.program import run
+from tests.training.tiny_ssd import Squares
 from training.checkpoint import save_checkpoint
-from training.export import export_onnx, photos_of_run
+from training.export import export_onnx, photos_of, photos_of_run
 from training.models import SSD, create
 from training.models.layers import L2Norm
 from training.models.ssd import FeatureMaps
@@ -201,8 +202,17 @@ def test_photos_of_the_run(tmp_path: Path) -> None:
     images, name = photos_of_run(facts)
     assert name == "demo:3-4:64x48"
     assert [image.shape for image in images] == [(48, 64, 3)] * 4
+    joined = "demo:3-3:64x48 + demo:4-4:64x48"
+    assert photos_of_run({"recipe": {"data": {"train": joined}}})[1] == joined
     for useless in ({}, {"recipe": None}, {"recipe": {"data": {"val": "", "train": "rubbish"}}}):
         assert photos_of_run(useless) == ([], "")
+
+    def gone(index: int) -> None:
+        if index == 1:
+            raise RealtimeSSDError("image '1' cannot be decoded; replace or remove it")
+
+    assert len(photos_of(Squares(9, gone))) == 3
+    assert len(photos_of(Squares(1))) == 1
 
 
 @pytest.fixture(scope="module")

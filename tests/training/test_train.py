@@ -276,7 +276,12 @@ def test_a_whole_run_and_its_folder(tmp_path: Path) -> None:
     done = run("train", plan, *words, "--device", "cpu")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert [line.split()[:2] for line in lines[:2]] == [["epoch", "1"], ["epoch", "2"]]
+    assert lines[:3] == [
+        "training on 10 images with the classes disc, square, triangle: 2 epochs, 10 steps",
+        "scoring on 10 images",
+        "10 steps are few for a network from nothing; give more --epochs, or --init",
+    ]
+    assert [line.split()[:2] for line in lines[3:5]] == [["epoch", "1"], ["epoch", "2"]]
     assert lines[-1].startswith(f"{tmp_path}/run/model.onnx: mAP ")
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
         *(f"{name}.{kind}" for name in ("best", "last") for kind in ("json", "safetensors")),

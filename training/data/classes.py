@@ -8,9 +8,15 @@ from dataclasses import dataclass, field
 from realtime_ssd.errors import UsageError
 from training.data.sample import Problem
 
-__all__ = ["BACKGROUND", "Classes", "Selection", "parse_classes", "parse_remap"]
+__all__ = ["BACKGROUND", "Classes", "Selection", "listed", "parse_classes", "parse_remap"]
 
 BACKGROUND = "background"
+
+
+def listed(names: Sequence[str], most: int = 6) -> str:
+    """Name some classes, and how many there are besides."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def parse_classes(text: str | None) -> list[str] | None:
