@@ -8,6 +8,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 
 from tests.cli.program import ENVIRONMENT, run
@@ -58,6 +59,17 @@ def test_a_file_and_other_precisions(tiny: Path, tmp_path: Path) -> None:
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         assert json.loads(output.read_text())["precision"] == precision
+
+
+def test_a_batch_that_cannot_be_is_told_at_once(tiny: Path, tmp_path: Path) -> None:
+    model = onnx.load(str(tiny))
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    fixed = tmp_path / "fixed.onnx"
+    onnx.save(model, str(fixed))
+    done = run("benchmark", "--model", fixed, "--batch", "1,8", *SHORT)
+    assert done.returncode == 2
+    assert "has a fixed batch of 1, so --batch 8 is not possible" in done.stderr
+    assert "one after the other" not in done.stderr
 
 
 def test_photos_are_put_in_a_row(tiny: Path, tmp_path: Path) -> None:
