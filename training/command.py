@@ -69,6 +69,9 @@ class Command:
 
     def _train(self, model: SSD, recipe: Recipe, train: Dataset, world: World) -> None:
         val = _open(recipe, recipe.data.val, train.labels) if recipe.data.val else None
+        _check_objects(train, difficult=recipe.data.difficult == "use")
+        if val is not None:
+            _check_objects(val, difficult=False)
         folder = RunFolder(self.output, resume=self.resume)
         if world.first and not self.resume:
             self._start(model, recipe, folder, world)
@@ -88,20 +91,19 @@ class Command:
 
     def _announce(self, trainer: Trainer, train: Dataset, val: Dataset | None) -> None:
         """Say what is trained on, and what a first run of one's own often lacks."""
-        recipe, names = trainer.recipe, train.labels[1:]
+        recipe = trainer.recipe
         steps = len(trainer.loader) * recipe.run.epochs
         print(
-            f"training on {len(train) // recipe.data.repeat} images with the classes "
-            f"{listed(names)}: {recipe.run.epochs} epochs, {steps} steps"
+            f"training on {_counted(len(train) // recipe.data.repeat, 'image')} "
+            f"({listed(train.labels[1:])}): {_counted(recipe.run.epochs, 'epoch')}, "
+            f"{_counted(steps, 'step')}"
         )
         if val is None:
             print("no --val is given: nothing is scored, and the last weights are kept")
         else:
-            print(f"scoring on {len(val)} images")
+            print(f"scoring on {_counted(len(val), 'image')}")
         if steps < FEW_STEPS and not (self.init or recipe.model.backbone):
-            print(
-                f"{steps} steps are few for a network from nothing; give more --epochs, or --init"
-            )
+            print("that is short for a network from nothing; give more --epochs, or --init")
 
     def _start(self, model: SSD, recipe: Recipe, folder: RunFolder, world: World) -> None:
         """Note what is run and take over weights; the other processes get them from this one."""
@@ -181,6 +183,25 @@ def _network(recipe: Recipe, labels: Sequence[str]) -> SSD:
 def _open(recipe: Recipe, text: str, labels: Sequence[str], repeat: int = 1) -> Dataset:
     data = recipe.data
     return open_set(text, labels or None, remap=data.remap, only=data.only or None, repeat=repeat)
+
+
+def _check_objects(data: Dataset, *, difficult: bool) -> None:
+    """Refuse a set of which nothing can be learned or scored, before the work.
+
+    Args:
+        data: The set.
+        difficult: Whether difficult objects count.
+    """
+    truths = (data.annotation(index) for index in range(len(data)))
+    if not any((~truth.crowd & (~truth.difficult | difficult)).any() for truth in truths):
+        raise UsageError(
+            f"'{data.name}' has no object of the classes {listed(data.labels[1:])} that counts; "
+            "look at its annotations, --classes and --remap"
+        )
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _train_text(recipe: Recipe) -> str:

@@ -257,8 +257,8 @@ class Trainer:
             if "more than 1 value per channel" not in str(error):
                 raise
             raise UsageError(
-                "a network with batch normalisation cannot learn from one image a step; give "
-                '--batch at least two for each process, or model.norm = "frozen"'
+                "a network with batch normalisation cannot learn from one image a step; give more "
+                'images, --batch at least two for each process, or model.norm = "frozen"'
             ) from error
         return scores, offsets
 

@@ -277,9 +277,9 @@ def test_a_whole_run_and_its_folder(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[:3] == [
-        "training on 10 images with the classes disc, square, triangle: 2 epochs, 10 steps",
+        "training on 10 images (disc, square, triangle): 2 epochs, 10 steps",
         "scoring on 10 images",
-        "10 steps are few for a network from nothing; give more --epochs, or --init",
+        "that is short for a network from nothing; give more --epochs, or --init",
     ]
     assert [line.split()[:2] for line in lines[3:5]] == [["epoch", "1"], ["epoch", "2"]]
     assert lines[-1].startswith(f"{tmp_path}/run/model.onnx: mAP ")
@@ -350,6 +350,29 @@ def test_wrong_words(
     assert said.startswith("realtime-ssd: ")
     assert text in said
     assert len(said.splitlines()) == 1
+
+
+def test_sets_without_objects(tmp_path: Path) -> None:
+    from training.command import Command
+
+    data, plan = draw(tmp_path / "pictures"), str(recipe(tmp_path, RECIPE))
+    content = json.loads((tmp_path / "pictures/scenes.json").read_text())
+    for item in content["annotations"]:
+        item["iscrowd"] = 1
+    (tmp_path / "crowds.json").write_text(json.dumps(content))
+    crowds = f"coco:{tmp_path / 'crowds.json'}:{tmp_path / 'pictures'}"
+    for train_set, val_set in ((data, crowds), (crowds, data)):
+        changes = {"data.train": train_set, "data.val": val_set}
+        with pytest.raises(UsageError, match=r"crowds\.json.* has no object of the classes disc"):
+            Command(plan, tmp_path / "run", changes, device="cpu").start()
+    assert not (tmp_path / "run").exists()
+    folder = tmp_path / "voc"
+    for part in ("Annotations", "JPEGImages"):
+        (folder / part).mkdir(parents=True)
+    (tmp_path / "pictures/picture0.png").rename(folder / "JPEGImages/a.png")
+    (folder / "Annotations/a.xml").write_text("<annotation></annotation>")
+    with pytest.raises(UsageError, match="no image of the data has an object"):
+        Command(plan, tmp_path / "run", {"data.train": f"voc:{folder}"}).start()
 
 
 def test_options_that_do_not_fit(tmp_path: Path) -> None:

@@ -94,6 +94,8 @@ class Selection:
         return (BACKGROUND, *(found if self.only is None else self.only))
 
     def _check(self, labels: tuple[str, ...], found: Sequence[str]) -> None:
+        if labels == (BACKGROUND,) and self.labels is None:
+            raise UsageError("no image of the data has an object; look at its annotations")
         if labels[:1] != (BACKGROUND,) or len(labels) < 2:
             raise UsageError(
                 f"the labels {list(labels)[:3]} do not fit; the data needs '{BACKGROUND}' first "

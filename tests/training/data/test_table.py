@@ -137,7 +137,7 @@ USAGE = {
     "": "is empty; it needs one row a box",
     "frame,where\n1,2\n": "first row of '.*' is not understood: frame,where; name the columns",
     "a.png,4,6,20,cat\n": "is not understood",
-    "filename,xmin,ymin,xmax,ymax,class\n": "the labels .* do not fit",
+    "filename,xmin,ymin,xmax,ymax,class\n": "no image of the data has an object",
 }
 
 
