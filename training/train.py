@@ -235,7 +235,7 @@ class Trainer:
         # Processes average their gradients, so each scales its share of the sum up again.
         loss = (losses.scores + self.loss.alpha * losses.offsets) * (world.size / matched)
         length = self._backward(loss)
-        # The one place where a step waits for the GPU.
+        # All numbers at once: each look at the GPU waits for it.
         first, second, count, stop, grown = torch.cat([whole, length[None]]).tolist()
         if not (isfinite(first + second) and (isfinite(grown) or self._scales())):
             self._give_up(batch)
