@@ -49,6 +49,12 @@ PRECISIONS = ("fp32", "fp16")
 TOLERANCE = {"fp32": 1e-3, "fp16": 2e-2}
 """Largest accepted difference of a probability, and of an offset in units of its own size."""
 
+OFFSETS = 2.5
+"""How much more an FP16 offset may differ: 0.05 times its variance moves an edge by 1 % of a box.
+
+Among the 98,256 offsets of SSD512 the worst is off by more than 0.02 through plain rounding.
+"""
+
 ROUNDING = 10
 """How many times PyTorch's own rounding an FP32 export may differ, where that is more."""
 
@@ -187,7 +193,7 @@ def _compare(model: SSD, data: bytes, photos: Sequence[Image], limit: float) -> 
         photos = [photos[0], np.ascontiguousarray(photos[0][:, ::-1])]
     images = np.stack([preprocess(photo, spec.input) for photo in photos])
     wanted = _heads(model, torch.from_numpy(images))
-    worst = 0.0
+    worst, room = 0.0, OFFSETS if limit == TOLERANCE["fp16"] else 1.0
     try:
         runs = _run(data, spec, images)
     except Exception as error:  # ONNX Runtime raises classes of its own
@@ -200,7 +206,7 @@ def _compare(model: SSD, data: bytes, photos: Sequence[Image], limit: float) -> 
         score, offset = _difference(spec, heads, wanted)
         if not (score <= limit and offset <= limit) and limit == TOLERANCE["fp32"]:
             limit = max(limit, ROUNDING * _rounding(model, images, wanted))
-        if not (score <= limit and offset <= limit):
+        if not (score <= limit and offset <= limit * room):
             raise ModelError(
                 f"the exported '{spec.name}' differs from PyTorch by {score:.1e} in a score and "
                 f"{offset:.1e} in an offset, more than {limit:.0e}; nothing was written"
