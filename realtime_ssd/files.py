@@ -10,11 +10,16 @@ from pathlib import Path
 __all__ = ["replace_file", "sha256_of"]
 
 
-def replace_file(path: Path, data: bytes) -> None:
+def replace_file(path: Path, data: bytes, *, durable: bool = False) -> None:
     """Write a file so that its place always holds either the old or the new one, whole.
 
-    It is written beside its place, flushed to the disk and then moved there, so that neither a
-    reader nor a power cut nor a full disk finds half of it.
+    It is written beside its place and then moved there, so that neither a reader nor a full disk
+    leaves half of it.
+
+    Args:
+        path: Its place.
+        data: What it shall hold.
+        durable: Whether to wait until the disk has it, so that this holds after a power cut too.
 
     Raises:
         OSError: If it cannot be written; nothing is left of it.
@@ -24,8 +29,9 @@ def replace_file(path: Path, data: bytes) -> None:
     try:
         with fresh.open("wb") as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(fresh, path)
     except BaseException:
         fresh.unlink(missing_ok=True)

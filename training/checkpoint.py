@@ -87,7 +87,7 @@ def save_checkpoint(
         "facts": dict(facts or {}),
     }
     try:
-        replace_file(path, save(tensors, metadata={HEADER: json.dumps(head)}))
+        replace_file(path, save(tensors, metadata={HEADER: json.dumps(head)}), durable=True)
         replace_file(path.with_suffix(".json"), (json.dumps(head, indent=1) + "\n").encode())
     except OSError as error:
         kept = "; the one before it is whole" if path.exists() else ""

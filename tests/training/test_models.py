@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from realtime_ssd.boxes import to_corners
+from realtime_ssd.boxes import iou, to_corners
 from realtime_ssd.errors import UsageError
 from training.models import create, names
 
@@ -79,6 +79,26 @@ def test_boxes_of_the_caffe_model(shared_data: Path) -> None:
     model = create("ssd300_vgg16", ["background", "a"])
     found = to_corners(model.spec.boxes.boxes())
     np.testing.assert_allclose(found, wanted, atol=2e-6)
+
+
+@pytest.mark.parametrize("size", [(320, 320), (640, 384)])
+def test_general_boxes_fit_objects_of_every_size(size: tuple[int, int]) -> None:
+    columns, rows = size
+    options = {"width": 0.25, "columns": columns, "rows": rows, "boxes": "general"}
+    boxes = create("ssd_mobilenet_v1_fpn", ["background", "a"], **options).spec.boxes.boxes()
+    random = np.random.default_rng(0)
+    short = min(size)
+    sides = 24 * (short / 24) ** random.uniform(0, 1, 400)
+    stretch = random.uniform(0.5, 2, 400) ** 0.5
+    objects = np.stack([sides * stretch, sides / stretch], 1).clip(max=size)
+    low = random.uniform(0, 1, (400, 2)) * (size - objects)
+    found = iou(
+        np.concatenate([low, low + objects], 1) / np.array(size * 2), to_corners(boxes)
+    ).max(1)
+    assert (found >= 0.5).mean() > 0.97
+    large = sides > 0.6 * short
+    assert large.sum() > 20
+    assert (found[large] >= 0.5).all()
 
 
 def test_l2norm_starts_at_20() -> None:

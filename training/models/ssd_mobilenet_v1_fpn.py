@@ -15,6 +15,7 @@ from realtime_ssd.boxes import BoxLayer, BoxRecipe
 from realtime_ssd.errors import UsageError
 from realtime_ssd.spec import InputSpec, ModelSpec, Thresholds
 from training.models.layers import conv_norm, scaled, separable, start_convolutions, start_heads
+from training.models.recipes import choose
 from training.models.ssd import SSD, FeatureMaps
 from training.models.ssd300_mobilenet_v1 import BLOCKS
 
@@ -23,15 +24,28 @@ __all__ = ["build"]
 TAPS = (5, 11, 13)  # blocks whose maps have strides 8, 16 and 32
 STRIDES = (8, 16, 32, 64, 128)
 PYRAMID = 192
-# For each stride: sides (roots of the areas) of the default boxes in pixels, each with its aspect
-# ratios; people and traffic lights are tall, vehicles are wide.
-SIDES: tuple[tuple[tuple[float, tuple[float, ...]], ...], ...] = (
+Sides = tuple[tuple[tuple[float, tuple[float, ...]], ...], ...]
+"""For each stride: sides (roots of the areas) of the default boxes in pixels, each with its aspect
+ratios."""
+
+# People and traffic lights are tall, vehicles are wide.
+STREET: Sides = (
     ((14, (0.38,)), (19, (0.38, 0.7, 1.1)), (27, (0.38, 0.6, 1.3))),
     ((36, (0.38, 0.7, 1.4)), (52, (0.45, 0.9, 1.6))),
     ((76, (0.55, 1.0, 1.8)), (108, (0.9, 1.7))),
     ((150, (0.8, 1.4, 2.4)),),
     ((210, (1.0, 1.9)),),
 )
+
+SMALLEST, LARGEST = 16.0, 0.88  # pixels, and a share of the shorter side of the input
+SCALES = 2 * len(STRIDES) - 1
+
+
+def _general(columns: int, rows: int) -> Sides:
+    """Let sides grow evenly up to almost the whole image: two for each map, one for the last."""
+    growth = (LARGEST * min(columns, rows) / SMALLEST) ** (1 / (SCALES - 1))
+    every = [(SMALLEST * growth**k, (0.5, 1.0, 2.0)) for k in range(SCALES)]
+    return tuple(tuple(every[k : k + 2]) for k in range(0, SCALES, 2))
 
 
 class _Backbone(FeatureMaps):
@@ -71,9 +85,9 @@ class _Backbone(FeatureMaps):
         return maps
 
 
-def _boxes(columns: int, rows: int) -> BoxRecipe:
+def _boxes(columns: int, rows: int, plan: Sides) -> BoxRecipe:
     layers = []
-    for stride, sides in zip(STRIDES, SIDES, strict=True):
+    for stride, sides in zip(STRIDES, plan, strict=True):
         sizes = tuple(
             (side * ratio**0.5 / columns, side / ratio**0.5 / rows)
             for side, ratios in sides
@@ -84,7 +98,14 @@ def _boxes(columns: int, rows: int) -> BoxRecipe:
     return BoxRecipe(tuple(layers))
 
 
-def build(labels: Sequence[str], *, width: float = 0.5, columns: int = 384, rows: int = 224) -> SSD:
+def build(
+    labels: Sequence[str],
+    *,
+    width: float = 0.5,
+    columns: int = 384,
+    rows: int = 224,
+    boxes: str = "street",
+) -> SSD:
     """Build the network with new weights.
 
     Args:
@@ -92,22 +113,26 @@ def build(labels: Sequence[str], *, width: float = 0.5, columns: int = 384, rows
         width: Factor of all channel counts.
         columns: Width of the input in pixels, a multiple of 32.
         rows: Height of the input in pixels, a multiple of 32.
+        boxes: Default boxes: "street" for people, lights and vehicles up to 210 pixels, "general"
+            for objects of every size up to the whole image.
 
     Returns:
         The network; 11,928 default boxes on 384 × 224 BGR input.
 
     Raises:
-        UsageError: If the input size does not fit.
+        UsageError: If the input size does not fit, or there are no such default boxes.
     """
     if columns < 128 or rows < 128 or columns % 32 or rows % 32:
         raise UsageError(
             f"an input of {columns}x{rows} does not fit 'ssd_mobilenet_v1_fpn'; give multiples of "
             "32 from 128 on"
         )
+    plans = {"street": STREET, "general": _general(columns, rows)}
+    recipes = {name: _boxes(columns, rows, plan) for name, plan in plans.items()}
     spec = ModelSpec(
         name="ssd_mobilenet_v1_fpn",
         input=InputSpec(columns, rows, "BGR", mean=(127.5,) * 3, scale=(0.007843,) * 3),
-        boxes=_boxes(columns, rows),
+        boxes=choose(recipes, boxes, "ssd_mobilenet_v1_fpn"),
         labels=tuple(labels),
         thresholds=Thresholds(top_k=100, keep=100),
     )
