@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from realtime_ssd.cli.train import train
 from realtime_ssd.errors import UsageError
-from tests.cli.program import ENVIRONMENT, run
+from tests.cli.program import ENVIRONMENT
 from tests.training.scenes import RECIPE, draw, recipe
 from training.checkpoint import read_checkpoint
 from training.distributed import World, join
@@ -28,10 +29,9 @@ def torchrun(*words: object) -> list[str]:
 
 
 def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
-    data = draw(tmp_path / "pictures")
-    words = ("train", recipe(tmp_path, FROZEN), "--data", data, "--val", data, "--device", "cpu")
-    done = run(*words, "--output", tmp_path / "one")
-    assert done.returncode == 0, done.stderr
+    data, plan = draw(tmp_path / "pictures"), recipe(tmp_path, FROZEN)
+    words = ("train", plan, "--data", data, "--val", data, "--device", "cpu")
+    train(str(plan), output=tmp_path / "one", data=data, val=data, device="cpu")
     two = subprocess.run(
         torchrun(*words, "--output", tmp_path / "two"),
         capture_output=True,
@@ -82,8 +82,8 @@ def test_sigterm_to_torchrun_saves_the_state(tmp_path: Path) -> None:
     assert 2 <= done < 500
     assert len(found["rows"]) == done
     # One process goes on with the run of two.
-    more = run(*words, "--resume", "--epochs", done + 1)
-    assert more.returncode == 0, more.stderr
+    folder, epochs = tmp_path / "run", done + 1
+    train(str(plan), output=folder, data=data, device="cpu", resume=True, epochs=epochs)
     assert len(read_checkpoint(tmp_path / "run/last.safetensors").facts["rows"]) == done + 1
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from realtime_ssd.cli.evaluate import evaluate
 from tests.cli.program import run
 from tests.training.scenes import draw, recipe
 
@@ -43,6 +44,5 @@ def test_ten_pictures_are_learned_by_heart(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     # What is scored here is the exported file, on the way that everything else runs.
     model, answer = tmp_path / "run/model.onnx", tmp_path / "map.json"
-    done = run("evaluate", "--model", model, "--data", data, "--metric", "voc", "--json", answer)
-    assert done.returncode == 0, done.stderr
+    evaluate(model=str(model), data=data, metric="voc", json=answer)
     assert json.loads(answer.read_text())["mAP"] > 0.95
