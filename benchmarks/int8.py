@@ -23,7 +23,7 @@ from realtime_ssd.backends import cpu_count
 from realtime_ssd.backends.onnxruntime import open_session
 from realtime_ssd.spec import read_spec
 from training.data import open_dataset
-from training.evaluate import evaluate, open_model
+from training.evaluation.evaluate import evaluate, open_model
 
 GOAL_RATIO, GOAL_AP = 2.0, 0.01
 CALIBRATION = "dali_coco61"

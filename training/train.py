@@ -24,6 +24,7 @@ from training.build import build_loader, build_loss, build_network, freeze_norms
 from training.checkpoint import Checkpoint, load_weights, read_checkpoint, save_checkpoint
 from training.data.sample import Dataset, Problem
 from training.distributed import World
+from training.evaluation.validation import score_model
 from training.interrupt import Asked, Interrupted, stop_requests
 from training.loader import Batch
 from training.models import SSD
@@ -37,7 +38,6 @@ from training.optim import (
 )
 from training.recipe import Recipe, as_dict, differences, from_dict
 from training.run import Row, RunFolder
-from training.scoring import score_model
 
 __all__ = ["Outcome", "Reporter", "Trainer"]
 

@@ -75,7 +75,7 @@ def _score(room: Room, name: str) -> None:
     """Score the FP16 engine and ONNX Runtime on the same photos."""
     try:
         from training.data import open_dataset
-        from training.evaluate import SCORE, evaluate
+        from training.evaluation.evaluate import SCORE, evaluate
     except ImportError as error:
         raise SkippedError(f"the package {error.name} is not installed") from error
     from realtime_ssd.backends import BackendOptions, open_backend

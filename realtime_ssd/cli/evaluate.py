@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from training.evaluate import Evaluation
+    from training.evaluation.evaluate import Evaluation
 
 __all__ = ["evaluate"]
 
@@ -61,9 +61,9 @@ def evaluate(
     try:
         from training.data import open_dataset, summarise
         from training.data.classes import parse_classes, parse_remap
-        from training.evaluate import METRICS, open_model
-        from training.evaluate import evaluate as score
-        from training.evaluation_report import check_free, write_json, write_report
+        from training.evaluation.evaluate import METRICS, open_model
+        from training.evaluation.evaluate import evaluate as score
+        from training.evaluation.report import check_free, write_json, write_report
     except ModuleNotFoundError as error:
         raise RealtimeSSDError(
             f"evaluating needs '{error.name}'; install it with pip install 'realtime-ssd[train]'"

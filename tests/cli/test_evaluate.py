@@ -13,7 +13,7 @@ from realtime_ssd.cli import main
 from tests.cli.program import run
 from tests.tiny import tiny_model
 from tests.training.bright import write_bright_set
-from training.evaluation_report import FILES
+from training.evaluation.report import FILES
 
 VOC_CLASSES = [
     *("airplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),

@@ -309,8 +309,8 @@ def test_the_street() -> None:
 
 def test_average_precision_by_size(shared_data: Path, coco_model: Path) -> None:
     from realtime_ssd import Detector
-    from training.coco_metrics import coco_ap
     from training.data import open_dataset
+    from training.evaluation.coco_metrics import coco_ap
 
     folder = shared_data / "coco_mini"
     with Detector(coco_model, score_threshold=0.02) as detector:

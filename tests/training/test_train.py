@@ -23,10 +23,10 @@ from tests.training.tiny_ssd import Listener, Squares, tiny_recipe, tiny_ssd, tr
 from training.checkpoint import read_checkpoint
 from training.data import Problem, Sample, Subset
 from training.distributed import World
+from training.evaluation.validation import score_model
 from training.models import create
 from training.models.ssd import SSD
 from training.run import RunFolder
-from training.scoring import score_model
 from training.train import Trainer
 
 

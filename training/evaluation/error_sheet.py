@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from realtime_ssd.errors import RealtimeSSDError
 from realtime_ssd.frames import Image
 from training.data.sample import Dataset
-from training.errors import KINDS, Mistake, Mistakes, Thing
-from training.plots import new_figure, save
+from training.evaluation.mistakes import KINDS, Mistake, Mistakes, Thing
+from training.evaluation.plots import new_figure, save
 
 if TYPE_CHECKING:
     from matplotlib.figure import SubFigure

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realtime_ssd.errors import UsageError
-from training.errors import Mistakes
-from training.metrics import SIZES, ClassScore, Score
+from training.evaluation.metrics import SIZES, ClassScore, Score
+from training.evaluation.mistakes import Mistakes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -199,7 +199,7 @@ def draw_sizes(
 
     Args:
         path: PNG file to write.
-        sizes: Figures by COCO's sizes (see `training.evaluate.Evaluation.sizes`).
+        sizes: Figures by COCO's sizes (see `training.evaluation.evaluate.Evaluation.sizes`).
         mistakes: Which objects were found, with their sides.
         title: What was scored.
 

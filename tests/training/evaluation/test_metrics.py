@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from realtime_ssd.boxes import iou
 from realtime_ssd.detections import Detections
-from training.coco_metrics import coco_ap
 from training.data.sample import Annotation
-from training.metrics import Score, occurring, voc_ap
+from training.evaluation.coco_metrics import coco_ap
+from training.evaluation.metrics import Score, occurring, voc_ap
 
 LABELS = ("background", "cat", "dog")
 Row = tuple[float, float, float, float]
@@ -280,7 +280,7 @@ def pycocotools_summary(
     """Score with the COCO API itself."""
     coco = pytest.importorskip("pycocotools.coco")
     evaluation = pytest.importorskip("pycocotools.cocoeval")
-    from training.coco_metrics import _detections, _ground_truth
+    from training.evaluation.coco_metrics import _detections, _ground_truth
 
     chosen, results = occurring(images), _detections(answers, occurring(images))
     if not chosen or not results:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from realtime_ssd.detections import Detections
 from realtime_ssd.errors import RealtimeSSDError
 from training.data.sample import Annotation
-from training.metrics import SIZES, ClassScore, Score, mean_of, occurring
+from training.evaluation.metrics import SIZES, ClassScore, Score, mean_of, occurring
 
 __all__ = ["coco_ap"]
 

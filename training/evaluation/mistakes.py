@@ -137,7 +137,7 @@ def find_mistakes(
         score: Least score of a detection; by default the one with the best F1 over all classes.
 
     Returns:
-        The mistakes. Hits are those of Pascal VOC (see `training.metrics`).
+        The mistakes. Hits are those of Pascal VOC (see `training.evaluation.metrics`).
     """
     wanted = np.array(sorted(classes), np.int64)
     images = [

@@ -12,9 +12,9 @@ from torch import Tensor
 from realtime_ssd.detections import Detections
 from realtime_ssd.postprocess import PostProcessor, locate
 from training.data.sample import Annotation, Dataset, Problem, Subset
+from training.evaluation.metrics import Score, voc_ap
 from training.interrupt import Asked, Interrupted
 from training.loader import Loader, LoaderOptions
-from training.metrics import Score, voc_ap
 from training.models import SSD
 
 __all__ = ["detect", "score_model"]
@@ -96,7 +96,7 @@ def score_model(
         tell(seen.problems)
     truths: list[Annotation] = [seen.annotation(index) for index in range(len(seen))]
     if metric == "coco":
-        from training.coco_metrics import coco_ap
+        from training.evaluation.coco_metrics import coco_ap
 
         return coco_ap(truths, answers, dataset.labels)
     return voc_ap(truths, answers, dataset.labels, points="11" if metric == "voc07" else "all")

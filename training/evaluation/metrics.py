@@ -2,7 +2,7 @@
 
 Sources: Everingham et al., "The PASCAL Visual Object Classes Challenge: A Retrospective" (2015) and
 the development kits of 2007 (11 points) and since 2010 (every point). COCO's average precision is
-in `training.coco_metrics`; both give the same `Score`.
+in `training.evaluation.coco_metrics`; both give the same `Score`.
 
 A detection counts for the object of its class that it overlaps most. The best-scored one of IoU
 ≥ threshold is a hit, further ones of the same object are mistakes. Difficult and crowd boxes are

@@ -15,17 +15,17 @@ from realtime_ssd.detections import Detections
 from realtime_ssd.errors import RealtimeSSDError, UsageError
 from tests.tiny import tiny_spec
 from tests.training.bright import write_bright_set
+from tests.training.evaluation.test_metrics import A, B, C, found, scenes, truth
 from tests.training.test_export import LABELS, STREET, street_model
-from tests.training.test_metrics import A, B, C, found, scenes, truth
 from training.checkpoint import save_checkpoint
 from training.data import Annotation, open_dataset
-from training.error_sheet import describe, write_error_sheet
-from training.errors import KINDS, find_mistakes
-from training.evaluate import Evaluation, evaluate, match_labels, open_model
-from training.evaluation_report import FILES, check_free, write_report
+from training.evaluation.error_sheet import describe, write_error_sheet
+from training.evaluation.evaluate import Evaluation, evaluate, match_labels, open_model
+from training.evaluation.metrics import ClassScore, Score, pair
+from training.evaluation.mistakes import KINDS, find_mistakes
+from training.evaluation.plots import TOGETHER, draw_curves
+from training.evaluation.report import FILES, check_free, write_report
 from training.export import export_onnx
-from training.metrics import ClassScore, Score, pair
-from training.plots import TOGETHER, draw_curves
 
 
 @pytest.fixture(scope="module")
@@ -240,7 +240,7 @@ def test_images_that_can_no_longer_be_read_are_left_out(
 
 
 def test_the_sheet_shows_box_and_object_in_the_crop(tiny: Path, tmp_path: Path) -> None:
-    from training.error_sheet import HEIGHT, WIDTH, _tile
+    from training.evaluation.error_sheet import HEIGHT, WIDTH, _tile
 
     dataset = open_dataset(f"coco:{write_bright_set(tmp_path / 'data')}")
     with open_model(tiny) as backend:

@@ -15,10 +15,10 @@ from typing import Any
 
 from realtime_ssd.errors import UsageError
 from realtime_ssd.files import replace_file
-from training.error_sheet import write_error_sheet
-from training.errors import KINDS
-from training.evaluate import Evaluation
-from training.plots import draw_curves, draw_sizes
+from training.evaluation.error_sheet import write_error_sheet
+from training.evaluation.evaluate import Evaluation
+from training.evaluation.mistakes import KINDS
+from training.evaluation.plots import draw_curves, draw_sizes
 
 __all__ = ["FILES", "check_free", "write_json", "write_report"]
 

@@ -21,11 +21,11 @@ from realtime_ssd.detections import Detections
 from realtime_ssd.errors import RealtimeSSDError, UsageError
 from realtime_ssd.frames import Frame
 from realtime_ssd.spec import ModelSpec
-from training.coco_metrics import coco_ap
 from training.data.classes import listed
 from training.data.sample import Annotation, Dataset, Problem, Subset, unreadable
-from training.errors import Mistakes, find_mistakes
-from training.metrics import SIZES, Score, voc_ap
+from training.evaluation.coco_metrics import coco_ap
+from training.evaluation.metrics import SIZES, Score, voc_ap
+from training.evaluation.mistakes import Mistakes, find_mistakes
 
 __all__ = ["METRICS", "SCORE", "Evaluation", "Metric", "evaluate", "match_labels", "open_model"]
 
@@ -133,7 +133,7 @@ def open_model(model: Path, backend: str = "auto", score: float = SCORE, batch: 
             "with realtime-ssd export, or leave --backend out"
         )
     try:
-        from training.torch_backend import open_checkpoint
+        from training.evaluation.torch_backend import open_checkpoint
     except ModuleNotFoundError as error:
         raise RealtimeSSDError(
             f"a checkpoint needs {error.name}, which is not installed; "
@@ -191,7 +191,7 @@ def compute(
     labels: Sequence[str],
     classes: set[int] | None = None,
 ) -> Score:
-    """Compute a metric by its name; arguments as for `training.metrics.voc_ap`."""
+    """Compute a metric by its name; arguments as for `training.evaluation.metrics.voc_ap`."""
     if metric == "coco":
         return coco_ap(truths, answers, labels, classes=classes)
     points: Literal["11", "all"] = "11" if metric == "voc07" else "all"
