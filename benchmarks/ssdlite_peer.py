@@ -4,6 +4,9 @@ There are no trained weights to take along, so a network is made that behaves li
 its normalisations know what flows through them, and the background's bias lets some dozens of
 scores a frame through. Weights straight from the generator would score every class of every box
 alike, which leaves either nothing to decode and suppress or all of it.
+
+The machine must be idle: PyTorch's threads wait for each other at every layer, so that a core busy
+with something else slows it a hundredfold and flatters this project.
 """
 
 from __future__ import annotations
