@@ -27,7 +27,16 @@ from training.evaluation.coco_metrics import coco_ap
 from training.evaluation.metrics import SIZES, Score, voc_ap
 from training.evaluation.mistakes import Mistakes, find_mistakes
 
-__all__ = ["METRICS", "SCORE", "Evaluation", "Metric", "evaluate", "match_labels", "open_model"]
+__all__ = [
+    "METRICS",
+    "SCORE",
+    "Evaluation",
+    "Metric",
+    "compute",
+    "evaluate",
+    "match_labels",
+    "open_model",
+]
 
 Metric = Literal["coco", "voc07", "voc"]
 METRICS: tuple[Metric, ...] = ("coco", "voc07", "voc")

@@ -12,15 +12,13 @@ from torch import Tensor
 from realtime_ssd.detections import Detections
 from realtime_ssd.postprocess import PostProcessor, locate
 from training.data.sample import Annotation, Dataset, Problem, Subset
-from training.evaluation.metrics import Score, voc_ap
+from training.evaluation.evaluate import SCORE, Metric, compute
+from training.evaluation.metrics import Score
 from training.interrupt import Asked, Interrupted
 from training.loader import Loader, LoaderOptions
 from training.models import SSD
 
 __all__ = ["detect", "score_model"]
-
-LOWEST = 0.02
-"""Detections must score above this to count in an average precision."""
 
 
 def detect(
@@ -49,7 +47,7 @@ def detect(
     """
     options = LoaderOptions(batch, workers, shuffle=False, drop_last=False, empty=True)
     device = model.default_boxes.device
-    post = PostProcessor(model.spec.with_thresholds(score=LOWEST))
+    post = PostProcessor(model.spec.with_thresholds(score=SCORE))
     answers: list[Detections] = []
     numbers, problems = list[int](), list[Problem]()
     loader = Loader(dataset, model.spec.input, options)
@@ -72,7 +70,7 @@ def detect(
 def score_model(
     model: SSD,
     dataset: Dataset,
-    metric: str,
+    metric: Metric,
     *,
     workers: int = 0,
     asked: Asked | None = None,
@@ -95,11 +93,7 @@ def score_model(
     if tell is not None and seen.problems:
         tell(seen.problems)
     truths: list[Annotation] = [seen.annotation(index) for index in range(len(seen))]
-    if metric == "coco":
-        from training.evaluation.coco_metrics import coco_ap
-
-        return coco_ap(truths, answers, dataset.labels)
-    return voc_ap(truths, answers, dataset.labels, points="11" if metric == "voc07" else "all")
+    return compute(metric, truths, answers, dataset.labels)
 
 
 def _array(tensor: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:

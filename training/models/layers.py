@@ -7,7 +7,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-__all__ = ["L2Norm", "conv_norm", "scaled", "separable", "start_convolutions", "start_heads"]
+from realtime_ssd.spec import ModelSpec
+
+__all__ = [
+    "L2Norm",
+    "conv_norm",
+    "plain_heads",
+    "scaled",
+    "separable",
+    "start_convolutions",
+    "start_heads",
+]
 
 
 class L2Norm(nn.Module):
@@ -83,6 +93,29 @@ def separable(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(
         conv_norm(inputs, inputs, 3, stride=stride, groups=inputs), conv_norm(inputs, outputs)
     )
+
+
+def plain_heads(
+    channels: Sequence[int], spec: ModelSpec, kernel: int
+) -> tuple[list[nn.Module], list[nn.Module]]:
+    """Build one convolution for the scores and one for the offsets of each feature map.
+
+    Args:
+        channels: Channels of each map.
+        spec: Contract of the model.
+        kernel: Side of the convolutions; they keep the size of the map.
+
+    Returns:
+        Score heads and offset heads.
+    """
+
+    def heads(columns: int) -> list[nn.Module]:
+        return [
+            nn.Conv2d(inputs, len(layer.sizes) * columns, kernel, padding=kernel // 2)
+            for inputs, layer in zip(channels, spec.boxes.layers, strict=True)
+        ]
+
+    return heads(spec.num_classes), heads(4)
 
 
 def start_convolutions(module: nn.Module) -> None:

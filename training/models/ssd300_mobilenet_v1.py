@@ -11,7 +11,14 @@ from collections.abc import Callable, Sequence
 from torch import Tensor, nn
 
 from realtime_ssd.spec import InputSpec, ModelSpec, Thresholds
-from training.models.layers import conv_norm, scaled, separable, start_convolutions, start_heads
+from training.models.layers import (
+    conv_norm,
+    plain_heads,
+    scaled,
+    separable,
+    start_convolutions,
+    start_heads,
+)
 from training.models.recipes import MOBILENET_CAFFE, mobilenet_boxes
 from training.models.ssd import SSD, FeatureMaps
 
@@ -106,10 +113,7 @@ def build(
         thresholds=Thresholds(top_k=100, keep=100),
     )
     backbone = MobileNetV1Maps(width, EXTRAS, _extra)
-    counts = [len(layer.sizes) for layer in spec.boxes.layers]
-    pairs = list(zip(backbone.channels, counts, strict=True))
-    score_heads = [nn.Conv2d(inputs, count * len(labels), 1) for inputs, count in pairs]
-    offset_heads = [nn.Conv2d(inputs, count * 4, 1) for inputs, count in pairs]
+    score_heads, offset_heads = plain_heads(backbone.channels, spec, 1)
     start_convolutions(backbone)
     start_heads([*score_heads, *offset_heads])
     return SSD(spec, backbone, score_heads, offset_heads)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from realtime_ssd.spec import ModelSpec
-from training.models.layers import start_convolutions, start_heads
+from training.models.layers import plain_heads, start_convolutions, start_heads
 from training.models.recipes import PYTORCH_300, PYTORCH_INPUT, PYTORCH_THRESHOLDS
 from training.models.ssd import SSD
 from training.models.ssd300_mobilenet_v1 import MobileNetV1Maps
@@ -52,10 +52,7 @@ def build(labels: Sequence[str], *, width: float = 1.0) -> SSD:
         thresholds=PYTORCH_THRESHOLDS,
     )
     backbone = MobileNetV1Maps(width, EXTRAS, _extra)
-    counts = [len(layer.sizes) for layer in spec.boxes.layers]
-    pairs = list(zip(backbone.channels, counts, strict=True))
-    score_heads = [nn.Conv2d(n, count * len(labels), 3, padding=1) for n, count in pairs]
-    offset_heads = [nn.Conv2d(n, count * 4, 3, padding=1) for n, count in pairs]
+    score_heads, offset_heads = plain_heads(backbone.channels, spec, 3)
     start_convolutions(backbone)
     start_heads([*backbone.extras, *score_heads, *offset_heads])
     return SSD(spec, backbone, score_heads, offset_heads)

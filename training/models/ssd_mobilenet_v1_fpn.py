@@ -14,7 +14,14 @@ from torch.nn import functional
 from realtime_ssd.boxes import BoxLayer, BoxRecipe
 from realtime_ssd.errors import UsageError
 from realtime_ssd.spec import InputSpec, ModelSpec, Thresholds
-from training.models.layers import conv_norm, scaled, separable, start_convolutions, start_heads
+from training.models.layers import (
+    conv_norm,
+    plain_heads,
+    scaled,
+    separable,
+    start_convolutions,
+    start_heads,
+)
 from training.models.recipes import choose
 from training.models.ssd import SSD, FeatureMaps
 from training.models.ssd300_mobilenet_v1 import BLOCKS
@@ -137,10 +144,7 @@ def build(
         thresholds=Thresholds(top_k=100, keep=100),
     )
     backbone = _Backbone(width)
-    counts = [len(layer.sizes) for layer in spec.boxes.layers]
-    pairs = list(zip(backbone.channels, counts, strict=True))
-    score_heads = [nn.Conv2d(inputs, count * len(labels), 1) for inputs, count in pairs]
-    offset_heads = [nn.Conv2d(inputs, count * 4, 1) for inputs, count in pairs]
+    score_heads, offset_heads = plain_heads(backbone.channels, spec, 1)
     start_convolutions(backbone)
     start_heads([*score_heads, *offset_heads])
     return SSD(spec, backbone, score_heads, offset_heads)

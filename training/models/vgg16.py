@@ -6,14 +6,14 @@ Caffe definitions published with it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
 from torch import Tensor, nn
 
 from realtime_ssd.boxes import BoxRecipe, cell_sizes
 from realtime_ssd.spec import InputSpec, ModelSpec, Thresholds
-from training.models.layers import L2Norm, start_convolutions, start_heads
+from training.models.layers import L2Norm, plain_heads, start_convolutions, start_heads
 from training.models.recipes import lay_out, limited
 from training.models.ssd import SSD, FeatureMaps
 
@@ -122,7 +122,6 @@ def build_vgg(
     boxes: BoxRecipe,
     side: int,
     extras: Sequence[Extra],
-    notes: Mapping[str, str] | None = None,
 ) -> SSD:
     """Build SSD on VGG16 with new weights.
 
@@ -132,7 +131,6 @@ def build_vgg(
         boxes: Default boxes.
         side: Of the input in pixels.
         extras: Layers after fc7.
-        notes: More fields of the specification.
     """
     spec = ModelSpec(
         name=name,
@@ -140,13 +138,9 @@ def build_vgg(
         boxes=boxes,
         labels=tuple(labels),
         thresholds=Thresholds(),
-        **(notes or {}),  # type: ignore[arg-type]
     )
     backbone = VGG16Maps(extras)
-    counts = [len(layer.sizes) for layer in boxes.layers]
-    pairs = list(zip(backbone.channels, counts, strict=True))
-    score_heads = [nn.Conv2d(n, count * len(labels), 3, padding=1) for n, count in pairs]
-    offset_heads = [nn.Conv2d(n, count * 4, 3, padding=1) for n, count in pairs]
+    score_heads, offset_heads = plain_heads(backbone.channels, spec, 3)
     start_convolutions(backbone.low)
     start_convolutions(backbone.high)
     start_heads([*backbone.extras, *score_heads, *offset_heads])
