@@ -25,9 +25,9 @@ CHART = RESULTS / "chart.svg"
 BEGIN, END = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"
 
 WHY = {
-    "whole program": "the bound leaves out pre-processing and decode + NMS (0.6 ms of processor "
-    "time a frame alone) and what threads and Python cost; the cores are busy {busy:.0%} of the "
-    "time",
+    "whole program": "the bound leaves out pre-processing and decode + NMS (0.8 ms of processor "
+    "time a frame), that networks side by side, decoder and pictures take each other's cache (0.8 "
+    "ms), and what threads and Python cost; the cores are busy {busy:.0%} of the time",
     "OpenCV DNN": "the cores are busy nearly all the time, and decoding costs both the same",
     "> 0.3": "few candidates pass this threshold, so that reading all scores once, which "
     "everybody must, is most of the time",
