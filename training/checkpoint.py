@@ -106,9 +106,10 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     """
     from safetensors import SafetensorError, safe_open
 
+    if Path(path).is_dir():
+        raise UsageError(f"'{path}' is a folder; give the file best.safetensors in it")
     if not Path(path).is_file():
         raise UsageError(f"checkpoint '{path}' does not exist")
-
     tensors: dict[str, dict[str, Tensor]] = {}
     try:
         with safe_open(path, framework="pt") as file:

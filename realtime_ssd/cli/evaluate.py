@@ -116,6 +116,8 @@ def _find(model: str) -> Path:
     from realtime_ssd.zoo import find_model
 
     path = Path(model).expanduser()
+    if (path / "best.safetensors").is_file():
+        raise UsageError(f"'{model}' is the folder of a run; give best.safetensors in it")
     if path.suffix not in (".safetensors", ".engine"):
         return find_model(model)[0]
     if not path.is_file():

@@ -38,10 +38,6 @@ def export(
 
     if output.exists() and not overwrite:
         raise UsageError(f"'{output}' exists; add --overwrite to replace it")
-    if checkpoint.is_dir():
-        raise UsageError(f"'{checkpoint}' is a folder; give the file best.safetensors in it")
-    if not checkpoint.is_file():
-        raise UsageError(f"checkpoint '{checkpoint}' does not exist")
     try:
         from training.checkpoint import load_model, read_checkpoint
         from training.export import export_onnx, photos_of_run

@@ -124,6 +124,7 @@ DEMO = ("--data", "demo:900-900:64x64")
         (2, "'gone.safetensors' does not exist", ("--model", "gone.safetensors", *DEMO)),
         (2, "'gone.engine' does not exist", ("--model", "gone.engine", *DEMO)),
         (2, "there is no model 'gone'", ("--model", "gone", *DEMO)),
+        (2, "give best.safetensors in it", ("--model", "run", *DEMO)),
         (1, "is no checkpoint of this program", ("--model", "FOREIGN", *DEMO)),
         (1, "its side-car is missing", ("--model", "ENGINE", *DEMO)),
         (2, "is a TensorRT engine", ("--model", "ENGINE", *DEMO, "--backend", "onnxruntime")),
@@ -158,8 +159,9 @@ def test_bad_input(
     save_file({"weight": torch.zeros(1)}, "foreign.safetensors")
     Path("plan.engine").write_bytes(b"plan")
     Path("taken.json").write_text("precious")
-    Path("folder").mkdir()
-    Path("folder", "sizes.png").touch()
+    for file in (Path("folder/sizes.png"), Path("run/best.safetensors")):
+        file.parent.mkdir()
+        file.touch()
     names = {"TINY": tiny, "FOREIGN": "foreign.safetensors", "ENGINE": "plan.engine"}
     main_ends(status, *(names.get(str(word), word) for word in words))
     said = capsys.readouterr()
