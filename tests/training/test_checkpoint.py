@@ -85,9 +85,10 @@ def test_files_that_are_no_checkpoint(saved: Path, tmp_path: Path) -> None:
     for path in sorted(tmp_path.glob("*.safetensors")):
         with pytest.raises(ModelError, match="is no checkpoint of this program, or it is damaged"):
             read_checkpoint(path)
-    for path in (tmp_path / "missing.safetensors", tmp_path):
-        with pytest.raises(UsageError, match="does not exist"):
-            read_checkpoint(path)
+    with pytest.raises(UsageError, match="does not exist"):
+        read_checkpoint(tmp_path / "missing.safetensors")
+    with pytest.raises(UsageError, match=r"is a folder; give the file best\.safetensors in it"):
+        read_checkpoint(tmp_path)
 
 
 def test_start_takes_what_fits(saved: Path) -> None:
