@@ -25,7 +25,7 @@ from training.train import Outcome, Trainer
 __all__ = ["Command", "changed"]
 
 
-FEW_STEPS = 300
+FEW_STEPS = 1000
 """Shorter runs hardly find anything unless they start from other weights."""
 
 

@@ -44,15 +44,17 @@ STREET: Sides = (
     ((210, (1.0, 1.9)),),
 )
 
-SMALLEST, LARGEST = 16.0, 0.88  # pixels, and a share of the shorter side of the input
-SCALES = 2 * len(STRIDES) - 1
+LARGEST = 0.88  # of the shorter side of the input
 
 
 def _general(columns: int, rows: int) -> Sides:
-    """Let sides grow evenly up to almost the whole image: two for each map, one for the last."""
-    growth = (LARGEST * min(columns, rows) / SMALLEST) ** (1 / (SCALES - 1))
-    every = [(SMALLEST * growth**k, (0.5, 1.0, 2.0)) for k in range(SCALES)]
-    return tuple(tuple(every[k : k + 2]) for k in range(0, SCALES, 2))
+    """Let sides grow evenly, from twice the stride of each map, up to almost the whole image."""
+    largest = LARGEST * min(columns, rows)
+    plan = [[2.0 * stride, 2.0 * stride * 2**0.5] for stride in STRIDES]
+    while plan[-1][-1] < largest:
+        plan[-1].append(plan[-1][-1] * 2**0.5)
+    limited = [dict.fromkeys(min(side, largest) for side in sides) for sides in plan]
+    return tuple(tuple((side, (0.5, 1.0, 2.0)) for side in sides) for sides in limited)
 
 
 class _Backbone(FeatureMaps):
