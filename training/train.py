@@ -181,16 +181,36 @@ class Trainer:
         """Train to the end, or until SIGTERM or Ctrl+C; either way the state is saved.
 
         Raises:
-            RealtimeSSDError: If the loss is no longer a number; the message names the images.
+            RealtimeSSDError: If the loss is no longer a number (the message names the images), or a
+                process that reads images dies.
         """
-        stopped = 0
-        with closing(self.loader), stop_requests() as asked:
-            while self.progress.epoch < self.recipe.run.epochs and not stopped:
-                stopped = self._epoch(asked) or self._finish_epoch(asked)
-                self._save()
-                if self.world.first:
-                    self.folder.write_history(self.rows)
+        try:
+            with closing(self.loader), stop_requests() as asked:
+                stopped = self._epochs(asked)
+        except RuntimeError as error:
+            # PyTorch raises it from a signal, in the middle of whatever is being done.
+            if "DataLoader worker" not in str(error):
+                raise
+            raise RealtimeSSDError(
+                "a process that reads images was ended from outside, perhaps because memory was "
+                f"short; try fewer --workers{self._kept()}"
+            ) from error
         return Outcome(self.progress.epoch, self.progress.best, stopped)
+
+    def _epochs(self, asked: Asked) -> int:
+        """Train all epochs that are left; give the signal that stopped them, or 0."""
+        stopped = 0
+        while self.progress.epoch < self.recipe.run.epochs and not stopped:
+            stopped = self._epoch(asked) or self._finish_epoch(asked)
+            self._save()
+            if self.world.first:
+                self.folder.write_history(self.rows)
+        return stopped
+
+    def _kept(self) -> str:
+        """Say what there is to go on from."""
+        last = self.folder.last
+        return f"; the state of the last whole epoch is in '{last}'" if last.exists() else ""
 
     def _epoch(self, asked: Asked) -> int:
         """Train the rest of an epoch; give the signal if the run has to stop."""
@@ -281,13 +301,11 @@ class Trainer:
             self.average.update()
 
     def _give_up(self, batch: Batch) -> None:
-        state, last = self.progress, self.folder.last
-        names = self.world.gather(batch.names)
-        kept = f"; the state of the last whole epoch is in '{last}'" if last.exists() else ""
+        state, names = self.progress, self.world.gather(batch.names)
         raise RealtimeSSDError(
             f"the loss or its gradient is no longer a number at step {state.step + 1} (epoch "
             f"{state.epoch + 1}) on the images {', '.join(names)}; look at these and lower the "
-            f"learning rate{kept}"
+            f"learning rate{self._kept()}"
         )
 
     def _finish_epoch(self, asked: Asked) -> int:

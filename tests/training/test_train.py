@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
+import signal
 from collections.abc import Collection
 from functools import partial
 from pathlib import Path
@@ -187,6 +189,22 @@ def test_unreadable_images_are_no_part_of_the_score(tmp_path: Path, torn: set[in
     wanted = score_model(trainer._averaged(), Subset(whole, kept), "voc").mean
     assert 0 < wanted == trainer.rows[-1].score
     assert [problem.file for problem in heard] == [f"square{k}" for k in sorted(torn)]
+
+
+def test_a_worker_that_is_killed(tmp_path: Path) -> None:
+    main_process, mark = os.getpid(), tmp_path / "killed"
+
+    def die_in_the_second_epoch(index: int) -> None:
+        if os.getpid() != main_process and (tmp_path / "last.safetensors").exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    data, plan = Squares(before=die_in_the_second_epoch), tiny_recipe(run__workers=1)
+    with pytest.raises(RealtimeSSDError, match=r"ended from outside.*fewer --workers; the state of"):
+        train(tmp_path, plan, data=data)
+    assert mark.exists()
+    _, outcome = train(tmp_path, plan, resume=True)
+    assert outcome.epochs == 3
 
 
 def test_nan_names_the_images_of_the_batch(tmp_path: Path) -> None:
