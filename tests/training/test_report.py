@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.training.test_train import board
+from tests.training.test_command import board
 from tests.training.tiny_ssd import Squares
 from training.data import Problem
 from training.distributed import World
