@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from realtime_ssd.errors import ModelError
+from realtime_ssd.errors import ModelError, first_line
 
 __all__ = ["to_fp16"]
 
@@ -42,7 +42,7 @@ def to_fp16(model: onnx.ModelProto, *, keep_io: bool = True) -> onnx.ModelProto:
     try:
         onnx.checker.check_model(converted, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        reason = (str(error).strip().splitlines() or ["no reason given"])[0]
+        reason = first_line(error, "no reason given")
         raise ModelError(f"the model cannot be converted to FP16: {reason}") from error
     return converted
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 import re
 from urllib.parse import urlsplit
 
-__all__ = ["ModelError", "RealtimeSSDError", "SourceError", "UsageError", "redact"]
+__all__ = [
+    "ModelError",
+    "RealtimeSSDError",
+    "SourceError",
+    "UsageError",
+    "described",
+    "first_line",
+    "redact",
+]
 
 # Up to the last @ before the path; a password may hold quotes, and one slash is as good as two.
 _CREDENTIALS = re.compile(r"(?P<scheme>\b[a-zA-Z][a-zA-Z0-9+.-]*:/{1,2})[^/\s]*@")
@@ -40,6 +48,23 @@ class ModelError(RealtimeSSDError):
 
 class SourceError(RealtimeSSDError):
     """A source that cannot be opened, or that broke while it was read."""
+
+
+def first_line(error: BaseException, otherwise: str = "no details") -> str:
+    """Give the first line of what an exception says, or other words where it says nothing."""
+    return (str(error).strip().splitlines() or [otherwise])[0]
+
+
+def described(error: BaseException) -> str:
+    """Say in part of a sentence what an exception of another library was.
+
+    Example:
+        >>> described(ZeroDivisionError("division by zero"))
+        'ZeroDivisionError: division by zero'
+    """
+    if isinstance(error, MemoryError):
+        return f"there is not enough memory ({first_line(error)}); try a smaller --batch or picture"
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
 def redact(text: str) -> str:

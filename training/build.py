@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from realtime_ssd.errors import RealtimeSSDError
+from realtime_ssd.errors import RealtimeSSDError, first_line
 from training.data.sample import Dataset
 from training.distributed import World
 from training.loader import Loader, LoaderOptions
@@ -79,7 +79,7 @@ class _Compiled(nn.Module):
         except Exception as error:
             if self.works:
                 raise
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            reason = first_line(error, type(error).__name__)
             raise RealtimeSSDError(
                 f"torch.compile cannot translate the network ({reason}); leave --compile out, or "
                 "install a C++ compiler if that is what is missing"

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from realtime_ssd.backends import BackendOptions, check_batch, class_ids, cpu_count
 from realtime_ssd.backends.base import Ticket
 from realtime_ssd.detections import Detections
-from realtime_ssd.errors import ModelError
+from realtime_ssd.errors import ModelError, first_line
 from realtime_ssd.frames import Frame
 from realtime_ssd.postprocess import PostProcessor, locate
 from realtime_ssd.preprocess import preprocess
@@ -126,7 +126,7 @@ class OnnxRuntimeBackend:
             raw = self._session.run(names, {self.spec.input.name: tensor})
         except Exception as error:
             raise ModelError(
-                f"ONNX Runtime could not run '{self._path}': {_first_line(error)}"
+                f"ONNX Runtime could not run '{self._path}': {first_line(error, type(error).__name__)}"
             ) from error
         scores, offsets = (np.asarray(output, np.float32) for output in raw)
         problem = _output_problem(scores, offsets, self.spec, len(tensor))
@@ -160,13 +160,9 @@ def open_session(model: str | Path | bytes, threads: int) -> onnxruntime.Inferen
     except Exception as error:
         name = "the model" if isinstance(model, bytes) else f"'{model}'"
         raise ModelError(
-            f"ONNX Runtime cannot load {name} ({_first_line(error)}); "
+            f"ONNX Runtime cannot load {name} ({first_line(error, type(error).__name__)}); "
             "the file may be damaged: export or import the model again"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _check_graph(

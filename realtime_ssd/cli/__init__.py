@@ -97,10 +97,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _unforeseen(error: Exception) -> str:
     """Say what is known of an error that should have been foreseen."""
-    what = (str(error).strip().splitlines() or ["no details"])[0]
+    from realtime_ssd.errors import described
+
     if isinstance(error, MemoryError):
-        return f"there is not enough memory ({what}); try a smaller --batch or picture"
-    return f"unforeseen {type(error).__name__}: {what}; --debug shows where it came from"
+        return described(error)
+    return f"unforeseen {described(error)}; --debug shows where it came from"
 
 
 def _sentence(error: CycloptsError, words: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from realtime_ssd.backends.base import Backend, Ticket
 from realtime_ssd.detections import Detections
-from realtime_ssd.errors import RealtimeSSDError, UsageError
+from realtime_ssd.errors import RealtimeSSDError, UsageError, described
 from realtime_ssd.pipeline.capture import Capture
 from realtime_ssd.pipeline.inbox import Inbox, Lane
 from realtime_ssd.pipeline.stats import Statistics
@@ -251,10 +251,6 @@ def _explained(stage: str, error: BaseException) -> RealtimeSSDError:
     """Turn any exception of a thread into one sentence that names the stage."""
     if isinstance(error, RealtimeSSDError):
         return error
-    reason = (str(error).strip().splitlines() or ["no details"])[0]
-    what = f"{type(error).__name__}: {reason}"
-    if isinstance(error, MemoryError):
-        what = f"there is not enough memory ({reason}); try a smaller batch or picture"
-    failure = RealtimeSSDError(f"{stage} failed: {what}")
+    failure = RealtimeSSDError(f"{stage} failed: {described(error)}")
     failure.__cause__ = error
     return failure

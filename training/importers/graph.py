@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from realtime_ssd.errors import ModelError
+from realtime_ssd.errors import ModelError, first_line
 
 __all__ = [
     "Model",
@@ -113,7 +113,7 @@ def run(
         )
         return [np.asarray(value) for value in session.run(names, dict(feeds))]
     except Exception as error:
-        reason = (str(error).strip().splitlines() or ["unknown"])[0]
+        reason = first_line(error, "unknown")
         raise ModelError(f"ONNX Runtime cannot run the model: {reason}") from error
 
 
