@@ -50,9 +50,9 @@ class SourceError(RealtimeSSDError):
     """A source that cannot be opened, or that broke while it was read."""
 
 
-def first_line(error: BaseException, otherwise: str = "no details") -> str:
-    """Give the first line of what an exception says, or other words where it says nothing."""
-    return (str(error).strip().splitlines() or [otherwise])[0]
+def first_line(error: BaseException, otherwise: str = "") -> str:
+    """Give the first line of what an exception says; other words or its kind if it says nothing."""
+    return (str(error).strip().splitlines() or [otherwise or type(error).__name__])[0]
 
 
 def described(error: BaseException) -> str:
@@ -62,9 +62,10 @@ def described(error: BaseException) -> str:
         >>> described(ZeroDivisionError("division by zero"))
         'ZeroDivisionError: division by zero'
     """
+    said = first_line(error, "no details")
     if isinstance(error, MemoryError):
-        return f"there is not enough memory ({first_line(error)}); try a smaller --batch or picture"
-    return f"{type(error).__name__}: {first_line(error)}"
+        return f"there is not enough memory ({said}); try a smaller --batch or picture"
+    return f"{type(error).__name__}: {said}"
 
 
 def redact(text: str) -> str:

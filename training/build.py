@@ -79,7 +79,7 @@ class _Compiled(nn.Module):
         except Exception as error:
             if self.works:
                 raise
-            reason = first_line(error, type(error).__name__)
+            reason = first_line(error)
             raise RealtimeSSDError(
                 f"torch.compile cannot translate the network ({reason}); leave --compile out, or "
                 "install a C++ compiler if that is what is missing"

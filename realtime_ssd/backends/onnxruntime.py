@@ -126,7 +126,7 @@ class OnnxRuntimeBackend:
             raw = self._session.run(names, {self.spec.input.name: tensor})
         except Exception as error:
             raise ModelError(
-                f"ONNX Runtime could not run '{self._path}': {first_line(error, type(error).__name__)}"
+                f"ONNX Runtime could not run '{self._path}': {first_line(error)}"
             ) from error
         scores, offsets = (np.asarray(output, np.float32) for output in raw)
         problem = _output_problem(scores, offsets, self.spec, len(tensor))
@@ -160,7 +160,7 @@ def open_session(model: str | Path | bytes, threads: int) -> onnxruntime.Inferen
     except Exception as error:
         name = "the model" if isinstance(model, bytes) else f"'{model}'"
         raise ModelError(
-            f"ONNX Runtime cannot load {name} ({first_line(error, type(error).__name__)}); "
+            f"ONNX Runtime cannot load {name} ({first_line(error)}); "
             "the file may be damaged: export or import the model again"
         ) from error
 
