@@ -19,7 +19,7 @@ from realtime_ssd.errors import ModelError, UsageError
 from realtime_ssd.files import sha256_of
 from realtime_ssd.spec import InputSpec
 from realtime_ssd.zoo import download
-from training.checkpoint import read_checkpoint
+from training.checkpoint import read_checkpoint, read_pickled
 from training.importers.caffe_weights import read_weights
 from training.models import SSD
 
@@ -157,19 +157,18 @@ def _read(path: Path, model: SSD) -> Backbone:
 
 
 def _load(path: Path) -> Weights:
-    """Read a PyTorch file; only tensors and plain values, never code."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        return {
-            str(key).removeprefix("module."): value.float() if value.is_floating_point() else value
-            for key, value in content.items()
-            if isinstance(value, Tensor)
-        }
-    except Exception as error:
-        raise ModelError(
-            f"'{path}' is no PyTorch file of plain weights: it is damaged, or holds objects that "
-            "would run code when loaded; fetch it again, or save its state_dict()"
-        ) from error
+    problem = (
+        f"'{path}' is no PyTorch file of plain weights: it is damaged, or holds objects that "
+        "would run code when loaded; fetch it again, or save its state_dict()"
+    )
+    content = read_pickled(path, problem)
+    if not isinstance(content, Mapping):
+        raise ModelError(problem)
+    return {
+        str(key).removeprefix("module."): value.float() if value.is_floating_point() else value
+        for key, value in content.items()
+        if isinstance(value, Tensor)
+    }
 
 
 def _vgg(weights: Weights, model: SSD) -> Backbone:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from realtime_ssd.errors import ModelError, UsageError
@@ -24,6 +25,7 @@ __all__ = [
     "load_model",
     "load_weights",
     "read_checkpoint",
+    "read_pickled",
     "save_checkpoint",
     "start_from",
 ]
@@ -124,6 +126,22 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             f"'{path}' is no checkpoint of this program, or it is damaged; give a .safetensors "
             "file that 'realtime-ssd train' wrote"
         ) from error
+
+
+def read_pickled(path: Path, problem: str) -> Any:
+    """Read a PyTorch file of another program: only tensors and plain values, never code.
+
+    Args:
+        path: The file.
+        problem: What to say if it is damaged or holds anything else.
+
+    Raises:
+        ModelError: With `problem`.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ModelError(problem) from error
 
 
 def load_model(path: str | Path) -> SSD:

@@ -11,10 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from realtime_ssd.errors import ModelError, UsageError
+from training.checkpoint import HEADER, read_pickled
 from training.export import export_onnx
 from training.importers import families_mobilenet, families_vgg16, labels
 from training.importers.families import Family, Weights
@@ -73,19 +73,15 @@ def _read(path: Path) -> Weights:
 
 
 def _pickled(path: Path) -> Any:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ModelError(
-            f"'{path}' is no PyTorch checkpoint of plain weights: it is damaged, or holds objects "
-            "that would run code when loaded; save its state_dict() and import that"
-        ) from error
+    return read_pickled(
+        path,
+        f"'{path}' is no PyTorch checkpoint of plain weights: it is damaged, or holds objects "
+        "that would run code when loaded; save its state_dict() and import that",
+    )
 
 
 def _safetensors(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError, safe_open
-
-    from training.checkpoint import HEADER
 
     try:
         with safe_open(path, framework="pt") as file:

@@ -7,17 +7,15 @@ from itertools import pairwise
 
 from realtime_ssd.boxes import BoxLayer, BoxRecipe, cell_sizes
 from realtime_ssd.errors import UsageError
-from realtime_ssd.spec import InputSpec, Thresholds
+from realtime_ssd.spec import InputSpec, ModelSpec, Thresholds
 
 __all__ = [
     "MOBILENET_CAFFE",
-    "PYTORCH_300",
-    "PYTORCH_INPUT",
-    "PYTORCH_THRESHOLDS",
     "choose",
     "lay_out",
     "limited",
     "mobilenet_boxes",
+    "pytorch_spec",
 ]
 
 Sizes = tuple[tuple[float, float], ...]
@@ -89,7 +87,7 @@ def mobilenet_boxes(scales: Sequence[float] = MOBILENET_CAFFE) -> BoxRecipe:
     return lay_out(MOBILENET_MAPS, [1 / side for side in MOBILENET_MAPS], sizes)
 
 
-PYTORCH_300 = lay_out(
+_PYTORCH_300 = lay_out(
     MOBILENET_MAPS,
     [step / 300 for step in (16, 32, 64, 100, 150, 300)],
     [
@@ -98,10 +96,21 @@ PYTORCH_300 = lay_out(
     ],
     clamp=True,
 )
-"""The 3000 default boxes of the MobileNet SSDs of qfgaohao/pytorch-ssd."""
 
-PYTORCH_INPUT = InputSpec(300, 300, "RGB", mean=(127.0,) * 3, scale=(1 / 128,) * 3)
-"""Their pre-processing."""
 
-PYTORCH_THRESHOLDS = Thresholds(top_k=200, keep=200)
-"""Their NMS; the score is one to show detections at."""
+def pytorch_spec(name: str, labels: Sequence[str]) -> ModelSpec:
+    """Give the contract of the MobileNet SSDs of qfgaohao/pytorch-ssd: 3000 boxes, 300 × 300 RGB.
+
+    Their NMS; the score is one to show detections at.
+
+    Args:
+        name: Name of the model.
+        labels: Class names, "background" first.
+    """
+    return ModelSpec(
+        name=name,
+        input=InputSpec(300, 300, "RGB", mean=(127.0,) * 3, scale=(1 / 128,) * 3),
+        boxes=_PYTORCH_300,
+        labels=tuple(labels),
+        thresholds=Thresholds(top_k=200, keep=200),
+    )

@@ -13,9 +13,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from realtime_ssd.spec import ModelSpec
 from training.models.layers import plain_heads, start_convolutions, start_heads
-from training.models.recipes import PYTORCH_300, PYTORCH_INPUT, PYTORCH_THRESHOLDS
+from training.models.recipes import pytorch_spec
 from training.models.ssd import SSD
 from training.models.ssd300_mobilenet_v1 import MobileNetV1Maps
 
@@ -44,13 +43,7 @@ def build(labels: Sequence[str], *, width: float = 1.0) -> SSD:
     Returns:
         The network; 3000 default boxes on 300 × 300 RGB input.
     """
-    spec = ModelSpec(
-        name="ssd300_mobilenet_v1_3x3",
-        input=PYTORCH_INPUT,
-        boxes=PYTORCH_300,
-        labels=tuple(labels),
-        thresholds=PYTORCH_THRESHOLDS,
-    )
+    spec = pytorch_spec("ssd300_mobilenet_v1_3x3", labels)
     backbone = MobileNetV1Maps(width, EXTRAS, _extra)
     score_heads, offset_heads = plain_heads(backbone.channels, spec, 3)
     start_convolutions(backbone)

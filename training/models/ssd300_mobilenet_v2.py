@@ -13,10 +13,9 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from realtime_ssd.spec import ModelSpec
 from training.models.layers import conv_norm, scaled, start_convolutions, start_heads
 from training.models.mobile import InvertedMaps, InvertedResidual, light_head
-from training.models.recipes import PYTORCH_300, PYTORCH_INPUT, PYTORCH_THRESHOLDS
+from training.models.recipes import pytorch_spec
 from training.models.ssd import SSD
 
 __all__ = ["build"]
@@ -75,13 +74,7 @@ def build(labels: Sequence[str], *, width: float = 1.0) -> SSD:
     Returns:
         The network; 3000 default boxes on 300 × 300 RGB input.
     """
-    spec = ModelSpec(
-        name="ssd300_mobilenet_v2",
-        input=PYTORCH_INPUT,
-        boxes=PYTORCH_300,
-        labels=tuple(labels),
-        thresholds=PYTORCH_THRESHOLDS,
-    )
+    spec = pytorch_spec("ssd300_mobilenet_v2", labels)
     backbone = _backbone(width)
     counts = [len(layer.sizes) for layer in spec.boxes.layers]
 
