@@ -42,7 +42,7 @@ def draw(image: Image, detections: Detections) -> Image:
     for found in reversed(list(detections)):
         x1, y1, x2, y2 = (round(value) for value in found.box)
         color = color_of(found.class_id)
-        cv2.rectangle(canvas, (x1, y1), (x2, y2), color, line, cv2.LINE_AA)
+        cv2.rectangle(canvas, (x1, y1), (x2, y2), color, line)
         _label(canvas, f"{found.label} {found.score:.2f}", (x1, y1), color)
     return canvas
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import queue
+import threading
+from collections.abc import Callable
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
@@ -19,7 +22,7 @@ from realtime_ssd.sinks.audio import Audio, seconds_of
 from realtime_ssd.sinks.base import BaseSink, Result
 from realtime_ssd.sources.base import SourceInfo
 
-__all__ = ["SUFFIXES", "VideoSink"]
+__all__ = ["ENCODER", "KEY_SECONDS", "SUFFIXES", "VideoSink"]
 
 _log = logging.getLogger(__name__)
 
@@ -32,7 +35,7 @@ _CODECS = {
     ".webm": "libvpx-vp9",
 }
 SUFFIXES = tuple(_CODECS)
-_ENCODER = {
+ENCODER = {
     "libx264": {"preset": "veryfast", "crf": "20", "bf": "0"},
     "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8", "row-mt": "1", "crf": "30", "b": "0"},
 }
@@ -57,14 +60,16 @@ _OPTIONS = {
     ".mkv": _CLUSTERS,
     ".webm": _CLUSTERS,
 }
-_KEY_SECONDS = 2
+KEY_SECONDS = 2
+_AHEAD = 2  # frames that may wait for the encoder
 _BACKWARDS = 1.0  # seconds that a source's clock may step back before it counts as set anew
 
 
 class VideoSink(BaseSink):
     """Writes annotated frames into a video file.
 
-    What was written stays readable if the program is killed or the disk gets full.
+    What was written stays readable if the program is killed or the disk gets full. The encoder
+    works in a thread of its own, beside the drawing of the next frame.
 
     Args:
         path: File; its ending chooses the container.
@@ -85,7 +90,8 @@ class VideoSink(BaseSink):
         self._stream: VideoStream | None = None
         self._size = (0, 0)
         self._last, self._end = -1, 0.0
-        self._frames = self._shift = 0
+        self._frames = self._encoded = self._shift = 0
+        self._encoder = _Encoder(self._encode)
 
     def write(self, result: Result) -> None:
         """See `Sink.write`; frames of another size are fitted into that of the first."""
@@ -95,10 +101,11 @@ class VideoSink(BaseSink):
         with _Told(self):
             if self._container is None:
                 self._begin(image)
-            frame = av.VideoFrame.from_ndarray(_planes(image, self._size), format="yuv420p")
+            planes = _planes(image, self._size)
+            frame = av.VideoFrame.from_numpy_buffer(planes, format="yuv420p")
             frame.time_base = self._base
             frame.pts = self._stamp(result)
-            self._mux(frame)
+            self._encoder.put(frame)
             self._frames += 1
             self._end = result.frame.time
 
@@ -113,10 +120,13 @@ class VideoSink(BaseSink):
                 self._path.unlink()  # no frame ever came; an empty file is no video
             return
         if self._failed:
+            with suppress(Exception):
+                self._encoder.finish()
             with suppress(av.error.FFmpegError, OSError):
                 container.close()
             return
         with _Told(self):
+            self._encoder.finish()
             self._mux(None)
             if self._audio:
                 whole = not self._audio.video_goes_on(self._end)
@@ -163,13 +173,13 @@ class VideoSink(BaseSink):
         self._container = container
 
     def _add_video(self, container: OutputContainer, rate: Fraction) -> VideoStream:
-        stream = container.add_stream(self._codec, rate, options=_ENCODER[self._codec])
+        stream = container.add_stream(self._codec, rate, options=ENCODER[self._codec])
         if not isinstance(stream, VideoStream):
             raise TypeError(self._codec)
         context = stream.codec_context
         context.width, context.height = self._size
         context.pix_fmt, context.time_base = "yuv420p", self._base
-        context.gop_size = max(1, round(rate * _KEY_SECONDS))
+        context.gop_size = max(1, round(rate * KEY_SECONDS))
         context.sample_aspect_ratio = self._info.pixel_aspect
         # BT.601, limited range: what OpenCV's conversion gives.
         context.colorspace, context.color_range = 6, 1
@@ -199,6 +209,10 @@ class VideoSink(BaseSink):
     def _seconds(self, pts: int) -> float:
         return float(pts * self._base)
 
+    def _encode(self, frame: av.VideoFrame) -> None:
+        self._mux(frame)
+        self._encoded += 1
+
     def _mux(self, frame: av.VideoFrame | None) -> None:
         container = self._container
         if container is None or self._stream is None:
@@ -220,9 +234,51 @@ class VideoSink(BaseSink):
         self._failed = True
         reason = getattr(error, "strerror", None) or str(error)
         return RealtimeSSDError(
-            f"'{self._path}' cannot be written any further ({reason}); of the {self._frames} "
+            f"'{self._path}' cannot be written any further ({reason}); of the {self._encoded} "
             "frames before, all but those of about the last second can be played"
         )
+
+
+class _Encoder:
+    """Passes frames on in a thread of its own.
+
+    Args:
+        work: What to do with each.
+    """
+
+    def __init__(self, work: Callable[[av.VideoFrame], None]) -> None:
+        self._work = work
+        self._frames: queue.Queue[av.VideoFrame | None] = queue.Queue(_AHEAD)
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name="encoder", daemon=True)
+        self._begun = False
+
+    def put(self, frame: av.VideoFrame) -> None:
+        """Hand a frame over, waiting while too many wait; raises what went wrong with earlier."""
+        if not self._begun:
+            self._begun = True
+            self._thread.start()
+        self._frames.put(frame)
+        self._check()
+
+    def finish(self) -> None:
+        """Wait until all is done; raises what went wrong."""
+        if self._begun:
+            self._frames.put(None)
+            self._thread.join()
+        self._check()
+
+    def _check(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        while (frame := self._frames.get()) is not None:
+            if self._error is None:
+                try:
+                    self._work(frame)
+                except Exception as error:
+                    self._error = error
 
 
 class _Told:
