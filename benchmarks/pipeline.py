@@ -1,9 +1,13 @@
 """The whole program against the most that the machine's cores allow.
 
 `python -m benchmarks.pipeline --model M.onnx [--video FILE]` measures, each alone and in turn, the
-processor time a frame of decoding, of the conversion to BGR and of a bare `session.run`; cores
-divided by their sum is what a program could reach that does nothing else and never waits. Then the
-whole loop runs over the same file: without output, and with H.264 output.
+processor time a frame of decoding, of the conversion to BGR, of a bare `session.run` and of the
+H.264 encoder; cores divided by their sum is what a program could reach that does nothing else and
+never waits. The whole loop runs over the same file in between: without output, and with H.264.
+
+A bare `session.run` is measured on all cores at once, for no core of a busy machine has the caches
+and the memory to itself; `network_alone_ms` is one core's beside idle ones, and
+`share_of_idle_bound` what the program reaches of the bound made with it.
 """
 
 from __future__ import annotations
@@ -13,6 +17,8 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +31,13 @@ from realtime_ssd import open_source
 from realtime_ssd.backends import BackendOptions, cpu_count, open_backend
 from realtime_ssd.pipeline import Pipeline
 from realtime_ssd.preprocess import preprocess
-from realtime_ssd.sinks.video import VideoSink
+from realtime_ssd.sinks.video import ENCODER, KEY_SECONDS, VideoSink
 from realtime_ssd.sources.file import Painter
 from realtime_ssd.spec import read_spec
 
 REPEATS = 5
+FRAMES = 900
+ENCODED = 300  # annotated frames that are kept in memory for the encoder alone
 
 
 def cpu_of(action: Callable[[], int]) -> float:
@@ -71,6 +79,32 @@ def bare_runs(model: Path, video: Path) -> Callable[[], int]:
     return run
 
 
+def on_all_cores(run: Callable[[], int]) -> int:
+    """Let every core do the same at once; give the frames of all."""
+    with ThreadPoolExecutor(cpu_count()) as pool:
+        return sum(pool.map(lambda _: run(), range(cpu_count())))
+
+
+def bare_encoder(video: Path, place: Path) -> Callable[[], int]:
+    """Prepare a bare encoder, set as the program sets it, for frames of a video from memory."""
+    with av.open(str(video)) as container:
+        rate = container.streams.video[0].average_rate
+        pictures = list(islice(container.decode(video=0), ENCODED))
+
+    def run() -> int:
+        with av.open(str(place), "w") as container:
+            stream = container.add_stream("libx264", rate, options=ENCODER["libx264"])
+            stream.width, stream.height = pictures[0].width, pictures[0].height
+            stream.codec_context.gop_size = round(rate * KEY_SECONDS)
+            for number, picture in enumerate(pictures):
+                picture.pts, picture.time_base = number, 1 / rate
+                container.mux(stream.encode(picture))
+            container.mux(stream.encode(None))
+        return len(pictures)
+
+    return run
+
+
 def whole(model: Path, video: Path, output: Path | None) -> dict[str, float]:
     """Run the loop over a file; frames a second from first capture to last result."""
     source = open_source(video)
@@ -94,33 +128,48 @@ def measure(model: Path, video: Path, repeats: int = REPEATS) -> dict[str, Any]:
     bare()
     rows: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as place:
+        output = Path(place) / "out.mp4"
+        whole(model, video, output)
+        encoder = bare_encoder(output, Path(place) / "bare.mp4")
         for _ in range(repeats):
-            decoding = cpu_of(lambda: decode(video, paint=False))
-            painting = cpu_of(lambda: decode(video, paint=True)) - decoding
-            plain = whole(model, video, None)
-            network = cpu_of(bare)
-            written = whole(model, video, Path(place) / "out.mp4")
-            for name, value in (
-                ("decode_ms", decoding * 1000),
-                ("convert_ms", painting * 1000),
-                ("network_ms", network * 1000),
-                ("bound_fps", cpu_count() / (decoding + painting + network)),
-                ("fps", plain["fps"]),
-                ("cpu_ms", plain["cpu_ms"]),
-                ("fps_with_output", written["fps"]),
-                ("cpu_ms_with_output", written["cpu_ms"]),
-            ):
+            for name, value in _once(model, video, output, bare, encoder).items():
                 rows.setdefault(name, []).append(value)
     medians = {name: round(statistics.median(values), 3) for name, values in rows.items()}
-    shares = [fps / bound for fps, bound in zip(rows["fps"], rows["bound_fps"], strict=True)]
+    return {**medians, "shares": [round(share, 3) for share in rows["share_of_bound"]]}
+
+
+def _once(
+    model: Path, video: Path, output: Path, bare: Callable[[], int], encoder: Callable[[], int]
+) -> dict[str, float]:
+    decoding = cpu_of(lambda: decode(video, paint=False))
+    painting = cpu_of(lambda: decode(video, paint=True)) - decoding
+    plain = whole(model, video, None)
+    network = cpu_of(lambda: on_all_cores(bare))
+    alone = cpu_of(bare)
+    written = whole(model, video, output)
+    encoding = cpu_of(encoder)
+    bound = cpu_count() / (decoding + painting + network)
+    bound_written = cpu_count() / (decoding + painting + network + encoding)
+    idle = cpu_count() / (decoding + painting + alone)
     return {
-        **medians,
-        "share_of_bound": round(statistics.median(shares), 3),
-        "shares": [round(share, 3) for share in shares],
+        "decode_ms": decoding * 1000,
+        "convert_ms": painting * 1000,
+        "network_ms": network * 1000,
+        "network_alone_ms": alone * 1000,
+        "encode_ms": encoding * 1000,
+        "bound_fps": bound,
+        "fps": plain["fps"],
+        "cpu_ms": plain["cpu_ms"],
+        "share_of_bound": plain["fps"] / bound,
+        "share_of_idle_bound": plain["fps"] / idle,
+        "bound_fps_with_output": bound_written,
+        "fps_with_output": written["fps"],
+        "cpu_ms_with_output": written["cpu_ms"],
+        "share_with_output": written["fps"] / bound_written,
     }
 
 
-def make_video(path: Path, frames: int = 300) -> Path:
+def make_video(path: Path, frames: int = FRAMES) -> Path:
     """Write a 720p file of the built-in street."""
     from realtime_ssd import Detections
     from realtime_ssd.sinks.base import Result

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Frame", "Image", "Surface"]
+__all__ = ["Frame", "Image", "LateFrame", "Surface"]
 
 Image = NDArray[np.uint8]
 """An image: height × width × 3, uint8, blue-green-red."""
@@ -83,7 +85,96 @@ class Frame:
         """Height in pixels."""
         return int(self.image.shape[0])
 
+    def renamed(self, source: str) -> Frame:
+        """Give the same frame under another source's name."""
+        return replace(self, source=source)
+
     @property
     def time(self) -> float:
         """Presentation time in seconds of the stream; 0.0 where the source has no time stamps."""
         return float(self.pts * self.time_base) if self.pts is not None else 0.0
+
+
+class LateFrame(Frame):
+    """A frame whose image is made when it is first asked for, and kept from then on.
+
+    Whoever needs the image first makes it, while it is warm in the cache of that core; an image
+    that nobody needs is never made.
+
+    Args:
+        paint: Gives the picture as H × W × 3 uint8 BGR; called once, by any thread.
+        size: Its width and height in pixels.
+        index: As in `Frame`.
+        source: As in `Frame`.
+        pts: As in `Frame`.
+        time_base: As in `Frame`.
+        captured_at: As in `Frame`; now if None.
+        surface: As in `Frame`.
+    """
+
+    __slots__ = ("_lock", "_paint", "_painted", "_size")
+    _lock: threading.Lock
+    _paint: Callable[[], Image] | None
+    _painted: Image | None
+    _size: tuple[int, int]
+
+    def __init__(
+        self,
+        paint: Callable[[], Image],
+        size: tuple[int, int],
+        index: int,
+        source: str,
+        pts: int | None,
+        time_base: Fraction,
+        captured_at: float | None = None,
+        surface: Surface | None = None,
+    ) -> None:
+        values = {
+            "surface": surface,
+            "index": index,
+            "source": source,
+            "pts": pts,
+            "time_base": time_base,
+            "name": "",
+            "captured_at": time.monotonic() if captured_at is None else captured_at,
+            "_paint": paint,
+            "_painted": None,
+            "_lock": threading.Lock(),
+            "_size": size,
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def image(self) -> Image:
+        """The picture in host memory, read-only."""
+        with self._lock:
+            if self._paint is not None:
+                image = self._paint()
+                image.flags.writeable = False
+                object.__setattr__(self, "_painted", image)
+                object.__setattr__(self, "_paint", None)  # lets go of the decoder's picture
+            return cast("Image", self._painted)
+
+    @property
+    def width(self) -> int:
+        """Width in pixels."""
+        return self._size[0]
+
+    @property
+    def height(self) -> int:
+        """Height in pixels."""
+        return self._size[1]
+
+    def renamed(self, source: str) -> LateFrame:
+        """See `Frame.renamed`."""
+        return LateFrame(
+            lambda: self.image,
+            self._size,
+            self.index,
+            source,
+            self.pts,
+            self.time_base,
+            self.captured_at,
+            self.surface,
+        )

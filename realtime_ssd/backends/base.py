@@ -21,13 +21,15 @@ class Ticket:
     Attributes:
         frames: The frames of the batch.
         payload: What the backend needs to find the answer again.
-        timings: Seconds spent in each stage, filled by the time the answer is collected
-            ("preprocess", "network", "postprocess").
+        timings: Seconds that one pass of the network and the stages around it took, filled by the
+            time the answer is collected ("preprocess", "network", "postprocess").
+        passes: How many passes the frames took, filled likewise.
     """
 
     frames: tuple[Frame, ...]
     payload: Any = None
     timings: dict[str, float] = field(default_factory=dict)
+    passes: int = 1
 
 
 class Backend(Protocol):
@@ -39,14 +41,17 @@ class Backend(Protocol):
     Attributes:
         name: "onnxruntime" or "tensorrt".
         spec: Contract of the model, with the thresholds in force.
-        max_batch: Largest number of frames in one `submit`.
+        max_batch: Largest number of frames in one `submit`; may change while it runs.
         capacity: Tickets that may be under way at once.
+        paints: Whether several workers of its own ask for the images of decoded frames. Else the
+            capture threads see to it that `submit` need not wait for them.
     """
 
     name: str
     spec: ModelSpec
     max_batch: int
     capacity: int
+    paints: bool
 
     def submit(self, frames: Sequence[Frame]) -> Ticket:
         """Start work on 1 to `max_batch` frames, of any sizes."""

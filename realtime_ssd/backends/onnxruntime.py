@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 
 __all__ = ["OnnxRuntimeBackend", "open_backend", "open_session"]
 
+GROUP = 8  # frames of a file that a worker takes at once
+GROUP_SECONDS = 0.2  # that their networks may take: a program that is stopped waits for them
+GROUP_PIXELS = 8e6  # that they may have
+
 Floats = NDArray[np.float32]
 _TYPES: dict[str, type[np.floating[Any]]] = {
     "tensor(float)": np.float32,
@@ -47,6 +51,9 @@ def open_backend(path: Path, spec: ModelSpec, options: BackendOptions) -> OnnxRu
 class OnnxRuntimeBackend:
     """Runs a model on the CPU.
 
+    Of a file a worker takes several batches at once and does each step on all of them before the
+    next, for code and data of a step leave the cache whenever the network runs.
+
     Args:
         path: ONNX file.
         spec: Its contract with the thresholds in force.
@@ -54,10 +61,12 @@ class OnnxRuntimeBackend:
     """
 
     name = "onnxruntime"
+    paints = True
 
     def __init__(self, path: Path, spec: ModelSpec, options: BackendOptions) -> None:
         self.spec = spec
-        self.max_batch = options.batch
+        self._batch, self._live = options.batch, options.live
+        self._network_seconds = self._pixels = 0.0
         workers = 1 if options.live else cpu_count()
         self.capacity = 1 if options.live else workers + 1
         self._post = PostProcessor(spec, class_ids(spec, options.classes))
@@ -66,6 +75,18 @@ class OnnxRuntimeBackend:
         self._path = path
         self._local = threading.local()
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="inference")
+
+    @property
+    def max_batch(self) -> int:
+        """Frames a worker takes at once: one batch until the time it takes is known."""
+        if self._live or not self._network_seconds:
+            return self._batch
+        batches = min(
+            GROUP / self._batch,
+            GROUP_PIXELS / (self._pixels * self._batch),
+            GROUP_SECONDS / self._network_seconds,
+        )
+        return max(1, int(batches)) * self._batch
 
     def submit(self, frames: Sequence[Frame]) -> Ticket:
         """Start work on 1 to `max_batch` frames, of any sizes."""
@@ -94,33 +115,42 @@ class OnnxRuntimeBackend:
         self.close()
 
     def _run(self, ticket: Ticket) -> list[Detections]:
-        """Do all the work on a batch, in a worker."""
+        """Do all the work on some batches, in a worker; timings are those of one batch."""
         begun = time.perf_counter()
         tensor = self._inputs(ticket.frames)
         ready = time.perf_counter()
-        scores, offsets = self._infer(tensor)
+        starts = range(0, len(tensor), self._batch)
+        heads = [pair for at in starts for pair in self._infer(tensor[at : at + self._batch])]
         inferred = time.perf_counter()
         answers = [
-            locate(self._post(*heads), self.spec, frame.width, frame.height)
-            for frame, *heads in zip(ticket.frames, scores, offsets, strict=True)
+            locate(self._post(*pair), self.spec, frame.width, frame.height)
+            for frame, pair in zip(ticket.frames, heads, strict=True)
         ]
-        ticket.timings["preprocess"] = ready - begun
-        ticket.timings["network"] = inferred - ready
-        ticket.timings["postprocess"] = time.perf_counter() - inferred
+        ended = time.perf_counter()
+        for stage, spent in (
+            ("preprocess", ready - begun),
+            ("network", inferred - ready),
+            ("postprocess", ended - inferred),
+        ):
+            ticket.timings[stage] = spent / len(starts)
+        ticket.passes = len(starts)
+        self._network_seconds = ticket.timings["network"]
+        self._pixels = max(frame.width * frame.height for frame in ticket.frames)
         return answers
 
     def _inputs(self, frames: Sequence[Frame]) -> NDArray[np.floating]:
         """Fill this worker's input tensor (N × 3 × H × W)."""
-        shape = (self.max_batch, 3, self.spec.input.height, self.spec.input.width)
+        rows = max(len(frames), self._batch)
+        shape = (rows, 3, self.spec.input.height, self.spec.input.width)
         tensor: Floats | None = getattr(self._local, "tensor", None)
-        if tensor is None:
+        if tensor is None or len(tensor) < rows:
             tensor = self._local.tensor = np.empty(shape, np.float32)
         for row, frame in enumerate(frames):
             preprocess(frame.image, self.spec.input, tensor[row])
         return tensor[: len(frames)].astype(self._dtype, copy=False)
 
-    def _infer(self, tensor: NDArray[np.floating]) -> tuple[Floats, Floats]:
-        """Run the network; N × P × C scores and N × P × 4 offsets, checked."""
+    def _infer(self, tensor: NDArray[np.floating]) -> list[tuple[Floats, Floats]]:
+        """Run the network on a batch; P × C scores and P × 4 offsets of each image, checked."""
         names = [self.spec.scores_output, self.spec.offsets_output]
         try:
             raw = self._session.run(names, {self.spec.input.name: tensor})
@@ -132,7 +162,7 @@ class OnnxRuntimeBackend:
         problem = _output_problem(scores, offsets, self.spec, len(tensor))
         if problem:
             raise ModelError(f"model '{self.spec.name}' ({self._path}) {problem}")
-        return scores, offsets
+        return list(zip(scores, offsets, strict=True))
 
 
 def open_session(model: str | Path | bytes, threads: int) -> onnxruntime.InferenceSession:

@@ -141,6 +141,7 @@ class GpuBackend:
     """
 
     name = "tensorrt"
+    paints = False
 
     def __init__(
         self,

@@ -116,27 +116,32 @@ def _measure(
     """Go through all measurements; the loops of the first batch size by name."""
     rows: list[Row] = []
     loops: dict[str, Loop] = {}
-    _open(subject, max(plan.batches)).close()  # a batch that cannot be is told at once
+    _open(_batched(subject, max(plan.batches))).close()  # a batch that cannot be is told at once
     for batch in plan.batches:
         tell(f"batch {batch}: one after the other")
-        with _open(subject, batch) as backend:
+        batched = _batched(subject, batch)
+        with _open(batched) as backend:
             name, spec = backend.name, backend.spec
-            rows += alone(backend, subject)
+            rows += alone(backend, batched)
             tell(f"batch {batch}: whole loop from memory")
-            loop = from_memory(backend, subject, plan.streams)
+            loop = from_memory(backend, batched, plan.streams)
             rows.append(loop.row)
             loops.setdefault("memory", loop)
             if batch == plan.batches[0]:
                 tell("whole loop from file")
-                loops["file"] = from_file(backend, subject, file, plan.streams)
+                loops["file"] = from_file(backend, batched, file, plan.streams)
                 rows.append(loops["file"].row)
     tell(f"paced at {plan.rate:g} FPS")
     loops["paced"] = paced(subject, plan.rate, plan.streams)
     return [*rows, loops["paced"].row], loops, name, spec
 
 
-def _open(subject: Subject, batch: int) -> Backend:
-    return open_backend(subject.model, subject.backend, replace(subject.options, batch=batch))
+def _batched(subject: Subject, batch: int) -> Subject:
+    return replace(subject, options=replace(subject.options, batch=batch))
+
+
+def _open(subject: Subject) -> Backend:
+    return open_backend(subject.model, subject.backend, subject.options)
 
 
 def _warn_if_busy(machine: dict[str, Any], tell: Tell) -> None:

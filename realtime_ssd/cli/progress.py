@@ -71,13 +71,20 @@ class RunProgress:
         return text
 
 
-def summary(statistics: Statistics) -> str:
-    """Say in one line what a run did."""
+def summary(statistics: Statistics, *, live: bool) -> str:
+    """Say in one line what a run did.
+
+    Args:
+        statistics: Of the run.
+        live: Whether a source was live; the frames of files wait for each other, so that their
+            latency means nothing.
+    """
     total = statistics.total
     drops = ", ".join(f"{count} {cause}" for cause, count in sorted(total.dropped.items()) if count)
     frames = "1 frame" if total.processed == 1 else f"{total.processed} frames"
+    middle, late = (statistics.latency(share=share) * 1000 for share in (0.5, 0.99))
     return (
-        f"{frames}, {statistics.fps:.1f} FPS, latency p50 "
-        f"{statistics.latency() * 1000:.1f} ms, p99 {statistics.latency(share=0.99) * 1000:.1f} ms"
+        f"{frames}, {statistics.fps:.1f} FPS"
+        + (f", latency p50 {middle:.1f} ms, p99 {late:.1f} ms" if live else "")
         + (f", dropped: {drops}" if drops else ", none dropped")
     )

@@ -126,6 +126,7 @@ class Run:
         Raises:
             RealtimeSSDError: If something failed; what was written before can be read.
         """
+        live = any(one.info.live for one in self._sources)
         try:
             with self._signals(), RunProgress(self._loop.statistics, self._total()) as progress:
                 idle = self._window.poll if self._window else None
@@ -135,7 +136,7 @@ class Run:
         finally:
             self._close_sinks()
             if self._loop.statistics.total.captured:
-                print(summary(self._loop.statistics), file=sys.stderr)
+                print(summary(self._loop.statistics, live=live), file=sys.stderr)
             if stats is not None:
                 self._write_stats(stats)
         files = any(not one.info.live for one in self._sources)

@@ -34,6 +34,8 @@ class Capture:
         statistics: Counts frames and losses.
         report: Called with this capture whenever its state changed.
         crash: Called with an error that must end the program at once.
+        paint: Whether to make the images of frames that are not in GPU memory here, rather than
+            leave it to whoever needs them.
 
     Attributes:
         state: "waiting" before the first frame, then "online", "offline" or "ended".
@@ -50,6 +52,8 @@ class Capture:
         statistics: Statistics,
         report: Callable[[Capture], None],
         crash: Callable[[str, BaseException], None],
+        *,
+        paint: bool = True,
     ) -> None:
         self.source, self.lane = source, lane
         self.state: State = "waiting"
@@ -57,7 +61,7 @@ class Capture:
         self.last_frame = time.monotonic()
         self.seen = False
         self._inbox, self._statistics = inbox, statistics
-        self._report, self._crash = report, crash
+        self._report, self._crash, self._paint = report, crash, paint
         self._stopping = threading.Event()
         self._stalled = False
         self._pause = FIRST_PAUSE
@@ -137,6 +141,8 @@ class Capture:
         frame = self.source.read()
         if frame is None:
             return None
+        if self._paint and frame.surface is None:
+            _ = frame.image
         self.last_frame = time.monotonic()
         self._statistics.capture(self.lane.name, time.perf_counter() - begun)
         if self.state != "online" and not self._stalled:

@@ -85,8 +85,8 @@ class Inbox:
     def take(self, most: int) -> list[Frame]:
         """Wait for frames.
 
-        A batch waits a moment to be filled while all its sources are files; frames of live
-        sources go at once.
+        A batch waits a moment to be filled while all its sources are files, which get room for it;
+        frames of live sources go at once.
 
         Args:
             most: Largest number of frames to give.
@@ -95,6 +95,7 @@ class Inbox:
             1 to `most` frames, or none once all lanes are finished or the inbox was closed.
         """
         with self._changed:
+            self._make_room(most)
             self._wait(lambda: self._closed or self._waiting() > 0 or self._ended())
             if most > 1 and not any(lane.live for lane in self._lanes):
                 self._wait(
@@ -119,6 +120,13 @@ class Inbox:
                     lane.frames.clear()
             self._closed = True
             self._changed.notify_all()
+
+    def _make_room(self, most: int) -> None:
+        """Let files read a batch and a frame ahead."""
+        for lane in self._lanes:
+            if not lane.live and lane.room <= most:
+                lane.room = most + 1
+                self._changed.notify_all()
 
     def _wait(self, until: Callable[[], bool], seconds: float | None = None) -> None:
         self._changed.wait_for(until, seconds)

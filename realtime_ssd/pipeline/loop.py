@@ -72,7 +72,10 @@ class Pipeline:
         lanes = [self._lane(source) for source in sources]
         self._inbox = Inbox(lanes, self.statistics)
         self.captures = [
-            Capture(source, lane, self._inbox, self.statistics, self._noted, self._fail)
+            Capture(
+                *(source, lane, self._inbox, self.statistics, self._noted, self._fail),
+                paint=not backend.paints,
+            )
             for source, lane in zip(sources, lanes, strict=True)
         ]
         self._tickets: queue.SimpleQueue[Ticket | None] = queue.SimpleQueue()
@@ -84,8 +87,7 @@ class Pipeline:
 
     def _lane(self, source: Source) -> Lane:
         live = source.info.live
-        room = 1 if live else max(FILE_ROOM, self._backend.max_batch + 1)
-        return Lane(source.info.name, live, room, self._options.max_frames)
+        return Lane(source.info.name, live, 1 if live else FILE_ROOM, self._options.max_frames)
 
     def __iter__(self) -> Iterator[Result]:
         return self.results()
@@ -169,7 +171,7 @@ class Pipeline:
         answers = self._collect(ticket)
         self._places.release()
         for stage, seconds in ticket.timings.items():
-            self.statistics.stage(stage, seconds)
+            self.statistics.stage(stage, seconds, ticket.passes)
         for frame, detections in zip(ticket.frames, answers, strict=True):
             begun = time.monotonic()
             yield Result(frame, detections, dict(ticket.timings))

@@ -34,12 +34,12 @@ class Histogram:
         self.maximum = 0.0
         self._buckets: Counter[int] = Counter()
 
-    def add(self, seconds: float) -> None:
-        """Count one duration."""
-        self.count += 1
-        self.sum += seconds
+    def add(self, seconds: float, times: int = 1) -> None:
+        """Count a duration, once or several times."""
+        self.count += times
+        self.sum += seconds * times
         self.maximum = max(self.maximum, seconds)
-        self._buckets[int(log(max(seconds, _SMALLEST) / _SMALLEST) / _STEP)] += 1
+        self._buckets[int(log(max(seconds, _SMALLEST) / _SMALLEST) / _STEP)] += times
 
     def percentile(self, share: float) -> float:
         """Give the duration in seconds that `share` (0 to 1) of all do not exceed, within 2 %."""
@@ -122,10 +122,10 @@ class Statistics:
         with self._lock:
             self.sources[source].losses += 1
 
-    def stage(self, name: str, seconds: float) -> None:
-        """Count the time a stage took."""
+    def stage(self, name: str, seconds: float, times: int = 1) -> None:
+        """Count the time a stage took, `times` in a row."""
         with self._lock:
-            self._stage(name, seconds)
+            self._stage(name, seconds, times)
 
     def process(self, source: str, end_to_end: float) -> None:
         """Count a frame that reached the sinks, and the time since it was captured."""
@@ -135,8 +135,8 @@ class Statistics:
             self._last = time.monotonic()
             self._recent.append(self._last)
 
-    def _stage(self, name: str, seconds: float) -> None:
-        self._stages.setdefault(name, Histogram()).add(seconds)
+    def _stage(self, name: str, seconds: float, times: int = 1) -> None:
+        self._stages.setdefault(name, Histogram()).add(seconds, times)
 
     @property
     def total(self) -> Counts:

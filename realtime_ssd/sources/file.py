@@ -8,6 +8,7 @@ import threading
 from collections.abc import Generator
 from fractions import Fraction
 from functools import partial
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,12 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from realtime_ssd.backends import cpu_count
-from realtime_ssd.errors import SourceError, UsageError, redact
-from realtime_ssd.frames import Frame, Image
+from realtime_ssd.errors import SourceError, UsageError, first_line, redact
+from realtime_ssd.frames import Frame, Image, LateFrame
 from realtime_ssd.sources.base import BaseSource, SourceInfo
-from realtime_ssd.sources.nvdec import SurfaceFrame, open_on_gpu, surface_of
+from realtime_ssd.sources.nvdec import open_on_gpu, surface_of
 
-__all__ = ["Painter", "VideoFile", "explain"]
+__all__ = ["Painter", "VideoFile", "decoders", "explain"]
 
 _log = logging.getLogger(__name__)
 
@@ -61,7 +62,8 @@ class VideoFile(BaseSource):
             raise SourceError(f"'{self._name}' has no video in it; give a video file")
         self._container, self._stream = container, container.streams.video[0]
         self._stream.thread_type = "AUTO"
-        self._stream.codec_context.thread_count = min(cpu_count(), MOST_DECODERS)
+        context = self._stream.codec_context
+        context.thread_count = decoders(context.width, context.height, cpu_count())
         self._packets = self._damaged = self._patched = self._index = self._reached = 0
         self._broken = ""
         self._decoded = self._decode(container)
@@ -92,11 +94,23 @@ class VideoFile(BaseSource):
         return frame
 
     def _frame(self, decoded: av.VideoFrame, base: Fraction) -> Frame:
-        if decoded.format.name == "cuda" and (surface := surface_of(decoded)) is not None:
-            fetch = partial(self._painter.paint, decoded)
-            return SurfaceFrame(surface, fetch, self._index, self._name, decoded.pts, base)
-        image = self._painter.paint(decoded)
-        return Frame(image, self._index, self._name, pts=decoded.pts, time_base=base)
+        return LateFrame(
+            partial(self._paint, decoded),
+            upright_size(decoded),
+            self._index,
+            self._name,
+            decoded.pts,
+            base,
+            surface=surface_of(decoded) if decoded.format.name == "cuda" else None,
+        )
+
+    def _paint(self, decoded: av.VideoFrame) -> Image:
+        try:
+            return self._painter.paint(decoded)
+        except (av.error.FFmpegError, ValueError) as error:
+            raise SourceError(
+                f"'{self._name}' holds pictures that cannot be turned into BGR: {first_line(error)}"
+            ) from error
 
     def close(self) -> None:
         """See `Source.close`."""
@@ -194,6 +208,11 @@ def _open(path: str, name: str, *, gpu: bool) -> InputContainer:
         raise UsageError(f"'{name}' cannot be opened: {error.strerror}") from None
 
 
+def decoders(width: int, height: int, cores: int) -> int:
+    """Choose a decoder's threads: as few as keep up with inference, for each one costs time."""
+    return max(1, min(cores, MOST_DECODERS, ceil(width * height / 1e6 * cores / 2)))
+
+
 def _warn(name: str, reason: str) -> None:
     _log.warning("'%s' is decoded on the CPU: %s", name, reason)
 
@@ -231,6 +250,12 @@ def _rotation(frame: av.VideoFrame) -> int:
     return round(frame.rotation / 90) * 90 % 360
 
 
+def upright_size(frame: av.VideoFrame) -> tuple[int, int]:
+    """Give width and height of a decoded frame as a player shows it."""
+    turned = _rotation(frame) % 180 != 0
+    return (frame.height, frame.width) if turned else (frame.width, frame.height)
+
+
 _TURNS = {
     90: cv2.ROTATE_90_COUNTERCLOCKWISE,
     180: cv2.ROTATE_180,
@@ -239,18 +264,20 @@ _TURNS = {
 
 
 class Painter:
-    """Turns decoded frames into BGR images; keeps the converter, which is costly to set up.
+    """Turns decoded frames into BGR images, in any thread; frames in GPU memory are fetched.
 
-    Frames in GPU memory are fetched. One thread at a time uses the converter.
+    Each thread keeps a converter of its own, for it is costly to set up and serves one at a time.
     """
 
     def __init__(self) -> None:
-        self._converter, self._lock = VideoReformatter(), threading.Lock()
+        self._local = threading.local()
 
     def paint(self, frame: av.VideoFrame) -> Image:
         """Give the frame as an upright BGR image, H × W × 3 uint8."""
-        with self._lock:
-            converted = self._converter.reformat(frame, format="bgr24", threads=1)
+        converter: VideoReformatter | None = getattr(self._local, "converter", None)
+        if converter is None:
+            converter = self._local.converter = VideoReformatter()
+        converted = converter.reformat(frame, format="bgr24", threads=1)
         image = np.asarray(converted.to_ndarray(), np.uint8)
         turn = _rotation(frame)
         if turn:

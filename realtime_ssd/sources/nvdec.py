@@ -9,21 +9,16 @@ from __future__ import annotations
 
 import ctypes
 import sys
-import threading
-import time
-from collections.abc import Callable
-from fractions import Fraction
 from functools import cache
-from typing import cast
 
 import av
 from av.codec.hwaccel import HWAccel, hwdevices_available
 from av.container import InputContainer
 
 from realtime_ssd.cuda.probe import cuda_version, find_gpus
-from realtime_ssd.frames import Frame, Image, Surface
+from realtime_ssd.frames import Surface
 
-__all__ = ["SurfaceFrame", "obstacle", "open_on_gpu", "surface_of"]
+__all__ = ["obstacle", "open_on_gpu", "surface_of"]
 
 HELD = 16
 """Frames that may wait in the loop beyond those the decoder needs for itself."""
@@ -103,67 +98,3 @@ def surface_of(frame: av.VideoFrame) -> Surface | None:
         full_range=frame.color_range == _FULL,
         owner=frame,
     )
-
-
-class SurfaceFrame(Frame):
-    """A frame in GPU memory whose image is fetched when it is first asked for.
-
-    Args:
-        surface: The picture.
-        fetch: Gives the same picture as H × W × 3 BGR.
-        index: As in `Frame`.
-        source: As in `Frame`.
-        pts: As in `Frame`.
-        time_base: As in `Frame`.
-    """
-
-    __slots__ = ("_fetch", "_fetched", "_lock", "_size")
-    _fetch: Callable[[], Image]
-    _fetched: Image | None
-    _lock: threading.Lock
-    _size: tuple[int, int]
-
-    def __init__(
-        self,
-        surface: Surface,
-        fetch: Callable[[], Image],
-        index: int,
-        source: str,
-        pts: int | None,
-        time_base: Fraction,
-    ) -> None:
-        values = {
-            "surface": surface,
-            "index": index,
-            "source": source,
-            "pts": pts,
-            "time_base": time_base,
-            "name": "",
-            "captured_at": time.monotonic(),
-            "_fetch": fetch,
-            "_fetched": None,
-            "_lock": threading.Lock(),
-            "_size": (surface.width, surface.height),
-        }
-        for name, value in values.items():
-            object.__setattr__(self, name, value)
-
-    @property
-    def image(self) -> Image:
-        """The picture in host memory, read-only."""
-        with self._lock:
-            if self._fetched is None:
-                image = self._fetch()
-                image.flags.writeable = False
-                object.__setattr__(self, "_fetched", image)
-            return cast("Image", self._fetched)
-
-    @property
-    def width(self) -> int:
-        """Width in pixels."""
-        return self._size[0]
-
-    @property
-    def height(self) -> int:
-        """Height in pixels."""
-        return self._size[1]

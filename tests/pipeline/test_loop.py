@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,10 +15,11 @@ import pytest
 from realtime_ssd.backends import Backend, BackendOptions, Ticket, open_backend
 from realtime_ssd.detections import Detections
 from realtime_ssd.errors import RealtimeSSDError, SourceError, UsageError
-from realtime_ssd.frames import Frame
+from realtime_ssd.frames import Frame, LateFrame
 from realtime_ssd.pipeline import Pipeline, PipelineOptions
 from realtime_ssd.sources import SourceInfo, open_source
 from realtime_ssd.sources.base import BaseSource
+from realtime_ssd.spec import ModelSpec
 from tests.videos import make_video
 
 
@@ -119,7 +121,7 @@ def test_a_crash_in_a_source_names_the_stage(backend: Backend) -> None:
 class Crashing:
     """A backend whose second batch fails when it is submitted or collected."""
 
-    name, max_batch, capacity = "crashing", 1, 2
+    name, max_batch, capacity, paints = "crashing", 1, 2, True
 
     def __init__(self, real: Backend, where: str) -> None:
         self.spec, self._real, self._where, self._count = real.spec, real, where, 0
@@ -143,6 +145,66 @@ def test_a_crash_in_inference_ends_the_program(backend: Backend, where: str) -> 
     loop = Pipeline([Scripted("x", frames=50)], Crashing(backend, where))  # type: ignore[arg-type]
     with pytest.raises(RealtimeSSDError, match=r"inference failed: .* memory \(no memory\)"):
         list(loop)
+
+
+class Growing:
+    """A backend that takes more frames at once when it knows better, and notes who paints.
+
+    Args:
+        paints: See `Backend`.
+        spec: See `Backend`.
+    """
+
+    name, capacity, max_batch = "growing", 1, 1
+
+    def __init__(self, spec: ModelSpec, *, paints: bool = True) -> None:
+        self.spec, self.paints = spec, paints
+        self.sizes: list[int] = []
+
+    def submit(self, frames: Sequence[Frame]) -> Ticket:
+        self.max_batch = 8
+        self.sizes.append(len(frames))
+        images = [frame.image for frame in frames]
+        return Ticket(tuple(frames), images, {"network": 0.002}, len(frames))
+
+    def collect(self, ticket: Ticket) -> list[Detections]:
+        return [Detections.empty()] * len(ticket.frames)
+
+
+def test_a_file_gets_room_for_what_the_backend_takes_at_once(backend: Backend) -> None:
+    growing = Growing(backend.spec)
+    loop = Pipeline([Scripted("x", frames=20)], growing)  # type: ignore[arg-type]
+    assert [result.frame.index for result in loop] == list(range(20))
+    assert growing.sizes == [1, 8, 8, 3]
+    assert loop.statistics.spent("network") == pytest.approx(20 * 0.002)
+    assert loop.statistics.latency("network") == pytest.approx(0.002, rel=0.02)
+
+
+class Late(Scripted):
+    """Gives frames that are painted late and tell in which thread."""
+
+    def __init__(self) -> None:
+        super().__init__("late", frames=4)
+        self.painters: list[str] = []
+
+    def read(self) -> Frame | None:
+        frame = super().read()
+        if frame is None:
+            return None
+        return LateFrame(self._paint, (20, 20), frame.index, "late", None, Fraction(1, 25))
+
+    def _paint(self) -> np.ndarray:  # type: ignore[type-arg]
+        self.painters.append(threading.current_thread().name)
+        return np.zeros((20, 20, 3), np.uint8)
+
+
+@pytest.mark.parametrize(("paints", "painter"), [(True, "infer"), (False, "capture-late")])
+def test_pictures_are_made_where_the_backend_wants_them(
+    backend: Backend, paints: bool, painter: str
+) -> None:
+    source = Late()
+    list(Pipeline([source], Growing(backend.spec, paints=paints)))  # type: ignore[arg-type]
+    assert source.painters == [painter] * 4
 
 
 def test_a_stalled_source_is_noticed_and_opened_again(

@@ -9,6 +9,7 @@ import pytest
 
 from realtime_ssd import open_source
 from realtime_ssd.errors import SourceError, UsageError
+from realtime_ssd.sources.file import Painter, decoders
 from tests.videos import make_video, readable
 
 STAMPS = [0, 1001, 2002, 5005, 6006, 9009]
@@ -156,3 +157,26 @@ def test_an_avi_with_a_picture_left_out_is_whole(tmp_path: Path) -> None:
         assert source.info.frame_count == 6
     frames, said = readable(path)
     assert (len(frames), said) == (5, "")
+
+
+def test_pictures_that_cannot_be_converted_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def paint(_: Painter, frame: object) -> None:
+        raise ValueError("no conversion")
+
+    monkeypatch.setattr(Painter, "paint", paint)
+    with open_source(make_video(tmp_path / "a.mp4", [0, 1001])) as source:
+        frame = source.read()
+        assert frame is not None
+        assert (frame.width, frame.height) == (source.info.width, source.info.height)
+        with pytest.raises(SourceError, match=r"a.mp4' holds pictures .* into BGR: no conversion"):
+            _ = frame.image
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "cores", "threads"),
+    [(1280, 720, 2, 1), (1920, 1080, 2, 2), (1280, 720, 8, 4), (320, 240, 8, 1), (0, 0, 8, 1)],
+)
+def test_decoders_are_as_few_as_keep_up(width: int, height: int, cores: int, threads: int) -> None:
+    assert decoders(width, height, cores) == threads

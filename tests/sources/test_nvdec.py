@@ -6,8 +6,6 @@ NV12 frames in host memory stand in for those of the decoder: PyAV describes bot
 from __future__ import annotations
 
 import ctypes
-import threading
-from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -16,10 +14,9 @@ import pytest
 
 from realtime_ssd.cuda.layout import Colour
 from realtime_ssd.cuda.probe import find_gpus
-from realtime_ssd.frames import Surface
 from realtime_ssd.sources import open_source
 from realtime_ssd.sources.file import Painter
-from realtime_ssd.sources.nvdec import SurfaceFrame, obstacle, open_on_gpu, surface_of
+from realtime_ssd.sources.nvdec import obstacle, open_on_gpu, surface_of
 
 
 def nv12(width: int = 64, height: int = 36, seed: int = 0) -> tuple[av.VideoFrame, np.ndarray]:  # type: ignore[type-arg]
@@ -106,29 +103,6 @@ def test_a_surface_and_the_painted_picture_have_the_same_colours(
         error[standard] = float(np.abs(np.clip(picture, 0, 255) - painted).mean())
     assert min(error, key=lambda name: error[name]) == surface.standard
     assert error[surface.standard] < 2
-
-
-def test_pixels_are_fetched_once_and_only_when_asked_for() -> None:
-    fetched = []
-
-    def fetch() -> np.ndarray:  # type: ignore[type-arg]
-        fetched.append(threading.get_ident())
-        return np.full((36, 64, 3), 7, np.uint8)
-
-    surface = Surface(64, 36, (1, 2), (64, 64), "bt601", False, owner=None)
-    frame = SurfaceFrame(surface, fetch, 5, "clip", 50, Fraction(1, 25))
-    assert (frame.width, frame.height, frame.index, frame.time) == (64, 36, 5, 2.0)
-    assert frame.captured_at > 0
-    assert not fetched
-    threads = [threading.Thread(target=lambda: frame.image) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(fetched) == 1
-    assert frame.image is frame.image
-    with pytest.raises(ValueError, match="read-only"):
-        frame.image[0, 0] = 0
 
 
 @pytest.mark.skipif(bool(find_gpus()), reason="this machine has a GPU")

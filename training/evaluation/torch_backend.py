@@ -48,6 +48,7 @@ class TorchBackend:
 
     name = "torch"
     capacity = 1
+    paints = False
 
     def __init__(self, model: SSD, score: float | None = None, batch: int = 8) -> None:
         self.spec = model.spec.with_thresholds(score=score)
