@@ -315,7 +315,8 @@ class Trainer:
             The signal if it came while the scoring ran; then the epoch is finished another time.
         """
         state, score, stopped = self.progress, None, 0
-        self._save()  # scoring may take long, and whoever stops the run may not wait
+        if self.val is not None:
+            self._save()  # scoring may take long, and whoever stops the run may not wait
         if self.world.first:
             try:
                 score = self._score_and_keep(asked)

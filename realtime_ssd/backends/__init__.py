@@ -21,6 +21,7 @@ __all__ = [
     "BackendOptions",
     "Ticket",
     "check_batch",
+    "check_options",
     "class_ids",
     "cpu_count",
     "open_backend",
@@ -82,7 +83,7 @@ def open_backend(
     options = options or BackendOptions()
     if name not in NAMES:
         raise UsageError(f"backend '{name}' is unknown; choose one of {', '.join(NAMES)}")
-    _check(options)
+    check_options(options)
     path = Path(model)
     if path.suffix == ".engine":
         return _open_engine(path, name, options)
@@ -94,7 +95,12 @@ def open_backend(
     return _open(name, path, spec, options)
 
 
-def _check(options: BackendOptions) -> None:
+def check_options(options: BackendOptions) -> None:
+    """Refuse numbers that no model can use.
+
+    Raises:
+        UsageError: If one is out of its range.
+    """
     for option, share in (("--score-threshold", options.score), ("--nms-threshold", options.nms)):
         if share is not None and not 0 <= share <= 1:
             raise UsageError(f"{option} must lie from 0 to 1, not {share:g}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ from realtime_ssd.benchmark.measure import (
 )
 from realtime_ssd.benchmark.rows import Row
 from realtime_ssd.errors import RealtimeSSDError, SourceError, UsageError
+from realtime_ssd.files import sha256_of
 from realtime_ssd.frames import Frame, Image
 from realtime_ssd.sinks.base import Result
 from realtime_ssd.sources import Source, open_source
@@ -92,7 +92,7 @@ def run(plan: Plan, tell: Tell = lambda line: None) -> dict[str, Any]:
         "machine": machine,
         "model": {
             "name": spec.name,
-            "sha256": hashlib.sha256(plan.model.read_bytes()).hexdigest(),
+            "sha256": sha256_of(plan.model),
             "input": [spec.input.width, spec.input.height],
             "boxes": spec.num_boxes,
             "classes": spec.num_classes,

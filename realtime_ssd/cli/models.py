@@ -42,14 +42,13 @@ def pull(name: str) -> None:
 
 
 def _about(path: Path) -> str:
-    import hashlib
-
     from realtime_ssd.errors import ModelError
+    from realtime_ssd.files import sha256_of
     from realtime_ssd.spec import read_spec
 
     try:
         spec = read_spec(path)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+        digest = sha256_of(path)[:8]
     except (ModelError, OSError) as error:
         return f"cannot be used: {error}"
     known = len(spec.labels) - (spec.background is not None)

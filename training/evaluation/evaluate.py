@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from realtime_ssd.backends import Backend, BackendOptions, Ticket, open_backend
+from realtime_ssd.backends import Backend, BackendOptions, Ticket, check_options, open_backend
 from realtime_ssd.detections import Detections
 from realtime_ssd.errors import RealtimeSSDError, UsageError
 from realtime_ssd.frames import Frame
@@ -130,12 +130,10 @@ def open_model(model: Path, backend: str = "auto", score: float = SCORE, batch: 
         ModelError: If the file cannot be read or run.
         RealtimeSSDError: If PyTorch is missing for a checkpoint.
     """
-    if not 0 <= score <= 1:
-        raise UsageError(f"--score-threshold must lie from 0 to 1, not {score}")
-    if batch < 1:
-        raise UsageError(f"--batch must be at least 1, not {batch}")
+    options = BackendOptions(score=score, batch=batch)
+    check_options(options)
     if model.suffix != ".safetensors":
-        return open_backend(model, backend, BackendOptions(score=score, batch=batch))
+        return open_backend(model, backend, options)
     if backend not in ("auto", "torch"):
         raise UsageError(
             f"'{model}' is a checkpoint, which backend '{backend}' cannot run; export it first "
