@@ -74,7 +74,7 @@ class Loop:
 
 def alone(backend: Backend, subject: Subject) -> list[Row]:
     """Time one batch after the other, each collected before the next: stage by stage and whole."""
-    size = subject.options.batch
+    size = backend.max_batch
     stages: dict[str, list[float]] = {}
     whole: list[float] = []
     for count, frames in enumerate(_batches(subject.images, size)):
@@ -101,7 +101,7 @@ def from_memory(backend: Backend, subject: Subject, streams: int) -> Loop:
     def sources() -> list[Source]:
         return [Memory(subject.images, f"memory {n}") for n in range(streams)]
 
-    return _repeated("whole loop from memory", backend, sources, subject)
+    return _repeated("whole loop from memory", backend, sources, subject.seconds)
 
 
 def from_file(backend: Backend, subject: Subject, file: str, streams: int) -> Loop:
@@ -110,7 +110,7 @@ def from_file(backend: Backend, subject: Subject, file: str, streams: int) -> Lo
     def sources() -> list[Source]:
         return [Renamed(open_source(file), f"file {n}") for n in range(streams)]
 
-    return _repeated("whole loop from file", backend, sources, subject)
+    return _repeated("whole loop from file", backend, sources, subject.seconds)
 
 
 def paced(subject: Subject, rate: float, streams: int) -> Loop:
@@ -133,18 +133,18 @@ def paced(subject: Subject, rate: float, streams: int) -> Loop:
 
 
 def _repeated(
-    what: str, backend: Backend, sources: Callable[[], list[Source]], subject: Subject
+    what: str, backend: Backend, sources: Callable[[], list[Source]], seconds: float
 ) -> Loop:
     """Run the loop once for warming up, then once for each repeat."""
     rates, ends, loops, found = [], [], [], {}
     for number in range(1 + REPEATS):
-        loop, rate, latencies = _run(backend, sources(), subject.seconds / REPEATS)
+        loop, rate, latencies = _run(backend, sources(), seconds / REPEATS)
         if number:
             rates.append(rate)
             ends += latencies
             loops.append(loop)
             found = clocks() if number == REPEATS else {}
-    return Loop(of_rates(what, subject.options.batch, rates, ends), 0, _stages(loops), found)
+    return Loop(of_rates(what, backend.max_batch, rates, ends), 0, _stages(loops), found)
 
 
 def _run(

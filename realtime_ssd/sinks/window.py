@@ -22,7 +22,7 @@ __all__ = ["KEYS", "WindowSink", "no_display"]
 
 KEYS = ("q/Esc quit", "space pause", "s snapshot", "h help")
 _QUIT = (ord("q"), 27)
-_HELP, _SNAPSHOT = b"h", b"s"
+_STAYING = b"hs"
 _NEXT = "press a key to go on"
 
 
@@ -78,6 +78,7 @@ class WindowSink(BaseSink):
         self._still = {info.name for info in infos if info.still}
         self._paced = paced
         self._shown: dict[str, Image] = {}
+        self._results: dict[str, Result] = {}
         self._dues: dict[str, tuple[float, float]] = {}
         self._paused = self._help = self._quit = False
 
@@ -95,18 +96,18 @@ class WindowSink(BaseSink):
         self._draw(result)
         self.poll()
         if name in self._still:
-            self._hold(result)
+            self._hold()
         elif name not in self._live:
             self._stay()
 
     def _draw(self, result: Result) -> None:
         name = result.frame.source
         picture = result.annotated().copy()
-        draw_lines(picture, self._lines(still=name in self._still))
+        draw_lines(picture, self._lines(result))
         if name not in self._shown:
             cv2.namedWindow(name, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
             cv2.resizeWindow(name, *_fitting(picture))
-        self._shown[name] = picture
+        self._shown[name], self._results[name] = picture, result
         cv2.imshow(name, picture)
 
     def _stay(self) -> None:
@@ -114,14 +115,12 @@ class WindowSink(BaseSink):
         while self._paused and not self._quit:
             self._react(cv2.waitKey(30))
 
-    def _hold(self, result: Result) -> None:
+    def _hold(self) -> None:
         """Show a photo until a key asks for the next one."""
         while not self._quit:
             key = cv2.waitKey(30)
             self._react(key)
-            if key >= 0 and key & 0xFF in _HELP:
-                self._draw(result)
-            elif key >= 0 and key & 0xFF not in _SNAPSHOT:
+            if key >= 0 and key & 0xFF not in _STAYING:
                 self._paused = False
                 return
 
@@ -147,15 +146,18 @@ class WindowSink(BaseSink):
         """See `Sink.close`."""
         if self._shown:
             self._shown.clear()
+            self._results.clear()
             with suppress(cv2.error):  # the user may have closed the last one
                 cv2.destroyAllWindows()
 
-    def _lines(self, *, still: bool = False) -> list[str]:
-        if still:
+    def _lines(self, result: Result) -> list[str]:
+        """Say how it goes: how late a live frame is, and how long one of a file took."""
+        if result.frame.source in self._still:
             return [_NEXT, *KEYS] if self._help else [_NEXT]
         statistics = self._statistics
         drops = sum(statistics.total.dropped.values())
-        latency = statistics.latency() * 1000
+        live = result.frame.source in self._live
+        latency = (statistics.latency() if live else sum(result.timings.values())) * 1000
         lines = [f"{statistics.recent_fps:.1f} FPS   {latency:.0f} ms   {drops} dropped"]
         return [*lines, *KEYS] if self._help else lines
 
@@ -168,6 +170,8 @@ class WindowSink(BaseSink):
             self._paused = not self._paused
         elif key == ord("h"):
             self._help = not self._help
+            for result in list(self._results.values()):
+                self._draw(result)  # no new picture may come for long
         elif key == ord("s"):
             self._save()
 

@@ -124,9 +124,9 @@ def test_keys(display: str, tiny: Path, tmp_path: Path) -> None:
     window = screen.window()
     screen.press(window, "s")
     assert "snapshot realtime-ssd-001.png" in screen.line()
-    screen.press(window, "h")
     screen.press(window, "space")
-    screen.press(window, "s")  # answered while paused
+    screen.press(window, "h")
+    screen.press(window, "s")  # both answered while paused
     assert "snapshot realtime-ssd-002.png" in screen.line()
     screen.press(window, "space")
     screen.press(window, "q")
