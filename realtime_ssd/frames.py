@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,7 +99,7 @@ class LateFrame(Frame):
     """A frame whose image is made when it is first asked for, and kept from then on.
 
     Whoever needs the image first makes it, while it is warm in the cache of that core; an image
-    that nobody needs is never made.
+    that nobody needs is never made. A copy of any kind is a plain `Frame`.
 
     Args:
         paint: Gives the picture as H × W × 3 uint8 BGR; called once, by any thread.
@@ -117,6 +117,10 @@ class LateFrame(Frame):
     _paint: Callable[[], Image] | None
     _painted: Image | None
     _size: tuple[int, int]
+
+    def __new__(cls, *args: Any, **values: Any) -> Frame:  # type: ignore[misc]
+        """Make a plain frame of the fields of one, as `dataclasses.replace` asks for."""
+        return Frame(**values) if "image" in values else super().__new__(cls)
 
     def __init__(
         self,
@@ -165,6 +169,10 @@ class LateFrame(Frame):
     def height(self) -> int:
         """Height in pixels."""
         return self._size[1]
+
+    def __reduce__(self) -> tuple[type[Frame], tuple[Any, ...]]:
+        """Copy and pickle as a plain frame."""
+        return Frame, tuple(getattr(self, field.name) for field in fields(Frame))
 
     def renamed(self, source: str) -> LateFrame:
         """See `Frame.renamed`."""

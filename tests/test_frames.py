@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import threading
+from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -58,6 +62,26 @@ def test_a_frame_under_another_name_is_the_same(late: bool) -> None:
     assert other.image is frame.image
     for name in ("index", "time", "captured_at", "surface", "width", "height"):
         assert getattr(other, name) == getattr(frame, name)
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [
+        copy.copy,
+        copy.deepcopy,
+        replace,
+        lambda frame: pickle.loads(pickle.dumps(frame)),  # noqa: S301
+    ],
+)
+def test_a_copy_of_a_late_picture_is_a_plain_frame(copied: Callable[[Frame], Frame]) -> None:
+    image = np.full((36, 64, 3), 7, np.uint8)
+    frame = LateFrame(lambda: image, (64, 36), 5, "clip", 50, Fraction(1, 25), 3.0)
+    other = copied(frame)
+    assert type(other) is Frame
+    assert not other.image.flags.writeable
+    for name in ("index", "source", "time", "captured_at", "surface", "width", "height"):
+        assert getattr(other, name) == getattr(frame, name)
+    assert replace(frame, index=6, surface=None).index == 6
 
 
 def test_a_picture_that_could_not_be_made_is_tried_again() -> None:

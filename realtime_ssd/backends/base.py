@@ -16,20 +16,22 @@ __all__ = ["Backend", "Ticket"]
 
 @dataclass(slots=True, eq=False)
 class Ticket:
-    """A batch on its way through a backend.
+    """Frames on their way through a backend.
 
     Attributes:
-        frames: The frames of the batch.
+        frames: The frames.
         payload: What the backend needs to find the answer again.
         timings: Seconds that one pass of the network and the stages around it took, filled by the
             time the answer is collected ("preprocess", "network", "postprocess").
         passes: How many passes the frames took, filled likewise.
+        error: Why the frames after those that were answered have no answer, filled likewise.
     """
 
     frames: tuple[Frame, ...]
     payload: Any = None
     timings: dict[str, float] = field(default_factory=dict)
     passes: int = 1
+    error: Exception | None = None
 
 
 class Backend(Protocol):
@@ -41,7 +43,9 @@ class Backend(Protocol):
     Attributes:
         name: "onnxruntime" or "tensorrt".
         spec: Contract of the model, with the thresholds in force.
-        max_batch: Largest number of frames in one `submit`; may change while it runs.
+        max_batch: Largest number of frames that go through the network together.
+        group: Largest number of frames in one `submit`. More than `max_batch` where several batches
+            at once are worked on in less time than one after the other.
         capacity: Tickets that may be under way at once.
         paints: Whether several workers of its own ask for the images of decoded frames. Else the
             capture threads see to it that `submit` need not wait for them.
@@ -50,15 +54,20 @@ class Backend(Protocol):
     name: str
     spec: ModelSpec
     max_batch: int
+    group: int
     capacity: int
     paints: bool
 
     def submit(self, frames: Sequence[Frame]) -> Ticket:
-        """Start work on 1 to `max_batch` frames, of any sizes."""
+        """Start work on 1 to `group` frames, of any sizes."""
         ...
 
     def collect(self, ticket: Ticket) -> list[Detections]:
-        """Wait for a ticket and give the detections of its frames, in order, in frame pixels."""
+        """Wait for a ticket and give the detections of its frames, in order, in frame pixels.
+
+        Where a later frame failed, the answers of those before it are given, and `Ticket.error`
+        tells why there are no more; where the first failed, that error is raised.
+        """
         ...
 
     def close(self) -> None:

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 __all__ = ["OnnxRuntimeBackend", "open_backend", "open_session"]
 
 GROUP = 8  # frames of a file that a worker takes at once
-GROUP_SECONDS = 0.2  # that their networks may take: a program that is stopped waits for them
-GROUP_PIXELS = 8e6  # that they may have
 
 Floats = NDArray[np.float32]
 _TYPES: dict[str, type[np.floating[Any]]] = {
@@ -61,12 +59,13 @@ class OnnxRuntimeBackend:
     """
 
     name = "onnxruntime"
-    paints = True
 
     def __init__(self, path: Path, spec: ModelSpec, options: BackendOptions) -> None:
         self.spec = spec
-        self._batch, self._live = options.batch, options.live
-        self._network_seconds = self._pixels = 0.0
+        self.max_batch = self.group = options.batch
+        if not options.live:
+            self.group *= max(1, GROUP // options.batch)
+        self.paints = not options.live
         workers = 1 if options.live else cpu_count()
         self.capacity = 1 if options.live else workers + 1
         self._post = PostProcessor(spec, class_ids(spec, options.classes))
@@ -76,26 +75,14 @@ class OnnxRuntimeBackend:
         self._local = threading.local()
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="inference")
 
-    @property
-    def max_batch(self) -> int:
-        """Frames a worker takes at once: one batch until the time it takes is known."""
-        if self._live or not self._network_seconds:
-            return self._batch
-        batches = min(
-            GROUP / self._batch,
-            GROUP_PIXELS / (self._pixels * self._batch),
-            GROUP_SECONDS / self._network_seconds,
-        )
-        return max(1, int(batches)) * self._batch
-
     def submit(self, frames: Sequence[Frame]) -> Ticket:
-        """Start work on 1 to `max_batch` frames, of any sizes."""
+        """See `Backend.submit`."""
         ticket = Ticket(tuple(frames))
         ticket.payload = self._pool.submit(self._run, ticket)
         return ticket
 
     def collect(self, ticket: Ticket) -> list[Detections]:
-        """Wait for a ticket and give the detections of its frames, in order, in frame pixels."""
+        """See `Backend.collect`."""
         future: Future[list[Detections]] = ticket.payload
         return future.result()
 
@@ -115,16 +102,34 @@ class OnnxRuntimeBackend:
         self.close()
 
     def _run(self, ticket: Ticket) -> list[Detections]:
-        """Do all the work on some batches, in a worker; timings are those of one batch."""
+        """Answer a ticket, in a worker; all batches up to one that fails."""
+        try:
+            return self._answer(ticket, ticket.frames)
+        except Exception:
+            if len(ticket.frames) <= self.max_batch:
+                raise
+        answers: list[Detections] = []
+        for start in range(0, len(ticket.frames), self.max_batch):
+            try:
+                answers += self._answer(ticket, ticket.frames[start : start + self.max_batch])
+            except Exception as error:
+                if not start:
+                    raise
+                ticket.error = error
+                break
+        return answers
+
+    def _answer(self, ticket: Ticket, frames: Sequence[Frame]) -> list[Detections]:
+        """Do each step on all batches before the next; timings are those of one batch."""
         begun = time.perf_counter()
-        tensor = self._inputs(ticket.frames)
+        tensor = self._inputs(frames)
         ready = time.perf_counter()
-        starts = range(0, len(tensor), self._batch)
-        heads = [pair for at in starts for pair in self._infer(tensor[at : at + self._batch])]
+        starts = range(0, len(tensor), self.max_batch)
+        heads = [pair for at in starts for pair in self._infer(tensor[at : at + self.max_batch])]
         inferred = time.perf_counter()
         answers = [
             locate(self._post(*pair), self.spec, frame.width, frame.height)
-            for frame, pair in zip(ticket.frames, heads, strict=True)
+            for frame, pair in zip(frames, heads, strict=True)
         ]
         ended = time.perf_counter()
         for stage, spent in (
@@ -134,13 +139,11 @@ class OnnxRuntimeBackend:
         ):
             ticket.timings[stage] = spent / len(starts)
         ticket.passes = len(starts)
-        self._network_seconds = ticket.timings["network"]
-        self._pixels = max(frame.width * frame.height for frame in ticket.frames)
         return answers
 
     def _inputs(self, frames: Sequence[Frame]) -> NDArray[np.floating]:
         """Fill this worker's input tensor (N × 3 × H × W)."""
-        rows = max(len(frames), self._batch)
+        rows = max(len(frames), self.max_batch)
         shape = (rows, 3, self.spec.input.height, self.spec.input.width)
         tensor: Floats | None = getattr(self._local, "tensor", None)
         if tensor is None or len(tensor) < rows:

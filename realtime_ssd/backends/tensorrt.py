@@ -153,7 +153,8 @@ class GpuBackend:
         graphs: bool = True,
         cache: Path | None = None,
     ) -> None:
-        self.spec, self.max_batch, self.capacity = spec, options.batch, slots
+        self.spec, self.capacity = spec, slots
+        self.max_batch = self.group = options.batch
         self._device = device
         self._closing, self._closed, self._warned = threading.Lock(), False, False
         self._owned: list[Any] = [network]

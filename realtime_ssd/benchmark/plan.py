@@ -116,32 +116,27 @@ def _measure(
     """Go through all measurements; the loops of the first batch size by name."""
     rows: list[Row] = []
     loops: dict[str, Loop] = {}
-    _open(_batched(subject, max(plan.batches))).close()  # a batch that cannot be is told at once
+    _open(subject, max(plan.batches)).close()  # a batch that cannot be is told at once
     for batch in plan.batches:
         tell(f"batch {batch}: one after the other")
-        batched = _batched(subject, batch)
-        with _open(batched) as backend:
+        with _open(subject, batch) as backend:
             name, spec = backend.name, backend.spec
-            rows += alone(backend, batched)
+            rows += alone(backend, subject)
             tell(f"batch {batch}: whole loop from memory")
-            loop = from_memory(backend, batched, plan.streams)
+            loop = from_memory(backend, subject, plan.streams)
             rows.append(loop.row)
             loops.setdefault("memory", loop)
             if batch == plan.batches[0]:
                 tell("whole loop from file")
-                loops["file"] = from_file(backend, batched, file, plan.streams)
+                loops["file"] = from_file(backend, subject, file, plan.streams)
                 rows.append(loops["file"].row)
     tell(f"paced at {plan.rate:g} FPS")
     loops["paced"] = paced(subject, plan.rate, plan.streams)
     return [*rows, loops["paced"].row], loops, name, spec
 
 
-def _batched(subject: Subject, batch: int) -> Subject:
-    return replace(subject, options=replace(subject.options, batch=batch))
-
-
-def _open(subject: Subject) -> Backend:
-    return open_backend(subject.model, subject.backend, subject.options)
+def _open(subject: Subject, batch: int) -> Backend:
+    return open_backend(subject.model, subject.backend, replace(subject.options, batch=batch))
 
 
 def _warn_if_busy(machine: dict[str, Any], tell: Tell) -> None:

@@ -22,10 +22,11 @@ class RunProgress:
     Args:
         statistics: What happens.
         total: Frames to come; None if unknown or live.
+        live: Whether a source is live.
     """
 
-    def __init__(self, statistics: Statistics, total: int | None) -> None:
-        self._statistics, self._total = statistics, total
+    def __init__(self, statistics: Statistics, total: int | None, *, live: bool) -> None:
+        self._statistics, self._total, self._live = statistics, total, live
         self._console = Console(file=sys.stderr)
         self._terminal = self._console.is_terminal
         self._next = time.monotonic() + (0 if self._terminal else PLAIN_SECONDS)
@@ -65,7 +66,7 @@ class RunProgress:
     def _text(self) -> str:
         statistics = self._statistics
         text = f"{statistics.recent_fps:.1f} FPS"
-        if self._total is None:
+        if self._live:
             dropped = sum(statistics.total.dropped.values())
             text += f", latency {statistics.latency() * 1000:.0f} ms, {dropped} dropped"
         return text

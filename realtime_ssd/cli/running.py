@@ -128,7 +128,10 @@ class Run:
         """
         live = any(one.info.live for one in self._sources)
         try:
-            with self._signals(), RunProgress(self._loop.statistics, self._total()) as progress:
+            with (
+                self._signals(),
+                RunProgress(self._loop.statistics, self._total(), live=live) as progress,
+            ):
                 idle = self._window.poll if self._window else None
                 for result in self._loop.results(idle):
                     self._write(result)

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal
 
 from realtime_ssd.errors import RealtimeSSDError, SourceError
@@ -34,8 +35,8 @@ class Capture:
         statistics: Counts frames and losses.
         report: Called with this capture whenever its state changed.
         crash: Called with an error that must end the program at once.
-        paint: Whether to make the images of frames that are not in GPU memory here, rather than
-            leave it to whoever needs them.
+        paint: Whether to make the images of frames here and leave those in GPU memory there;
+            otherwise those in GPU memory are fetched, and whoever needs an image makes it.
 
     Attributes:
         state: "waiting" before the first frame, then "online", "offline" or "ended".
@@ -143,6 +144,8 @@ class Capture:
             return None
         if self._paint and frame.surface is None:
             _ = frame.image
+        elif not self._paint and frame.surface is not None:
+            frame = replace(frame, surface=None)  # the decoder has few surfaces
         self.last_frame = time.monotonic()
         self._statistics.capture(self.lane.name, time.perf_counter() - begun)
         if self.state != "online" and not self._stalled:

@@ -12,6 +12,7 @@ from realtime_ssd.pipeline.stats import Statistics
 
 __all__ = ["Inbox", "Lane"]
 
+FILE_ROOM = 2
 FILL_SECONDS = 0.1
 
 
@@ -22,7 +23,7 @@ class Lane:
     Attributes:
         name: Name of the source.
         live: Whether a full lane drops its oldest frame rather than make the source wait.
-        room: Frames that may wait.
+        room: Frames that may wait; of a file it follows from how many are taken at once.
         limit: Frames to take in all; None for no limit.
         taken: Frames handed to inference so far.
         finished: Whether no more frames come.
@@ -122,11 +123,11 @@ class Inbox:
             self._changed.notify_all()
 
     def _make_room(self, most: int) -> None:
-        """Let files read a batch and a frame ahead."""
+        """Let files read as many frames ahead as will be taken, and one more."""
         for lane in self._lanes:
-            if not lane.live and lane.room <= most:
-                lane.room = most + 1
-                self._changed.notify_all()
+            if not lane.live:
+                lane.room = max(FILE_ROOM, most + 1)
+        self._changed.notify_all()
 
     def _wait(self, until: Callable[[], bool], seconds: float | None = None) -> None:
         self._changed.wait_for(until, seconds)

@@ -13,14 +13,15 @@ from realtime_ssd.backends.base import Backend, Ticket
 from realtime_ssd.detections import Detections
 from realtime_ssd.errors import RealtimeSSDError, UsageError, described
 from realtime_ssd.pipeline.capture import Capture
-from realtime_ssd.pipeline.inbox import Inbox, Lane
+from realtime_ssd.pipeline.inbox import FILE_ROOM, Inbox, Lane
 from realtime_ssd.pipeline.stats import Statistics
 from realtime_ssd.sinks.base import Result
 from realtime_ssd.sources.base import Source
 
 __all__ = ["Pipeline", "PipelineOptions"]
 
-FILE_ROOM = 2
+AHEAD_SECONDS = 0.3  # that the frames under way may take: a program that is stopped waits for them
+AHEAD_PIXELS = 48e6  # that they may have
 _log = logging.getLogger(__name__)
 
 
@@ -67,6 +68,7 @@ class Pipeline:
         self._backend = backend
         self._options = options or PipelineOptions()
         names = tuple(source.info.name for source in sources)
+        self._live = {source.info.name for source in sources if source.info.live}
         _check_names(names)
         self.statistics = Statistics(names)
         lanes = [self._lane(source) for source in sources]
@@ -81,6 +83,7 @@ class Pipeline:
         self._tickets: queue.SimpleQueue[Ticket | None] = queue.SimpleQueue()
         self._wakes: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._places = threading.Semaphore(backend.capacity)
+        self._pixels = 0  # of the largest frame so far
         self._failure: RealtimeSSDError | None = None
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -88,6 +91,17 @@ class Pipeline:
     def _lane(self, source: Source) -> Lane:
         live = source.info.live
         return Lane(source.info.name, live, 1 if live else FILE_ROOM, self._options.max_frames)
+
+    def _share(self) -> int:
+        """Choose how many frames the backend gets at once.
+
+        As many as it likes, while all that are under way are soon done and need little memory.
+        """
+        batch, places = self._backend.max_batch, self._backend.capacity
+        by_time = AHEAD_SECONDS * self.statistics.recent_fps / places
+        by_memory = AHEAD_PIXELS / (max(1, self._pixels) * places)
+        most = min(self._backend.group, by_time, by_memory)
+        return max(1, int(most / batch)) * batch
 
     def __iter__(self) -> Iterator[Result]:
         return self.results()
@@ -114,6 +128,7 @@ class Pipeline:
             self._raise()
         finally:
             self.close()
+            self.statistics.settle()
 
     def stop(self) -> None:
         """Ask for an early, orderly end; may be called from any thread and any signal handler."""
@@ -145,9 +160,10 @@ class Pipeline:
         try:
             while True:
                 self._places.acquire()
-                frames = self._inbox.take(self._backend.max_batch)
+                frames = self._inbox.take(self._share())
                 if not frames:
                     return
+                self._pixels = max(self._pixels, *(one.width * one.height for one in frames))
                 now = time.monotonic()
                 for frame in frames:
                     self.statistics.stage("wait", now - frame.captured_at)
@@ -167,17 +183,21 @@ class Pipeline:
                 idle()
 
     def _results(self, ticket: Ticket) -> Iterator[Result]:
-        """Collect one batch; the time until the consumer asks for more is the sinks' time."""
+        """Collect one ticket; the time until the consumer asks for more is the sinks' time."""
         answers = self._collect(ticket)
         self._places.release()
         for stage, seconds in ticket.timings.items():
             self.statistics.stage(stage, seconds, ticket.passes)
-        for frame, detections in zip(ticket.frames, answers, strict=True):
+        for frame, detections in zip(ticket.frames, answers, strict=ticket.error is None):
             begun = time.monotonic()
             yield Result(frame, detections, dict(ticket.timings))
             done = time.monotonic()
             self.statistics.stage("sinks", done - begun)
-            self.statistics.process(frame.source, done - frame.captured_at)
+            # Beside live sources the frames of files wait, and their latency means nothing.
+            counts = not self._live or frame.source in self._live
+            self.statistics.process(frame.source, done - frame.captured_at if counts else None)
+        if ticket.error is not None:
+            raise _explained("inference", ticket.error) from ticket.error
 
     def _collect(self, ticket: Ticket) -> list[Detections]:
         try:

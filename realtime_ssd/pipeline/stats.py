@@ -117,6 +117,14 @@ class Statistics:
             with self._lock:
                 self.sources[source].dropped[cause] += frames
 
+    def settle(self) -> None:
+        """Count the captured frames whose fate is open as "stopped", once the run is over."""
+        with self._lock:
+            for counts in self.sources.values():
+                left = counts.captured - counts.processed - counts.dropped.total()
+                if left > 0:
+                    counts.dropped["stopped"] += left
+
     def lose(self, source: str) -> None:
         """Count a loss of a live source."""
         with self._lock:
@@ -127,11 +135,12 @@ class Statistics:
         with self._lock:
             self._stage(name, seconds, times)
 
-    def process(self, source: str, end_to_end: float) -> None:
-        """Count a frame that reached the sinks, and the time since it was captured."""
+    def process(self, source: str, end_to_end: float | None) -> None:
+        """Count a frame that reached the sinks, and the time since it was captured if it counts."""
         with self._lock:
             self.sources[source].processed += 1
-            self._stage("end_to_end", end_to_end)
+            if end_to_end is not None:
+                self._stage("end_to_end", end_to_end)
             self._last = time.monotonic()
             self._recent.append(self._last)
 

@@ -123,16 +123,22 @@ class VideoSink(BaseSink):
             with suppress(Exception):
                 self._encoder.finish()
             with suppress(av.error.FFmpegError, OSError):
-                container.close()
+                self._shut(container)
             return
         with _Told(self):
-            self._encoder.finish()
-            self._mux(None)
-            if self._audio:
-                whole = not self._audio.video_goes_on(self._end)
-                self._copy_audio(None if whole else self._end + self._seconds(self._step))
-                self._audio.close()
-            container.close()
+            try:
+                self._encoder.finish()
+                self._mux(None)
+                if self._audio:
+                    whole = not self._audio.video_goes_on(self._end)
+                    self._copy_audio(None if whole else self._end + self._seconds(self._step))
+            finally:
+                self._shut(container)
+
+    def _shut(self, container: OutputContainer) -> None:
+        if self._audio:
+            self._audio.close()
+        container.close()
 
     def _begin(self, image: Image) -> None:
         height, width = image.shape[:2]

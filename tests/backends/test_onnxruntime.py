@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
 
 from realtime_ssd.backends import BackendOptions
-from realtime_ssd.backends import onnxruntime as module
 from realtime_ssd.backends.onnxruntime import OnnxRuntimeBackend
-from realtime_ssd.frames import Frame
+from realtime_ssd.errors import SourceError
+from realtime_ssd.frames import Frame, Image, LateFrame
 from realtime_ssd.spec import read_spec
 from tests.tiny import picture
 
@@ -40,35 +41,30 @@ def test_answers_do_not_depend_on_how_many_go_at_once(tiny: Path, batch: int) ->
     assert set(ticket.timings) == {"preprocess", "network", "postprocess"}
 
 
-@pytest.mark.parametrize(
-    ("batch", "size", "expected"),
-    [
-        (1, (120, 160), 8),
-        (3, (120, 160), 6),
-        (16, (120, 160), 16),
-        (1, (1080, 1920), 3),
-        (1, (2160, 3840), 1),
-        (2, (1080, 1920), 2),
-        (4, (4320, 7680), 4),
-    ],
-)
-def test_files_go_in_groups_that_fit_into_memory(
-    tiny: Path, batch: int, size: tuple[int, int], expected: int
-) -> None:
+@pytest.mark.parametrize(("batch", "group"), [(1, 8), (3, 6), (16, 16)])
+def test_files_go_in_groups_of_whole_batches(tiny: Path, batch: int, group: int) -> None:
     with opened(tiny, batch) as backend:
-        assert backend.max_batch == batch  # until it is known how long they take
-        run(backend, [frame(size)])
-        assert backend.max_batch == expected
+        assert (backend.max_batch, backend.group, backend.paints) == (batch, group, True)
+    with opened(tiny, batch, live=True) as backend:
+        assert (backend.max_batch, backend.group, backend.paints) == (batch, batch, False)
+        assert backend.capacity == 1
 
 
-def test_groups_of_a_slow_network_are_small(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "GROUP_SECONDS", 0.0)
+@pytest.mark.parametrize("bad", [0, 1, 5])
+def test_frames_before_a_bad_one_are_answered(tiny: Path, bad: int) -> None:
+    frames = [frame(number=number) for number in range(8)]
+
+    def paint() -> Image:
+        raise SourceError("cannot be painted")
+
+    expected: list[list[dict[str, object]]] = []
     with opened(tiny, 2) as backend:
-        run(backend, [frame()])
-        assert backend.max_batch == 2
-
-
-def test_live_frames_go_at_once(tiny: Path) -> None:
-    with opened(tiny, live=True) as backend:
-        run(backend, [frame()])
-        assert backend.max_batch == backend.capacity == 1
+        expected = run(backend, frames[: bad // 2 * 2]) if bad > 1 else []
+        frames[bad] = LateFrame(paint, (160, 120), bad, "", None, Fraction(1, 25))
+        ticket = backend.submit(frames)
+        if not expected:
+            with pytest.raises(SourceError, match="cannot be painted"):
+                backend.collect(ticket)
+        else:
+            assert [found.to_dicts() for found in backend.collect(ticket)] == expected
+            assert isinstance(ticket.error, SourceError)

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from realtime_ssd.detections import Detections
 from realtime_ssd.errors import RealtimeSSDError, SourceError, UsageError
 from realtime_ssd.frames import Frame, LateFrame
 from realtime_ssd.pipeline import Pipeline, PipelineOptions
+from realtime_ssd.pipeline import loop as module
 from realtime_ssd.sources import SourceInfo, open_source
 from realtime_ssd.sources.base import BaseSource
 from realtime_ssd.spec import ModelSpec
@@ -121,7 +123,7 @@ def test_a_crash_in_a_source_names_the_stage(backend: Backend) -> None:
 class Crashing:
     """A backend whose second batch fails when it is submitted or collected."""
 
-    name, max_batch, capacity, paints = "crashing", 1, 2, True
+    name, max_batch, group, capacity, paints = "crashing", 1, 1, 2, True
 
     def __init__(self, real: Backend, where: str) -> None:
         self.spec, self._real, self._where, self._count = real.spec, real, where, 0
@@ -147,22 +149,21 @@ def test_a_crash_in_inference_ends_the_program(backend: Backend, where: str) -> 
         list(loop)
 
 
-class Growing:
-    """A backend that takes more frames at once when it knows better, and notes who paints.
+class Grouping:
+    """A backend that takes several batches at once, and notes how many and who paints.
 
     Args:
         paints: See `Backend`.
         spec: See `Backend`.
     """
 
-    name, capacity, max_batch = "growing", 1, 1
+    name, capacity, max_batch, group = "grouping", 1, 2, 8
 
     def __init__(self, spec: ModelSpec, *, paints: bool = True) -> None:
         self.spec, self.paints = spec, paints
         self.sizes: list[int] = []
 
     def submit(self, frames: Sequence[Frame]) -> Ticket:
-        self.max_batch = 8
         self.sizes.append(len(frames))
         images = [frame.image for frame in frames]
         return Ticket(tuple(frames), images, {"network": 0.002}, len(frames))
@@ -171,29 +172,48 @@ class Growing:
         return [Detections.empty()] * len(ticket.frames)
 
 
-def test_a_file_gets_room_for_what_the_backend_takes_at_once(backend: Backend) -> None:
-    growing = Growing(backend.spec)
-    loop = Pipeline([Scripted("x", frames=20)], growing)  # type: ignore[arg-type]
-    assert [result.frame.index for result in loop] == list(range(20))
-    assert growing.sizes == [1, 8, 8, 3]
-    assert loop.statistics.spent("network") == pytest.approx(20 * 0.002)
+def test_a_backend_gets_as_many_frames_as_it_likes(backend: Backend) -> None:
+    grouping = Grouping(backend.spec)
+    loop = Pipeline([Scripted("x", frames=80)], grouping)  # type: ignore[arg-type]
+    assert [result.frame.index for result in loop] == list(range(80))
+    assert grouping.sizes[0] == 2  # until it is known how fast they go
+    assert grouping.sizes.count(8) >= 6
+    assert loop.statistics.spent("network") == pytest.approx(80 * 0.002)
     assert loop.statistics.latency("network") == pytest.approx(0.002, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "most"),
+    [("AHEAD_SECONDS", 0.0, 2), ("AHEAD_PIXELS", 1000.0, 2), ("AHEAD_PIXELS", 2000.0, 4)],
+)
+def test_frames_that_are_slow_or_large_go_in_fewer(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch, limit: str, value: float, most: int
+) -> None:
+    monkeypatch.setattr(module, limit, value)
+    grouping = Grouping(backend.spec)
+    list(Pipeline([Scripted("x", frames=40)], grouping))  # type: ignore[arg-type]
+    assert max(grouping.sizes) == most
+    assert sum(grouping.sizes) == 40
 
 
 class Late(Scripted):
     """Gives frames that are painted late and tell in which thread."""
 
-    def __init__(self) -> None:
-        super().__init__("late", frames=4)
+    def __init__(self, frames: int = 4, bad: int | None = None) -> None:
+        super().__init__("late", frames=frames)
         self.painters: list[str] = []
+        self._bad = bad
 
     def read(self) -> Frame | None:
         frame = super().read()
         if frame is None:
             return None
-        return LateFrame(self._paint, (20, 20), frame.index, "late", None, Fraction(1, 25))
+        paint = partial(self._paint, frame.index)
+        return LateFrame(paint, (20, 20), frame.index, "late", None, Fraction(1, 25))
 
-    def _paint(self) -> np.ndarray:  # type: ignore[type-arg]
+    def _paint(self, index: int) -> np.ndarray:  # type: ignore[type-arg]
+        if index == self._bad:
+            raise SourceError("'late' cannot be painted")
         self.painters.append(threading.current_thread().name)
         return np.zeros((20, 20, 3), np.uint8)
 
@@ -203,8 +223,32 @@ def test_pictures_are_made_where_the_backend_wants_them(
     backend: Backend, paints: bool, painter: str
 ) -> None:
     source = Late()
-    list(Pipeline([source], Growing(backend.spec, paints=paints)))  # type: ignore[arg-type]
+    list(Pipeline([source], Grouping(backend.spec, paints=paints)))  # type: ignore[arg-type]
     assert source.painters == [painter] * 4
+
+
+@pytest.mark.parametrize("bad", [1, 20, 39])
+def test_all_frames_before_a_bad_one_come_and_every_fate_is_known(tiny: Path, bad: int) -> None:
+    with open_backend(tiny, "onnxruntime", BackendOptions()) as real:
+        loop = Pipeline([Late(40, bad)], real)
+        results = loop.results()
+        assert [next(results).frame.index for _ in range(bad)] == list(range(bad))
+        with pytest.raises(SourceError, match="cannot be painted"):
+            next(results)
+    total = loop.statistics.total
+    assert total.processed == bad
+    assert total.captured == total.processed + total.dropped.total()
+
+
+def test_the_fate_of_every_frame_is_known_when_the_consumer_stops(backend: Backend) -> None:
+    loop = Pipeline([Scripted("x", frames=50)], backend)
+    results = loop.results()
+    for _ in range(5):
+        next(results)
+    results.close()  # type: ignore[attr-defined]
+    total = loop.statistics.total
+    assert total.processed == 4
+    assert total.captured == total.processed + total.dropped["stopped"]
 
 
 def test_a_stalled_source_is_noticed_and_opened_again(

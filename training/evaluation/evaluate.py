@@ -256,7 +256,7 @@ def _detect(
             read.append(number)
         except RealtimeSSDError as error:
             problems.append(unreadable(data, number, error))
-        if frames and (len(frames) >= backend.max_batch or number == len(data) - 1):
+        if frames and (len(frames) == backend.max_batch or number == len(data) - 1):
             if len(waiting) >= backend.capacity:
                 collect()
             waiting.append(backend.submit(frames))

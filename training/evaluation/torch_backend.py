@@ -52,7 +52,7 @@ class TorchBackend:
 
     def __init__(self, model: SSD, score: float | None = None, batch: int = 8) -> None:
         self.spec = model.spec.with_thresholds(score=score)
-        self.max_batch = batch
+        self.max_batch = self.group = batch
         self._model = model
         self._post = PostProcessor(self.spec)
 
