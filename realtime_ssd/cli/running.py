@@ -137,13 +137,19 @@ class Run:
                     self._write(result)
                     progress.update()
         finally:
+            self._finish(stats, live=live)
+        files = any(not one.info.live for one in self._sources)
+        return 128 + self._signal if self._signal and files else 0
+
+    def _finish(self, stats: Path | None, *, live: bool) -> None:
+        """Close all sinks and tell what happened, whatever the sinks say."""
+        try:
             self._close_sinks()
+        finally:
             if self._loop.statistics.total.captured:
                 print(summary(self._loop.statistics, live=live), file=sys.stderr)
             if stats is not None:
                 self._write_stats(stats)
-        files = any(not one.info.live for one in self._sources)
-        return 128 + self._signal if self._signal and files else 0
 
     def _write(self, result: Result) -> None:
         for sink in self._sinks[result.frame.source]:
@@ -166,11 +172,11 @@ class Run:
 
     def _close_sinks(self) -> None:
         """Close all sinks, each whatever the others do, then raise the first failure."""
-        failure: RealtimeSSDError | None = None
+        failure: Exception | None = None
         while self._all:
             try:
                 self._all.pop(0).close()
-            except RealtimeSSDError as error:
+            except Exception as error:
                 failure = failure or error
         if failure:
             raise failure

@@ -6,22 +6,24 @@ import logging
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from math import inf
 
 from realtime_ssd.backends.base import Backend, Ticket
 from realtime_ssd.detections import Detections
 from realtime_ssd.errors import RealtimeSSDError, UsageError, described
 from realtime_ssd.pipeline.capture import Capture
 from realtime_ssd.pipeline.inbox import FILE_ROOM, Inbox, Lane
+from realtime_ssd.pipeline.share import Share
 from realtime_ssd.pipeline.stats import Statistics
 from realtime_ssd.sinks.base import Result
 from realtime_ssd.sources.base import Source
 
 __all__ = ["Pipeline", "PipelineOptions"]
 
-AHEAD_SECONDS = 0.3  # that the frames under way may take: a program that is stopped waits for them
-AHEAD_PIXELS = 48e6  # that they may have
+STOP_SECONDS = 0.5  # for which results still come once the program is to stop
 _log = logging.getLogger(__name__)
 
 
@@ -83,7 +85,9 @@ class Pipeline:
         self._tickets: queue.SimpleQueue[Ticket | None] = queue.SimpleQueue()
         self._wakes: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._places = threading.Semaphore(backend.capacity)
-        self._pixels = 0  # of the largest frame so far
+        self._share = Share(backend)
+        self._begun: deque[float] = deque()  # when the tickets under way were submitted
+        self._end = inf  # after which no more results come
         self._failure: RealtimeSSDError | None = None
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -91,17 +95,6 @@ class Pipeline:
     def _lane(self, source: Source) -> Lane:
         live = source.info.live
         return Lane(source.info.name, live, 1 if live else FILE_ROOM, self._options.max_frames)
-
-    def _share(self) -> int:
-        """Choose how many frames the backend gets at once.
-
-        As many as it likes, while all that are under way are soon done and need little memory.
-        """
-        batch, places = self._backend.max_batch, self._backend.capacity
-        by_time = AHEAD_SECONDS * self.statistics.recent_fps / places
-        by_memory = AHEAD_PIXELS / (max(1, self._pixels) * places)
-        most = min(self._backend.group, by_time, by_memory)
-        return max(1, int(most / batch)) * batch
 
     def __iter__(self) -> Iterator[Result]:
         return self.results()
@@ -124,14 +117,21 @@ class Pipeline:
         self._start()
         try:
             while (ticket := self._next(idle, idle_seconds)) is not None:
+                if time.monotonic() > self._end:
+                    break
                 yield from self._results(ticket)
+                self._share.learn(len(ticket.frames), time.monotonic() - self._begun.popleft())
             self._raise()
         finally:
             self.close()
             self.statistics.settle()
 
     def stop(self) -> None:
-        """Ask for an early, orderly end; may be called from any thread and any signal handler."""
+        """Ask for an early, orderly end; may be called from any thread and any signal handler.
+
+        Results that are nearly there still come; frames that would take longer count as stopped.
+        """
+        self._end = min(self._end, time.monotonic() + STOP_SECONDS)
         self._wakes.put(True)
 
     def close(self) -> None:
@@ -160,13 +160,14 @@ class Pipeline:
         try:
             while True:
                 self._places.acquire()
-                frames = self._inbox.take(self._share())
+                frames = self._inbox.take(self._share.now())
                 if not frames:
                     return
-                self._pixels = max(self._pixels, *(one.width * one.height for one in frames))
+                self._share.see(frames)
                 now = time.monotonic()
                 for frame in frames:
                     self.statistics.stage("wait", now - frame.captured_at)
+                self._begun.append(now)
                 self._tickets.put(self._backend.submit(frames))
         except BaseException as error:
             self._fail("inference", error)
@@ -190,6 +191,8 @@ class Pipeline:
             self.statistics.stage(stage, seconds, ticket.passes)
         for frame, detections in zip(ticket.frames, answers, strict=ticket.error is None):
             begun = time.monotonic()
+            if begun > self._end:
+                return
             yield Result(frame, detections, dict(ticket.timings))
             done = time.monotonic()
             self.statistics.stage("sinks", done - begun)

@@ -16,7 +16,7 @@ import numpy as np
 from av.container import OutputContainer
 from av.video.stream import VideoStream
 
-from realtime_ssd.errors import RealtimeSSDError, UsageError
+from realtime_ssd.errors import RealtimeSSDError, UsageError, described
 from realtime_ssd.frames import Image
 from realtime_ssd.sinks.audio import Audio, seconds_of
 from realtime_ssd.sinks.base import BaseSink, Result
@@ -132,8 +132,10 @@ class VideoSink(BaseSink):
                 if self._audio:
                     whole = not self._audio.video_goes_on(self._end)
                     self._copy_audio(None if whole else self._end + self._seconds(self._step))
-            finally:
+            except Exception:
                 self._shut(container)
+                raise
+            self._shut(container)
 
     def _shut(self, container: OutputContainer) -> None:
         if self._audio:
@@ -238,7 +240,7 @@ class VideoSink(BaseSink):
     def fail(self, error: Exception) -> RealtimeSSDError:
         """Note that nothing more can be written, and say why."""
         self._failed = True
-        reason = getattr(error, "strerror", None) or str(error)
+        reason = getattr(error, "strerror", None) or described(error)
         return RealtimeSSDError(
             f"'{self._path}' cannot be written any further ({reason}); of the {self._encoded} "
             "frames before, all but those of about the last second can be played"
@@ -297,7 +299,7 @@ class _Told:
         return
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, av.error.FFmpegError | OSError | ValueError):
+        if isinstance(error, Exception):
             raise self._sink.fail(error) from error
 
 

@@ -18,7 +18,8 @@ from realtime_ssd.detections import Detections
 from realtime_ssd.errors import RealtimeSSDError, SourceError, UsageError
 from realtime_ssd.frames import Frame, LateFrame
 from realtime_ssd.pipeline import Pipeline, PipelineOptions
-from realtime_ssd.pipeline import loop as module
+from realtime_ssd.pipeline import loop as stopping
+from realtime_ssd.pipeline import share as module
 from realtime_ssd.sources import SourceInfo, open_source
 from realtime_ssd.sources.base import BaseSource
 from realtime_ssd.spec import ModelSpec
@@ -177,6 +178,7 @@ def test_a_backend_gets_as_many_frames_as_it_likes(backend: Backend) -> None:
     loop = Pipeline([Scripted("x", frames=80)], grouping)  # type: ignore[arg-type]
     assert [result.frame.index for result in loop] == list(range(80))
     assert grouping.sizes[0] == 2  # until it is known how fast they go
+    assert all(later <= 2 * before for before, later in pairwise(grouping.sizes))
     assert grouping.sizes.count(8) >= 6
     assert loop.statistics.spent("network") == pytest.approx(80 * 0.002)
     assert loop.statistics.latency("network") == pytest.approx(0.002, rel=0.02)
@@ -194,6 +196,20 @@ def test_frames_that_are_slow_or_large_go_in_fewer(
     list(Pipeline([Scripted("x", frames=40)], grouping))  # type: ignore[arg-type]
     assert max(grouping.sizes) == most
     assert sum(grouping.sizes) == 40
+
+
+def test_a_stopped_program_does_not_wait_for_a_slow_consumer(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stopping, "STOP_SECONDS", 0.0)
+    loop = Pipeline([Scripted("x", frames=50)], backend)
+    results = loop.results()
+    next(results)
+    loop.stop()
+    assert list(results) == []
+    total = loop.statistics.total
+    assert total.processed == 1
+    assert total.captured == 1 + total.dropped["stopped"]
 
 
 class Late(Scripted):
