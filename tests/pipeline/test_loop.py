@@ -16,7 +16,7 @@ import pytest
 from realtime_ssd.backends import Backend, BackendOptions, Ticket, open_backend
 from realtime_ssd.detections import Detections
 from realtime_ssd.errors import RealtimeSSDError, SourceError, UsageError
-from realtime_ssd.frames import Frame, LateFrame
+from realtime_ssd.frames import Frame, LateFrame, Surface
 from realtime_ssd.pipeline import Pipeline, PipelineOptions
 from realtime_ssd.pipeline import loop as stopping
 from realtime_ssd.pipeline import share as module
@@ -215,17 +215,20 @@ def test_a_stopped_program_does_not_wait_for_a_slow_consumer(
 class Late(Scripted):
     """Gives frames that are painted late and tell in which thread."""
 
-    def __init__(self, frames: int = 4, bad: int | None = None) -> None:
+    def __init__(
+        self, frames: int = 4, bad: int | None = None, surface: Surface | None = None
+    ) -> None:
         super().__init__("late", frames=frames)
         self.painters: list[str] = []
-        self._bad = bad
+        self._bad, self._surface = bad, surface
 
     def read(self) -> Frame | None:
         frame = super().read()
         if frame is None:
             return None
         paint = partial(self._paint, frame.index)
-        return LateFrame(paint, (20, 20), frame.index, "late", None, Fraction(1, 25))
+        base = Fraction(1, 25)
+        return LateFrame(paint, (20, 20), frame.index, "late", None, base, surface=self._surface)
 
     def _paint(self, index: int) -> np.ndarray:  # type: ignore[type-arg]
         if index == self._bad:
@@ -241,6 +244,19 @@ def test_pictures_are_made_where_the_backend_wants_them(
     source = Late()
     list(Pipeline([source], Grouping(backend.spec, paints=paints)))  # type: ignore[arg-type]
     assert source.painters == [painter] * 4
+
+
+@pytest.mark.parametrize(("paints", "painter"), [(True, "capture-late"), (False, "infer")])
+def test_only_a_backend_on_the_gpu_holds_surfaces(
+    backend: Backend, paints: bool, painter: str
+) -> None:
+    surface = Surface(20, 20, (1, 2), (20, 20), "bt601", False, owner=None)
+    source = Late(surface=surface)
+    grouping = Grouping(backend.spec, paints=paints)
+    results = list(Pipeline([source], grouping))  # type: ignore[arg-type]
+    assert source.painters == [painter] * 4
+    kept = None if paints else surface
+    assert [result.frame.surface for result in results] == [kept] * 4
 
 
 @pytest.mark.parametrize("bad", [1, 20, 39])
