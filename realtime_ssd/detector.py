@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from realtime_ssd.backends import Backend, BackendOptions, open_backend
+from realtime_ssd.closing import Closing
 from realtime_ssd.detections import Detections
 from realtime_ssd.errors import UsageError
 from realtime_ssd.frames import Frame
@@ -22,7 +22,7 @@ from realtime_ssd.zoo import find_model
 __all__ = ["Detector"]
 
 
-class Detector:
+class Detector(Closing):
     """Finds objects in images and videos.
 
     Args:
@@ -143,14 +143,3 @@ class Detector:
     def close(self) -> None:
         """Give the model back; may be called any number of times."""
         self._backend.close()
-
-    def __enter__(self) -> Detector:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -12,7 +12,6 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from realtime_ssd.backends import BackendOptions, check_batch, class_ids, cpu_count
 from realtime_ssd.backends.base import Ticket
+from realtime_ssd.closing import Closing
 from realtime_ssd.detections import Detections
 from realtime_ssd.errors import ModelError, first_line
 from realtime_ssd.frames import Frame
@@ -46,7 +46,7 @@ def open_backend(path: Path, spec: ModelSpec, options: BackendOptions) -> OnnxRu
     return OnnxRuntimeBackend(path, spec, options)
 
 
-class OnnxRuntimeBackend:
+class OnnxRuntimeBackend(Closing):
     """Runs a model on the CPU.
 
     Of a file a worker takes several batches at once and does each step on all of them before the
@@ -89,17 +89,6 @@ class OnnxRuntimeBackend:
     def close(self) -> None:
         """Stop the workers after the work they have begun."""
         self._pool.shutdown(wait=True, cancel_futures=True)
-
-    def __enter__(self) -> OnnxRuntimeBackend:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _run(self, ticket: Ticket) -> list[Detections]:
         """Answer a ticket, in a worker; all batches up to one that fails."""

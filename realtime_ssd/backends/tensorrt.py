@@ -15,11 +15,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from realtime_ssd.backends import BackendOptions, class_ids
 from realtime_ssd.backends.base import Ticket
+from realtime_ssd.closing import Closing
 from realtime_ssd.cuda.driver import Device
 from realtime_ssd.cuda.kernel_set import KernelSet
 from realtime_ssd.cuda.layout import Header
@@ -125,7 +125,7 @@ def _spec_of(entry: Entry) -> ModelSpec:
     return read_spec(source)
 
 
-class GpuBackend:
+class GpuBackend(Closing):
     """Runs a network on the GPU with our kernels before and after it.
 
     Owns the device and the network, and closes both.
@@ -266,14 +266,3 @@ class GpuBackend:
         for owner in reversed(self._owned):
             with suppress(self._device.error_type), self._device:
                 owner.close()
-
-    def __enter__(self) -> GpuBackend:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

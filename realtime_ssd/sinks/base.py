@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
+from realtime_ssd.closing import Closing
 from realtime_ssd.detections import Detections
 from realtime_ssd.errors import UsageError
 from realtime_ssd.frames import Frame, Image
@@ -61,7 +62,7 @@ class Sink(Protocol):
     ) -> None: ...
 
 
-class BaseSink:
+class BaseSink(Closing):
     """What all sinks share: `with`."""
 
     def write(self, result: Result) -> None:
@@ -70,17 +71,6 @@ class BaseSink:
 
     def close(self) -> None:
         """See `Sink.close`."""
-
-    def __enter__(self) -> Sink:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def make_folder(folder: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
+from realtime_ssd.closing import Closing
 from realtime_ssd.frames import Frame
 
 __all__ = ["BaseSource", "Source", "SourceInfo"]
@@ -91,7 +92,7 @@ class Source(Protocol):
     ) -> None: ...
 
 
-class BaseSource:
+class BaseSource(Closing):
     """What all sources share: `with`, and defaults for those that never wait."""
 
     info: SourceInfo
@@ -108,14 +109,3 @@ class BaseSource:
 
     def close(self) -> None:
         """See `Source.close`."""
-
-    def __enter__(self) -> Source:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 import torch
 
 from realtime_ssd.backends import Ticket
+from realtime_ssd.closing import Closing
 from realtime_ssd.detections import Detections
 from realtime_ssd.frames import Frame
 from realtime_ssd.postprocess import PostProcessor, locate
@@ -35,7 +35,7 @@ def open_checkpoint(path: Path, score: float, batch: int) -> TorchBackend:
     return TorchBackend(load_model(path).to(device), score, batch)
 
 
-class TorchBackend:
+class TorchBackend(Closing):
     """Runs a network on the device it is on.
 
     Pre- and post-processing are the reference ones on the CPU, as for an exported model.
@@ -81,14 +81,3 @@ class TorchBackend:
 
     def close(self) -> None:
         """Leave the network to its owner."""
-
-    def __enter__(self) -> TorchBackend:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
