@@ -31,7 +31,7 @@ from realtime_ssd import open_source
 from realtime_ssd.backends import BackendOptions, cpu_count, open_backend
 from realtime_ssd.pipeline import Pipeline
 from realtime_ssd.preprocess import preprocess
-from realtime_ssd.sinks.video import ENCODER, KEY_SECONDS, VideoSink
+from realtime_ssd.sinks.video import VideoSink, add_video
 from realtime_ssd.sources.file import Painter
 from realtime_ssd.spec import read_spec
 
@@ -93,9 +93,8 @@ def bare_encoder(video: Path, place: Path) -> Callable[[], int]:
 
     def run() -> int:
         with av.open(str(place), "w") as container:
-            stream = container.add_stream("libx264", rate, options=ENCODER["libx264"])
-            stream.width, stream.height = pictures[0].width, pictures[0].height
-            stream.codec_context.gop_size = round(rate * KEY_SECONDS)
+            size = pictures[0].width, pictures[0].height
+            stream = add_video(container, "libx264", rate, size)
             for number, picture in enumerate(pictures):
                 picture.pts, picture.time_base = number, 1 / rate
                 container.mux(stream.encode(picture))

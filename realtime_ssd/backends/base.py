@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -24,6 +25,7 @@ class Ticket:
         timings: Seconds that one pass of the network and the stages around it took, filled by the
             time the answer is collected ("preprocess", "network", "postprocess").
         passes: How many passes the frames took, filled likewise.
+        begun: `time.monotonic()` in seconds when they were submitted.
         error: Why the frames after those that were answered have no answer, filled likewise.
     """
 
@@ -31,6 +33,7 @@ class Ticket:
     payload: Any = None
     timings: dict[str, float] = field(default_factory=dict)
     passes: int = 1
+    begun: float = field(default_factory=time.monotonic)
     error: Exception | None = None
 
 

@@ -124,10 +124,11 @@ class Inbox:
 
     def _make_room(self, most: int) -> None:
         """Let files read as many frames ahead as will be taken, and one more."""
+        room = max(FILE_ROOM, most + 1)
         for lane in self._lanes:
-            if not lane.live:
-                lane.room = max(FILE_ROOM, most + 1)
-        self._changed.notify_all()
+            if not lane.live and lane.room != room:
+                lane.room = room
+                self._changed.notify_all()
 
     def _wait(self, until: Callable[[], bool], seconds: float | None = None) -> None:
         self._changed.wait_for(until, seconds)

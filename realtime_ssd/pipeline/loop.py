@@ -6,7 +6,6 @@ import logging
 import queue
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
@@ -86,7 +85,6 @@ class Pipeline:
         self._wakes: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._places = threading.Semaphore(backend.capacity)
         self._share = Share(backend)
-        self._begun: deque[float] = deque()  # when the tickets under way were submitted
         self._end = inf  # after which no more results come
         self._failure: RealtimeSSDError | None = None
         self._stopping = threading.Event()
@@ -120,7 +118,7 @@ class Pipeline:
                 if time.monotonic() > self._end:
                     break
                 yield from self._results(ticket)
-                self._share.learn(len(ticket.frames), time.monotonic() - self._begun.popleft())
+                self._share.learn(len(ticket.frames), time.monotonic() - ticket.begun)
             self._raise()
         finally:
             self.close()
@@ -167,7 +165,6 @@ class Pipeline:
                 now = time.monotonic()
                 for frame in frames:
                     self.statistics.stage("wait", now - frame.captured_at)
-                self._begun.append(now)
                 self._tickets.put(self._backend.submit(frames))
         except BaseException as error:
             self._fail("inference", error)

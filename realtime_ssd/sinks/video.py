@@ -22,7 +22,7 @@ from realtime_ssd.sinks.audio import Audio, seconds_of
 from realtime_ssd.sinks.base import BaseSink, Result
 from realtime_ssd.sources.base import SourceInfo
 
-__all__ = ["ENCODER", "KEY_SECONDS", "SUFFIXES", "VideoSink"]
+__all__ = ["SUFFIXES", "VideoSink", "add_video"]
 
 _log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ _CODECS = {
     ".webm": "libvpx-vp9",
 }
 SUFFIXES = tuple(_CODECS)
-ENCODER = {
+_ENCODER = {
     "libx264": {"preset": "veryfast", "crf": "20", "bf": "0"},
     "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8", "row-mt": "1", "crf": "30", "b": "0"},
 }
@@ -60,7 +60,7 @@ _OPTIONS = {
     ".mkv": _CLUSTERS,
     ".webm": _CLUSTERS,
 }
-KEY_SECONDS = 2
+_KEY_SECONDS = 2
 _AHEAD = 2  # frames that may wait for the encoder
 _BACKWARDS = 1.0  # seconds that a source's clock may step back before it counts as set anew
 
@@ -181,18 +181,9 @@ class VideoSink(BaseSink):
         self._container = container
 
     def _add_video(self, container: OutputContainer, rate: Fraction) -> VideoStream:
-        stream = container.add_stream(self._codec, rate, options=ENCODER[self._codec])
-        if not isinstance(stream, VideoStream):
-            raise TypeError(self._codec)
-        context = stream.codec_context
-        context.width, context.height = self._size
-        context.pix_fmt, context.time_base = "yuv420p", self._base
-        context.gop_size = max(1, round(rate * KEY_SECONDS))
-        context.sample_aspect_ratio = self._info.pixel_aspect
-        # BT.601, limited range: what OpenCV's conversion gives.
-        context.colorspace, context.color_range = 6, 1
-        context.color_primaries, context.color_trc = 6, 6
-        stream.time_base = self._base
+        stream = add_video(container, self._codec, rate, self._size)
+        stream.codec_context.time_base = stream.time_base = self._base
+        stream.codec_context.sample_aspect_ratio = self._info.pixel_aspect
         return stream
 
     def _stamp(self, result: Result) -> int:
@@ -259,19 +250,17 @@ class _Encoder:
         self._frames: queue.Queue[av.VideoFrame | None] = queue.Queue(_AHEAD)
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="encoder", daemon=True)
-        self._begun = False
 
     def put(self, frame: av.VideoFrame) -> None:
         """Hand a frame over, waiting while too many wait; raises what went wrong with earlier."""
-        if not self._begun:
-            self._begun = True
+        if self._thread.ident is None:
             self._thread.start()
         self._frames.put(frame)
         self._check()
 
     def finish(self) -> None:
         """Wait until all is done; raises what went wrong."""
-        if self._begun:
+        if self._thread.ident is not None:
             self._frames.put(None)
             self._thread.join()
         self._check()
@@ -301,6 +290,30 @@ class _Told:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, Exception):
             raise self._sink.fail(error) from error
+
+
+def add_video(
+    container: OutputContainer, codec: str, rate: Fraction, size: tuple[int, int]
+) -> VideoStream:
+    """Add a video stream to a file, set as every annotated video is.
+
+    Args:
+        container: Where to.
+        codec: "libx264" or "libvpx-vp9".
+        rate: Frames a second.
+        size: Width and height in pixels, both even.
+    """
+    stream = container.add_stream(codec, rate, options=_ENCODER[codec])
+    if not isinstance(stream, VideoStream):
+        raise TypeError(codec)
+    context = stream.codec_context
+    context.width, context.height = size
+    context.pix_fmt = "yuv420p"
+    context.gop_size = max(1, round(rate * _KEY_SECONDS))
+    # BT.601, limited range: what OpenCV's conversion gives.
+    context.colorspace, context.color_range = 6, 1
+    context.color_primaries, context.color_trc = 6, 6
+    return stream
 
 
 def _codec(path: Path) -> str:

@@ -77,8 +77,7 @@ class WindowSink(BaseSink):
         self._live = {info.name for info in infos if info.live}
         self._still = {info.name for info in infos if info.still}
         self._paced = paced
-        self._shown: dict[str, Image] = {}
-        self._results: dict[str, Result] = {}
+        self._shown: dict[str, tuple[Result, Image]] = {}
         self._dues: dict[str, tuple[float, float]] = {}
         self._paused = self._help = self._quit = False
 
@@ -107,7 +106,7 @@ class WindowSink(BaseSink):
         if name not in self._shown:
             cv2.namedWindow(name, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
             cv2.resizeWindow(name, *_fitting(picture))
-        self._shown[name], self._results[name] = picture, result
+        self._shown[name] = result, picture
         cv2.imshow(name, picture)
 
     def _stay(self) -> None:
@@ -146,7 +145,6 @@ class WindowSink(BaseSink):
         """See `Sink.close`."""
         if self._shown:
             self._shown.clear()
-            self._results.clear()
             with suppress(cv2.error):  # the user may have closed the last one
                 cv2.destroyAllWindows()
 
@@ -170,7 +168,7 @@ class WindowSink(BaseSink):
             self._paused = not self._paused
         elif key == ord("h"):
             self._help = not self._help
-            for result in list(self._results.values()):
+            for result, _ in list(self._shown.values()):
                 self._draw(result)  # no new picture may come for long
         elif key == ord("s"):
             self._save()
@@ -184,7 +182,7 @@ class WindowSink(BaseSink):
             return True
 
     def _save(self) -> None:
-        for picture in self._shown.values():
+        for _, picture in self._shown.values():
             number = 1
             while (path := self._snapshots / f"realtime-ssd-{number:03d}.png").exists():
                 number += 1
