@@ -14,8 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.cpu.baselines import VENV
 from benchmarks.data import VARIABLE, add_option
-from benchmarks.peers import VENV
 
 ROOT = Path(__file__).resolve().parents[1]
 

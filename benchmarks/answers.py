@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from realtime_ssd import Detections
-from realtime_ssd.boxes import iou
+from realtime_ssd.core.boxes import iou
 
 __all__ = ["agreement"]
 

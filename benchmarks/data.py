@@ -47,7 +47,7 @@ class Data:
 
     def coco_model(self, place: Path) -> Path:
         """Import the trained MobileNet SSD into a folder and give the ready file."""
-        from training.importers import ImportOptions, import_model
+        from realtime_ssd_training.importers import ImportOptions, import_model
 
         raw = self.path("weights/ssd_mobilenet_v1_coco_onnx/ssd_mobilenet_v1_coco_300.onnx")
         ready = place / "ssd_mobilenet_v1_coco.onnx"

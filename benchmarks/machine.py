@@ -8,8 +8,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from realtime_ssd.backends import cpu_count
-from realtime_ssd.benchmark.machine import cpu_name, describe
+from realtime_ssd.core.cpu import cpu_count
+from realtime_ssd.profiling.machine import cpu_name, describe
 
 __all__ = ["RESULTS", "describe", "result_path", "write"]
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.cpu.nms_baselines import OWN
 from benchmarks.machine import RESULTS
-from benchmarks.nms_peers import OWN
 from benchmarks.readme_chart import Bar, draw
 
 __all__ = ["CHART", "README", "Line", "inserted", "lines_of", "main", "newest", "section"]

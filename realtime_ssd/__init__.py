@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from realtime_ssd.detections import Detection, Detections
-from realtime_ssd.errors import RealtimeSSDError
-from realtime_ssd.frames import Frame
-from realtime_ssd.spec import ModelSpec
+from realtime_ssd.core.detections import Detection, Detections
+from realtime_ssd.core.errors import RealtimeSSDError
+from realtime_ssd.core.frames import Frame
+from realtime_ssd.core.spec import ModelSpec
 
 if TYPE_CHECKING:
     from realtime_ssd.detector import Detector

@@ -10,27 +10,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realtime_ssd.backends import Backend, BackendOptions, open_backend
-from realtime_ssd.closing import Closing
-from realtime_ssd.detections import Detections
-from realtime_ssd.errors import UsageError
-from realtime_ssd.frames import Frame
+from realtime_ssd.core.closeable import Closeable
+from realtime_ssd.core.detections import Detections
+from realtime_ssd.core.errors import UsageError
+from realtime_ssd.core.frames import Frame
+from realtime_ssd.core.spec import ModelSpec
 from realtime_ssd.pipeline import Pipeline, PipelineOptions
 from realtime_ssd.sources import Source, open_source
-from realtime_ssd.spec import ModelSpec
 from realtime_ssd.zoo import find_model
 
 __all__ = ["Detector"]
 
 
-class Detector(Closing):
+class Detector(Closeable):
     """Finds objects in images and videos.
 
     Args:
         model: ONNX file, or name of a model; None for a pulled general model, else the bundled one.
         backend: "auto", "onnxruntime" or "tensorrt".
         score_threshold: Detections must score above this; None leaves the model's own value.
-        nms_threshold: Boxes of a class that overlap a better one by more than this IoU are dropped.
-        top_k: Best candidates of a class that enter NMS.
+        iou_threshold: Boxes of a class that overlap a better one by more than this IoU are dropped.
+        pre_nms_top_k: Best candidates of a class that enter NMS.
         classes: Names of the classes to look for; empty for all.
         batch: Largest number of frames that go through the network together.
 
@@ -54,17 +54,17 @@ class Detector(Closing):
         *,
         backend: str = "auto",
         score_threshold: float | None = None,
-        nms_threshold: float | None = None,
-        top_k: int | None = None,
+        iou_threshold: float | None = None,
+        pre_nms_top_k: int | None = None,
         classes: Sequence[str] = (),
         batch: int = 1,
     ) -> None:
         path, _ = find_model(None if model is None else str(model))
         options = BackendOptions(
             batch=batch,
-            score=score_threshold,
-            nms=nms_threshold,
-            top_k=top_k,
+            score_threshold=score_threshold,
+            iou_threshold=iou_threshold,
+            pre_nms_top_k=pre_nms_top_k,
             classes=tuple(classes),
         )
         self._backend: Backend = open_backend(path, backend, options)

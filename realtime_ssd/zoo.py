@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 
-from realtime_ssd.errors import ModelError, RealtimeSSDError, UsageError
+from realtime_ssd.core.errors import ModelError, RealtimeSSDError, UsageError
+from realtime_ssd.core.registry import load_plugin
 
 __all__ = [
     "BUNDLED",
@@ -23,7 +24,7 @@ __all__ = [
     "pull",
 ]
 
-BUNDLED = Path(__file__).parent / "models" / "street.onnx"
+BUNDLED = Path(__file__).parent / "assets" / "street.onnx"
 """The model that comes with the program."""
 
 _CHUNK = 1 << 20
@@ -119,20 +120,19 @@ def pull(name: str) -> Path:
     """
     if name not in OFFICIAL:
         raise UsageError(f"there is no official model '{name}'; known are {', '.join(OFFICIAL)}")
-    try:
-        from training.importers import ImportOptions, import_model
-    except ModuleNotFoundError as error:
+    importer = load_plugin("importers", "checkpoint")
+    if importer.missing():
         raise RealtimeSSDError(
-            f"reading '{name}' needs '{error.name}'; install it with "
+            f"reading '{name}' needs {', '.join(importer.missing())}; install it with "
             "pip install 'realtime-ssd[train]'"
-        ) from None
+        )
     output = folder() / f"{name}.onnx"
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as place:
         file = Path(place) / OFFICIAL[name].url.rsplit("/", 1)[1]
         official = OFFICIAL[name]
         download(official.url, official.sha256, file, "use 'realtime-ssd import'")
-        import_model(file, output, ImportOptions(overwrite=True))
+        importer.convert(file, output)
     return output
 
 

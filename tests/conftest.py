@@ -28,7 +28,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def coco_model(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The real MobileNet SSD, imported."""
-    from training.importers import ImportOptions, import_model
+    from realtime_ssd_training.importers import ImportOptions, import_model
 
     file = shared_data / "weights/ssd_mobilenet_v1_coco_onnx/ssd_mobilenet_v1_coco_300.onnx"
     output = tmp_path_factory.mktemp("coco") / "mobilenet.onnx"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from realtime_ssd import Detector, open_source
-from realtime_ssd.errors import UsageError
+from realtime_ssd.core.errors import UsageError
 from tests.tiny import picture
 from tests.videos import make_video
 
@@ -32,7 +32,7 @@ def test_one_image(tiny: Path) -> None:
 def test_streams_one_after_the_other(tiny: Path, tmp_path: Path) -> None:
     video = make_video(tmp_path / "a.mp4", [1001 * k for k in range(6)])
     with Detector(tiny, score_threshold=0.2, classes=["bright"]) as detector:
-        assert detector.spec.thresholds.score == 0.2
+        assert detector.spec.thresholds.score_threshold == 0.2
         frames = [frame.index for frame, _ in detector.stream(video)]
         assert frames == list(range(6))
         with open_source(video) as source:

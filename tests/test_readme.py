@@ -47,14 +47,14 @@ def test_commands_exist() -> None:
 @pytest.mark.parametrize(
     "module",
     [
-        "realtime_ssd.detections",
+        "realtime_ssd.core.detections",
         "realtime_ssd.detector",
-        "realtime_ssd.errors",
-        "realtime_ssd.pipeline.stats",
+        "realtime_ssd.core.errors",
+        "realtime_ssd.core.metrics",
         "realtime_ssd.sources",
-        "training.data.classes",
-        "training.matching",
-        "training.models",
+        "realtime_ssd_training.data.classes",
+        "realtime_ssd_training.engine.matching",
+        "realtime_ssd_training.models",
     ],
 )
 def test_docstring_examples(module: str) -> None:
@@ -64,7 +64,7 @@ def test_docstring_examples(module: str) -> None:
 
 
 def test_the_bundled_model_finds_the_street() -> None:
-    from realtime_ssd.demo import StreetScene
+    from realtime_ssd.synthetic import StreetScene
 
     image, truth = StreetScene(640, 360, seed=905).frame(110)
     wanted = {item.label for item in truth if not item.difficult}

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from realtime_ssd import zoo
-from realtime_ssd.errors import ModelError, RealtimeSSDError, UsageError
-from realtime_ssd.spec import read_spec
+from realtime_ssd.core.errors import ModelError, RealtimeSSDError, UsageError
+from realtime_ssd.core.spec import read_spec
 
 
 class _Quiet(SimpleHTTPRequestHandler):

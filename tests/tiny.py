@@ -8,19 +8,19 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from realtime_ssd.boxes import BoxLayer, BoxRecipe
-from realtime_ssd.spec import InputSpec, ModelSpec, attach_spec
+from realtime_ssd.core.boxes import AnchorLayer, AnchorSpec
+from realtime_ssd.core.spec import InputSpec, ModelSpec, attach_spec
 
 CELLS, SIDE = 4, 32
 
 
 def tiny_spec() -> ModelSpec:
     """One default box in each of 4 × 4 cells, just as large as the cell."""
-    layer = BoxLayer(CELLS, CELLS, 1 / CELLS, 1 / CELLS, ((1 / CELLS, 1 / CELLS),))
+    layer = AnchorLayer(CELLS, CELLS, 1 / CELLS, 1 / CELLS, ((1 / CELLS, 1 / CELLS),))
     return ModelSpec(
         name="tiny",
         input=InputSpec(SIDE, SIDE, "BGR", scale=(1 / 255,) * 3),
-        boxes=BoxRecipe((layer,)),
+        boxes=AnchorSpec((layer,)),
         labels=("background", "bright"),
     )
 

@@ -9,7 +9,7 @@ import av
 import numpy as np
 
 from realtime_ssd import Frame, open_source
-from realtime_ssd.errors import SourceError
+from realtime_ssd.core.errors import SourceError
 
 
 def make_video(

@@ -15,11 +15,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks.data import add_option
+from benchmarks.gpu.context import Room
 from benchmarks.gpu.engine import check_engines
 from benchmarks.gpu.environment import describe_machine
 from benchmarks.gpu.frame import check_frames
 from benchmarks.gpu.kernels import check_kernels
-from benchmarks.gpu.room import Room
 from benchmarks.gpu.rows import Report
 from benchmarks.gpu.sanitizer import check_sanitizer
 from benchmarks.gpu.speed import time_kernels, time_models

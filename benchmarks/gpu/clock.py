@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
-from realtime_ssd.cuda.driver import Device
+from realtime_ssd_engines.cuda.driver import Device
 
 __all__ = ["median_us", "milliseconds"]
 

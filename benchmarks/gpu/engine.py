@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from benchmarks.gpu.room import Room
+from benchmarks.gpu.context import Room
 from benchmarks.gpu.rows import SkippedError
 from benchmarks.gpu.subjects import NAMES, REAL, Subject, find_subject
 
@@ -43,8 +43,8 @@ def _check_builds(room: Room, precision: str) -> None:
 
 
 def _build(room: Room, subject: Subject, precision: str, photos: Path | None = None) -> None:
-    from engines.build import EngineOptions, obtain
-    from engines.cache import examine
+    from realtime_ssd_engines.tensorrt.build import EngineOptions, obtain
+    from realtime_ssd_engines.tensorrt.cache import examine
 
     options = EngineOptions(
         precision, max_batch=max(room.batches), cache=room.place / "engines", calibration=photos
@@ -74,8 +74,8 @@ def _build(room: Room, subject: Subject, precision: str, photos: Path | None = N
 def _score(room: Room, name: str) -> None:
     """Score the FP16 engine and ONNX Runtime on the same photos."""
     try:
-        from training.data import open_dataset
-        from training.evaluation.evaluate import SCORE, evaluate
+        from realtime_ssd_training.data import open_dataset
+        from realtime_ssd_training.evaluation.evaluate import SCORE, evaluate
     except ImportError as error:
         raise SkippedError(f"the package {error.name} is not installed") from error
     from realtime_ssd.backends import BackendOptions, open_backend
@@ -84,7 +84,7 @@ def _score(room: Room, name: str) -> None:
     annotations = room.real(f"{name}/instances.json")
     subject, scores = find_subject(room, REAL), {}
     for backend in ("onnxruntime", "tensorrt"):
-        with open_backend(subject.path, backend, BackendOptions(score=SCORE)) as opened:
+        with open_backend(subject.path, backend, BackendOptions(score_threshold=SCORE)) as opened:
             data = open_dataset(f"coco:{annotations}:{images}")
             scores[backend] = evaluate(opened, data).score.mean
     gap = abs(scores["tensorrt"] - scores["onnxruntime"])

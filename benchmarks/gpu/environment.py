@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import statistics
 
+from realtime_ssd_engines.cuda import compile as compiler
+from realtime_ssd_engines.cuda import driver
+
 from benchmarks.gpu.clock import milliseconds
-from benchmarks.gpu.room import Room
+from benchmarks.gpu.context import Room
 from benchmarks.gpu.rows import Row
-from realtime_ssd.cuda import compile as compiler
-from realtime_ssd.cuda import driver
-from realtime_ssd.cuda.probe import cuda_version, driver_release, find_gpus
+from realtime_ssd.core.gpu import cuda_version, driver_release, find_gpus
 
 __all__ = ["describe_machine"]
 
@@ -39,7 +40,7 @@ def describe_machine(room: Room) -> None:
 
 
 def _tensorrt() -> str:
-    from engines.trt_library import version
+    from realtime_ssd_engines.tensorrt.library import version
 
     return version()
 

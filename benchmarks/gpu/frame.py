@@ -8,16 +8,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
+from realtime_ssd_engines.backend import GpuBackend
+from realtime_ssd_engines.cuda import driver
 
+from benchmarks.gpu.context import Room
 from benchmarks.gpu.heads import Case, random_cases, ssd300_case
 from benchmarks.gpu.networks import RecordedHeads
-from benchmarks.gpu.room import Room
 from benchmarks.gpu.rows import SkippedError
 from realtime_ssd.backends import BackendOptions
-from realtime_ssd.backends.tensorrt import GpuBackend
-from realtime_ssd.cuda import driver
-from realtime_ssd.detections import Detections
-from realtime_ssd.frames import Frame
+from realtime_ssd.core.detections import Detections
+from realtime_ssd.core.frames import Frame
 
 __all__ = ["check_frames", "pictures", "steady"]
 
@@ -143,7 +143,7 @@ def _overlap(room: Room, case: Case, name: str) -> None:
 
 def steady(backend: GpuBackend, frames: list[Frame], rounds: int) -> float:
     """Keep all slots busy and give the seconds a batch takes."""
-    waiting = [backend.submit(frames) for _ in range(backend.capacity)]
+    waiting = [backend.submit(frames) for _ in range(backend.max_in_flight)]
     begun = time.perf_counter()
     for _ in range(rounds):
         backend.collect(waiting.pop(0))

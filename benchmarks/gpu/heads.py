@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from realtime_ssd.boxes import BoxLayer, BoxRecipe, cell_sizes
-from realtime_ssd.spec import InputSpec, ModelSpec, Thresholds
+from realtime_ssd.core.boxes import AnchorLayer, AnchorSpec, cell_sizes
+from realtime_ssd.core.spec import InputSpec, ModelSpec, Thresholds
 
 __all__ = ["Case", "adversarial_cases", "random_cases", "real_cases", "ssd300_case"]
 
@@ -36,8 +36,8 @@ class Case:
 
 def spec_of(classes: int, cells: int, limits: Thresholds, **more: object) -> ModelSpec:
     """Make a contract of cells × cells × 4 default boxes and one over the whole image."""
-    layer = BoxLayer(cells, cells, 1 / cells, 1 / cells, cell_sizes(0.2, 0.3, (2.0,)))
-    recipe = BoxRecipe((layer, BoxLayer(1, 1, 1.0, 1.0, ((0.9, 0.9),))))
+    layer = AnchorLayer(cells, cells, 1 / cells, 1 / cells, cell_sizes(0.2, 0.3, (2.0,)))
+    recipe = AnchorSpec((layer, AnchorLayer(1, 1, 1.0, 1.0, ((0.9, 0.9),))))
     labels = ("background", *(f"class {i}" for i in range(1, classes)))
     base = ModelSpec("proof", InputSpec(64, 64), recipe, labels, thresholds=limits)
     return replace(base, **more)  # type: ignore[arg-type]
@@ -58,7 +58,9 @@ def _random(spec: ModelSpec, images: int, rng: np.random.Generator) -> tuple[Flo
 
 def random_cases(rng: np.random.Generator, *, quick: bool = False) -> Iterator[Case]:
     """Draw fresh heads for several kinds of model."""
-    limits = Thresholds(score=0.3, nms=0.45, top_k=40, keep=20)
+    limits = Thresholds(
+        score_threshold=0.3, iou_threshold=0.45, pre_nms_top_k=40, max_detections=20
+    )
     for name, classes, cells, more in (
         ("softmax, 21 classes", 21, 12, {}),
         ("sigmoid, 91 classes", 91, 10, {"activation": "sigmoid"}),
@@ -75,7 +77,9 @@ def random_cases(rng: np.random.Generator, *, quick: bool = False) -> Iterator[C
 
 def adversarial_cases(rng: np.random.Generator) -> Iterator[Case]:
     """Give heads on which decoders go wrong."""
-    limits = Thresholds(score=0.1, nms=0.5, top_k=1024, keep=1024)
+    limits = Thresholds(
+        score_threshold=0.1, iou_threshold=0.5, pre_nms_top_k=1024, max_detections=1024
+    )
     spec = spec_of(3, 20, limits, activation="none")
     scores, offsets = _random(spec, 2, rng)
     yield Case("all boxes above the threshold", spec, np.maximum(scores, 0.125), offsets)
@@ -90,7 +94,12 @@ def adversarial_cases(rng: np.random.Generator) -> Iterator[Case]:
     few = np.zeros_like(scores)
     few[:, :4, 1] = [0.9, 0.8, 0.7, 0.6]
     yield Case("IoU exactly at the threshold, zero area", corners, few, exact)
-    one = replace(spec, thresholds=Thresholds(score=0.0, nms=1.0, top_k=1, keep=1))
+    one = replace(
+        spec,
+        thresholds=Thresholds(
+            score_threshold=0.0, iou_threshold=1.0, pre_nms_top_k=1, max_detections=1
+        ),
+    )
     yield Case("threshold 0, top-k 1, keep 1", one, scores, offsets)
 
 
@@ -101,13 +110,15 @@ def real_cases(folder: Path, anchors: Path) -> Iterator[Case]:
         folder: With one .npz a photo.
         anchors: P × 4 y, x, h, w.
     """
-    boxes = BoxRecipe.from_array(np.load(anchors)[:, [1, 0, 3, 2]])
+    boxes = AnchorSpec.from_array(np.load(anchors)[:, [1, 0, 3, 2]])
     for file in sorted(folder.glob("*.npz")):
         with np.load(file) as kept:
             scores = next(kept[key] for key in kept if kept[key].shape[-1] == 91)
             offsets = next(kept[key] for key in kept if kept[key].shape[-1] == 4)
         for score in (0.3, 0.01):
-            limits = Thresholds(score=score, nms=0.6, top_k=200, keep=100)
+            limits = Thresholds(
+                score_threshold=score, iou_threshold=0.6, pre_nms_top_k=200, max_detections=100
+            )
             spec = spec_of(91, 3, limits, boxes=boxes, activation="none", coding="yxhw")
             heads = (scores.reshape(1, -1, 91), offsets.reshape(1, -1, 4))
             yield Case(f"real: {file.stem} at score {score}", spec, *heads)
@@ -122,12 +133,16 @@ def ssd300_case(rng: np.random.Generator, images: int) -> Case:
     sizes = ((38, 4), (19, 6), (10, 6), (5, 6), (3, 4), (1, 4))
     ratios = {4: (2.0,), 6: (2.0, 3.0)}
     layers = tuple(
-        BoxLayer(n, n, 1 / n, 1 / n, cell_sizes(0.1 + 0.15 * i, 0.25 + 0.15 * i, ratios[k]))
+        AnchorLayer(n, n, 1 / n, 1 / n, cell_sizes(0.1 + 0.15 * i, 0.25 + 0.15 * i, ratios[k]))
         for i, (n, k) in enumerate(sizes)
     )
     labels = ("background", *(f"class {i}" for i in range(1, 21)))
-    limits = Thresholds(score=0.01, nms=0.45, top_k=400, keep=200)
-    spec = ModelSpec("8732 x 21", InputSpec(300, 300), BoxRecipe(layers), labels, thresholds=limits)
+    limits = Thresholds(
+        score_threshold=0.01, iou_threshold=0.45, pre_nms_top_k=400, max_detections=200
+    )
+    spec = ModelSpec(
+        "8732 x 21", InputSpec(300, 300), AnchorSpec(layers), labels, thresholds=limits
+    )
     boxes = spec.boxes.boxes()
     scores = rng.normal(0, 0.5, (images, len(boxes), 21)).astype(np.float32)
     scores[..., 0] += 9

@@ -10,19 +10,19 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from realtime_ssd_engines.cuda.driver import Device
+from realtime_ssd_engines.cuda.kernel_params import Colour, Header, Precision
+from realtime_ssd_engines.cuda.kernel_set import KernelSet
+from realtime_ssd_engines.cuda.slots import FrameSlot
 
+from benchmarks.gpu.context import Room, fetch
 from benchmarks.gpu.heads import Case, adversarial_cases, random_cases, real_cases, spec_of
 from benchmarks.gpu.networks import RecordedHeads
-from benchmarks.gpu.room import Room, fetch
 from benchmarks.gpu.rows import SkippedError
-from realtime_ssd.cuda.driver import Device
-from realtime_ssd.cuda.kernel_set import KernelSet
-from realtime_ssd.cuda.layout import Colour, Header, Precision
-from realtime_ssd.cuda.slots import FrameSlot
-from realtime_ssd.frames import Frame, Surface
-from realtime_ssd.postprocess import Found, PostProcessor
-from realtime_ssd.preprocess import place, preprocess
-from realtime_ssd.spec import InputSpec, Thresholds
+from realtime_ssd.core.frames import Frame, Surface
+from realtime_ssd.core.postprocess import PostProcessor, RawDetections
+from realtime_ssd.core.preprocess import place, preprocess
+from realtime_ssd.core.spec import InputSpec, Thresholds
 
 __all__ = ["check_kernels", "difference"]
 
@@ -36,7 +36,7 @@ INPUTS = {
 }
 
 
-def difference(got: Found, expected: Found) -> str:
+def difference(got: RawDetections, expected: RawDetections) -> str:
     """Say how two answers differ; "" if they agree.
 
     Scores may differ by rounding (the GPU's exponential is not numpy's), and with them the order
@@ -95,7 +95,7 @@ def check_kernels(room: Room, seed: int) -> None:
 
 def run_heads(
     room: Room, case: Case, precision: Precision = "fp32", times: int = 1
-) -> list[list[tuple[Header, Found]]]:
+) -> list[list[tuple[Header, RawDetections]]]:
     """Decode one batch several times."""
     device, images = room.device(), len(case.scores)
     try:
@@ -160,7 +160,9 @@ def _overflow(room: Room, rng: np.random.Generator) -> None:
     """Ask for more candidates than 64 MiB of lists hold: 255 classes of 40,001 boxes."""
     if room.quick:
         raise SkippedError("ten million candidates are too many for --quick")
-    limits = Thresholds(score=0.01, nms=0.45, top_k=10, keep=20)
+    limits = Thresholds(
+        score_threshold=0.01, iou_threshold=0.45, pre_nms_top_k=10, max_detections=20
+    )
     spec = spec_of(256, 100, limits, activation="none")
     shape = (1, spec.num_boxes)
     scores = np.full((*shape, spec.num_classes), 0.5, np.float32)

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from realtime_ssd_engines.cuda.driver import Buffer, Device
+from realtime_ssd_engines.cuda.kernel_params import Precision
 
-from benchmarks.gpu.room import import_torch
-from realtime_ssd.cuda.driver import Buffer, Device
-from realtime_ssd.cuda.layout import Precision
+from benchmarks.gpu.context import import_torch
 
 __all__ = ["RecordedHeads", "TorchNetwork"]
 
@@ -60,7 +60,7 @@ class RecordedHeads:
     def bind(
         self, addresses: dict[str, int], images: int, stream: Any
     ) -> tuple[Callable[[], None], Callable[[], None]]:
-        """Prepare the copies of one batch size (see `realtime_ssd.cuda.slots.Network`)."""
+        """Prepare the copies of one batch size (see `realtime_ssd_engines.cuda.slots.Network`)."""
 
         def enqueue() -> None:
             for name, (buffer, size) in self._parts.items():
@@ -102,7 +102,7 @@ class TorchNetwork:
     def bind(
         self, addresses: dict[str, int], images: int, stream: Any
     ) -> tuple[Callable[[], None], Callable[[], None]]:
-        """Prepare one batch size (see `realtime_ssd.cuda.slots.Network`)."""
+        """Prepare one batch size (see `realtime_ssd_engines.cuda.slots.Network`)."""
         torch, size = import_torch(), self._spec.input
         shapes = {
             "input": (images, 3, size.height, size.width),

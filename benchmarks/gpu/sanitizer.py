@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.gpu.room import Room
+from benchmarks.gpu.context import Room
 from benchmarks.gpu.rows import Row, SkippedError
 
 __all__ = ["check_sanitizer"]

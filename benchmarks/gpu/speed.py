@@ -9,20 +9,20 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from realtime_ssd_engines.backend import GpuBackend
+from realtime_ssd_engines.cuda.driver import Device
+from realtime_ssd_engines.cuda.kernel_set import KernelSet
+from realtime_ssd_engines.cuda.slots import FrameSlot
 
+from benchmarks.gpu.baselines import efficient_nms, torch_model, torchvision_nms
 from benchmarks.gpu.clock import median_us, milliseconds
+from benchmarks.gpu.context import Room, import_torch
 from benchmarks.gpu.frame import pictures, steady
 from benchmarks.gpu.heads import Case, ssd300_case
 from benchmarks.gpu.networks import RecordedHeads, TorchNetwork
-from benchmarks.gpu.rivals import efficient_nms, torch_model, torchvision_nms
-from benchmarks.gpu.room import Room, import_torch
 from benchmarks.gpu.subjects import NAMES, Subject, find_subject, usual_threshold
 from realtime_ssd.backends import BackendOptions
-from realtime_ssd.backends.tensorrt import GpuBackend
-from realtime_ssd.cuda.driver import Device
-from realtime_ssd.cuda.kernel_set import KernelSet
-from realtime_ssd.cuda.slots import FrameSlot
-from realtime_ssd.spec import InputSpec
+from realtime_ssd.core.spec import InputSpec
 
 __all__ = ["time_kernels", "time_models"]
 
@@ -142,7 +142,7 @@ def time_models(room: Room, seed: int) -> None:
 def _busy(subject: Subject) -> Subject:
     """Give a model the threshold at which it finds as much as a trained one."""
     limit = usual_threshold(subject)
-    return replace(subject, spec=subject.spec.with_thresholds(score=limit))
+    return replace(subject, spec=subject.spec.with_thresholds(score_threshold=limit))
 
 
 def _kind(room: Room) -> _Kind:
@@ -154,8 +154,8 @@ def _kind(room: Room) -> _Kind:
 
 def _engine(room: Room, device: Device, subject: Subject, images: int) -> Any:
     """Open the engine for one image, or the one for all larger batches."""
-    from engines.build import EngineOptions, ensure_engine
-    from engines.network import EngineNetwork
+    from realtime_ssd_engines.tensorrt.build import EngineOptions, ensure_engine
+    from realtime_ssd_engines.tensorrt.network import EngineNetwork
 
     most = 1 if images == 1 else max(room.batches)
     options = EngineOptions("fp16", max_batch=most, cache=room.place / "engines")
@@ -236,7 +236,7 @@ def _whole(room: Room, backend: GpuBackend, frames: Sequence[Any], title: str) -
 
 def _compiled(room: Room, subject: Subject, images: int, title: str) -> None:
     """Time PyTorch in FP16, channels last: as it is, in a CUDA graph, and compiled."""
-    from benchmarks.gpu.rivals import torch_times
+    from benchmarks.gpu.baselines import torch_times
 
     for label, spent in torch_times(subject, images, _rounds(room)):
         room.report.number("models", f"{title}, PyTorch FP16, {label}: network", spent, "µs")

@@ -16,11 +16,11 @@ import numpy as np
 import onnx
 
 from benchmarks.data import Data
-from benchmarks.gpu.room import Room, import_torch
+from benchmarks.gpu.context import Room, import_torch
 from benchmarks.gpu.rows import SkippedError
-from realtime_ssd.postprocess import PostProcessor
-from realtime_ssd.preprocess import preprocess
-from realtime_ssd.spec import ModelSpec, read_spec
+from realtime_ssd.core.postprocess import PostProcessor
+from realtime_ssd.core.preprocess import preprocess
+from realtime_ssd.core.spec import ModelSpec, read_spec
 
 __all__ = ["NAMES", "REAL", "Subject", "fill", "find_subject", "hollow", "usual_threshold"]
 
@@ -102,7 +102,7 @@ def usual_threshold(subject: Subject, candidates: int = CANDIDATES) -> float:
     or nothing would be decoded. Measured on one random picture by ONNX Runtime. Where the scores
     are too much alike for FP16 to tell them apart, nothing is to be found.
     """
-    from engines.verify import onnx_runner
+    from realtime_ssd_engines.onnx.verify import onnx_runner
 
     spec = subject.spec
     size = (spec.input.height, spec.input.width, 3)
@@ -118,8 +118,8 @@ def usual_threshold(subject: Subject, candidates: int = CANDIDATES) -> float:
 
 def _export(name: str) -> onnx.ModelProto:
     import_torch(gpu=False)
-    from training.export import to_onnx
-    from training.models import create, names
+    from realtime_ssd_training.export import to_onnx
+    from realtime_ssd_training.models import create, names
 
     if name not in names():
         raise SkippedError(f"there is no model '{name}'")

@@ -4,63 +4,30 @@ from __future__ import annotations
 
 import difflib
 import logging
-import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from importlib import import_module
+from collections.abc import Sequence
 from pathlib import Path
 
-from realtime_ssd.backends.base import Backend, Ticket
-from realtime_ssd.cuda.probe import find_gpus, missing_parts
-from realtime_ssd.errors import ModelError, UsageError
-from realtime_ssd.spec import ModelSpec, read_spec
+from realtime_ssd.backends.base import Backend, BackendOptions, BackendPlugin, PendingBatch
+from realtime_ssd.core.errors import ModelError, UsageError
+from realtime_ssd.core.gpu import find_gpus
+from realtime_ssd.core.registry import load_plugin, plugins
+from realtime_ssd.core.spec import ModelSpec, read_spec
 
 __all__ = [
-    "NAMES",
     "Backend",
     "BackendOptions",
-    "Ticket",
+    "BackendPlugin",
+    "PendingBatch",
+    "backend_names",
+    "best_backend",
     "check_batch",
     "check_options",
     "class_ids",
-    "cpu_count",
+    "decodes_surfaces",
     "open_backend",
 ]
 
-_MODULES = {
-    "onnxruntime": "realtime_ssd.backends.onnxruntime",
-    "tensorrt": "realtime_ssd.backends.tensorrt",
-}
-NAMES = ("auto", *_MODULES)
-
 _log = logging.getLogger(__name__)
-
-OpenBackend = Callable[[Path, ModelSpec, "BackendOptions"], Backend]
-
-
-@dataclass(frozen=True, slots=True)
-class BackendOptions:
-    """What a user may choose about inference; None leaves the model's own default.
-
-    Attributes:
-        live: Whether to hurry each single frame rather than to get the most frames done.
-        batch: Largest number of frames that go through the network together.
-        score: Detections must score above this.
-        nms: Boxes of a class that overlap a better one by more than this IoU are dropped.
-        top_k: Best candidates of a class that enter NMS.
-        classes: Names of the classes to look for; empty for all.
-        precision: Of an engine: "fp16", "fp32" or "int8"; ONNX Runtime runs a model as it is.
-        calibration: Folder of photos for int8.
-    """
-
-    live: bool = False
-    batch: int = 1
-    score: float | None = None
-    nms: float | None = None
-    top_k: int | None = None
-    classes: tuple[str, ...] = ()
-    precision: str = "fp16"
-    calibration: Path | None = None
 
 
 def open_backend(
@@ -69,9 +36,10 @@ def open_backend(
     """Load a model into a backend.
 
     Args:
-        model: ONNX file that carries its specification, or engine (.engine) with its note.
-        name: "onnxruntime", "tensorrt", or "auto": TensorRT where it can run, else ONNX Runtime.
-        options: What the user chose.
+        model: ONNX file that carries its specification, or an engine (.engine) with its side-car.
+        name: Name of an installed backend ("onnxruntime", "tensorrt"), or "auto": the one with the
+            highest priority that can run here.
+        options: Choices of the user.
 
     Returns:
         The backend; close it when done.
@@ -81,18 +49,83 @@ def open_backend(
         ModelError: If the model cannot be read or run.
     """
     options = options or BackendOptions()
-    if name not in NAMES:
-        raise UsageError(f"backend '{name}' is unknown; choose one of {', '.join(NAMES)}")
+    if name != "auto" and name not in plugins("backends"):
+        raise UsageError(f"backend '{name}' is unknown; choose one of {', '.join(backend_names())}")
     check_options(options)
     path = Path(model)
-    if path.suffix == ".engine":
-        return _open_engine(path, name, options)
+    engine_backend = _engine_backend(path)
+    if engine_backend:
+        if name not in ("auto", engine_backend):
+            raise UsageError(
+                f"'{path}' is an engine of backend '{engine_backend}', which backend '{name}' "
+                "cannot run; use the ONNX file"
+            )
+        return _plugin(engine_backend).open_engine(path, options)
     spec = read_spec(path).with_thresholds(
-        score=options.score, nms=options.nms, top_k=options.top_k
+        score_threshold=options.score_threshold,
+        iou_threshold=options.iou_threshold,
+        pre_nms_top_k=options.pre_nms_top_k,
     )
     if name == "auto":
         return _open_best(path, spec, options)
-    return _open(name, path, spec, options)
+    return _plugin(name).open(path, spec, options)
+
+
+def backend_names() -> tuple[str, ...]:
+    """Return "auto" and the names of all installed backends."""
+    return ("auto", *sorted(plugins("backends")))
+
+
+def best_backend() -> str:
+    """Return the name of the backend that "auto" tries first on this machine."""
+    able = [name for name in _by_priority() if not _plugin(name).missing()]
+    return able[0]
+
+
+def decodes_surfaces(name: str) -> bool:
+    """Return whether a backend ("auto": the best one here) takes frames in GPU memory."""
+    chosen = best_backend() if name == "auto" else name
+    if chosen not in plugins("backends"):
+        return False  # `open_backend` reports the unknown name
+    plugin = _plugin(chosen)
+    return plugin.decodes_surfaces and not plugin.missing()
+
+
+def _plugin(name: str) -> BackendPlugin:
+    plugin: BackendPlugin = load_plugin("backends", name)
+    return plugin
+
+
+def _by_priority() -> list[str]:
+    return sorted(plugins("backends"), key=lambda name: -_plugin(name).priority)
+
+
+def _engine_backend(path: Path) -> str:
+    """Return the backend whose engine files end like `path`, or an empty string."""
+    if path.suffix == ".onnx":
+        return ""
+    names = (n for n in plugins("backends") if path.suffix == _plugin(n).engine_suffix != "")
+    return next(names, "")
+
+
+def _open_best(path: Path, spec: ModelSpec, options: BackendOptions) -> Backend:
+    """Open the backend of the highest priority that runs this model, and log what was skipped."""
+    *better, last = _by_priority()
+    skipped = []
+    for name in better:
+        plugin = _plugin(name)
+        missing = plugin.missing()
+        if missing:
+            skipped.append(f"'{name}' needs {', and '.join(missing)}")
+            continue
+        try:
+            return plugin.open(path, spec, options)
+        except ModelError as error:
+            _log.warning("backend '%s' cannot be used: %s", name, error)
+    if skipped:
+        level = logging.WARNING if find_gpus() else logging.INFO
+        _log.log(level, "running on backend '%s': %s", last, "; ".join(skipped))
+    return _plugin(last).open(path, spec, options)
 
 
 def check_options(options: BackendOptions) -> None:
@@ -101,41 +134,15 @@ def check_options(options: BackendOptions) -> None:
     Raises:
         UsageError: If one is out of its range.
     """
-    for option, share in (("--score-threshold", options.score), ("--nms-threshold", options.nms)):
+    for option, share in (
+        ("--score-threshold", options.score_threshold),
+        ("--iou-threshold", options.iou_threshold),
+    ):
         if share is not None and not 0 <= share <= 1:
             raise UsageError(f"{option} must lie from 0 to 1, not {share:g}")
-    for option, count in (("--batch", options.batch), ("--top-k", options.top_k)):
+    for option, count in (("--batch", options.batch), ("--pre-nms-top-k", options.pre_nms_top_k)):
         if count is not None and count < 1:
             raise UsageError(f"{option} must be at least 1, not {count}")
-
-
-def _open(name: str, path: Path, spec: ModelSpec, options: BackendOptions) -> Backend:
-    opener: OpenBackend = import_module(_MODULES[name]).open_backend
-    return opener(path, spec, options)
-
-
-def _open_engine(path: Path, name: str, options: BackendOptions) -> Backend:
-    if name not in ("auto", "tensorrt"):
-        raise UsageError(
-            f"'{path}' is a TensorRT engine, which backend '{name}' cannot run; give the ONNX file"
-        )
-    opened: Backend = import_module(_MODULES["tensorrt"]).open_engine(path, options)
-    return opened
-
-
-def _open_best(path: Path, spec: ModelSpec, options: BackendOptions) -> Backend:
-    """Open TensorRT where it can run this model, else ONNX Runtime, and say why."""
-    missing = missing_parts()
-    if not missing:
-        try:
-            return _open("tensorrt", path, spec, options)
-        except ModelError as error:
-            _log.warning("running on the CPU with ONNX Runtime, because %s", error)
-    elif find_gpus():
-        _log.warning("running on the CPU with ONNX Runtime, for lack of %s", ", and ".join(missing))
-    else:
-        _log.info("running on the CPU with ONNX Runtime, for lack of %s", ", and ".join(missing))
-    return _open("onnxruntime", path, spec, options)
 
 
 def check_batch(
@@ -193,10 +200,3 @@ def class_ids(spec: ModelSpec, names: Sequence[str]) -> tuple[int, ...] | None:
 
 def _some(names: list[str]) -> str:
     return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
-
-
-def cpu_count() -> int:
-    """Count the processor cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

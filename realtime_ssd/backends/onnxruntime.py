@@ -11,26 +11,28 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from realtime_ssd.backends import BackendOptions, check_batch, class_ids, cpu_count
-from realtime_ssd.backends.base import Ticket
-from realtime_ssd.closing import Closing
-from realtime_ssd.detections import Detections
-from realtime_ssd.errors import ModelError, first_line
-from realtime_ssd.frames import Frame
-from realtime_ssd.postprocess import PostProcessor, locate
-from realtime_ssd.preprocess import preprocess
-from realtime_ssd.spec import ModelSpec
+from realtime_ssd.backends import BackendOptions, check_batch, class_ids
+from realtime_ssd.backends.base import PendingBatch
+from realtime_ssd.core.closeable import Closeable
+from realtime_ssd.core.cpu import cpu_count
+from realtime_ssd.core.detections import Detections
+from realtime_ssd.core.errors import ModelError, first_line
+from realtime_ssd.core.frames import Frame
+from realtime_ssd.core.postprocess import PostProcessor, to_frame_detections
+from realtime_ssd.core.preprocess import preprocess
+from realtime_ssd.core.spec import ModelSpec
 
 if TYPE_CHECKING:
     import onnxruntime
 
-__all__ = ["OnnxRuntimeBackend", "open_backend", "open_session"]
+__all__ = ["PLUGIN", "OnnxRuntimeBackend", "open_session"]
 
 GROUP = 8  # frames of a file that a worker takes at once
 
@@ -41,12 +43,7 @@ _TYPES: dict[str, type[np.floating[Any]]] = {
 }
 
 
-def open_backend(path: Path, spec: ModelSpec, options: BackendOptions) -> OnnxRuntimeBackend:
-    """Load an ONNX file into ONNX Runtime; errors as `realtime_ssd.backends.open_backend`."""
-    return OnnxRuntimeBackend(path, spec, options)
-
-
-class OnnxRuntimeBackend(Closing):
+class OnnxRuntimeBackend(Closeable):
     """Runs a model on the CPU.
 
     Of a file a worker takes several batches at once and does each step on all of them before the
@@ -62,12 +59,12 @@ class OnnxRuntimeBackend(Closing):
 
     def __init__(self, path: Path, spec: ModelSpec, options: BackendOptions) -> None:
         self.spec = spec
-        self.max_batch = self.group = options.batch
+        self.max_batch = self.max_submit = options.batch
         if not options.live:
-            self.group *= max(1, GROUP // options.batch)
-        self.paints = not options.live
+            self.max_submit *= max(1, GROUP // options.batch)
+        self.converts_frames = not options.live
         workers = 1 if options.live else cpu_count()
-        self.capacity = 1 if options.live else workers + 1
+        self.max_in_flight = 1 if options.live else workers + 1
         self._post = PostProcessor(spec, class_ids(spec, options.classes))
         self._session = open_session(path, cpu_count() if options.live else 1)
         self._dtype = _check_graph(self._session, spec, path, options.batch)
@@ -75,13 +72,13 @@ class OnnxRuntimeBackend(Closing):
         self._local = threading.local()
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="inference")
 
-    def submit(self, frames: Sequence[Frame]) -> Ticket:
+    def submit(self, frames: Sequence[Frame]) -> PendingBatch:
         """See `Backend.submit`."""
-        ticket = Ticket(tuple(frames))
+        ticket = PendingBatch(tuple(frames))
         ticket.payload = self._pool.submit(self._run, ticket)
         return ticket
 
-    def collect(self, ticket: Ticket) -> list[Detections]:
+    def collect(self, ticket: PendingBatch) -> list[Detections]:
         """See `Backend.collect`."""
         future: Future[list[Detections]] = ticket.payload
         return future.result()
@@ -90,7 +87,7 @@ class OnnxRuntimeBackend(Closing):
         """Stop the workers after the work they have begun."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _run(self, ticket: Ticket) -> list[Detections]:
+    def _run(self, ticket: PendingBatch) -> list[Detections]:
         """Answer a ticket, in a worker; all batches up to one that fails."""
         try:
             return self._answer(ticket, ticket.frames)
@@ -108,7 +105,7 @@ class OnnxRuntimeBackend(Closing):
                 break
         return answers
 
-    def _answer(self, ticket: Ticket, frames: Sequence[Frame]) -> list[Detections]:
+    def _answer(self, ticket: PendingBatch, frames: Sequence[Frame]) -> list[Detections]:
         """Do each step on all batches before the next; timings are those of one batch."""
         begun = time.perf_counter()
         tensor = self._inputs(frames)
@@ -117,7 +114,7 @@ class OnnxRuntimeBackend(Closing):
         heads = [pair for at in starts for pair in self._infer(tensor[at : at + self.max_batch])]
         inferred = time.perf_counter()
         answers = [
-            locate(self._post(*pair), self.spec, frame.width, frame.height)
+            to_frame_detections(self._post(*pair), self.spec, frame.width, frame.height)
             for frame, pair in zip(frames, heads, strict=True)
         ]
         ended = time.perf_counter()
@@ -243,3 +240,30 @@ def _output_problem(scores: Floats, offsets: Floats, spec: ModelSpec, count: int
     if boxes and (np.isnan(scores.max()) or np.isnan(offsets.max())):
         return "gave NaN (not a number); its weights may be damaged or overflow: export it again"
     return ""
+
+
+class OnnxRuntimePlugin:
+    """See `realtime_ssd.backends.BackendPlugin`."""
+
+    priority = 0
+    engine_suffix = ""
+    decodes_surfaces = False
+
+    def missing(self) -> list[str]:
+        """See `BackendPlugin.missing`; it runs everywhere."""
+        return []
+
+    def open(self, path: Path, spec: ModelSpec, options: BackendOptions) -> OnnxRuntimeBackend:
+        """See `BackendPlugin.open`."""
+        return OnnxRuntimeBackend(path, spec, options)
+
+    def open_engine(self, path: Path, options: BackendOptions) -> OnnxRuntimeBackend:
+        """See `BackendPlugin.open_engine`; there are no engines of ONNX Runtime."""
+        raise ModelError(f"'{path}' is not an ONNX file")
+
+    def diagnose(self) -> tuple[tuple[str, str, str], ...]:
+        """See `BackendPlugin.diagnose`."""
+        return (("ONNX Runtime", version("onnxruntime"), ""),)
+
+
+PLUGIN = OnnxRuntimePlugin()

@@ -6,33 +6,28 @@ import os
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
+
+from realtime_ssd.cli.registry import Command, commands
 
 if TYPE_CHECKING:
     from cyclopts import App, CycloptsError
 
-__all__ = ["COMMANDS", "main"]
+__all__ = ["build_app", "main"]
 
-COMMANDS = {
-    "detect": ("detect:detect", "Find objects in cameras, video files, streams and photos."),
-    "models": ("models:app", "List the models that are here, and fetch official ones."),
-    "import": ("import_:import_model", "Bring an SSD of another project into this program's form."),
-    "doctor": ("doctor:doctor", "Show what this machine has and lacks."),
-    "benchmark": ("benchmark:benchmark", "Measure how fast it is on this machine."),
-    "build": ("build:build", "Make a TensorRT engine before the first run needs it."),
-    "engines": ("engines:app", "List, check and remove TensorRT engines."),
-    "train": ("train:train", "Train a model."),
-    "evaluate": ("evaluate:evaluate", "Measure how accurate a model is."),
-    "export": ("export:export", "Turn a trained model into an ONNX file."),
-}
-"""Every subcommand, the function or group that does it (file:name of this package), and its help.
-
-The help is repeated here so that `--help` need not load what it speaks of."""
+# The help is repeated here so that `--help` need not import the modules it describes.
+DETECT = Command(
+    "realtime_ssd.cli.detect:detect", "Find objects in cameras, video files, streams and photos.", 0
+)
+MODELS = Command("realtime_ssd.cli.models:app", "List installed models and pull official ones.", 10)
+DOCTOR = Command("realtime_ssd.cli.doctor:doctor", "Show what this machine has and is missing.", 30)
+BENCHMARK = Command(
+    "realtime_ssd.cli.benchmark:benchmark", "Measure speed and latency on this machine.", 40
+)
 
 
 def build_app() -> App:
-    """Put the program together; subcommands whose file is missing are not listed."""
+    """Return the command-line program with all installed subcommands."""
     from cyclopts import App
 
     from realtime_ssd import __version__
@@ -46,16 +41,14 @@ def build_app() -> App:
         "Every command takes --help, and --debug, which shows where an error came from.",
         version=__version__,
     )
-    for number, (name, (place, text)) in enumerate(COMMANDS.items()):
-        module = f"{__name__}.{place.split(':')[0]}"
-        if find_spec(module):
-            app.command(f"{__name__}.{place}", name=name, help=text, sort_key=number)
+    for number, (name, command) in enumerate(commands().items()):
+        app.command(command.target, name=name, help=command.help, sort_key=number)
     return app
 
 
 def spelled_out(words: Sequence[str]) -> list[str]:
     """Put the default subcommand in front where none is named."""
-    known = (*COMMANDS, "--help", "-h", "--version")
+    known = (*commands(), "--help", "-h", "--version")
     return list(words) if not words or words[0] in known else ["detect", *words]
 
 
@@ -67,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     from cyclopts import CycloptsError
 
-    from realtime_ssd.errors import RealtimeSSDError, redact
+    from realtime_ssd.core.errors import RealtimeSSDError, redact
 
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
@@ -97,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _unforeseen(error: Exception) -> str:
     """Say what is known of an error that should have been foreseen."""
-    from realtime_ssd.errors import described
+    from realtime_ssd.core.errors import described
 
     if isinstance(error, MemoryError):
         return described(error)
@@ -112,9 +105,9 @@ def _sentence(error: CycloptsError, words: Sequence[str]) -> str:
         return " ".join(str(error).split()).replace('Command "detect" parameter ', "")
     extra = (error.unused_tokens or [""])[0]
     if extra == words[0] and "/" not in extra and "." not in extra:
-        close = get_close_matches(extra, COMMANDS, n=1)
+        close = get_close_matches(extra, commands(), n=1)
         hint = f"did you mean '{close[0]}'" if close else "see realtime-ssd --help"
         return f"there is no command '{extra}'; {hint}"
-    if words[0] in COMMANDS and words[0] != "detect":
+    if words[0] in commands() and words[0] != "detect":
         return f"'{extra}' is one word too many; see realtime-ssd {words[0]} --help"
     return f"'{extra}' belongs to no option; name each source with --source, as in --source {extra}"

@@ -47,8 +47,8 @@ def benchmark(
         against: JSON file of an earlier run; tells how many times as fast it is now, and noise.
         overwrite: Replace existing files.
     """
-    from realtime_ssd.benchmark.compare import read
-    from realtime_ssd.benchmark.plan import Plan, run
+    from realtime_ssd.profiling.compare import read
+    from realtime_ssd.profiling.plan import Plan, run
     from realtime_ssd.zoo import find_model
 
     _check_files([file for file in (json, plot) if file is not None], plot, overwrite=overwrite)
@@ -65,7 +65,7 @@ def benchmark(
     if json is not None:
         _write(json, result)
     if plot is not None:
-        from realtime_ssd.benchmark.plot import plot as draw
+        from realtime_ssd.profiling.plot import plot as draw
 
         draw(result, plot)
 
@@ -78,14 +78,14 @@ def _check_files(files: list[Path], plot: Path | None, *, overwrite: bool) -> No
     for file in files:
         check_place(file)
     if plot is not None:
-        from realtime_ssd.benchmark.plot import check
+        from realtime_ssd.profiling.plot import check
 
         check(plot)
 
 
 def _write(path: Path, result: dict[str, Any]) -> None:
-    from realtime_ssd.errors import RealtimeSSDError
-    from realtime_ssd.files import replace_file
+    from realtime_ssd.core.errors import RealtimeSSDError
+    from realtime_ssd.core.files import replace_file
 
     try:
         replace_file(path, (jsonlib.dumps(result, indent=1) + "\n").encode())
@@ -94,7 +94,7 @@ def _write(path: Path, result: dict[str, Any]) -> None:
 
 
 def _sizes(text: str) -> tuple[int, ...]:
-    from realtime_ssd.errors import UsageError
+    from realtime_ssd.core.errors import UsageError
 
     words = [word.strip() for word in text.split(",")]
     if not all(word.isascii() and word.isdigit() for word in words):
@@ -133,7 +133,7 @@ def _show(result: dict[str, Any]) -> None:
 def _show_changes(result: dict[str, Any], before: dict[str, Any]) -> None:
     from rich.console import Console
 
-    from realtime_ssd.benchmark.compare import compare, differences
+    from realtime_ssd.profiling.compare import compare, differences
 
     table = _table("", "batch", "times as fast", "±", "verdict")
     for change in compare(result, before):

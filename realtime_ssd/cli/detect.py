@@ -9,22 +9,22 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-__all__ = ["Finding", "Results", "detect"]
+__all__ = ["DetectOptions", "Results", "detect"]
 
 _Repeated = Parameter(negative="", consume_multiple=False)
 
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class Finding:
+class DetectOptions:
     """What to look for, with what.
 
     Attributes:
         model: Name of a model (see `realtime-ssd models`) or ONNX file.
         backend: auto, onnxruntime or tensorrt.
         score_threshold: Detections must score above this; the model's own value by default.
-        nms_threshold: Boxes of a class that overlap a better one by more than this IoU are dropped.
-        top_k: Best candidates of a class that enter NMS.
+        iou_threshold: Boxes of a class that overlap a better one by more than this IoU are dropped.
+        pre_nms_top_k: Best candidates of a class that enter NMS.
         classes: Classes to look for, as in "person,car"; all by default.
         batch: Largest number of frames that go through the network together.
         max_frames: Frames to process of each source.
@@ -34,8 +34,8 @@ class Finding:
     model: str | None = None
     backend: str = "auto"
     score_threshold: float | None = None
-    nms_threshold: float | None = None
-    top_k: int | None = None
+    iou_threshold: float | None = None
+    pre_nms_top_k: int | None = None
     classes: str = ""
     batch: int = 1
     max_frames: int | None = None
@@ -75,7 +75,7 @@ def detect(
     camera: Annotated[list[int] | None, _Repeated] = None,
     video: Annotated[list[str] | None, _Repeated] = None,
     source: Annotated[list[str] | None, _Repeated] = None,
-    finding: Finding = Finding(),
+    finding: DetectOptions = DetectOptions(),
     results: Results = Results(),
 ) -> None:
     """Find objects in cameras, video files, streams and photos.
@@ -92,7 +92,7 @@ def detect(
         finding: What to look for, with what.
         results: Where the results go.
     """
-    from realtime_ssd.errors import UsageError
+    from realtime_ssd.core.errors import UsageError
 
     most = finding.max_frames
     if most is not None and most < 1:
@@ -115,10 +115,10 @@ def _file(video: str) -> str:
     return video
 
 
-def _run(words: list[str], finding: Finding, results: Results) -> int:
+def _run(words: list[str], finding: DetectOptions, results: Results) -> int:
     """Open everything, run, close everything; give the exit status."""
     from realtime_ssd.backends import BackendOptions, open_backend
-    from realtime_ssd.cli.running import Run, open_sources
+    from realtime_ssd.cli.run import Run, open_sources
     from realtime_ssd.zoo import find_model
 
     path, remark = find_model(finding.model)
@@ -127,9 +127,9 @@ def _run(words: list[str], finding: Finding, results: Results) -> int:
         options = BackendOptions(
             live=any(one.info.live for one in sources),
             batch=finding.batch,
-            score=finding.score_threshold,
-            nms=finding.nms_threshold,
-            top_k=finding.top_k,
+            score_threshold=finding.score_threshold,
+            iou_threshold=finding.iou_threshold,
+            pre_nms_top_k=finding.pre_nms_top_k,
             classes=tuple(name.strip() for name in finding.classes.split(",") if name.strip()),
         )
         with open_backend(path, finding.backend, options) as backend:
@@ -143,10 +143,10 @@ def _run(words: list[str], finding: Finding, results: Results) -> int:
             one.close()
 
 
-def _on_gpu(finding: Finding) -> bool:
+def _on_gpu(finding: DetectOptions) -> bool:
     """Tell whether to decode video on the GPU."""
-    from realtime_ssd.cuda.probe import missing_parts
+    from realtime_ssd.backends import decodes_surfaces
 
     if finding.decoder == "auto":
-        return finding.backend != "onnxruntime" and not missing_parts()
+        return decodes_surfaces(finding.backend)
     return finding.decoder == "gpu"

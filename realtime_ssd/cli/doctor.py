@@ -7,11 +7,9 @@ import platform
 import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 
 __all__ = ["doctor"]
 
-GPU = "pip install 'realtime-ssd[gpu]'"
 TRAIN = "pip install 'realtime-ssd[train]'"
 DISPLAY = "ssh -X brings one along; --output and --json need none"
 Row = tuple[str, str, str]
@@ -24,12 +22,11 @@ def doctor() -> None:
     for name, found, mend in rows:
         print(f"{name:<16}{found}" + (f"  -> {mend}" if mend else ""))
     missing = [name for name, _, mend in rows if mend]
-    from realtime_ssd.backends import cpu_count
-    from realtime_ssd.cuda.probe import find_gpus
+    from realtime_ssd.backends import best_backend
+    from realtime_ssd.core.cpu import cpu_count
 
-    backend = "TensorRT" if find_gpus() and find_spec("tensorrt") else "ONNX Runtime"
-    print(f"\nmodels run on {backend} with {cpu_count()} CPU cores", end="")
-    print(f"; could be mended: {', '.join(missing)}" if missing else "")
+    print(f"\nmodels run on {best_backend()} with {cpu_count()} CPU cores", end="")
+    print(f"; missing: {', '.join(missing)}" if missing else "")
 
 
 def _package(name: str) -> str:
@@ -40,22 +37,22 @@ def _package(name: str) -> str:
 
 
 def _libraries() -> Iterator[Row]:
-    import av
     import cv2
 
+    from realtime_ssd.sinks.video import available_encoders, ffmpeg_version
+
     yield "OpenCV", cv2.__version__, ""
-    yield "FFmpeg", f"{av.ffmpeg_version_info} (PyAV {av.__version__})", ""
-    codecs = [name for name in ("libx264", "libvpx-vp9") if name in av.codecs_available]
-    lacking = "" if "libx264" in codecs else "pip install --force-reinstall av"
-    yield "encoders", ", ".join(codecs) or "none", lacking
-    yield "ONNX Runtime", _package("onnxruntime") or "missing", ""
+    yield "FFmpeg", f"{ffmpeg_version()} (PyAV {_package('av')})", ""
+    encoders = available_encoders()
+    fix = "" if "libx264" in encoders else "pip install --force-reinstall av"
+    yield "encoders", ", ".join(encoders) or "none", fix
     torch = _package("torch")
     yield "PyTorch", torch or "not installed (only training needs it)", "" if torch else TRAIN
 
 
 def _gpu() -> Iterator[Row]:
-    from realtime_ssd.cuda.compile import compiler_name
-    from realtime_ssd.cuda.probe import cuda_version, driver_release, find_gpus
+    from realtime_ssd.core.gpu import cuda_version, driver_release, find_gpus
+    from realtime_ssd.core.registry import load_plugin, plugins
 
     cuda, gpus = cuda_version(), find_gpus()
     if cuda is None:
@@ -66,11 +63,8 @@ def _gpu() -> Iterator[Row]:
     for gpu in gpus:
         size = gpu.memory / 2**30
         yield "GPU", f"{gpu.name}, {gpu.architecture}, {size:.0f} GiB", ""
-    for name, package in (("TensorRT", "tensorrt"), ("PyCUDA", "pycuda")):
-        found = _package(package)
-        yield name, found or "not installed", GPU if gpus and not found else ""
-    compiler = compiler_name()
-    yield "kernel compiler", compiler or "none", "" if compiler or not gpus else GPU
+    for name in plugins("backends"):
+        yield from load_plugin("backends", name).diagnose()
 
 
 def _devices() -> Iterator[Row]:

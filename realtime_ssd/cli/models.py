@@ -42,9 +42,9 @@ def pull(name: str) -> None:
 
 
 def _about(path: Path) -> str:
-    from realtime_ssd.errors import ModelError
-    from realtime_ssd.files import sha256_of
-    from realtime_ssd.spec import read_spec
+    from realtime_ssd.core.errors import ModelError
+    from realtime_ssd.core.files import sha256_of
+    from realtime_ssd.core.spec import read_spec
 
     try:
         spec = read_spec(path)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from realtime_ssd.errors import UsageError
+from realtime_ssd.core.errors import UsageError
 from realtime_ssd.sources import SourceInfo
 
 __all__ = ["Target", "check_place", "check_targets", "plan_outputs"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
+from realtime_ssd.core.metrics import Statistics
 from realtime_ssd.pipeline.loop import Pipeline, PipelineOptions
-from realtime_ssd.pipeline.stats import Statistics
 
 __all__ = ["Pipeline", "PipelineOptions", "Statistics"]

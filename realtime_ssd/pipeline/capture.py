@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
-from realtime_ssd.errors import RealtimeSSDError, SourceError
-from realtime_ssd.frames import Frame
-from realtime_ssd.pipeline.inbox import Inbox, Lane
-from realtime_ssd.pipeline.stats import Statistics
+from realtime_ssd.core.errors import RealtimeSSDError, SourceError
+from realtime_ssd.core.frames import Frame
+from realtime_ssd.core.metrics import Statistics
+from realtime_ssd.pipeline.frame_queue import FrameQueue, SourceQueue
 from realtime_ssd.sources.base import Source
 
 __all__ = ["Capture", "State"]
@@ -48,8 +48,8 @@ class Capture:
     def __init__(
         self,
         source: Source,
-        lane: Lane,
-        inbox: Inbox,
+        lane: SourceQueue,
+        inbox: FrameQueue,
         statistics: Statistics,
         report: Callable[[Capture], None],
         crash: Callable[[str, BaseException], None],

@@ -10,14 +10,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
 
-from realtime_ssd.backends.base import Backend, Ticket
-from realtime_ssd.detections import Detections
-from realtime_ssd.errors import RealtimeSSDError, UsageError, described
+from realtime_ssd.annotators import BoxAnnotator
+from realtime_ssd.backends.base import Backend, PendingBatch
+from realtime_ssd.core.detections import Detections
+from realtime_ssd.core.errors import RealtimeSSDError, UsageError, described
+from realtime_ssd.core.metrics import Statistics
+from realtime_ssd.core.results import Annotator, FrameResult
+from realtime_ssd.pipeline.batch_sizer import BatchSizer
 from realtime_ssd.pipeline.capture import Capture
-from realtime_ssd.pipeline.inbox import FILE_ROOM, Inbox, Lane
-from realtime_ssd.pipeline.share import Share
-from realtime_ssd.pipeline.stats import Statistics
-from realtime_ssd.sinks.base import Result
+from realtime_ssd.pipeline.frame_queue import FILE_ROOM, FrameQueue, SourceQueue
 from realtime_ssd.sources.base import Source
 
 __all__ = ["Pipeline", "PipelineOptions"]
@@ -40,6 +41,7 @@ class PipelineOptions:
     max_frames: int | None = None
     stall_seconds: float = 10.0
     join_seconds: float = 1.0
+    annotators: Sequence[Annotator] = (BoxAnnotator(),)
 
 
 class Pipeline:
@@ -73,33 +75,35 @@ class Pipeline:
         _check_names(names)
         self.statistics = Statistics(names)
         lanes = [self._lane(source) for source in sources]
-        self._inbox = Inbox(lanes, self.statistics)
+        self._inbox = FrameQueue(lanes, self.statistics)
         self.captures = [
             Capture(
                 *(source, lane, self._inbox, self.statistics, self._noted, self._fail),
-                paint=not backend.paints,
+                paint=not backend.converts_frames,
             )
             for source, lane in zip(sources, lanes, strict=True)
         ]
-        self._tickets: queue.SimpleQueue[Ticket | None] = queue.SimpleQueue()
+        self._tickets: queue.SimpleQueue[PendingBatch | None] = queue.SimpleQueue()
         self._wakes: queue.SimpleQueue[bool] = queue.SimpleQueue()
-        self._places = threading.Semaphore(backend.capacity)
-        self._share = Share(backend)
+        self._places = threading.Semaphore(backend.max_in_flight)
+        self._share = BatchSizer(backend)
         self._end = inf  # after which no more results come
         self._failure: RealtimeSSDError | None = None
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
 
-    def _lane(self, source: Source) -> Lane:
+    def _lane(self, source: Source) -> SourceQueue:
         live = source.info.live
-        return Lane(source.info.name, live, 1 if live else FILE_ROOM, self._options.max_frames)
+        return SourceQueue(
+            source.info.name, live, 1 if live else FILE_ROOM, self._options.max_frames
+        )
 
-    def __iter__(self) -> Iterator[Result]:
+    def __iter__(self) -> Iterator[FrameResult]:
         return self.results()
 
     def results(
         self, idle: Callable[[], None] | None = None, idle_seconds: float = 0.03
-    ) -> Iterator[Result]:
+    ) -> Iterator[FrameResult]:
         """Start, and give every result until the sources end or `stop` is called.
 
         Args:
@@ -171,7 +175,7 @@ class Pipeline:
         finally:
             self._tickets.put(None)
 
-    def _next(self, idle: Callable[[], None] | None, seconds: float) -> Ticket | None:
+    def _next(self, idle: Callable[[], None] | None, seconds: float) -> PendingBatch | None:
         if idle is None:
             return self._tickets.get()
         while True:
@@ -180,7 +184,7 @@ class Pipeline:
             except queue.Empty:
                 idle()
 
-    def _results(self, ticket: Ticket) -> Iterator[Result]:
+    def _results(self, ticket: PendingBatch) -> Iterator[FrameResult]:
         """Collect one ticket; the time until the consumer asks for more is the sinks' time."""
         answers = self._collect(ticket)
         self._places.release()
@@ -190,7 +194,9 @@ class Pipeline:
             begun = time.monotonic()
             if begun > self._end:
                 return
-            yield Result(frame, detections, dict(ticket.timings))
+            yield FrameResult(
+                frame, detections, dict(ticket.timings), annotators=self._options.annotators
+            )
             done = time.monotonic()
             self.statistics.stage("sinks", done - begun)
             # Beside live sources the frames of files wait, and their latency means nothing.
@@ -199,7 +205,7 @@ class Pipeline:
         if ticket.error is not None:
             raise _explained("inference", ticket.error) from ticket.error
 
-    def _collect(self, ticket: Ticket) -> list[Detections]:
+    def _collect(self, ticket: PendingBatch) -> list[Detections]:
         try:
             return self._backend.collect(ticket)
         except Exception as error:

@@ -2,49 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
-from realtime_ssd.closing import Closing
-from realtime_ssd.detections import Detections
-from realtime_ssd.errors import UsageError
-from realtime_ssd.frames import Frame, Image
+from realtime_ssd.core.closeable import Closeable
+from realtime_ssd.core.errors import UsageError
+from realtime_ssd.core.results import FrameResult
 
-__all__ = ["BaseSink", "Result", "Sink", "make_folder"]
-
-
-@dataclass(slots=True, eq=False)
-class Result:
-    """A frame with its detections on its way to the sinks.
-
-    Attributes:
-        frame: The captured frame, read-only.
-        detections: What was found in it.
-        timings: Seconds spent in each stage so far.
-        picture: The annotated copy, drawn once when the first sink asks for it.
-    """
-
-    frame: Frame
-    detections: Detections
-    timings: dict[str, float] = field(default_factory=dict)
-    picture: Image | None = None
-
-    def annotated(self) -> Image:
-        """Give the frame with boxes and labels drawn on a copy; shared by all sinks, read-only."""
-        if self.picture is None:
-            from realtime_ssd.render import draw
-
-            self.picture = draw(self.frame.image, self.detections)
-            self.picture.flags.writeable = False
-        return self.picture
+__all__ = ["BaseSink", "Sink", "make_folder"]
 
 
 class Sink(Protocol):
     """A window, a video file, a JSON file, a folder of images."""
 
-    def write(self, result: Result) -> None:
+    def write(self, result: FrameResult) -> None:
         """Take one result; results of a source come in order."""
         ...
 
@@ -62,10 +34,10 @@ class Sink(Protocol):
     ) -> None: ...
 
 
-class BaseSink(Closing):
+class BaseSink(Closeable):
     """What all sinks share: `with`."""
 
-    def write(self, result: Result) -> None:
+    def write(self, result: FrameResult) -> None:
         """See `Sink.write`."""
         raise NotImplementedError
 

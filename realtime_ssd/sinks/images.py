@@ -7,8 +7,9 @@ from pathlib import Path
 
 import cv2
 
-from realtime_ssd.errors import RealtimeSSDError, UsageError
-from realtime_ssd.sinks.base import BaseSink, Result, make_folder
+from realtime_ssd.core.errors import RealtimeSSDError, UsageError
+from realtime_ssd.core.results import FrameResult
+from realtime_ssd.sinks.base import BaseSink, make_folder
 
 __all__ = ["ImageSink"]
 
@@ -30,7 +31,7 @@ class ImageSink(BaseSink):
         self._folder, self._names, self._overwrite = folder, names, overwrite
         make_folder(folder)
 
-    def write(self, result: Result) -> None:
+    def write(self, result: FrameResult) -> None:
         """See `Sink.write`."""
         frame = result.frame
         own = frame.name or f"{frame.index:06d}.jpg"
@@ -40,7 +41,7 @@ class ImageSink(BaseSink):
         if path.parent != self._folder:
             make_folder(path.parent)
         try:
-            good, data = cv2.imencode(path.suffix, result.annotated())
+            good, data = cv2.imencode(path.suffix, result.annotated_image())
         except cv2.error:
             good = False
         if not good:

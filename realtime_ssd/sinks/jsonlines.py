@@ -8,13 +8,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from realtime_ssd.errors import RealtimeSSDError, UsageError
-from realtime_ssd.sinks.base import BaseSink, Result
+from realtime_ssd.core.errors import RealtimeSSDError, UsageError
+from realtime_ssd.core.results import FrameResult
+from realtime_ssd.sinks.base import BaseSink
 
 __all__ = ["JsonSink", "record"]
 
 
-def record(result: Result) -> dict[str, Any]:
+def record(result: FrameResult) -> dict[str, Any]:
     """Give what one line holds: boxes in pixels of the frame, time in seconds of the stream."""
     frame = result.frame
     return {
@@ -46,7 +47,7 @@ class JsonSink(BaseSink):
             self._file = _open(self._path, overwrite)
         self._good = 0
 
-    def write(self, result: Result) -> None:
+    def write(self, result: FrameResult) -> None:
         """See `Sink.write`."""
         line = json.dumps(record(result), separators=(",", ":")) + "\n"
         try:

@@ -16,13 +16,14 @@ import numpy as np
 from av.container import OutputContainer
 from av.video.stream import VideoStream
 
-from realtime_ssd.errors import RealtimeSSDError, UsageError, described
-from realtime_ssd.frames import Image
+from realtime_ssd.core.errors import RealtimeSSDError, UsageError, described
+from realtime_ssd.core.frames import Image
+from realtime_ssd.core.results import FrameResult
 from realtime_ssd.sinks.audio import Audio, seconds_of
-from realtime_ssd.sinks.base import BaseSink, Result
+from realtime_ssd.sinks.base import BaseSink
 from realtime_ssd.sources.base import SourceInfo
 
-__all__ = ["SUFFIXES", "VideoSink", "add_video"]
+__all__ = ["SUFFIXES", "VideoSink", "add_video", "available_encoders", "ffmpeg_version"]
 
 _log = logging.getLogger(__name__)
 
@@ -93,11 +94,11 @@ class VideoSink(BaseSink):
         self._frames = self._encoded = self._shift = 0
         self._encoder = _Encoder(self._encode)
 
-    def write(self, result: Result) -> None:
+    def write(self, result: FrameResult) -> None:
         """See `Sink.write`; frames of another size are fitted into that of the first."""
         if self._closed:
             return
-        image = result.annotated()
+        image = result.annotated_image()
         with _Told(self):
             if self._container is None:
                 self._begin(image)
@@ -186,7 +187,7 @@ class VideoSink(BaseSink):
         stream.codec_context.sample_aspect_ratio = self._info.pixel_aspect
         return stream
 
-    def _stamp(self, result: Result) -> int:
+    def _stamp(self, result: FrameResult) -> int:
         """Give the frame's time stamp; never one that goes back.
 
         A source whose clock was set back goes on where it was.
@@ -314,6 +315,16 @@ def add_video(
     context.colorspace, context.color_range = 6, 1
     context.color_primaries, context.color_trc = 6, 6
     return stream
+
+
+def available_encoders() -> list[str]:
+    """Return the names of the encoders of annotated video that this FFmpeg has."""
+    return [name for name in _ENCODER if name in av.codecs_available]
+
+
+def ffmpeg_version() -> str:
+    """Return the version of the FFmpeg libraries in use."""
+    return str(av.ffmpeg_version_info)
 
 
 def _codec(path: Path) -> str:

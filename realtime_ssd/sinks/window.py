@@ -11,11 +11,12 @@ from pathlib import Path
 
 import cv2
 
-from realtime_ssd.errors import UsageError
-from realtime_ssd.frames import Frame, Image
-from realtime_ssd.pipeline.stats import Statistics
-from realtime_ssd.render import draw_lines
-from realtime_ssd.sinks.base import BaseSink, Result
+from realtime_ssd.annotators.boxes import draw_lines
+from realtime_ssd.core.errors import UsageError
+from realtime_ssd.core.frames import Frame, Image
+from realtime_ssd.core.metrics import Statistics
+from realtime_ssd.core.results import FrameResult
+from realtime_ssd.sinks.base import BaseSink
 from realtime_ssd.sources.base import SourceInfo
 
 __all__ = ["KEYS", "WindowSink", "no_display"]
@@ -77,11 +78,11 @@ class WindowSink(BaseSink):
         self._live = {info.name for info in infos if info.live}
         self._still = {info.name for info in infos if info.still}
         self._paced = paced
-        self._shown: dict[str, tuple[Result, Image]] = {}
+        self._shown: dict[str, tuple[FrameResult, Image]] = {}
         self._dues: dict[str, tuple[float, float]] = {}
         self._paused = self._help = self._quit = False
 
-    def write(self, result: Result) -> None:
+    def write(self, result: FrameResult) -> None:
         """See `Sink.write`."""
         name = result.frame.source
         if self._paused and name in self._live:
@@ -99,9 +100,9 @@ class WindowSink(BaseSink):
         elif name not in self._live:
             self._stay()
 
-    def _draw(self, result: Result) -> None:
+    def _draw(self, result: FrameResult) -> None:
         name = result.frame.source
-        picture = result.annotated().copy()
+        picture = result.annotated_image().copy()
         draw_lines(picture, self._lines(result))
         if name not in self._shown:
             cv2.namedWindow(name, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
@@ -148,7 +149,7 @@ class WindowSink(BaseSink):
             with suppress(cv2.error):  # the user may have closed the last one
                 cv2.destroyAllWindows()
 
-    def _lines(self, result: Result) -> list[str]:
+    def _lines(self, result: FrameResult) -> list[str]:
         """Say how it goes: how late a live frame is, and how long one of a file took."""
         if result.frame.source in self._still:
             return [_NEXT, *KEYS] if self._help else [_NEXT]

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 # PyAV's in the process first, OpenCV waits for the X server for ever when it opens a window.
 import cv2  # noqa: F401
 
-from realtime_ssd.errors import UsageError, redact
+from realtime_ssd.core.errors import UsageError, redact
 from realtime_ssd.sources.base import Source, SourceInfo
 
 __all__ = ["Source", "SourceInfo", "open_source"]

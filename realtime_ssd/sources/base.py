@@ -8,8 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
-from realtime_ssd.closing import Closing
-from realtime_ssd.frames import Frame
+from realtime_ssd.core.closeable import Closeable
+from realtime_ssd.core.frames import Frame
 
 __all__ = ["BaseSource", "Source", "SourceInfo"]
 
@@ -92,7 +92,7 @@ class Source(Protocol):
     ) -> None: ...
 
 
-class BaseSource(Closing):
+class BaseSource(Closeable):
     """What all sources share: `with`, and defaults for those that never wait."""
 
     info: SourceInfo

@@ -10,8 +10,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from realtime_ssd.errors import SourceError, UsageError
-from realtime_ssd.frames import Frame
+from realtime_ssd.core.errors import SourceError, UsageError
+from realtime_ssd.core.frames import Frame
 from realtime_ssd.sources.base import BaseSource, SourceInfo
 
 __all__ = ["Camera", "list_cameras"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from realtime_ssd.demo import StreetScene
-from realtime_ssd.errors import UsageError
-from realtime_ssd.frames import Frame
+from realtime_ssd.core.errors import UsageError
+from realtime_ssd.core.frames import Frame
 from realtime_ssd.sources.base import BaseSource, SourceInfo
+from realtime_ssd.synthetic import StreetScene
 
 __all__ = ["DemoSource"]
 

@@ -19,13 +19,13 @@ from av.container import InputContainer
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
-from realtime_ssd.backends import cpu_count
-from realtime_ssd.errors import SourceError, UsageError, first_line, redact
-from realtime_ssd.frames import Frame, Image, LateFrame
+from realtime_ssd.core.cpu import cpu_count
+from realtime_ssd.core.errors import SourceError, UsageError, first_line, redact
+from realtime_ssd.core.frames import Frame, Image, LazyFrame
 from realtime_ssd.sources.base import BaseSource, SourceInfo
 from realtime_ssd.sources.nvdec import open_on_gpu, surface_of
 
-__all__ = ["Painter", "VideoFile", "decoders", "explain"]
+__all__ = ["FrameConverter", "VideoFile", "decoders", "explain"]
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class VideoFile(BaseSource):
     def __init__(self, path: str, *, gpu: bool = False) -> None:
         self._path, self._name, self._gpu = path, redact(path), gpu
         self._container: InputContainer | None = None
-        self._painter = Painter()
+        self._painter = FrameConverter()
         self.info = SourceInfo(self._name)
         self.open()
 
@@ -94,7 +94,7 @@ class VideoFile(BaseSource):
         return frame
 
     def _frame(self, decoded: av.VideoFrame, base: Fraction) -> Frame:
-        return LateFrame(
+        return LazyFrame(
             partial(self._paint, decoded),
             upright_size(decoded),
             self._index,
@@ -263,7 +263,7 @@ _TURNS = {
 }
 
 
-class Painter:
+class FrameConverter:
     """Turns decoded frames into BGR images, in any thread; frames in GPU memory are fetched.
 
     Each thread keeps a converter of its own, for it is costly to set up and serves one at a time.

@@ -15,8 +15,8 @@ import av
 from av.codec.hwaccel import HWAccel, hwdevices_available
 from av.container import InputContainer
 
-from realtime_ssd.cuda.probe import cuda_version, find_gpus
-from realtime_ssd.frames import Surface
+from realtime_ssd.core.frames import Surface
+from realtime_ssd.core.gpu import cuda_version, find_gpus
 
 __all__ = ["obstacle", "open_on_gpu", "surface_of"]
 

@@ -11,10 +11,10 @@ import av
 from av.container import InputContainer
 from av.format import Flags
 
-from realtime_ssd.errors import SourceError, redact
-from realtime_ssd.frames import Frame
+from realtime_ssd.core.errors import SourceError, redact
+from realtime_ssd.core.frames import Frame
 from realtime_ssd.sources.base import BaseSource, SourceInfo
-from realtime_ssd.sources.file import Painter, explain
+from realtime_ssd.sources.file import FrameConverter, explain
 
 __all__ = ["Stream"]
 
@@ -45,7 +45,7 @@ class Stream(BaseSource):
         self._stopped = self._timeless = False
         self._fresh = True
         self._begin = self._arrived = self._time = self._shift = 0.0
-        self._painter = Painter()
+        self._painter = FrameConverter()
         self.info = SourceInfo(redact(url), live=True)
 
     def open(self) -> None:

@@ -10,9 +10,9 @@ import pytest
 
 from realtime_ssd.backends import BackendOptions
 from realtime_ssd.backends.onnxruntime import OnnxRuntimeBackend
-from realtime_ssd.errors import SourceError
-from realtime_ssd.frames import Frame, Image, LateFrame
-from realtime_ssd.spec import read_spec
+from realtime_ssd.core.errors import SourceError
+from realtime_ssd.core.frames import Frame, Image, LazyFrame
+from realtime_ssd.core.spec import read_spec
 from tests.tiny import picture
 
 
@@ -44,10 +44,18 @@ def test_answers_do_not_depend_on_how_many_go_at_once(tiny: Path, batch: int) ->
 @pytest.mark.parametrize(("batch", "group"), [(1, 8), (3, 6), (16, 16)])
 def test_files_go_in_groups_of_whole_batches(tiny: Path, batch: int, group: int) -> None:
     with opened(tiny, batch) as backend:
-        assert (backend.max_batch, backend.group, backend.paints) == (batch, group, True)
+        assert (backend.max_batch, backend.max_submit, backend.converts_frames) == (
+            batch,
+            group,
+            True,
+        )
     with opened(tiny, batch, live=True) as backend:
-        assert (backend.max_batch, backend.group, backend.paints) == (batch, batch, False)
-        assert backend.capacity == 1
+        assert (backend.max_batch, backend.max_submit, backend.converts_frames) == (
+            batch,
+            batch,
+            False,
+        )
+        assert backend.max_in_flight == 1
 
 
 @pytest.mark.parametrize("bad", [0, 1, 5])
@@ -60,7 +68,7 @@ def test_frames_before_a_bad_one_are_answered(tiny: Path, bad: int) -> None:
     expected: list[list[dict[str, object]]] = []
     with opened(tiny, 2) as backend:
         expected = run(backend, frames[: bad // 2 * 2]) if bad > 1 else []
-        frames[bad] = LateFrame(paint, (160, 120), bad, "", None, Fraction(1, 25))
+        frames[bad] = LazyFrame(paint, (160, 120), bad, "", None, Fraction(1, 25))
         ticket = backend.submit(frames)
         if not expected:
             with pytest.raises(SourceError, match="cannot be painted"):

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import sys
 
+from realtime_ssd_engines.cuda import kernel_set
+
 from benchmarks.gpu.__main__ import main
-from realtime_ssd.cuda import kernel_set
-from tests.cuda.host_kernels import build
+from tests.engines.cuda.host_kernels import build
 
 
 def compile_kernel(name: str, settings: dict[str, str], *_: object) -> bytes:

@@ -18,10 +18,10 @@ from benchmarks.gpu.heads import ssd300_case
 from benchmarks.gpu.kernels import difference
 from benchmarks.gpu.rows import Report, SkippedError
 from benchmarks.gpu.subjects import Subject, fill, hollow, usual_threshold
-from realtime_ssd.cuda.probe import find_gpus
-from realtime_ssd.postprocess import PostProcessor
-from realtime_ssd.spec import read_spec
-from tests.cuda.host_driver import build_driver
+from realtime_ssd.core.gpu import find_gpus
+from realtime_ssd.core.postprocess import PostProcessor
+from realtime_ssd.core.spec import read_spec
+from tests.engines.cuda.host_driver import build_driver
 from tests.tiny import tiny_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -123,9 +123,11 @@ def test_the_proof_starts_where_only_the_networks_packages_are(tmp_path: Path) -
 def test_a_wrong_answer_is_noticed() -> None:
     case = ssd300_case(np.random.default_rng(1), 1)
     found = PostProcessor(case.spec)(case.scores[0], case.offsets[0])
-    assert len(found.scores) == case.spec.thresholds.keep
+    assert len(found.scores) == case.spec.thresholds.max_detections
     assert difference(found, found) == ""
-    other = PostProcessor(case.spec.with_thresholds(nms=0.2))(case.scores[0], case.offsets[0])
+    other = PostProcessor(case.spec.with_thresholds(iou_threshold=0.2))(
+        case.scores[0], case.offsets[0]
+    )
     assert difference(other, found)
     moved = PostProcessor(case.spec)(case.scores[0], case.offsets[0] + np.float32(0.01))
     assert "were kept" in difference(moved, found) or "boxes differ" in difference(moved, found)

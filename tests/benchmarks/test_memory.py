@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.memory import Again, measure
+from benchmarks.cpu.memory import Again, measure
 from realtime_ssd import open_source
 from realtime_ssd.zoo import find_model
 

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks.scaling import Curve, _fitted, cases, draw, fits, heads
-from realtime_ssd.postprocess import PostProcessor
+from benchmarks.cpu.scaling import Curve, _fitted, cases, draw, fits, heads
+from realtime_ssd.core.postprocess import PostProcessor
 
 XS = [1, 2, 4, 8, 16]
 
@@ -45,8 +45,10 @@ def test_zero_takes_part_in_the_line_alone() -> None:
 @pytest.mark.parametrize("candidates", [0, 50, 400])
 def test_heads_have_as_many_candidates_as_wanted(candidates: int) -> None:
     scores, offsets, spec = heads(1000, 21, candidates)
-    assert (scores > spec.thresholds.score).sum() == candidates
-    assert len(PostProcessor(spec)(scores, offsets).scores) <= min(candidates, spec.thresholds.keep)
+    assert (scores > spec.thresholds.score_threshold).sum() == candidates
+    assert len(PostProcessor(spec)(scores, offsets).scores) <= min(
+        candidates, spec.thresholds.max_detections
+    )
 
 
 def test_memory_is_measured_against_all_that_time_is() -> None:

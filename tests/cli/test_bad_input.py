@@ -13,8 +13,8 @@ import onnx
 import pytest
 
 from realtime_ssd.cli import main
-from realtime_ssd.errors import RealtimeSSDError
-from realtime_ssd.spec import METADATA_KEY
+from realtime_ssd.core.errors import RealtimeSSDError
+from realtime_ssd.core.spec import METADATA_KEY
 from tests.cli.program import run
 from tests.tiny import tiny_model, tiny_spec
 
@@ -64,8 +64,8 @@ def test_usage(tiny: Path, text: str, words: tuple[str, ...]) -> None:
         ("name each source with --source", ("--source", "a.jpg", "b.jpg")),
         ("there is no command 'modles'; did you mean 'models'", ("modles",)),
         ("'nope' is one word too many; see realtime-ssd models --help", ("models", "nope")),
-        ("--nms-threshold must lie from 0 to 1, not nan", (*DEMO, "--nms-threshold", "nan")),
-        ("--top-k must be at least 1, not 0", (*DEMO, "--top-k", "0")),
+        ("--iou-threshold must lie from 0 to 1, not nan", (*DEMO, "--iou-threshold", "nan")),
+        ("--top-k must be at least 1, not 0", (*DEMO, "--pre-nms-top-k", "0")),
         ("model file 'missing.onnx' does not exist", (*DEMO, "--model", "missing.onnx")),
     ],
 )

@@ -11,7 +11,7 @@ import pytest
 
 from realtime_ssd.cli import main
 from realtime_ssd.cli.outputs import plan_outputs
-from realtime_ssd.errors import UsageError
+from realtime_ssd.core.errors import UsageError
 from realtime_ssd.sources import SourceInfo
 from tests.tiny import picture
 from tests.videos import make_video, stamps_of

@@ -9,10 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
-from engines.build import Engine, EngineOptions, obtain
-from engines.toolchain import Built, Job, Machine, OpenEngine, Progress
-from engines.verify import Floats, Heads, onnx_runner
-from realtime_ssd.spec import ModelSpec, read_spec
+from realtime_ssd_engines.onnx.verify import Floats, Heads, onnx_runner
+from realtime_ssd_engines.tensorrt.build import Engine, EngineOptions, obtain
+from realtime_ssd_engines.tensorrt.toolchain import Built, Job, Machine, OpenEngine, Progress
+
+from realtime_ssd.core.spec import ModelSpec, read_spec
 from tests.tiny import picture
 
 MACHINE = Machine("ONNX Runtime on a CPU", "0.0", "1.0", "none")

@@ -13,16 +13,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from realtime_ssd.backends import Backend, BackendOptions, Ticket, open_backend
-from realtime_ssd.detections import Detections
-from realtime_ssd.errors import RealtimeSSDError, SourceError, UsageError
-from realtime_ssd.frames import Frame, LateFrame, Surface
+from realtime_ssd.backends import Backend, BackendOptions, PendingBatch, open_backend
+from realtime_ssd.core.detections import Detections
+from realtime_ssd.core.errors import RealtimeSSDError, SourceError, UsageError
+from realtime_ssd.core.frames import Frame, LazyFrame, Surface
+from realtime_ssd.core.spec import ModelSpec
 from realtime_ssd.pipeline import Pipeline, PipelineOptions
+from realtime_ssd.pipeline import batch_sizer as module
 from realtime_ssd.pipeline import loop as stopping
-from realtime_ssd.pipeline import share as module
 from realtime_ssd.sources import SourceInfo, open_source
 from realtime_ssd.sources.base import BaseSource
-from realtime_ssd.spec import ModelSpec
 from tests.videos import make_video
 
 
@@ -124,7 +124,7 @@ def test_a_crash_in_a_source_names_the_stage(backend: Backend) -> None:
 class Crashing:
     """A backend whose second batch fails when it is submitted or collected."""
 
-    name, max_batch, group, capacity, paints = "crashing", 1, 1, 2, True
+    name, max_batch, max_submit, max_in_flight, converts_frames = "crashing", 1, 1, 2, True
 
     def __init__(self, real: Backend, where: str) -> None:
         self.spec, self._real, self._where, self._count = real.spec, real, where, 0
@@ -134,11 +134,11 @@ class Crashing:
         if self._count == 2:
             raise MemoryError("no memory")
 
-    def submit(self, frames: Sequence[Frame]) -> Ticket:
+    def submit(self, frames: Sequence[Frame]) -> PendingBatch:
         self._crash("submit")
         return self._real.submit(frames)
 
-    def collect(self, ticket: Ticket) -> list[Detections]:
+    def collect(self, ticket: PendingBatch) -> list[Detections]:
         self._crash("collect")
         return self._real.collect(ticket)
 
@@ -151,25 +151,25 @@ def test_a_crash_in_inference_ends_the_program(backend: Backend, where: str) -> 
 
 
 class Grouping:
-    """A backend that takes several batches at once, and notes how many and who paints.
+    """A backend that takes several batches at once, and records how many and which thread converts them.
 
     Args:
-        paints: See `Backend`.
+        converts_frames: See `Backend`.
         spec: See `Backend`.
     """
 
-    name, capacity, max_batch, group = "grouping", 1, 2, 8
+    name, max_in_flight, max_batch, max_submit = "grouping", 1, 2, 8
 
-    def __init__(self, spec: ModelSpec, *, paints: bool = True) -> None:
-        self.spec, self.paints = spec, paints
+    def __init__(self, spec: ModelSpec, *, converts_frames: bool = True) -> None:
+        self.spec, self.converts_frames = spec, converts_frames
         self.sizes: list[int] = []
 
-    def submit(self, frames: Sequence[Frame]) -> Ticket:
+    def submit(self, frames: Sequence[Frame]) -> PendingBatch:
         self.sizes.append(len(frames))
         images = [frame.image for frame in frames]
-        return Ticket(tuple(frames), images, {"network": 0.002}, len(frames))
+        return PendingBatch(tuple(frames), images, {"network": 0.002}, len(frames))
 
-    def collect(self, ticket: Ticket) -> list[Detections]:
+    def collect(self, ticket: PendingBatch) -> list[Detections]:
         return [Detections.empty()] * len(ticket.frames)
 
 
@@ -228,7 +228,7 @@ class Late(Scripted):
             return None
         paint = partial(self._paint, frame.index)
         base = Fraction(1, 25)
-        return LateFrame(paint, (20, 20), frame.index, "late", None, base, surface=self._surface)
+        return LazyFrame(paint, (20, 20), frame.index, "late", None, base, surface=self._surface)
 
     def _paint(self, index: int) -> np.ndarray:  # type: ignore[type-arg]
         if index == self._bad:
@@ -237,25 +237,25 @@ class Late(Scripted):
         return np.zeros((20, 20, 3), np.uint8)
 
 
-@pytest.mark.parametrize(("paints", "painter"), [(True, "infer"), (False, "capture-late")])
+@pytest.mark.parametrize(("converts_frames", "painter"), [(True, "infer"), (False, "capture-late")])
 def test_pictures_are_made_where_the_backend_wants_them(
-    backend: Backend, paints: bool, painter: str
+    backend: Backend, converts_frames: bool, painter: str
 ) -> None:
     source = Late()
-    list(Pipeline([source], Grouping(backend.spec, paints=paints)))  # type: ignore[arg-type]
+    list(Pipeline([source], Grouping(backend.spec, converts_frames=converts_frames)))  # type: ignore[arg-type]
     assert source.painters == [painter] * 4
 
 
-@pytest.mark.parametrize(("paints", "painter"), [(True, "capture-late"), (False, "infer")])
+@pytest.mark.parametrize(("converts_frames", "painter"), [(True, "capture-late"), (False, "infer")])
 def test_only_a_backend_on_the_gpu_holds_surfaces(
-    backend: Backend, paints: bool, painter: str
+    backend: Backend, converts_frames: bool, painter: str
 ) -> None:
     surface = Surface(20, 20, (1, 2), (20, 20), "bt601", False, owner=None)
     source = Late(surface=surface)
-    grouping = Grouping(backend.spec, paints=paints)
+    grouping = Grouping(backend.spec, converts_frames=converts_frames)
     results = list(Pipeline([source], grouping))  # type: ignore[arg-type]
     assert source.painters == [painter] * 4
-    kept = None if paints else surface
+    kept = None if converts_frames else surface
     assert [result.frame.surface for result in results] == [kept] * 4
 
 

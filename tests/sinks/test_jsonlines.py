@@ -14,12 +14,12 @@ _START = """
 import resource, signal, sys
 import numpy as np
 from realtime_ssd import Detections, Frame, RealtimeSSDError
-from realtime_ssd.sinks.base import Result
+from realtime_ssd.core.results import FrameResult
 from realtime_ssd.sinks.jsonlines import JsonSink
 sink = JsonSink(sys.argv[1])
 def write(number):
     image = np.zeros((48, 64, 3), np.uint8)
-    sink.write(Result(Frame(image, number, "x", 40 * number), Detections.empty()))
+    sink.write(FrameResult(Frame(image, number, "x", 40 * number), Detections.empty()))
 """
 
 

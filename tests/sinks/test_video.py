@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from realtime_ssd import Detections, open_source
-from realtime_ssd.errors import UsageError
-from realtime_ssd.frames import Frame
-from realtime_ssd.sinks.base import Result
+from realtime_ssd.core.errors import UsageError
+from realtime_ssd.core.frames import Frame
+from realtime_ssd.core.results import FrameResult
 from realtime_ssd.sinks.video import VideoSink
 from realtime_ssd.sources import SourceInfo
 from tests.videos import audio_of, make_video, stamps_of
@@ -23,7 +23,7 @@ from tests.videos import audio_of, make_video, stamps_of
 def copy(source_path: Path, target: Path, frames: int = 10**9) -> None:
     with open_source(source_path) as source, VideoSink(target, source.info) as sink:
         while (frame := source.read()) is not None and frame.index < frames:
-            sink.write(Result(frame, Detections.empty()))
+            sink.write(FrameResult(frame, Detections.empty()))
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
@@ -115,7 +115,7 @@ def test_a_recording_begins_at_0_and_goes_on_when_the_clock_is_set_back(tmp_path
     image = np.zeros((48, 64, 3), np.uint8)
     with VideoSink(tmp_path / "o.mp4", info) as sink:
         for number, stamp in enumerate([5000, 5100, 5200, 0, 100, 90, 200]):
-            sink.write(Result(Frame(image, number, "x", stamp), Detections.empty()))
+            sink.write(FrameResult(Frame(image, number, "x", stamp), Detections.empty()))
     times = [0.0, 0.1, 0.2, 0.3, 0.4, 0.401, 0.5]
     assert stamps_of(tmp_path / "o.mp4") == [Fraction(str(time)) for time in times]
 
@@ -136,7 +136,7 @@ def test_odd_and_changing_sizes(tmp_path: Path) -> None:
         for number, size in enumerate([(33, 51), (33, 51), (60, 80)]):
             image = np.full((*size, 3), 90, np.uint8)
             sink.write(
-                Result(Frame(image, number, "x", number, info.time_base), Detections.empty())
+                FrameResult(Frame(image, number, "x", number, info.time_base), Detections.empty())
             )
     with av.open(str(tmp_path / "o.mp4")) as container:
         frames = list(container.decode(video=0))
@@ -149,7 +149,7 @@ def test_a_picture_of_another_shape_keeps_its_proportions(tmp_path: Path) -> Non
         for number, size in enumerate([(60, 80), (120, 80)]):
             image = np.full((*size, 3), 200, np.uint8)
             sink.write(
-                Result(Frame(image, number, "x", number, info.time_base), Detections.empty())
+                FrameResult(Frame(image, number, "x", number, info.time_base), Detections.empty())
             )
     with av.open(str(tmp_path / "o.mp4")) as container:
         last = list(container.decode(video=0))[-1].to_ndarray(format="gray")
@@ -174,7 +174,7 @@ _WRITER = """
 import sys
 from pathlib import Path
 from realtime_ssd import Detections, open_source
-from realtime_ssd.sinks.base import Result
+from realtime_ssd.core.results import FrameResult
 from realtime_ssd.sinks.video import VideoSink
 from realtime_ssd import Frame
 source = open_source("demo:160x96@30,frames=8")
@@ -182,7 +182,7 @@ images = [frame.image for frame in iter(source.read, None)]
 sink = VideoSink(Path(sys.argv[1]), source.info)
 for number in range(10**9):
     frame = Frame(images[number % 8], number, "x", number, source.info.time_base)
-    sink.write(Result(frame, Detections.empty()))
+    sink.write(FrameResult(frame, Detections.empty()))
     if number == 150:
         print("ready", flush=True)
 """
@@ -209,8 +209,8 @@ _FULL = """
 import resource, sys
 from pathlib import Path
 from realtime_ssd import Detections, open_source
-from realtime_ssd.errors import RealtimeSSDError
-from realtime_ssd.sinks.base import Result
+from realtime_ssd.core.errors import RealtimeSSDError
+from realtime_ssd.core.results import FrameResult
 from realtime_ssd.sinks.video import VideoSink
 import signal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -219,7 +219,7 @@ source = open_source("demo:320x180@30,frames=0")
 with VideoSink(Path(sys.argv[1]), source.info) as sink:
     try:
         while True:
-            sink.write(Result(source.read(), Detections.empty()))
+            sink.write(FrameResult(source.read(), Detections.empty()))
     except RealtimeSSDError as error:
         print(error)
 """

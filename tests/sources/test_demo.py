@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from realtime_ssd import open_source
-from realtime_ssd.demo import StreetScene
-from realtime_ssd.errors import UsageError
+from realtime_ssd.core.errors import UsageError
+from realtime_ssd.synthetic import StreetScene
 
 
 def test_size_rate_seed_and_length() -> None:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from realtime_ssd import open_source
-from realtime_ssd.errors import SourceError, UsageError
-from realtime_ssd.sources.file import Painter, decoders
+from realtime_ssd.core.errors import SourceError, UsageError
+from realtime_ssd.sources.file import FrameConverter, decoders
 from tests.videos import make_video, readable
 
 STAMPS = [0, 1001, 2002, 5005, 6006, 9009]
@@ -162,10 +162,10 @@ def test_an_avi_with_a_picture_left_out_is_whole(tmp_path: Path) -> None:
 def test_pictures_that_cannot_be_converted_are_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def paint(_: Painter, frame: object) -> None:
+    def paint(_: FrameConverter, frame: object) -> None:
         raise ValueError("no conversion")
 
-    monkeypatch.setattr(Painter, "paint", paint)
+    monkeypatch.setattr(FrameConverter, "paint", paint)
     with open_source(make_video(tmp_path / "a.mp4", [0, 1001])) as source:
         frame = source.read()
         assert frame is not None

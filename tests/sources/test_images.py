@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from realtime_ssd import open_source
-from realtime_ssd.errors import UsageError
+from realtime_ssd.core.errors import UsageError
 from tests.videos import readable
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from realtime_ssd_engines.cuda.kernel_params import Colour
 
-from realtime_ssd.cuda.layout import Colour
-from realtime_ssd.cuda.probe import find_gpus
+from realtime_ssd.core.gpu import find_gpus
 from realtime_ssd.sources import open_source
-from realtime_ssd.sources.file import Painter
+from realtime_ssd.sources.file import FrameConverter
 from realtime_ssd.sources.nvdec import obstacle, open_on_gpu, surface_of
 
 
@@ -86,7 +86,7 @@ def test_a_surface_and_the_painted_picture_have_the_same_colours(
     """One clip in BT.709, one in BT.601: the other standard is further off."""
     with av.open(str(shared_data / "clips" / clip)) as container:
         decoded = next(container.decode(video=0))
-    painted = Painter().paint(decoded).astype(np.float32)
+    painted = FrameConverter().paint(decoded).astype(np.float32)
     keep = {"src_color_range": decoded.color_range, "dst_color_range": decoded.color_range}
     frame = decoded.reformat(format="nv12", **keep)
     surface = surface_of(frame)

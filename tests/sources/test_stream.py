@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from realtime_ssd.backends import BackendOptions, open_backend
-from realtime_ssd.errors import RealtimeSSDError, SourceError
-from realtime_ssd.frames import Frame
+from realtime_ssd.core.errors import RealtimeSSDError, SourceError
+from realtime_ssd.core.frames import Frame
 from realtime_ssd.pipeline import Pipeline, PipelineOptions
 from realtime_ssd.sources import Source, open_source
 from tests.sources.rtsp import RtspCamera

@@ -20,7 +20,7 @@ from torchvision.ops import box_convert, box_iou
 
 from tests.training.torchvision_cases import SIZE, Case, cases, overfull
 
-ORACLE = Path(__file__).with_name("torchvision_oracle.json")
+ORACLE = Path(__file__).parent / "engine" / "torchvision_oracle.json"
 
 
 def answer(case: Case) -> dict[str, Any]:

@@ -12,22 +12,22 @@ import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto
+from realtime_ssd_training.cli.export import export
+from realtime_ssd_training.engine.checkpoint import save_checkpoint
+from realtime_ssd_training.export import export_onnx, photos_of, photos_of_run
+from realtime_ssd_training.models import SSD, create
+from realtime_ssd_training.models.layers import L2Norm
+from realtime_ssd_training.models.ssd import FeatureMaps
 from torch import Tensor, nn
 
-from realtime_ssd.boxes import BoxLayer, BoxRecipe
 from realtime_ssd.cli import main
-from realtime_ssd.cli.export import export
-from realtime_ssd.demo import StreetScene
-from realtime_ssd.errors import ModelError, RealtimeSSDError, UsageError
-from realtime_ssd.preprocess import preprocess
-from realtime_ssd.spec import InputSpec, ModelSpec, Thresholds, read_spec
+from realtime_ssd.core.boxes import AnchorLayer, AnchorSpec
+from realtime_ssd.core.errors import ModelError, RealtimeSSDError, UsageError
+from realtime_ssd.core.preprocess import preprocess
+from realtime_ssd.core.spec import InputSpec, ModelSpec, Thresholds, read_spec
+from realtime_ssd.synthetic import StreetScene
 from tests.cli.program import run
 from tests.training.tiny_ssd import Squares
-from training.checkpoint import save_checkpoint
-from training.export import export_onnx, photos_of, photos_of_run
-from training.models import SSD, create
-from training.models.layers import L2Norm
-from training.models.ssd import FeatureMaps
 
 LABELS = ("background", "car", "person")
 CELLS, SIDE = 4, 32
@@ -73,13 +73,13 @@ class Broken(Maps):
 
 def tiny(maps: type[Maps] = Maps, gain: float = 1.0) -> SSD:
     torch.manual_seed(1)
-    layer = BoxLayer(CELLS, CELLS, 1 / CELLS, 1 / CELLS, ((0.3, 0.3), (0.5, 0.2)))
+    layer = AnchorLayer(CELLS, CELLS, 1 / CELLS, 1 / CELLS, ((0.3, 0.3), (0.5, 0.2)))
     spec = ModelSpec(
         "tiny",
         InputSpec(SIDE, SIDE, "RGB", mean=(100.0,) * 3, scale=(1 / 64,) * 3),
-        BoxRecipe((layer,)),
+        AnchorSpec((layer,)),
         LABELS,
-        thresholds=Thresholds(score=0.35, nms=0.4),
+        thresholds=Thresholds(score_threshold=0.35, iou_threshold=0.4),
     )
     return SSD(spec, maps(gain), [nn.Conv2d(16, 6, 1)], [nn.Conv2d(16, 8, 1)])
 

@@ -13,15 +13,15 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from realtime_ssd_training.export import TOLERANCE, export_onnx, to_onnx
+from realtime_ssd_training.models import SSD, create, names
+from realtime_ssd_training.models.ssd import FeatureMaps
 from torch import Tensor, nn
 
-from realtime_ssd.boxes import BoxLayer, BoxRecipe
-from realtime_ssd.demo import StreetScene
-from realtime_ssd.preprocess import preprocess
-from realtime_ssd.spec import InputSpec, ModelSpec
-from training.export import TOLERANCE, export_onnx, to_onnx
-from training.models import SSD, create, names
-from training.models.ssd import FeatureMaps
+from realtime_ssd.core.boxes import AnchorLayer, AnchorSpec
+from realtime_ssd.core.preprocess import preprocess
+from realtime_ssd.core.spec import InputSpec, ModelSpec
+from realtime_ssd.synthetic import StreetScene
 
 MODELS = [name for name in names() if "vgg16" not in name]
 STREET = [StreetScene(320, 180, seed=seed).render(40) for seed in (1, 2, 3)]
@@ -77,7 +77,7 @@ def test_operators_that_tensorrt_8_reads(name: str) -> None:
 
 
 def test_a_hard_swish_is_torch_s() -> None:
-    from training.models.mobile import HardSwish
+    from realtime_ssd_training.models.mobile import HardSwish
 
     values = torch.linspace(-5, 5, 101)
     torch.testing.assert_close(HardSwish()(values), nn.functional.hardswish(values))
@@ -107,7 +107,7 @@ def test_a_network_that_magnifies_rounding_is_measured_by_it(tmp_path: Path) -> 
     spec = ModelSpec(
         "rough",
         InputSpec(32, 32, scale=(1 / 64,) * 3),
-        BoxRecipe((BoxLayer(4, 4, 0.25, 0.25, ((0.3, 0.3),)),)),
+        AnchorSpec((AnchorLayer(4, 4, 0.25, 0.25, ((0.3, 0.3),)),)),
         ("background", "car"),
     )
     model = SSD(spec, Cancelling(), [nn.Conv2d(16, 2, 1)], [nn.Conv2d(16, 4, 1)]).eval()

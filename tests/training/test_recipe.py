@@ -9,16 +9,14 @@ from typing import Any
 
 import pytest
 import torch
-
-from realtime_ssd.cli.train import train as command
-from realtime_ssd.errors import UsageError
-from tests.training.scenes import draw, recipe
-from tests.training.tiny_ssd import Listener
-from training.build import build_loader
-from training.data import open_dataset
-from training.distributed import World
-from training.models import create
-from training.recipe import (
+from realtime_ssd_training.cli.train import train as command
+from realtime_ssd_training.data import open_dataset
+from realtime_ssd_training.engine.distributed import World
+from realtime_ssd_training.engine.factory import build_loader
+from realtime_ssd_training.engine.run_folder import RunFolder
+from realtime_ssd_training.engine.train import Trainer
+from realtime_ssd_training.models import create
+from realtime_ssd_training.recipe import (
     Recipe,
     as_dict,
     differences,
@@ -26,8 +24,10 @@ from training.recipe import (
     load_recipe,
     recipe_names,
 )
-from training.run import RunFolder
-from training.train import Trainer
+
+from realtime_ssd.core.errors import UsageError
+from tests.training.scenes import draw, recipe
+from tests.training.tiny_ssd import Listener
 
 VOC, COCO = 16_551, 118_287  # images of VOC 07+12 trainval and of COCO train2017
 CAFFE = {

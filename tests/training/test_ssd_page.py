@@ -14,25 +14,25 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from realtime_ssd_training.data.augment import SSDAugmentation
+from realtime_ssd_training.engine.loader import Target
+from realtime_ssd_training.engine.loss import MultiBoxLoss, hard_negatives
+from realtime_ssd_training.engine.matching import corners, encode, match, overlaps
+from realtime_ssd_training.illustrate import example
+from realtime_ssd_training.illustrate.__main__ import main
+from realtime_ssd_training.illustrate.diagrams import MAPS
+from realtime_ssd_training.illustrate.measures import HEIGHTS, matched_by_size, street_by_height
+from realtime_ssd_training.illustrate.pictures import PICTURES
+from realtime_ssd_training.illustrate.street import mine
+from realtime_ssd_training.models import create, ssd300_vgg16, ssd512_vgg16
+from realtime_ssd_training.models.default_boxes import mobilenet_boxes
+from realtime_ssd_training.recipe import LossPart, load_recipe
 from torch import Tensor
 from torch.nn import functional
 
-from realtime_ssd.boxes import iou
-from realtime_ssd.postprocess import PostProcessor
-from realtime_ssd.spec import InputSpec, Thresholds
-from training.augment import SSDAugmentation
-from training.illustrate import example
-from training.illustrate.__main__ import main
-from training.illustrate.diagrams import MAPS
-from training.illustrate.measures import HEIGHTS, matched_by_size, street_by_height
-from training.illustrate.pictures import PICTURES
-from training.illustrate.street import mine
-from training.loader import Target
-from training.loss import MultiBoxLoss, hard_negatives
-from training.matching import corners, encode, match, overlaps
-from training.models import create, ssd300_vgg16, ssd512_vgg16
-from training.models.recipes import mobilenet_boxes
-from training.recipe import LossPart, load_recipe
+from realtime_ssd.core.boxes import iou
+from realtime_ssd.core.postprocess import PostProcessor
+from realtime_ssd.core.spec import InputSpec, Thresholds
 
 FILE = Path(__file__).resolve().parents[2] / "docs/ssd.md"
 PAGE = FILE.read_text(encoding="utf-8")
@@ -169,7 +169,7 @@ def test_candidates() -> None:
     found = post(scores[0].numpy(), offsets[0].numpy())
     boxes = post.decode(np.arange(14), offsets[0].numpy())
     share = post.activate(scores[0].numpy())
-    passed = np.argwhere(share[:, 1:] > example.SPEC.thresholds.score)
+    passed = np.argwhere(share[:, 1:] > example.SPEC.thresholds.score_threshold)
     rows = table("candidates")
     assert sorted((int(row[0]), NAMES.index(row[1])) for row in rows) == [
         (row, column + 1) for row, column in passed.tolist()
@@ -260,10 +260,10 @@ def test_a_mined_frame() -> None:
 
 def test_thresholds_and_augmentation() -> None:
     assert {row[0].strip("`"): float(row[1]) for row in table("thresholds")} == {
-        "score": Thresholds().score,
-        "nms": Thresholds().nms,
-        "top_k": Thresholds().top_k,
-        "keep": Thresholds().keep,
+        "score": Thresholds().score_threshold,
+        "nms": Thresholds().iou_threshold,
+        "top_k": Thresholds().pre_nms_top_k,
+        "keep": Thresholds().max_detections,
     }
     augment = SSDAugmentation(InputSpec(300, 300))
     rows = {row[0].strip("`"): row[1] for row in table("augmentation")}
@@ -308,9 +308,10 @@ def test_the_street() -> None:
 
 
 def test_average_precision_by_size(shared_data: Path, coco_model: Path) -> None:
+    from realtime_ssd_training.data import open_dataset
+    from realtime_ssd_training.evaluation.coco_metrics import coco_ap
+
     from realtime_ssd import Detector
-    from training.data import open_dataset
-    from training.evaluation.coco_metrics import coco_ap
 
     folder = shared_data / "coco_mini"
     with Detector(coco_model, score_threshold=0.02) as detector:
@@ -339,7 +340,10 @@ def test_code_is_where_the_page_says() -> None:
             module = file.relative_to(FILE.parents[1]).with_suffix("").as_posix().replace("/", ".")
             for name in re.findall(r"\w+", names):
                 assert hasattr(import_module(module), name), f"{path} has no {name}"
-    assert "MultiBoxLoss(" in (FILE.parents[1] / "training/build.py").read_text()
+    assert (
+        "MultiBoxLoss("
+        in (FILE.parents[1] / "training/realtime_ssd_training/engine/factory.py").read_text()
+    )
 
 
 def test_programs_print_what_the_page_says() -> None:

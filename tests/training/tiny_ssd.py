@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from realtime_ssd_training.data.sample import Annotation, Dataset, Problem, Sample
+from realtime_ssd_training.engine.distributed import World
+from realtime_ssd_training.engine.run_folder import Row, RunFolder
+from realtime_ssd_training.engine.train import Outcome, Trainer
+from realtime_ssd_training.models import SSD
+from realtime_ssd_training.models.ssd import FeatureMaps
+from realtime_ssd_training.recipe import Recipe, as_dict, from_dict
 from torch import Tensor, nn
 
-from realtime_ssd.boxes import BoxLayer, BoxRecipe
-from realtime_ssd.spec import InputSpec, ModelSpec
-from training.data.sample import Annotation, Dataset, Problem, Sample
-from training.distributed import World
-from training.models import SSD
-from training.models.ssd import FeatureMaps
-from training.recipe import Recipe, as_dict, from_dict
-from training.run import Row, RunFolder
-from training.train import Outcome, Trainer
+from realtime_ssd.core.boxes import AnchorLayer, AnchorSpec
+from realtime_ssd.core.spec import InputSpec, ModelSpec
 
 LABELS = ("background", "bright")
 SIDE, CELLS = 32, 4
@@ -47,11 +47,11 @@ class TinyMaps(FeatureMaps):
 def tiny_ssd(*, norm: bool = True, dropout: float = 0.0, seed: int = 0) -> SSD:
     torch.manual_seed(seed)
     sizes = ((0.25, 0.25), (0.5, 0.5))
-    layer = BoxLayer(CELLS, CELLS, 1 / CELLS, 1 / CELLS, sizes)
+    layer = AnchorLayer(CELLS, CELLS, 1 / CELLS, 1 / CELLS, sizes)
     spec = ModelSpec(
         name="tiny",
         input=InputSpec(SIDE, SIDE, "BGR", mean=(127.5,) * 3, scale=(1 / 127.5,) * 3),
-        boxes=BoxRecipe((layer,)),
+        boxes=AnchorSpec((layer,)),
         labels=LABELS,
     )
     heads = [nn.Conv2d(8, len(sizes) * len(LABELS), 1)], [nn.Conv2d(8, len(sizes) * 4, 1)]

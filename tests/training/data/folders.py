@@ -9,8 +9,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-
-from training.data import Dataset
+from realtime_ssd_training.data import Dataset
 
 Box = tuple[float, float, float, float]
 

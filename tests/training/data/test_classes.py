@@ -6,16 +6,16 @@ from json import loads
 from pathlib import Path
 
 import pytest
+from realtime_ssd_training.cli.evaluate import evaluate
+from realtime_ssd_training.cli.train import train
+from realtime_ssd_training.data import open_dataset
+from realtime_ssd_training.data.classes import parse_classes, parse_remap
+from realtime_ssd_training.data.joined import open_set
+from realtime_ssd_training.engine.session import changed
+from realtime_ssd_training.recipe import load_recipe
 
-from realtime_ssd.cli.evaluate import evaluate
-from realtime_ssd.cli.train import train
-from realtime_ssd.errors import UsageError
+from realtime_ssd.core.errors import UsageError
 from tests.training.data.folders import coco, rows, told, write
-from training.command import changed
-from training.data import open_dataset
-from training.data.classes import parse_classes, parse_remap
-from training.recipe import load_recipe
-from training.sets import open_set
 
 CAT = {"category_id": 3, "bbox": [1, 2, 3, 4]}
 DOG = {"category_id": 7, "bbox": [4, 6, 16, 18]}

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from realtime_ssd_training.data import Dataset, open_dataset
 
-from realtime_ssd.errors import UsageError
+from realtime_ssd.core.errors import UsageError
 from tests.training.data.folders import coco, rows, told, voc, voc_object, write
-from training.data import Dataset, open_dataset
 
 
 @pytest.fixture(scope="module")

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from realtime_ssd_training.data import Problem, open_dataset, summarise
+from realtime_ssd_training.data.classes import Selection
+from realtime_ssd_training.data.files import RawImage, RawObject, build
+from realtime_ssd_training.data.images import read_header, read_image
 
-from realtime_ssd.errors import RealtimeSSDError, UsageError
+from realtime_ssd.core.errors import RealtimeSSDError, UsageError
 from tests.training.data.folders import coco, picture, rows, told, voc, voc_object
-from training.data import Problem, open_dataset, summarise
-from training.data.classes import Selection
-from training.data.files import RawImage, RawObject, build
-from training.data.images import read_header, read_image
 
 EMPTY = "1 empty boxes, or with corners exchanged, were skipped"
 CLIPPED = "1 boxes that reach outside the image were clipped"

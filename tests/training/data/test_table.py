@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from realtime_ssd_training.data import open_dataset
 
-from realtime_ssd.errors import UsageError
+from realtime_ssd.core.errors import UsageError
 from tests.training.data.folders import picture, rows, told, write
-from training.data import open_dataset
 
 BOX = [4, 6, 20, 24]  # of an image of 40 x 30 pixels
 

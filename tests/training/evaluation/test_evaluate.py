@@ -9,23 +9,23 @@ import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from realtime_ssd_training.data import Annotation, open_dataset
+from realtime_ssd_training.engine.checkpoint import save_checkpoint
+from realtime_ssd_training.evaluation.error_sheet import describe, write_error_sheet
+from realtime_ssd_training.evaluation.evaluate import Evaluation, evaluate, match_labels, open_model
+from realtime_ssd_training.evaluation.metrics import ClassScore, Score, pair
+from realtime_ssd_training.evaluation.mistakes import KINDS, find_mistakes
+from realtime_ssd_training.evaluation.plots import TOGETHER, draw_curves
+from realtime_ssd_training.evaluation.report_folder import FILES, check_free, write_report
+from realtime_ssd_training.export import export_onnx
 
 from realtime_ssd.backends import open_backend
-from realtime_ssd.detections import Detections
-from realtime_ssd.errors import RealtimeSSDError, UsageError
+from realtime_ssd.core.detections import Detections
+from realtime_ssd.core.errors import RealtimeSSDError, UsageError
 from tests.tiny import tiny_spec
 from tests.training.bright import write_bright_set
 from tests.training.evaluation.test_metrics import A, B, C, found, scenes, truth
 from tests.training.test_export import LABELS, STREET, street_model
-from training.checkpoint import save_checkpoint
-from training.data import Annotation, open_dataset
-from training.evaluation.error_sheet import describe, write_error_sheet
-from training.evaluation.evaluate import Evaluation, evaluate, match_labels, open_model
-from training.evaluation.metrics import ClassScore, Score, pair
-from training.evaluation.mistakes import KINDS, find_mistakes
-from training.evaluation.plots import TOGETHER, draw_curves
-from training.evaluation.report import FILES, check_free, write_report
-from training.export import export_onnx
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def open_dataset_model(path: Path, batch: int = 1):  # type: ignore[no-untyped-d
 
 def objects(backend, image: np.ndarray, random: np.random.Generator):  # type: ignore[no-untyped-def]
     """Take some detections, moved a little."""
-    from realtime_ssd.frames import Frame
+    from realtime_ssd.core.frames import Frame
 
     (answer,) = backend.collect(backend.submit([Frame(image)]))
     for row in range(0, min(len(answer), 24), 3):
@@ -242,7 +242,7 @@ def test_images_that_can_no_longer_be_read_are_left_out(
 
 
 def test_the_sheet_shows_box_and_object_in_the_crop(tiny: Path, tmp_path: Path) -> None:
-    from training.evaluation.error_sheet import HEIGHT, WIDTH, _tile
+    from realtime_ssd_training.evaluation.error_sheet import HEIGHT, WIDTH, _tile
 
     dataset = open_dataset(f"coco:{write_bright_set(tmp_path / 'data')}")
     with open_model(tiny) as backend:

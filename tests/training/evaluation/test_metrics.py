@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from realtime_ssd_training.data.sample import Annotation
+from realtime_ssd_training.evaluation.coco_metrics import coco_ap
+from realtime_ssd_training.evaluation.metrics import Score, occurring, voc_ap
 
-from realtime_ssd.boxes import iou
-from realtime_ssd.detections import Detections
-from training.data.sample import Annotation
-from training.evaluation.coco_metrics import coco_ap
-from training.evaluation.metrics import Score, occurring, voc_ap
+from realtime_ssd.core.boxes import iou
+from realtime_ssd.core.detections import Detections
 
 LABELS = ("background", "cat", "dog")
 Row = tuple[float, float, float, float]
@@ -280,7 +280,7 @@ def pycocotools_summary(
     """Score with the COCO API itself."""
     coco = pytest.importorskip("pycocotools.coco")
     evaluation = pytest.importorskip("pycocotools.cocoeval")
-    from training.evaluation.coco_metrics import _detections, _ground_truth
+    from realtime_ssd_training.evaluation.coco_metrics import _detections, _ground_truth
 
     chosen, results = occurring(images), _detections(answers, occurring(images))
     if not chosen or not results:

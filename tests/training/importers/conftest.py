@@ -9,10 +9,10 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from realtime_ssd.detections import Detections
-from realtime_ssd.postprocess import PostProcessor, locate
-from realtime_ssd.preprocess import preprocess
-from realtime_ssd.spec import read_spec
+from realtime_ssd.core.detections import Detections
+from realtime_ssd.core.postprocess import PostProcessor, to_frame_detections
+from realtime_ssd.core.preprocess import preprocess
+from realtime_ssd.core.spec import read_spec
 
 
 def open_session(path: Path) -> onnxruntime.InferenceSession:
@@ -36,7 +36,7 @@ class Ready:
     def __call__(self, image: NDArray[np.uint8]) -> Detections:
         scores, offsets = self.heads(preprocess(image, self.spec.input)[None])
         height, width = image.shape[:2]
-        return locate(self.post(scores[0], offsets[0]), self.spec, width, height)
+        return to_frame_detections(self.post(scores[0], offsets[0]), self.spec, width, height)
 
 
 def read_photo(path: Path) -> NDArray[np.uint8]:

@@ -7,10 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from realtime_ssd_training.importers import ImportOptions, import_model
+from realtime_ssd_training.importers.caffe_text import parse
+from realtime_ssd_training.importers.caffe_weights import read_weights
+from realtime_ssd_training.importers.labels import VOC_21
 
-from realtime_ssd.boxes import to_corners
-from realtime_ssd.errors import ModelError, UsageError
-from realtime_ssd.postprocess import PostProcessor
+from realtime_ssd.core.boxes import to_corners
+from realtime_ssd.core.errors import ModelError, UsageError
+from realtime_ssd.core.postprocess import PostProcessor
 from tests.training.importers.caffe_files import (
     HEADS,
     Weights,
@@ -20,10 +24,6 @@ from tests.training.importers.caffe_files import (
     write_caffemodel,
 )
 from tests.training.importers.conftest import Ready
-from training.importers import ImportOptions, import_model
-from training.importers.caffe_text import parse
-from training.importers.caffe_weights import read_weights
-from training.importers.labels import VOC_21
 
 torch = pytest.importorskip("torch")
 F = torch.nn.functional
@@ -136,7 +136,11 @@ def test_mobilenet_equals_an_independent_forward(
         (127.5,) * 3,
         (0.007843,) * 3,
     )
-    assert (spec.thresholds.score, spec.thresholds.nms, spec.thresholds.keep) == (0.25, 0.45, 100)
+    assert (
+        spec.thresholds.score_threshold,
+        spec.thresholds.iou_threshold,
+        spec.thresholds.max_detections,
+    ) == (0.25, 0.45, 100)
     golden = np.load(shared_data / "golden/priors_mobilenet_ssd_caffe_xyxy_f32.npy")
     np.testing.assert_allclose(to_corners(spec.boxes.boxes()), golden, atol=1e-6)
 
@@ -155,13 +159,15 @@ def test_heads_and_detections_equal_opencv(
         folder = request.getfixturevalue("shared_data") / DEFINITIONS
         definition = (folder / f"{name}.prototxt").read_text()
         ready = imported(tmp_path, definition, sharpened(random_weights(definition)))
-        threshold = ready.spec.thresholds.score
+        threshold = ready.spec.thresholds.score_threshold
     wanted = json.loads((Path(__file__).parent / "opencv_caffe.json").read_text())[name]
     scores, offsets = ready.heads(images(size))
     for mine, theirs in ((scores, wanted["scores"]), (offsets, wanted["offsets"])):
         sampled = mine.ravel()[:: mine.size // 40]
         np.testing.assert_allclose(sampled, theirs, rtol=1e-4, atol=1e-4)
-    found = PostProcessor(ready.spec.with_thresholds(score=threshold))(scores[0], offsets[0])
+    found = PostProcessor(ready.spec.with_thresholds(score_threshold=threshold))(
+        scores[0], offsets[0]
+    )
     mine = np.column_stack([found.class_ids, found.scores, found.boxes])
     np.testing.assert_allclose(mine[:20], wanted["detections"], rtol=1e-4, atol=1e-4)
 
@@ -179,7 +185,11 @@ def test_vgg_equals_an_independent_forward(
     spec = ready.spec
     assert (spec.num_boxes, spec.num_classes, spec.activation) == (boxes, classes, "softmax")
     assert (spec.input.channels, spec.input.mean) == ("BGR", (104.0, 117.0, 123.0))
-    assert (spec.thresholds.top_k, spec.thresholds.keep, spec.thresholds.score) == (400, 200, 0.5)
+    assert (
+        spec.thresholds.pre_nms_top_k,
+        spec.thresholds.max_detections,
+        spec.thresholds.score_threshold,
+    ) == (400, 200, 0.5)
     assert spec.variances == (0.1, 0.1, 0.2, 0.2)
     assert spec.labels[-1] == {21: VOC_21[-1], 81: "toothbrush"}[classes]
 
@@ -196,7 +206,7 @@ def test_vgg_boxes_equal_those_of_the_original_layer(shared_data: Path, tmp_path
 def test_vgg_boxes_are_those_of_our_own_network(
     tmp_path: Path, size: int, classes: int, recipe: str
 ) -> None:
-    from training.models import create
+    from realtime_ssd_training.models import create
 
     definition = vgg_definition(size, classes, width=1 / 16)
     spec = imported(tmp_path, definition, random_weights(definition)).spec

@@ -10,13 +10,13 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from realtime_ssd_training.importers import ImportOptions, import_model
+from realtime_ssd_training.importers.checkpoints import FAMILIES, read_network
 from torch import Tensor
 from torch.nn import functional
 
-from realtime_ssd.errors import ModelError, UsageError
-from realtime_ssd.spec import read_spec
-from training.importers import ImportOptions, import_model
-from training.importers.checkpoints import FAMILIES, read_network
+from realtime_ssd.core.errors import ModelError, UsageError
+from realtime_ssd.core.spec import read_spec
 
 Weights = dict[str, Tensor]
 LOW = ((0, 3, 64), (2, 64, 64), (5, 64, 128), (7, 128, 128), (10, 128, 256), (12, 256, 256),

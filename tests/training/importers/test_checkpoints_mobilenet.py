@@ -12,11 +12,15 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from realtime_ssd_training.engine.checkpoint import save_checkpoint
+from realtime_ssd_training.importers import ImportOptions, import_model
+from realtime_ssd_training.importers.labels import VOC_21
+from realtime_ssd_training.models import create
 from torch import Tensor
 
-from realtime_ssd.boxes import to_corners
-from realtime_ssd.errors import ModelError, UsageError
-from realtime_ssd.spec import read_spec
+from realtime_ssd.core.boxes import to_corners
+from realtime_ssd.core.errors import ModelError, UsageError
+from realtime_ssd.core.spec import read_spec
 from tests.training.importers.originals import (
     Original,
     Weights,
@@ -25,10 +29,6 @@ from tests.training.importers.originals import (
     qfgaohao_mb2,
     torchvision_lite,
 )
-from training.checkpoint import save_checkpoint
-from training.importers import ImportOptions, import_model
-from training.importers.labels import VOC_21
-from training.models import create
 
 FUNCTIONS = {
     "torchvision-ssdlite320": (torchvision_lite, 320, 1e-3, 0.2),
@@ -100,7 +100,12 @@ def test_a_project_s_name_is_enough(project: str, wrap: str | None, tmp_path: Pa
     limits = spec.thresholds
     if project == "torchvision":
         assert (spec.input.mean, spec.input.scale) == ((127.5,) * 3, (1 / 127.5,) * 3)
-        assert (limits.nms, limits.top_k, limits.keep, spec.clip_before_nms) == (
+        assert (
+            limits.iou_threshold,
+            limits.pre_nms_top_k,
+            limits.max_detections,
+            spec.clip_before_nms,
+        ) == (
             0.55,
             300,
             300,
@@ -108,7 +113,11 @@ def test_a_project_s_name_is_enough(project: str, wrap: str | None, tmp_path: Pa
         )
     else:
         assert (spec.input.mean, spec.input.scale) == ((127.0,) * 3, (1 / 128,) * 3)
-        assert (limits.nms, limits.top_k, spec.clip_before_nms) == (0.45, 200, False)
+        assert (limits.iou_threshold, limits.pre_nms_top_k, spec.clip_before_nms) == (
+            0.45,
+            200,
+            False,
+        )
 
 
 def test_default_boxes_are_torchvision_s() -> None:

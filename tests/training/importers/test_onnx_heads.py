@@ -9,12 +9,12 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from realtime_ssd_training.importers import ImportOptions, graph, import_model
+from realtime_ssd_training.importers.decoding import find_decoding
+from realtime_ssd_training.importers.ultralight import face_boxes
 
-from realtime_ssd.errors import ModelError, UsageError
+from realtime_ssd.core.errors import ModelError, UsageError
 from tests.training.importers.conftest import Ready, read_photo
-from training.importers import ImportOptions, graph, import_model
-from training.importers.decoding import find_decoding
-from training.importers.ultralight import face_boxes
 
 FACES = "weights/ssd_face_ultralight"
 SIZE, BOXES, CLASSES = 16, 32, 3  # 4 × 4 cells of two boxes

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from realtime_ssd_training.importers import import_model
+from realtime_ssd_training.importers.labels import COCO_91
+from realtime_ssd_training.importers.tensorflow import mobilenet_boxes
 
-from realtime_ssd.errors import UsageError
-from realtime_ssd.preprocess import preprocess
+from realtime_ssd.core.errors import UsageError
+from realtime_ssd.core.preprocess import preprocess
 from tests.training.importers.conftest import Ready, read_photo
-from training.importers import import_model
-from training.importers.labels import COCO_91
-from training.importers.tensorflow import mobilenet_boxes
 
 FOLDER = "weights/ssd_mobilenet_v1_coco_onnx"
 
@@ -74,7 +74,7 @@ def test_unrounded_anchors_follow_the_published_configuration() -> None:
 
 def test_needs_no_torch(original: Path, tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from training.importers import import_model; "
+        "import sys; from pathlib import Path; from realtime_ssd_training.importers import import_model; "
         f"import_model(Path({str(original)!r}), Path({str(tmp_path / 'a.onnx')!r})); "
         "sys.exit('torch' in sys.modules)"
     )

@@ -1,0 +1,1 @@
+"""Comparisons that need no GPU."""

@@ -1,0 +1,1 @@
+"""Precision, quantisation and verification of ONNX graphs."""

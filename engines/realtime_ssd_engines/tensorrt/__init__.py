@@ -1,0 +1,1 @@
+"""TensorRT engines: building, caching and running."""

@@ -1,0 +1,1 @@
+"""Data types, the model specification, and the numpy reference of every backend."""

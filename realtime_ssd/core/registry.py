@@ -1,0 +1,68 @@
+"""Plug-ins by entry point: how backends, processors, sources, sinks and commands are found.
+
+This package never imports the packages that extend it. An installed distribution registers what it
+adds under one of the groups of `GROUPS`; a plug-in is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Literal
+
+from realtime_ssd.core.errors import RealtimeSSDError
+
+__all__ = ["GROUPS", "Group", "load_plugin", "plugins"]
+
+Group = Literal["backends", "processors", "sources", "sinks", "commands", "importers", "precisions"]
+GROUPS: tuple[Group, ...] = (
+    "backends",
+    "processors",
+    "sources",
+    "sinks",
+    "commands",
+    "importers",
+    "precisions",
+)
+_log = logging.getLogger(__name__)
+
+
+@cache
+def plugins(group: Group) -> dict[str, EntryPoint]:
+    """Return the entry points of a group by name, none of them imported.
+
+    The first of two distributions that register the same name wins, with a warning.
+
+    Args:
+        group: One of `GROUPS`; the entry-point group is `realtime_ssd.` + `group`.
+    """
+    found: dict[str, EntryPoint] = {}
+    for entry in entry_points(group=f"realtime_ssd.{group}"):
+        first = found.setdefault(entry.name, entry)
+        if first.value != entry.value:
+            _log.warning(
+                "the %s plug-in '%s' is registered twice; %s is used, %s is ignored",
+                *(group, entry.name, first.value, entry.value),
+            )
+    return found
+
+
+def load_plugin(group: Group, name: str) -> Any:
+    """Import a plug-in and return the object it registers.
+
+    Args:
+        group: One of `GROUPS`.
+        name: Name of the entry point.
+
+    Raises:
+        KeyError: If no installed distribution registers this name.
+        RealtimeSSDError: If the plug-in cannot be imported.
+    """
+    entry = plugins(group)[name]
+    try:
+        return entry.load()
+    except ImportError as error:
+        raise RealtimeSSDError(
+            f"the {group} plug-in '{name}' ({entry.value}) cannot be imported: {error}"
+        ) from error

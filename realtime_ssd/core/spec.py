@@ -1,0 +1,257 @@
+"""`ModelSpec`: all that must be known about a model to run it, kept inside its ONNX file.
+
+The ONNX metadata (key `realtime_ssd.spec`, a JSON text) is the one contract between training,
+engines and the program. Nothing in it is ever guessed on a command line.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from realtime_ssd.core.boxes import AnchorLayer, AnchorSpec
+from realtime_ssd.core.errors import ModelError
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = [
+    "METADATA_KEY",
+    "InputSpec",
+    "ModelSpec",
+    "Thresholds",
+    "attach_spec",
+    "read_spec",
+    "spec_from_json",
+    "spec_to_json",
+]
+
+METADATA_KEY = "realtime_ssd.spec"
+FORMAT = 1
+_JSON_THRESHOLDS = {
+    "score": "score_threshold",
+    "nms": "iou_threshold",
+    "top_k": "pre_nms_top_k",
+    "keep": "max_detections",
+}
+"""Keys of format 1 and the fields of `Thresholds` they hold."""
+
+Channels = Literal["RGB", "BGR"]
+Resize = Literal["warp", "letterbox"]
+Activation = Literal["softmax", "sigmoid", "none"]
+Coding = Literal["xywh", "yxhw", "corners"]
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """What the network expects: pixel = (value - mean) * scale, value from 0 to 255.
+
+    Attributes:
+        width: Columns of the input tensor.
+        height: Rows of the input tensor.
+        channels: Order of the colour planes.
+        mean: Subtracted, in the order of `channels`.
+        scale: Multiplied afterwards, in the order of `channels`.
+        resize: "warp" stretches to the input size; "letterbox" keeps the aspect ratio, centred.
+        fill: Value (0 to 255) of the bars of a letterbox.
+        name: Name of the input tensor.
+    """
+
+    width: int
+    height: int
+    channels: Channels = "RGB"
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    resize: Resize = "warp"
+    fill: int = 114
+    name: str = "image"
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """How raw detections are cut down; the defaults are those of the SSD paper.
+
+    Attributes:
+        score_threshold: Detections must score above this.
+        iou_threshold: Boxes of a class that overlap a better one by more than this are suppressed.
+        pre_nms_top_k: Best candidates of a class that enter NMS.
+        max_detections: Best detections of an image that are kept.
+    """
+
+    score_threshold: float = 0.5
+    iou_threshold: float = 0.45
+    pre_nms_top_k: int = 400
+    max_detections: int = 200
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """The contract of one model.
+
+    Attributes:
+        name: Short name, for example "ssd300_vgg16".
+        input: Pre-processing.
+        boxes: Default-box recipe; may be empty when `coding` is "corners".
+        labels: Name of every score column; the background's name is "background".
+        variances: Factors of the offsets of cx, cy, w, h.
+        coding: Order of the four offsets: "xywh" (Caffe, PyTorch), "yxhw" (TensorFlow), or
+            "corners" for a graph that already gives x1, y1, x2, y2 as fractions of the image.
+        activation: What turns the score output into probabilities; "none" if the graph did it.
+        background: Column of the background class, or None.
+        clip_before_nms: Whether boxes are clipped to the image before NMS (torchvision) or
+            after it (Caffe, TensorFlow).
+        scores_output: Name of the N × P × C output.
+        offsets_output: Name of the N × P × 4 output.
+        thresholds: Defaults of the detector.
+        description: One line for people: what it knows and where it comes from.
+    """
+
+    name: str
+    input: InputSpec
+    boxes: AnchorSpec
+    labels: tuple[str, ...]
+    variances: tuple[float, float, float, float] = (0.1, 0.1, 0.2, 0.2)
+    coding: Coding = "xywh"
+    activation: Activation = "softmax"
+    background: int | None = 0
+    clip_before_nms: bool = False
+    scores_output: str = "scores"
+    offsets_output: str = "offsets"
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        problem = _problem(self)
+        if problem:
+            raise ModelError(f"the specification of model '{self.name}' is invalid: {problem}")
+
+    @property
+    def num_classes(self) -> int:
+        """Number of score columns, background included."""
+        return len(self.labels)
+
+    @property
+    def num_boxes(self) -> int:
+        """Number of default boxes; 0 if the graph decodes its boxes itself."""
+        return self.boxes.count
+
+    def with_thresholds(self, **changes: float | int | None) -> ModelSpec:
+        """Give the same contract with some thresholds replaced; None leaves one as it is."""
+        given = {key: value for key, value in changes.items() if value is not None}
+        return replace(self, thresholds=replace(self.thresholds, **given))  # type: ignore[arg-type]
+
+
+def _problem(spec: ModelSpec) -> str:
+    """Find the first thing wrong with a specification; empty if nothing is."""
+    limits = spec.thresholds
+    checks = [
+        (spec.input.width > 0 and spec.input.height > 0, "the input size must be positive"),
+        (spec.input.channels in ("RGB", "BGR"), "channels must be RGB or BGR"),
+        (spec.input.resize in ("warp", "letterbox"), "resize must be warp or letterbox"),
+        (spec.coding in ("xywh", "yxhw", "corners"), "coding must be xywh, yxhw or corners"),
+        (spec.activation in ("softmax", "sigmoid", "none"), "unknown score activation"),
+        (len(spec.labels) > 0, "it has no labels"),
+        (
+            spec.background is None or 0 <= spec.background < len(spec.labels),
+            "the background column lies outside the labels",
+        ),
+        (spec.coding == "corners" or spec.boxes.count > 0, "it has no default boxes"),
+        (
+            0 <= limits.score_threshold <= 1 and 0 <= limits.iou_threshold <= 1,
+            "thresholds must lie from 0 to 1",
+        ),
+        (
+            limits.pre_nms_top_k > 0 and limits.max_detections > 0,
+            "pre_nms_top_k and max_detections must be positive",
+        ),
+    ]
+    return next((text for good, text in checks if not good), "")
+
+
+def spec_to_json(spec: ModelSpec) -> str:
+    """Write a specification as a JSON text."""
+    data = {"format": FORMAT, **asdict(spec)}
+    data["thresholds"] = {key: data["thresholds"][name] for key, name in _JSON_THRESHOLDS.items()}
+    return json.dumps(data, separators=(",", ":"))
+
+
+def spec_from_json(text: str) -> ModelSpec:
+    """Read a specification from a JSON text.
+
+    Raises:
+        ModelError: If the text is no specification, or one of a newer format.
+    """
+    try:
+        data: dict[str, Any] = json.loads(text)
+        version = data.pop("format")
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ModelError("the model's specification is damaged; import the model again") from error
+    if version != FORMAT:
+        raise ModelError(
+            f"the model's specification has format {version}, this program reads format {FORMAT}; "
+            "update realtime-ssd or import the model again"
+        )
+    try:
+        return _build(data)
+    except (TypeError, KeyError, ValueError) as error:
+        raise ModelError(
+            f"the model's specification is damaged ({error}); import it again"
+        ) from error
+
+
+def _build(data: dict[str, Any]) -> ModelSpec:
+    boxes = data.pop("boxes")
+    layers = tuple(
+        AnchorLayer(**{**layer, "sizes": tuple((float(w), float(h)) for w, h in layer["sizes"])})
+        for layer in boxes.pop("layers")
+    )
+    given = data.pop("input")
+    given["mean"], given["scale"] = tuple(given["mean"]), tuple(given["scale"])
+    data["labels"] = tuple(data["labels"])
+    data["variances"] = tuple(data["variances"])
+    return ModelSpec(
+        input=InputSpec(**given),
+        boxes=AnchorSpec(layers=layers, **boxes),
+        thresholds=Thresholds(
+            **{_JSON_THRESHOLDS[key]: value for key, value in data.pop("thresholds").items()}
+        ),
+        **data,
+    )
+
+
+def attach_spec(model: onnx.ModelProto, spec: ModelSpec) -> None:
+    """Write a specification into the metadata of an ONNX model, replacing an older one."""
+    for entry in list(model.metadata_props):
+        if entry.key == METADATA_KEY:
+            model.metadata_props.remove(entry)
+    model.metadata_props.add(key=METADATA_KEY, value=spec_to_json(spec))
+
+
+def read_spec(path: str | Path) -> ModelSpec:
+    """Read the specification out of an ONNX file.
+
+    Args:
+        path: ONNX file.
+
+    Raises:
+        ModelError: If the file is no ONNX model or carries no specification.
+    """
+    import onnx
+
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except FileNotFoundError:
+        raise ModelError(f"model file '{path}' does not exist") from None
+    except Exception as error:
+        raise ModelError(f"'{path}' is not a readable ONNX file: it may be damaged") from error
+    if not model.graph.node:
+        raise ModelError(f"'{path}' is no ONNX file: there is nothing in it")
+    for entry in model.metadata_props:
+        if entry.key == METADATA_KEY:
+            return spec_from_json(entry.value)
+    raise ModelError(
+        f"'{path}' carries no model specification; "
+        f"run 'realtime-ssd import {path} --output NEW.onnx' once and use NEW.onnx"
+    )

@@ -1,8 +1,0 @@
-"""A procedural street scene with exact ground truth: test data, benchmark input and show-piece."""
-
-from __future__ import annotations
-
-from realtime_ssd.demo.scene import LABELS, StreetScene
-from realtime_ssd.demo.truth import TruthBox
-
-__all__ = ["LABELS", "StreetScene", "TruthBox"]

@@ -1,0 +1,95 @@
+"""What a result was measured on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+from datetime import date
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from realtime_ssd.core.cpu import cpu_count
+from realtime_ssd.core.gpu import driver_release, find_gpus
+
+__all__ = ["clocks", "cpu_name", "describe"]
+
+_PACKAGES = (
+    "numpy",
+    "opencv-python",
+    "onnxruntime",
+    "av",
+    "supervision",
+    "torch",
+    "torchvision",
+    "openvino",
+    "tensorrt",
+    "pycuda",
+    "cuda-bindings",
+)
+
+
+def describe() -> dict[str, Any]:
+    """Give processor, cores, clocks, GPUs, load and versions."""
+    packages = {}
+    for name in _PACKAGES:
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return {
+        "cpu": cpu_name(),
+        "cores": cpu_count(),
+        "cpu_mhz": _cpu_clock(),
+        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "gpus": [gpu.name for gpu in find_gpus()],
+        "gpu_clocks": _gpu_clocks(),
+        "driver": driver_release(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "packages": packages,
+        "date": date.today().isoformat(),
+    }
+
+
+def clocks() -> dict[str, Any]:
+    """Give the clocks of processor and GPUs now."""
+    return {"cpu_mhz": _cpu_clock(), "gpus": _gpu_clocks()}
+
+
+def cpu_name() -> str:
+    """Give the processor's name as the system tells it."""
+    found = re.search(r"model name\s*:\s*(.+)", _cpuinfo())
+    return found[1].strip() if found else platform.processor() or platform.machine()
+
+
+def _cpuinfo() -> str:
+    try:
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return ""
+
+
+def _cpu_clock() -> float | None:
+    """Give the mean clock of the cores now, in MHz."""
+    clocks = [float(value) for value in re.findall(r"cpu MHz\s*:\s*([\d.]+)", _cpuinfo())]
+    return round(sum(clocks) / len(clocks), 1) if clocks else None
+
+
+def _gpu_clocks() -> list[str]:
+    """Give graphics and memory clock of every GPU now, as the driver's tool tells them."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None or not find_gpus():
+        return []
+    query = "--query-gpu=clocks.sm,clocks.max.sm,clocks.mem,power.draw"
+    done = subprocess.run(
+        [tool, query, "--format=csv,noheader"],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    return done.stdout.strip().splitlines()

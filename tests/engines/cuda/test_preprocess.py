@@ -1,0 +1,129 @@
+"""Pre-processing kernel, run on the host, against OpenCV."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from realtime_ssd_engines.cuda.kernel_params import Colour
+
+from realtime_ssd.core.preprocess import preprocess
+from realtime_ssd.core.spec import InputSpec
+from tests.engines.cuda.host_kernels import HostPreprocessor
+from tests.engines.cuda.test_detect import make_spec
+
+INPUTS = {
+    "tensorflow": InputSpec(48, 40, "RGB", (128.0,) * 3, (1 / 128,) * 3),
+    "caffe": InputSpec(48, 40, "BGR", (104.0, 117.0, 123.0)),
+    "odd width": InputSpec(47, 33, "RGB", (1.0, 2.0, 3.0), (0.5, 0.25, 2.0)),
+    "letterbox": InputSpec(64, 64, "RGB", resize="letterbox", fill=114),
+}
+FAST = settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+def picture(seed: int, height: int, width: int) -> np.ndarray:
+    """Random pixels with a smooth part, so that roundings and edges both matter."""
+    rng = np.random.default_rng(seed)
+    noise = rng.integers(0, 256, (height, width, 3), np.uint8)
+    slope = np.linspace(0, 255, width * height * 3).reshape(height, width, 3)
+    return np.ascontiguousarray(
+        np.where(rng.random((height, width, 1)) < 0.5, noise, slope)
+    ).astype(np.uint8)
+
+
+def kernel_for(name: str, output: str = "fp32") -> HostPreprocessor:
+    return HostPreprocessor(make_spec(input=INPUTS[name]), output)
+
+
+@pytest.mark.parametrize("name", INPUTS)
+@pytest.mark.parametrize("size", [(40, 48), (1, 1), (2, 3), (96, 80), (301, 177), (720, 1280)])
+def test_bgr_equals_opencv_to_the_bit(name: str, size: tuple[int, int]) -> None:
+    image = picture(1, *size)
+    got = kernel_for(name).bgr([image])[0]
+    np.testing.assert_array_equal(got, preprocess(image, INPUTS[name]))
+
+
+@FAST
+@given(height=st.integers(1, 130), width=st.integers(1, 130), seed=st.integers(0, 999))
+def test_any_size(height: int, width: int, seed: int) -> None:
+    image = picture(seed, height, width)
+    for name, spec in INPUTS.items():
+        got = kernel_for(name).bgr([image])[0]
+        np.testing.assert_array_equal(got, preprocess(image, spec))
+
+
+def test_batch_of_different_sizes_and_pitches() -> None:
+    wide = picture(2, 50, 200)[:, 20:131]
+    images = [wide, picture(3, 33, 60), picture(4, 100, 20)]
+    got = kernel_for("tensorflow").bgr(images)
+    for row, image in zip(got, images, strict=True):
+        np.testing.assert_array_equal(row, preprocess(image, INPUTS["tensorflow"]))
+
+
+def test_half_precision_output_is_the_rounded_float() -> None:
+    image = picture(5, 77, 91)
+    got = kernel_for("tensorflow", "fp16").bgr([image])[0]
+    expected = preprocess(image, INPUTS["tensorflow"]).astype(np.float16)
+    np.testing.assert_array_equal(got, expected)
+
+
+def nv12_of(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Luma and interleaved chroma of a BGR image with even sides (OpenCV: BT.601, limited)."""
+    height, width = image.shape[:2]
+    planar = cv2.cvtColor(image, cv2.COLOR_BGR2YUV_I420)
+    luma = planar[:height]
+    chroma = planar[height:].reshape(2, height // 2, width // 2)
+    return np.ascontiguousarray(luma), np.ascontiguousarray(np.stack(chroma, -1))
+
+
+@pytest.mark.parametrize("pair", [(128, 128), (90, 160), (16, 240), (240, 16)])
+def test_nv12_without_resizing_equals_opencv(pair: tuple[int, int]) -> None:
+    """With one chroma for the whole picture nothing is interpolated: only roundings may differ."""
+    spec = dataclasses.replace(INPUTS["caffe"], mean=(0.0, 0.0, 0.0))
+    luma = np.random.default_rng(6).integers(16, 236, (40, 48), np.uint8)
+    chroma = np.tile(np.array(pair, np.uint8), (20, 24, 1))
+    both = np.concatenate([luma, chroma.reshape(20, 48)])
+    got = HostPreprocessor(make_spec(input=spec)).nv12(
+        luma, chroma, (48, 40), Colour.of("bt601", full_range=False)
+    )
+    expected = cv2.cvtColor(both, cv2.COLOR_YUV2BGR_NV12).transpose(2, 0, 1)
+    np.testing.assert_allclose(got, expected, atol=1)
+
+
+@pytest.mark.parametrize("standard", ["bt601", "bt709"])
+@pytest.mark.parametrize("full_range", [False, True])
+def test_colour_standards(standard: str, full_range: bool) -> None:
+    """Primary colours survive a round trip through the standard's own forward equations."""
+    red, blue = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722)}[standard]
+    colour = Colour.of(standard, full_range)  # type: ignore[arg-type]
+    spec = dataclasses.replace(INPUTS["caffe"], mean=(0.0, 0.0, 0.0), width=4, height=4)
+    kernel = HostPreprocessor(make_spec(input=spec))
+    for rgb in ((255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (10, 200, 90)):
+        r, g, b = (value / 255 for value in rgb)
+        y = red * r + (1 - red - blue) * g + blue * b
+        u, v = (b - y) / (2 * (1 - blue)), (r - y) / (2 * (1 - red))
+        scale, offset, swing = (255, 0, 255) if full_range else (219, 16, 224)
+        luma = np.full((4, 4), round(y * scale + offset), np.uint8)
+        pair = [min(255, round(u * swing + 128)), min(255, round(v * swing + 128))]
+        chroma = np.tile(np.array(pair, np.uint8), (2, 2, 1))
+        got = kernel.nv12(luma, np.ascontiguousarray(chroma), (4, 4), colour)
+        np.testing.assert_allclose(got[:, 1, 1], rgb[::-1], atol=2)
+
+
+def test_nv12_resized_photo_is_close_to_decoding_first(shared_data: Path) -> None:
+    image = cv2.imread(str(shared_data / "photos" / "darknet" / "dog.jpg"))
+    spec = dataclasses.replace(INPUTS["caffe"], mean=(0.0, 0.0, 0.0), width=300, height=300)
+    luma, chroma = nv12_of(image)
+    colour = Colour.of("bt601", full_range=False)
+    got = HostPreprocessor(make_spec(input=spec)).nv12(
+        luma, chroma, (image.shape[1], image.shape[0]), colour
+    )
+    expected = preprocess(image, spec)
+    difference = np.abs(got - expected)
+    assert difference.mean() < 2.0
+    assert np.percentile(difference, 99) < 16

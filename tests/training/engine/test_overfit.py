@@ -1,0 +1,49 @@
+"""A network that cannot learn ten pictures by heart has a defect; this one learns them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from realtime_ssd_training.cli.evaluate import evaluate
+
+from tests.cli.program import run
+from tests.training.scenes import draw, recipe
+
+OVERFIT = """
+[model]
+name = "ssd_mobilenet_v1_fpn"
+options = { width = 0.25, columns = 128, rows = 128 }
+[data]
+repeat = 24
+[augment]
+photometric = 0.0
+zoom_out = 0.0
+overlaps = ["whole"]
+flip = 0.0
+[optimizer]
+name = "adamw"
+lr = 5e-3
+decay_all = false
+clip = 5.0
+[schedule]
+kind = "cosine"
+warmup = 20
+[run]
+epochs = 4
+batch = 5
+workers = 0
+ema = 0.95
+evaluate_every = 4
+"""
+
+
+def test_ten_pictures_are_learned_by_heart(tmp_path: Path) -> None:
+    data = draw(tmp_path / "pictures")
+    words = (recipe(tmp_path, OVERFIT), "--data", data, "--val", data, "--output", tmp_path / "run")
+    done = run("train", *words, "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    # What is scored here is the exported file, on the way that everything else runs.
+    model, answer = tmp_path / "run/model.onnx", tmp_path / "map.json"
+    evaluate(model=str(model), data=data, metric="voc", json=answer)
+    assert json.loads(answer.read_text())["mAP"] > 0.95

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from realtime_ssd_training.models import create, names
+
+from realtime_ssd.core.boxes import iou, to_corners
+from realtime_ssd.core.errors import UsageError
+
+LABELS_91 = ["background", *(f"c{k}" for k in range(90))]
+MAPS = {
+    "ssd300_vgg16": (38, 19, 10, 5, 3, 1),
+    "ssd512_vgg16": (64, 32, 16, 8, 4, 2, 1),
+    "ssd300_mobilenet_v1": (19, 10, 5, 3, 2, 1),
+    "ssd300_mobilenet_v1_3x3": (19, 10, 5, 3, 2, 1),
+    "ssd300_mobilenet_v2": (19, 10, 5, 3, 2, 1),
+    "ssdlite320_mobilenet_v3_large": (20, 10, 5, 3, 2, 1),
+}
+BOXES = {
+    "ssd300_vgg16": 8732,
+    "ssd512_vgg16": 24564,
+    "ssd300_mobilenet_v1": 1917,
+    "ssd300_mobilenet_v1_3x3": 3000,
+    "ssd300_mobilenet_v2": 3000,
+    "ssdlite320_mobilenet_v3_large": 3234,
+}
+
+
+@pytest.mark.parametrize("name", names())
+def test_heads_fit_the_default_boxes(name: str) -> None:
+    model = create(name, ["background", "a", "b"]).eval()
+    size = model.spec.input
+    with torch.no_grad():
+        images = torch.zeros(1, 3, size.height, size.width)
+        maps = model.backbone(images)
+        scores, offsets = model(images)
+    assert scores.shape == (1, model.spec.num_boxes, 3)
+    assert offsets.shape == (1, model.spec.num_boxes, 4)
+    assert [tuple(m.shape[2:]) for m in maps] == [
+        (x.rows, x.columns) for x in model.spec.boxes.layers
+    ]
+    if name in MAPS:
+        assert tuple(m.shape[2] for m in maps) == MAPS[name]
+        assert model.spec.num_boxes == BOXES[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "count"),
+    [
+        ("ssd300_vgg16", {}, 35_641_826),
+        ("ssdlite320_mobilenet_v3_large", {}, 3_440_060),
+        ("ssdlite320_mobilenet_v3_large", {"reduced_tail": False}, 5_198_540),
+    ],
+)
+def test_parameters_of_torchvision_s_models(
+    name: str, options: dict[str, object], count: int
+) -> None:
+    model = create(name, LABELS_91, **options)
+    assert sum(p.numel() for p in model.parameters()) == count
+
+
+@pytest.mark.parametrize(("recipe", "first"), [("coco_clipped", 0.07), ("voc_clamped", 0.1)])
+def test_boxes_of_the_pytorch_models(recipe: str, first: float) -> None:
+    """The last centre of the 10 × 10 map lies 1.3 % outside; only torchvision leaves it there."""
+    boxes = create("ssd300_vgg16", ["background", "a"], boxes=recipe).spec.boxes.boxes()
+    np.testing.assert_allclose(boxes[0], [8 / 600, 8 / 600, first, first], atol=1e-7)
+    assert boxes[:, 2:].max() == 1
+    assert boxes[:, :2].max() == pytest.approx(9.5 * 32 / 300 if "clipped" in recipe else 1.0)
+    if recipe == "coco_clipped":  # sums of the corners that torchvision 0.29 makes
+        sums = [3857.96279862, 3857.96279862, 5029.93054712, 5029.93054712]
+        np.testing.assert_allclose(to_corners(boxes).sum(0, dtype=np.float64), sums, atol=1e-3)
+
+
+def test_boxes_of_the_caffe_model(shared_data: Path) -> None:
+    wanted = np.load(shared_data / "golden/priors_ssd300_vgg16_voc_xyxy_f32.npy")
+    model = create("ssd300_vgg16", ["background", "a"])
+    found = to_corners(model.spec.boxes.boxes())
+    np.testing.assert_allclose(found, wanted, atol=2e-6)
+
+
+@pytest.mark.parametrize("size", [(128, 128), (320, 320), (640, 384)])
+def test_general_boxes_fit_objects_of_every_size(size: tuple[int, int]) -> None:
+    columns, rows = size
+    options = {"width": 0.25, "columns": columns, "rows": rows, "boxes": "general"}
+    boxes = create("ssd_mobilenet_v1_fpn", ["background", "a"], **options).spec.boxes.boxes()
+    random = np.random.default_rng(0)
+    short = min(size)
+    sides = 24 * (short / 24) ** random.uniform(0, 1, 400)
+    stretch = random.uniform(0.5, 2, 400) ** 0.5
+    objects = np.stack([sides * stretch, sides / stretch], 1).clip(max=size)
+    low = random.uniform(0, 1, (400, 2)) * (size - objects)
+    found = iou(
+        np.concatenate([low, low + objects], 1) / np.array(size * 2), to_corners(boxes)
+    ).max(1)
+    assert (found >= 0.5).mean() > 0.96
+    large = sides > 0.6 * short
+    assert large.sum() > 20
+    assert (found[large] >= 0.5).mean() > 0.97
+
+
+def test_l2norm_starts_at_20() -> None:
+    norm = create("ssd300_vgg16", ["background", "a"]).get_submodule("backbone.norm")
+    features = torch.randn(2, 512, 3, 3)
+    lengths = norm(features).norm(dim=1)
+    torch.testing.assert_close(lengths, torch.full_like(lengths, 20.0))
+
+
+def test_wrong_wishes() -> None:
+    with pytest.raises(UsageError, match="there is no model 'ssd999'"):
+        create("ssd999", ["background", "a"])
+    with pytest.raises(UsageError, match="no default-box recipe 'big'"):
+        create("ssd300_vgg16", ["background", "a"], boxes="big")
+    with pytest.raises(UsageError, match="no option 'width'"):
+        create("ssd300_vgg16", ["background", "a"], width=2.0)
+    with pytest.raises(UsageError, match="give 'background' first"):
+        create("ssd300_vgg16", ["a", "b"])

@@ -1,4 +1,0 @@
-"""The pictures and the figures of `docs/ssd.md`, taken from the code they explain.
-
-`python -m training.illustrate` draws the pictures anew.
-"""

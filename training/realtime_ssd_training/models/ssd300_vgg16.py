@@ -1,0 +1,43 @@
+"""SSD300 on VGG16, as in the paper: 8732 default boxes on maps of 38 to 1 cells."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from realtime_ssd.core.boxes import AnchorSpec
+from realtime_ssd_training.models.default_boxes import choose
+from realtime_ssd_training.models.ssd import SSD
+from realtime_ssd_training.models.vgg16 import build_vgg, vgg_boxes
+
+__all__ = ["BOXES", "EXTRAS", "build"]
+
+MAPS, STEPS = (38, 19, 10, 5, 3, 1), (8, 16, 32, 64, 100, 300)
+VOC, COCO = (30, 60, 111, 162, 213, 264, 315), (21, 45, 99, 153, 207, 261, 315)
+BOXES: dict[str, AnchorSpec] = {
+    "voc": vgg_boxes(300, MAPS, STEPS, VOC),
+    "coco": vgg_boxes(300, MAPS, STEPS, COCO),
+    "voc_clipped": vgg_boxes(300, MAPS, STEPS, VOC, clip=True),
+    "coco_clipped": vgg_boxes(300, MAPS, STEPS, COCO, clip=True),
+    "voc_clamped": vgg_boxes(300, MAPS, STEPS, VOC, clamp=True),
+    "coco_clamped": vgg_boxes(300, MAPS, STEPS, COCO, clamp=True),
+}
+EXTRAS = ((256, 512, 3, 2, 1), (128, 256, 3, 2, 1), (128, 256, 3, 1, 0), (128, 256, 3, 1, 0))
+
+
+def build(labels: Sequence[str], *, boxes: str = "voc") -> SSD:
+    """Build SSD300 on VGG16 with new weights.
+
+    Args:
+        labels: Class names, "background" first.
+        boxes: Default-box recipe: "voc" or "coco" as in the paper's Caffe models; "…_clipped" with
+            no box larger than the image (torchvision: "coco_clipped"); "…_clamped" with no centre
+            outside it either (amdegroot, lufficc, qfgaohao).
+
+    Returns:
+        The network; 35,641,826 parameters at 91 classes.
+
+    Raises:
+        UsageError: If there is no such recipe.
+    """
+    recipe = choose(BOXES, boxes, "ssd300_vgg16")
+    return build_vgg("ssd300_vgg16", labels, recipe, 300, EXTRAS)
