@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol
 
 from realtime_ssd.core.detections import Detections
@@ -38,7 +38,7 @@ class PendingBatch:
     error: Exception | None = None
 
 
-class Backend(Protocol):
+class Backend(AbstractContextManager[Any], Protocol):
     """Runs one model.
 
     `submit` may be called `max_in_flight` times before the first `collect`; answers are collected in
@@ -77,15 +77,6 @@ class Backend(Protocol):
     def close(self) -> None:
         """Give everything back; may be called from any thread, any number of times."""
         ...
-
-    def __enter__(self) -> Backend: ...
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

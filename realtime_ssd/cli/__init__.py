@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     from cyclopts import CycloptsError
 
-    from realtime_ssd.core.errors import RealtimeSSDError, redact
+    from realtime_ssd.core.errors import RealtimeSSDError, for_command_line, redact
 
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except RealtimeSSDError as error:
         if debug:
             raise
-        print(f"realtime-ssd: {error}", file=sys.stderr)
+        print(f"realtime-ssd: {for_command_line(str(error))}", file=sys.stderr)
         sys.exit(error.exit_status)
     except BrokenPipeError:
         # The reader of a pipe left (`| head`); point the stream elsewhere for the last flush.

@@ -120,7 +120,7 @@ def check_targets(
         if mark in read and mark is not None:
             raise UsageError(f"'{file}' is a source; write to another file")
         if file.is_file() and not overwrite:
-            raise UsageError(f"'{file}' exists; add --overwrite to replace it")
+            raise UsageError(f"'{file}' exists; set `overwrite` to replace it")
         if file.is_dir():
             raise UsageError(f"'{file}' cannot be written: it is a folder")
 

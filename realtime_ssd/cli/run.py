@@ -15,10 +15,10 @@ from realtime_ssd.backends import Backend
 from realtime_ssd.cli.outputs import Target, check_place, check_targets, plan_outputs
 from realtime_ssd.cli.progress import RunProgress, summary
 from realtime_ssd.core.errors import RealtimeSSDError
-from realtime_ssd.core.files import replace_file
+from realtime_ssd.core.files import make_folder, replace_file
 from realtime_ssd.core.results import FrameResult
 from realtime_ssd.pipeline import Pipeline, PipelineOptions
-from realtime_ssd.sinks.base import Sink, make_folder
+from realtime_ssd.sinks.base import Sink
 from realtime_ssd.sources import Source, open_source
 
 if TYPE_CHECKING:

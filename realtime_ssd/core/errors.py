@@ -1,9 +1,12 @@
-"""The errors a user may see: one sentence each, with the exit status that goes with it."""
+"""The errors a user may see: one sentence each, with the exit status of the program.
+
+A message names parameters in backticks, as in "`score_threshold` must be between 0 and 1". From
+Python it is shown as it is; the command line shows the option instead (`for_command_line`).
+"""
 
 from __future__ import annotations
 
 import re
-from urllib.parse import urlsplit
 
 __all__ = [
     "ModelError",
@@ -12,6 +15,7 @@ __all__ = [
     "UsageError",
     "described",
     "first_line",
+    "for_command_line",
     "redact",
 ]
 
@@ -36,8 +40,8 @@ class RealtimeSSDError(Exception):
         super().__init__(redact(message))
 
 
-class UsageError(RealtimeSSDError):
-    """The user asked for something that cannot be: an unknown name, a bad value, a missing file."""
+class UsageError(RealtimeSSDError, ValueError):
+    """A wrong argument: an unknown name, a bad value, a missing file."""
 
     exit_status = 2
 
@@ -87,7 +91,14 @@ def redact(text: str) -> str:
     return _SECRET_QUERY.sub(r"\g<key>***", text)
 
 
-def has_credentials(url: str) -> bool:
-    """Tell whether a URL carries a user name or a password."""
-    parts = urlsplit(url)
-    return parts.username is not None or parts.password is not None
+_PARAMETER = re.compile(r"`([a-z][a-z0-9_]*)`")
+
+
+def for_command_line(message: str) -> str:
+    """Return an error message with parameters written as options.
+
+    Example:
+        >>> for_command_line("`score_threshold` must be between 0 and 1, not 2")
+        '--score-threshold must be between 0 and 1, not 2'
+    """
+    return _PARAMETER.sub(lambda match: "--" + match[1].replace("_", "-"), message)

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and their checksums."""
+"""Output files: checked before the work, written whole or not at all; and checksums."""
 
 from __future__ import annotations
 
@@ -6,8 +6,77 @@ import hashlib
 import os
 import threading
 from pathlib import Path
+from typing import BinaryIO, cast
 
-__all__ = ["replace_file", "sha256_of"]
+from realtime_ssd.core.errors import UsageError
+
+__all__ = [
+    "cache_folder",
+    "check_output",
+    "make_folder",
+    "open_output",
+    "replace_file",
+    "sha256_of",
+]
+
+
+def check_output(path: Path, *, overwrite: bool = False) -> None:
+    """Check before the work that an output file can be written after it; create its folder.
+
+    Args:
+        path: File that will be written.
+        overwrite: Whether an existing file may be replaced. A device or a pipe may always exist.
+
+    Raises:
+        UsageError: If the file exists, is a folder, or cannot be written.
+    """
+    if path.is_dir():
+        raise UsageError(f"'{path}' is a folder; give a file name")
+    if path.is_file() and not overwrite:
+        raise UsageError(f"'{path}' exists; set `overwrite` to replace it")
+    make_folder(path.absolute().parent)
+    target = path if path.exists() else path.absolute().parent
+    if not os.access(target, os.W_OK):
+        raise UsageError(f"'{path}' cannot be written: permission denied")
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder for results, with its parents, unless it exists.
+
+    Raises:
+        UsageError: If it cannot be created.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"folder '{folder}' cannot be created: {error.strerror}") from None
+
+
+def open_output(path: Path, *, overwrite: bool = False) -> BinaryIO:
+    """Create an output file and open it for unbuffered binary writing.
+
+    Args:
+        path: File to create.
+        overwrite: Whether an existing file may be replaced. A device or a pipe may always exist.
+
+    Raises:
+        UsageError: If the file exists, is a folder, or cannot be written.
+    """
+    check_output(path, overwrite=overwrite)
+    try:
+        mode = "wb" if overwrite or path.exists() else "xb"
+        return cast("BinaryIO", path.open(mode, buffering=0))
+    except FileExistsError:  # another process created it since the check
+        raise UsageError(f"'{path}' exists; set `overwrite` to replace it") from None
+    except OSError as error:
+        raise UsageError(f"'{path}' cannot be written: {error.strerror}") from None
+
+
+def cache_folder(name: str) -> Path:
+    """Return the folder `name` in the user's cache of this program; it may not exist yet."""
+    from platformdirs import user_cache_path
+
+    return user_cache_path("realtime-ssd") / name
 
 
 def replace_file(path: Path, data: bytes, *, durable: bool = False) -> None:

@@ -1,41 +1,48 @@
-"""What every output of the program looks like to the loop."""
+"""The interface of every sink: windows, files and services that receive results."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from types import TracebackType
-from typing import Protocol
+from contextlib import AbstractContextManager
+from typing import Any, Literal, Protocol
 
 from realtime_ssd.core.closeable import Closeable
-from realtime_ssd.core.errors import UsageError
 from realtime_ssd.core.results import FrameResult
 
-__all__ = ["BaseSink", "Sink", "make_folder"]
+__all__ = ["BaseSink", "Policy", "Sink"]
+
+Policy = Literal["block", "latest"]
+"""Whether a sink receives every result, or the newest one in a thread of its own."""
 
 
-class Sink(Protocol):
-    """A window, a video file, a JSON file, a folder of images."""
+class Sink(AbstractContextManager[Any], Protocol):
+    """Receives results.
+
+    Attributes:
+        policy: With "block", `write` is called with every result by the thread that iterates over
+            the pipeline, which waits for it. With "latest", a thread of the sink's own calls
+            `write` with the newest result; older ones are skipped, and nothing waits for it.
+    """
+
+    policy: Policy
 
     def write(self, result: FrameResult) -> None:
-        """Take one result; results of a source come in order."""
+        """Receive one result; results of a source arrive in order.
+
+        Raises:
+            RealtimeSSDError: If it cannot be written; a "block" sink ends the run with it, a
+                "latest" sink is closed and named at the end.
+        """
         ...
 
     def close(self) -> None:
         """Finish what was begun so that it can be read; may be called any number of times."""
         ...
 
-    def __enter__(self) -> Sink: ...
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
-
 
 class BaseSink(Closeable):
-    """What all sinks share: `with`."""
+    """Base class of the sinks here: a context manager that receives every result."""
+
+    policy: Policy = "block"
 
     def write(self, result: FrameResult) -> None:
         """See `Sink.write`."""
@@ -43,15 +50,3 @@ class BaseSink(Closeable):
 
     def close(self) -> None:
         """See `Sink.close`."""
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder for results, with those above it, where it is not there yet.
-
-    Raises:
-        UsageError: If it cannot be made.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"folder '{folder}' cannot be made: {error.strerror}") from None

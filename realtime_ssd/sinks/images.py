@@ -8,8 +8,9 @@ from pathlib import Path
 import cv2
 
 from realtime_ssd.core.errors import RealtimeSSDError, UsageError
+from realtime_ssd.core.files import make_folder
 from realtime_ssd.core.results import FrameResult
-from realtime_ssd.sinks.base import BaseSink, make_folder
+from realtime_ssd.sinks.base import BaseSink
 
 __all__ = ["ImageSink"]
 
@@ -37,7 +38,7 @@ class ImageSink(BaseSink):
         own = frame.name or f"{frame.index:06d}.jpg"
         path = self._folder / (self._names[frame.index] if self._names else own)
         if path.exists() and not self._overwrite:
-            raise UsageError(f"'{path}' exists; add --overwrite to replace it")
+            raise UsageError(f"'{path}' exists; set `overwrite` to replace it")
         if path.parent != self._folder:
             make_folder(path.parent)
         try:

@@ -6,9 +6,10 @@ import json
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
-from realtime_ssd.core.errors import RealtimeSSDError, UsageError
+from realtime_ssd.core.errors import RealtimeSSDError
+from realtime_ssd.core.files import open_output
 from realtime_ssd.core.results import FrameResult
 from realtime_ssd.sinks.base import BaseSink
 
@@ -44,7 +45,7 @@ class JsonSink(BaseSink):
         self._path = None if target == "-" else Path(target)
         self._file: BinaryIO | None = None
         if self._path is not None:
-            self._file = _open(self._path, overwrite)
+            self._file = open_output(self._path, overwrite=overwrite)
         self._good = 0
 
     def write(self, result: FrameResult) -> None:
@@ -85,14 +86,3 @@ class JsonSink(BaseSink):
             file.close()
             if not self._good and self._path.is_file() and not self._path.stat().st_size:
                 self._path.unlink()
-
-
-def _open(path: Path, overwrite: bool) -> BinaryIO:
-    """Open a file for whole lines; what is no ordinary file (a pipe, a device) may exist."""
-    replace = overwrite or (path.exists() and not path.is_file())
-    try:
-        return cast(BinaryIO, path.open("wb" if replace else "xb", buffering=0))
-    except FileExistsError:
-        raise UsageError(f"'{path}' exists; add --overwrite to replace it") from None
-    except OSError as error:
-        raise UsageError(f"'{path}' cannot be written: {error.strerror}") from None

@@ -17,6 +17,7 @@ from av.container import OutputContainer
 from av.video.stream import VideoStream
 
 from realtime_ssd.core.errors import RealtimeSSDError, UsageError, described
+from realtime_ssd.core.files import open_output
 from realtime_ssd.core.frames import Image
 from realtime_ssd.core.results import FrameResult
 from realtime_ssd.sinks.audio import Audio, seconds_of
@@ -84,7 +85,7 @@ class VideoSink(BaseSink):
     def __init__(self, path: Path, info: SourceInfo, *, overwrite: bool = False) -> None:
         self._path, self._info = path, info
         self._codec = _codec(path)
-        _claim(path, overwrite)
+        open_output(path, overwrite=overwrite).close()
         self._container: OutputContainer | None = None
         self._audio: Audio | None = None
         self._closed = self._failed = False
@@ -334,17 +335,6 @@ def _codec(path: Path) -> str:
             f"'{path}' has an ending that is no video format here; use one of {', '.join(SUFFIXES)}"
         )
     return codec
-
-
-def _claim(path: Path, overwrite: bool) -> None:
-    """Make the file, so that a wrong place is known before any work is done."""
-    try:
-        with path.open("wb" if overwrite else "xb"):
-            pass
-    except FileExistsError:
-        raise UsageError(f"'{path}' exists; add --overwrite to replace it") from None
-    except OSError as error:
-        raise UsageError(f"'{path}' cannot be written: {error.strerror}") from None
 
 
 def _planes(image: Image, size: tuple[int, int]) -> Image:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
-from typing import Protocol
+from typing import Any, Protocol
 
 from realtime_ssd.core.closeable import Closeable
 from realtime_ssd.core.frames import Frame
@@ -48,7 +48,7 @@ class SourceInfo:
     pixel_aspect: Fraction = Fraction(1)
 
 
-class Source(Protocol):
+class Source(AbstractContextManager[Any], Protocol):
     """A camera, a file, a stream, a folder of images or the demo.
 
     Attributes:
@@ -81,15 +81,6 @@ class Source(Protocol):
     def close(self) -> None:
         """Give the device or file back; may be called any number of times."""
         ...
-
-    def __enter__(self) -> Source: ...
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
 
 
 class BaseSource(Closeable):

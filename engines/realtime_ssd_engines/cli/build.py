@@ -83,4 +83,4 @@ def _check_free(file: Path | None, *, overwrite: bool) -> None:
     from realtime_ssd.core.errors import UsageError
 
     if file is not None and file.exists() and not overwrite:
-        raise UsageError(f"'{file}' exists; add --overwrite to replace it")
+        raise UsageError(f"'{file}' exists; set `overwrite` to replace it")

@@ -37,7 +37,7 @@ def export(
     from realtime_ssd.core.errors import RealtimeSSDError, UsageError
 
     if output.exists() and not overwrite:
-        raise UsageError(f"'{output}' exists; add --overwrite to replace it")
+        raise UsageError(f"'{output}' exists; set `overwrite` to replace it")
     try:
         from realtime_ssd_training.engine.checkpoint import load_model, read_checkpoint
         from realtime_ssd_training.export import export_onnx, photos_of_run

@@ -47,7 +47,7 @@ def check_free(json_file: Path | None, folder: Path | None, *, overwrite: bool) 
         if file.is_dir():
             raise UsageError(f"'{file}' is a folder; give the name of a file")
         if file.exists() and not overwrite:
-            raise UsageError(f"'{file}' exists; add --overwrite to replace it")
+            raise UsageError(f"'{file}' exists; set `overwrite` to replace it")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=file.parent):

@@ -29,7 +29,7 @@ def check_target(path: Path, *, overwrite: bool) -> None:
     if path.suffix.lower() != ".onnx":
         raise UsageError(f"the output '{path}' must end in .onnx")
     if path.exists() and not overwrite:
-        raise UsageError(f"'{path}' exists already; give --overwrite to replace it")
+        raise UsageError(f"'{path}' exists; set `overwrite` to replace it")
     if not path.parent.is_dir():
         raise UsageError(f"the folder of '{path}' does not exist; create it first")
 
