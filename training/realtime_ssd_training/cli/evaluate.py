@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from realtime_ssd_training.evaluation.evaluate import Evaluation
+    from realtime_ssd_training.evaluation.evaluator import Evaluation
 
 __all__ = ["evaluate"]
 
@@ -56,15 +56,15 @@ def evaluate(
             may differ by 0.001 at most, as between an engine and the file it was built from.
         overwrite: Replace existing files.
     """
-    from realtime_ssd.core.errors import RealtimeSSDError, UsageError
+    from realtime_ssd.core.errors import RealtimeSSDError
 
     try:
         from realtime_ssd_training.data import open_dataset, summarise
         from realtime_ssd_training.data.classes import parse_classes, parse_remap
-        from realtime_ssd_training.evaluation.evaluate import METRICS, open_model
-        from realtime_ssd_training.evaluation.evaluate import evaluate as score
+        from realtime_ssd_training.evaluation.evaluator import check_metric, open_model
+        from realtime_ssd_training.evaluation.evaluator import evaluate as score
         from realtime_ssd_training.evaluation.report_folder import (
-            check_free,
+            check_outputs,
             write_json,
             write_report,
         )
@@ -72,15 +72,14 @@ def evaluate(
         raise RealtimeSSDError(
             f"evaluating needs '{error.name}'; install it with pip install 'realtime-ssd[train]'"
         ) from None
-    if metric not in METRICS:
-        raise UsageError(f"metric '{metric}' is unknown; choose {', '.join(METRICS)}")
-    check_free(json, report, overwrite=overwrite)
+    checked = check_metric(metric)
+    check_outputs(json, report, overwrite=overwrite)
     path = _find(model)
     annotated = open_dataset(data, None, parse_remap(remap), parse_classes(classes))
     if annotated.problems:
         print(summarise(annotated.problems), file=sys.stderr)
     with open_model(path, backend, score_threshold, batch) as opened:
-        result = score(opened, annotated, metric, _progress)
+        result = score(opened, annotated, checked, _progress)
     print(file=sys.stderr)
     if result.data.problems:
         print(summarise(result.data.problems), file=sys.stderr)
@@ -92,7 +91,7 @@ def evaluate(
         print(f"{report}: precision-recall curves, sizes, worst mistakes, all figures")
     if reference is not None:
         with open_model(_find(reference), "onnxruntime", score_threshold, batch) as opened:
-            other = score(opened, annotated, metric, _progress)
+            other = score(opened, annotated, checked, _progress)
         print(file=sys.stderr)
         _hold_against(result, other)
 
@@ -101,10 +100,10 @@ def _hold_against(result: Evaluation, other: Evaluation) -> None:
     """Refuse a model whose AP is not that of its reference."""
     from realtime_ssd.core.errors import ModelError
 
-    gap = abs(result.score.mean - other.score.mean)
+    gap = abs(result.metrics.mean - other.metrics.mean)
     told = (
-        f"AP {result.score.mean:.4f} on {result.backend}, {other.score.mean:.4f} on the reference, "
-        f"|ΔAP| {gap:.4f}"
+        f"AP {result.metrics.mean:.4f} on {result.backend}, "
+        f"{other.metrics.mean:.4f} on the reference, |ΔAP| {gap:.4f}"
     )
     if not gap <= GAP:
         raise ModelError(
@@ -142,17 +141,17 @@ def _show(result: Evaluation) -> None:
     _show_classes(console, result)
     _show_sizes(console, result)
     summary = "  ".join(
-        f"{k} {_figure(v)}" for k, v in result.score.summary.items() if "_" not in k
+        f"{k} {_figure(v)}" for k, v in result.metrics.summary.items() if "_" not in k
     )
-    wrong = result.mistakes
+    wrong = result.errors
     counts = ", ".join(f"{count} {kind}" for kind, count in wrong.counts.items())
     lines = [
         summary,
-        f"from score {wrong.score:.2f} on, where F1 is best: {wrong.hits} of {wrong.objects} "
-        f"objects found; mistakes: {counts}",
+        f"from score {wrong.score:.2f} on, where F1 is best: "
+        f"{wrong.true_positives} of {wrong.objects} objects found; mistakes: {counts}",
     ]
-    if result.unknown:
-        lines.append(f"unknown to the model, left out: {', '.join(result.unknown)}")
+    if result.unknown_classes:
+        lines.append(f"unknown to the model, left out: {', '.join(result.unknown_classes)}")
     console.print("\n".join(lines), highlight=False, markup=False)
 
 
@@ -161,11 +160,11 @@ def _show_classes(console: Console, result: Evaluation) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    keys = [key for key in _COLUMNS if key in result.score.classes[0].values]
+    keys = [key for key in _COLUMNS if key in result.metrics.classes[0].values]
     table = Table("class", box=SIMPLE_HEAD, padding=0, pad_edge=False)
     for name in ("objects", *(key.replace("AP_", "") for key in keys)):
         table.add_column(name, justify="right", min_width=6, no_wrap=True)
-    for one in result.score.classes:
+    for one in result.metrics.classes:
         figures = (_figure(one.values[key]) for key in keys)
         table.add_row(Text(one.label), str(one.objects), *figures)
     console.print(table)

@@ -40,14 +40,14 @@ def export(
         raise UsageError(f"'{output}' exists; set `overwrite` to replace it")
     try:
         from realtime_ssd_training.engine.checkpoint import load_model, read_checkpoint
-        from realtime_ssd_training.export import export_onnx, photos_of_run
+        from realtime_ssd_training.export import export_onnx, images_of_run
     except ModuleNotFoundError as error:
         raise RealtimeSSDError(
             f"exporting needs '{error.name}'; install it with pip install 'realtime-ssd[train]'"
         ) from None
     model = load_model(checkpoint)
     if photos is None:
-        images, name = photos_of_run(read_checkpoint(checkpoint).facts)
+        images, name = images_of_run(read_checkpoint(checkpoint).facts)
     else:
         images, name = _read(photos), str(photos)
     difference = export_onnx(model, output, precision, images)

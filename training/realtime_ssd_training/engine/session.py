@@ -143,9 +143,9 @@ def finish(folder: RunFolder, outcome: Outcome, data: Dataset) -> None:
             "add --resume to the command to go on"
         )
         return
-    from realtime_ssd_training.export import export_onnx, photos_of
+    from realtime_ssd_training.export import export_onnx, first_images
 
-    export_onnx(load_model(folder.best), folder.onnx, photos=photos_of(data))
+    export_onnx(load_model(folder.best), folder.onnx, photos=first_images(data))
     best = read_checkpoint(folder.best).facts
     scored = f"mAP {best['score']:.4f} in " if best["score"] is not None else ""
     print(f"{folder.onnx}: {scored}epoch {best['epoch']} of {outcome.epochs}")

@@ -31,7 +31,7 @@ SPEC = ModelSpec(
 )
 
 OBJECTS = ((4, 12, 52, 40, 1), (68, 50, 84, 94, 2))
-"""x1, y1, x2, y2 in pixels and the class of each object."""
+"""Box (x1, y1, x2, y2) in pixels and class id of each object."""
 
 LOGITS = (
     (1.0, 2.0, 0.0),
@@ -49,27 +49,27 @@ LOGITS = (
     (2.0, 1.5, 0.0),
     (2.5, 1.0, 0.5),
 )
-"""What the network says about the class of each default box."""
+"""Logits of background, car and person for each default box."""
 
 OFFSETS = {0: (0.5, 0.2, 0.5, -1.0), 1: (0.4, 0.3, -0.6, 0.1), 11: (0.0, -0.5, -1.0, -1.2)}
-"""What it says about the place of the object; 0 for all other default boxes."""
+"""Predicted offsets by default box; 0 for all other default boxes."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Solution:
-    """What matching and loss make of the example.
+    """Matching and loss of the example.
 
     Attributes:
-        labels: 14 classes to find.
-        wanted: 14 × 4 offsets to find; 0 where not matched.
+        labels: 14 target classes.
+        target_offsets: 14 × 4 target offsets; 0 if not matched.
         entropy: 14 cross-entropies.
-        hard: 14 booleans: the negatives that count.
-        parts: Both sums of the loss.
-        loss: The loss itself.
+        hard: 14 booleans: the hard negatives.
+        parts: Sums of the classification and the localization loss.
+        loss: The total loss.
     """
 
     labels: Tensor
-    wanted: Tensor
+    target_offsets: Tensor
     entropy: Tensor
     hard: Tensor
     parts: Losses
@@ -77,14 +77,14 @@ class Solution:
 
 
 def target() -> Target:
-    """Give the ground truth as the loss reads it."""
+    """Return the ground truth in the format of the loss."""
     rows = torch.tensor(OBJECTS, dtype=torch.float32)
-    nothing = torch.zeros(len(rows), dtype=torch.bool)
-    return Target(rows[:, :4] / SIDE, rows[:, 4].long(), nothing)
+    ignored = torch.zeros(len(rows), dtype=torch.bool)
+    return Target(rows[:, :4] / SIDE, rows[:, 4].long(), ignored)
 
 
 def heads() -> tuple[Tensor, Tensor]:
-    """Give what the network says: 1 × 14 × 3 logits and 1 × 14 × 4 offsets."""
+    """Return the predictions: 1 × 14 × 3 logits and 1 × 14 × 4 offsets."""
     offsets = torch.zeros(1, len(LOGITS), 4)
     for row, values in OFFSETS.items():
         offsets[0, row] = torch.tensor(values)
@@ -92,16 +92,16 @@ def heads() -> tuple[Tensor, Tensor]:
 
 
 def solve(**options: float) -> Solution:
-    """Compute the example.
+    """Compute matching and loss of the example.
 
     Args:
         **options: Options of `MultiBoxLoss`.
     """
     loss = MultiBoxLoss(SPEC, torch.from_numpy(SPEC.boxes.boxes()), **options)  # type: ignore[arg-type]
     scores, offsets = heads()
-    labels, wanted = loss.assign([target()])
+    labels, target_offsets = loss.assign([target()])
     entropy = functional.cross_entropy(scores[0], labels[0], reduction="none")
     hard = hard_negatives(entropy[None], labels, loss.negatives)
     parts = loss.parts(scores, offsets, [target()])
-    whole = loss(scores, offsets, [target()])
-    return Solution(labels[0], wanted[0], entropy, hard[0], parts, whole)
+    total = loss(scores, offsets, [target()])
+    return Solution(labels[0], target_offsets[0], entropy, hard[0], parts, total)

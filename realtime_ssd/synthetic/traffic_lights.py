@@ -1,4 +1,4 @@
-"""Traffic lights: heads with three lenses, and the poles and arms that hold them."""
+"""Geometry of traffic lights: heads with three lenses, poles and arms."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import math
 
 import numpy as np
 
-from realtime_ssd.synthetic.camera import Array
+from realtime_ssd.synthetic.projection import Array
 from realtime_ssd.synthetic.shapes import Builder, Solid
 
-__all__ = ["HEAD_HALF", "HEAD_HIGH", "STATES", "head", "pole", "state_at"]
+__all__ = ["HEAD_HALF_WIDTH", "HEAD_HEIGHT", "head", "pole", "state_at"]
 
-STATES = ("red", "amber", "green")
-HEAD_HALF, HEAD_HIGH = 0.38, 1.5
+HEAD_HALF_WIDTH, HEAD_HEIGHT = 0.38, 1.5
 _LIT = ((40, 40, 255), (30, 180, 255), (140, 255, 60))
 _OFF = ((30, 26, 74), (24, 54, 80), (42, 66, 30))
 _FORWARD = np.array([0.0, 0.0, 1.0])
@@ -20,9 +19,9 @@ _STEEL = (92, 90, 86)
 
 
 def state_at(time: float, offset: float) -> int:
-    """Which lens burns at a time: 0 red, 1 amber, 2 green; a cycle takes 14 seconds."""
-    moment = (time + offset) % 14.0
-    return 0 if moment < 6.0 else 2 if moment < 12.0 else 1
+    """Return the lit lens at a time in seconds: 0 red, 1 amber, 2 green; the cycle is 14 s."""
+    phase = (time + offset) % 14.0
+    return 0 if phase < 6.0 else 2 if phase < 12.0 else 1
 
 
 def _disc(y: float, z: float, radius: float) -> Array:
@@ -38,36 +37,41 @@ def _slab(build: Builder, half: float, y: tuple[float, float], z: tuple[float, f
 
 
 def head(state: int) -> Solid:
-    """A head with a white-rimmed backboard, facing forward, its foot at the origin."""
+    """Return a head with a white-rimmed backboard that faces forward, its base at the origin."""
     build = Builder()
-    _slab(build, HEAD_HALF, (0.0, HEAD_HIGH), (-0.06, 0.0), (212, 214, 212))
+    _slab(build, HEAD_HALF_WIDTH, (0.0, HEAD_HEIGHT), (-0.06, 0.0), (212, 214, 212))
     rim = np.array([[-1, 0, 0], [1, 0, 0], [1, 1, 0], [-1, 1, 0]], np.float64)
-    inside = rim * [HEAD_HALF - 0.05, HEAD_HIGH - 0.1, 0] + [0, 0.05, 0.004]
+    inside = rim * [HEAD_HALF_WIDTH - 0.05, HEAD_HEIGHT - 0.1, 0] + [0, 0.05, 0.004]
     build.face(inside, (34, 34, 32), _FORWARD)
     build.end_part()
-    _slab(build, 0.23, (0.12, HEAD_HIGH - 0.12), (0.0, 0.2), (46, 46, 42))
+    _slab(build, 0.23, (0.12, HEAD_HEIGHT - 0.12), (0.0, 0.2), (46, 46, 42))
     for lens in range(3):
-        y = HEAD_HIGH - 0.34 - 0.41 * lens
-        burning = lens == state
+        y = HEAD_HEIGHT - 0.34 - 0.41 * lens
+        lit = lens == state
         build.face(_disc(y, 0.205, 0.185), (22, 22, 20), _FORWARD)
-        colour = _LIT[lens] if burning else _OFF[lens]
-        build.face(_disc(y, 0.21, 0.155), colour, _FORWARD, 1.0 if burning else 0.0)
-        if burning:
+        colour = _LIT[lens] if lit else _OFF[lens]
+        build.face(_disc(y, 0.21, 0.155), colour, _FORWARD, 1.0 if lit else 0.0)
+        if lit:
             core = tuple(min(255, c + 90) for c in colour)
             build.face(_disc(y, 0.215, 0.08), core, _FORWARD, 1.0)
     build.end_part()
     return build.solid()
 
 
-def pole(high: float, arm: float) -> Solid:
-    """A pole of a height in metres; `arm` is how far its arm reaches to the right (or left)."""
+def pole(height: float, arm: float) -> Solid:
+    """Return a pole.
+
+    Args:
+        height: Height in metres.
+        arm: Length of the arm in metres; positive to the right, negative to the left.
+    """
     build = Builder()
-    _slab(build, 0.08, (0.0, high), (-0.16, -0.02), _STEEL)
+    _slab(build, 0.08, (0.0, height), (-0.16, -0.02), _STEEL)
     build.end_part()
     _slab(build, 0.14, (0.0, 0.7), (-0.22, 0.04), (70, 68, 66))
     build.end_part()
     if arm:
-        corners = [(min(arm, 0.0), high - 0.12), (max(arm, 0.0), high)]
+        corners = [(min(arm, 0.0), height - 0.12), (max(arm, 0.0), height)]
         (x0, y0), (x1, y1) = corners
         for z, normal in ((-0.02, _FORWARD), (-0.16, -_FORWARD)):
             beam = np.array([[x0, y0, z], [x1, y0, z], [x1, y1, z], [x0, y1, z]])

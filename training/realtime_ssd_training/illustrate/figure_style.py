@@ -1,4 +1,4 @@
-"""Paper and pens for the pictures: figures without a window, small files, the same every time."""
+"""Colours, layout and files of the figures: no window, small files, reproducible bytes."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ __all__ = [
     "INK",
     "ORANGE",
     "RED",
-    "boxes",
+    "draw_boxes",
     "new_figure",
-    "picture",
-    "save",
+    "save_figure",
+    "show_image",
 ]
 
-# Colours that people with colour blindness can tell apart (Okabe and Ito, 2008).
+# A palette for readers with colour vision deficiency (Okabe and Ito, 2008).
 BLUE, GREEN, ORANGE, RED, GREY, INK = (
     "#0072b2",
     "#009e73",
@@ -40,49 +40,49 @@ BLUE, GREEN, ORANGE, RED, GREY, INK = (
     "#1f2328",
 )
 _DPI = 130
-_TONES = 56
-_METHOD = 1  # maximum coverage: rare colours, those of the lines, are kept
+_BACKGROUND_COLORS = 56
+_MAX_COVERAGE = 1  # Pillow's quantization method that keeps rare colours, such as those of lines
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Make a figure of width × height inches on white paper, legible on a dark page too."""
+    """Create a figure of width × height inches on white, so that dark pages show it too."""
     layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08)
     figure = Figure(figsize=(width, height), dpi=_DPI, layout=layout, facecolor="white")
     FigureCanvasAgg(figure)
     return figure
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure as a PNG of 256 colours, with the same bytes on every run.
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as a PNG of 256 colours; the same figure always gives the same bytes.
 
     Raises:
         UsageError: If the file cannot be written.
     """
     from PIL import Image as Pillow
 
-    page = io.BytesIO()
-    figure.savefig(page, format="png")
-    small = Pillow.open(page).convert("RGB").quantize(256, _METHOD, dither=Pillow.Dither.NONE)
+    png = io.BytesIO()
+    figure.savefig(png, format="png")
+    image = Pillow.open(png).convert("RGB").quantize(256, _MAX_COVERAGE, dither=Pillow.Dither.NONE)
     try:
-        small.save(path, optimize=True)
+        image.save(path, optimize=True)
     except OSError as error:
         raise UsageError(f"'{path}' cannot be written: {error.strerror or error}") from None
 
 
-def picture(axes: Any, image: Image, *, pale: float = 0.4) -> None:
-    """Show a frame as a quiet background, in its own pixels.
+def show_image(axes: Any, image: Image, *, whiten: float = 0.4) -> None:
+    """Show a frame as a faint background, with axes in pixels of the frame.
 
     Args:
-        axes: Where to.
+        axes: Axes to draw on.
         image: H × W × 3, BGR.
-        pale: Share of white that is mixed in.
+        whiten: Fraction of white to blend in.
     """
     from PIL import Image as Pillow
 
-    mixed = cv2.medianBlur(image, 5)[:, :, ::-1] * (1 - pale) + 255 * pale
-    # Few flat colours keep the file small and the lines on top clear.
+    mixed = cv2.medianBlur(image, 5)[:, :, ::-1] * (1 - whiten) + 255 * whiten
+    # Few flat colours keep the file small and the lines legible.
     flat = Pillow.fromarray(mixed.astype(np.uint8)).quantize(
-        _TONES, _METHOD, dither=Pillow.Dither.NONE
+        _BACKGROUND_COLORS, _MAX_COVERAGE, dither=Pillow.Dither.NONE
     )
     height, width = image.shape[:2]
     extent = (0, width, height, 0)
@@ -90,8 +90,10 @@ def picture(axes: Any, image: Image, *, pale: float = 0.4) -> None:
     axes.set(xticks=(), yticks=(), xlim=(0, width), ylim=(height, 0))
 
 
-def boxes(axes: Any, rows: Sequence[Sequence[float]], color: str, line: float, **more: Any) -> None:
-    """Draw boxes (x1, y1, x2, y2) as outlines of `line` points."""
-    for x1, y1, x2, y2 in rows:
-        frame = Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, ec=color, lw=line, **more)
-        axes.add_patch(frame)
+def draw_boxes(
+    axes: Any, boxes: Sequence[Sequence[float]], color: str, linewidth: float, **style: Any
+) -> None:
+    """Draw the outlines of boxes (x1, y1, x2, y2)."""
+    for x1, y1, x2, y2 in boxes:
+        size = (x2 - x1, y2 - y1)
+        axes.add_patch(Rectangle((x1, y1), *size, fill=False, ec=color, lw=linewidth, **style))

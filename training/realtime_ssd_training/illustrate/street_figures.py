@@ -1,4 +1,4 @@
-"""Pictures over a frame of the built-in street: default boxes, matching, hard negatives."""
+"""Figures on a frame of the synthetic street: default boxes, matching, hard negatives."""
 
 from __future__ import annotations
 
@@ -23,33 +23,41 @@ from realtime_ssd.synthetic import StreetScene
 from realtime_ssd.zoo import BUNDLED
 from realtime_ssd_training.engine.loss import hard_negatives
 from realtime_ssd_training.engine.matching import match
-from realtime_ssd_training.illustrate.canvas import BLUE, GREY, INK, ORANGE, RED, boxes, new_figure
-from realtime_ssd_training.illustrate.canvas import picture as show
 from realtime_ssd_training.illustrate.diagrams import MAPS
+from realtime_ssd_training.illustrate.figure_style import (
+    BLUE,
+    GREY,
+    INK,
+    ORANGE,
+    RED,
+    draw_boxes,
+    new_figure,
+    show_image,
+)
 from realtime_ssd_training.models.ssd300_vgg16 import BOXES
 
-__all__ = ["Mined", "default_boxes", "hard_negatives_picture", "matching", "mine"]
+__all__ = ["MinedFrame", "default_boxes", "hard_negatives_figure", "matching", "mine_frame"]
 
-SEED, NUMBER = 900, 0
+SEED, FRAME = 900, 0
 WIDTH, HEIGHT = 768, 448
-_STYLES = {INK: ":"}
+_LINE_STYLES = {INK: ":"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Mined:
-    """One frame through the bundled model, matched and mined.
+class MinedFrame:
+    """Matching and hard negative mining of one frame with the bundled model.
 
     Attributes:
-        spec: Contract of the model.
+        spec: Specification of the model, with P default boxes.
         image: HEIGHT × WIDTH × 3, BGR.
-        objects: N × 4, x1, y1, x2, y2 in pixels, without difficult ones.
-        ignored: M × 4, the difficult ones.
-        first: P booleans: default boxes matched in the first step, one for each object.
+        objects: N × 4 boxes x1, y1, x2, y2 in pixels, excluding difficult ones.
+        ignored: M × 4 boxes of the difficult objects.
+        first: P booleans: default boxes matched in the first step, one per object.
         matched: P booleans: all matched default boxes.
         hard: P booleans: hard negatives.
-        easy: P booleans: background boxes that do not count.
+        easy: P booleans: all other negatives.
         entropy: P cross-entropies of the trained model; 0 for ignored default boxes.
-        untrained: P cross-entropies of a network that gives every class the same score.
+        untrained: P cross-entropies of a network with the same score for every class.
     """
 
     spec: ModelSpec
@@ -65,9 +73,9 @@ class Mined:
 
 
 @cache
-def mine() -> Mined:
-    """Match a frame's objects, run the bundled model, choose the hard negatives."""
-    image, truth = StreetScene(WIDTH, HEIGHT, seed=SEED).frame(NUMBER)
+def mine_frame() -> MinedFrame:
+    """Match the objects of a frame, run the bundled model and select the hard negatives."""
+    image, truth = StreetScene(WIDTH, HEIGHT, seed=SEED).frame(FRAME)
     spec = read_spec(BUNDLED)
     rows = np.array([item.box for item in truth], np.float32)
     difficult = np.array([item.difficult for item in truth])
@@ -76,18 +84,17 @@ def mine() -> Mined:
     default = torch.from_numpy(spec.boxes.boxes())
     ignored = torch.from_numpy(difficult)
     first = match(default, fractions, labels, 2.0, ignored=ignored)
-    both = match(default, fractions, labels, ignored=ignored)
+    complete = match(default, fractions, labels, ignored=ignored)
     scores = torch.from_numpy(_scores(spec, image))
     entropy, untrained = (
-        functional.cross_entropy(each, both.labels, ignore_index=-1, reduction="none")
+        functional.cross_entropy(each, complete.labels, ignore_index=-1, reduction="none")
         for each in (scores, torch.zeros_like(scores))
     )
-    hard = hard_negatives(entropy[None], both.labels[None], 3.0)[0]
-    easy = (both.labels == 0) & ~hard
+    hard = hard_negatives(entropy[None], complete.labels[None], 3.0)[0]
+    easy = (complete.labels == 0) & ~hard
     objects = rows[~difficult], rows[difficult]
-    return Mined(
-        spec, image, *objects, first.found, both.found, hard, easy, entropy, untrained
-    )  # fmt: skip
+    matched = (first.found, complete.found)
+    return MinedFrame(spec, image, *objects, *matched, hard, easy, entropy, untrained)
 
 
 def _scores(spec: ModelSpec, image: Image) -> NDArray[np.float32]:
@@ -99,61 +106,64 @@ def _scores(spec: ModelSpec, image: Image) -> NDArray[np.float32]:
 
 def default_boxes() -> Figure:
     """Draw the default boxes of one cell of each feature map of SSD300."""
-    image = StreetScene(600, 600, seed=SEED).render(NUMBER)
+    image = StreetScene(600, 600, seed=SEED).render(FRAME)
     figure = new_figure(9.4, 6.8)
     for axes, name, layer in zip(
         figure.subplots(2, 3).flat, MAPS, BOXES["voc"].layers, strict=True
     ):
-        show(axes, image, pale=0.55)
+        show_image(axes, image, whiten=0.55)
         for edge in np.arange(1, layer.columns) * layer.step_x * 600:
             axes.axvline(edge, color=INK, lw=0.35, alpha=0.35)
             axes.axhline(edge, color=INK, lw=0.35, alpha=0.35)
         # The cell that holds a point on the white car.
         row, column = int(0.62 / layer.step_y), int(0.40 / layer.step_x)
-        own = layer.boxes().reshape(layer.rows, layer.columns, -1, 4)[row, column] * 600
-        x, y = own[0, :2]
-        boxes(axes, to_corners(own).tolist(), RED, 2.0)
+        cell = layer.boxes().reshape(layer.rows, layer.columns, -1, 4)[row, column] * 600
+        x, y = cell[0, :2]
+        draw_boxes(axes, to_corners(cell).tolist(), RED, 2.0)
         axes.plot([x], [y], "o", color=BLUE, ms=5)
         count = len(layer.sizes)
         axes.set_title(f"{name}: {layer.rows} × {layer.columns} cells, {count} boxes", fontsize=12)
     return figure
 
 
-def _pixels(mined: Mined, rows: Tensor) -> Any:
+def _selected_boxes(mined: MinedFrame, selected: Tensor) -> Any:
+    """Return the selected default boxes in pixels."""
     size = np.array([WIDTH, HEIGHT] * 2, np.float32)
-    return (to_corners(mined.spec.boxes.boxes()[rows.numpy()]) * size).tolist()
+    return (to_corners(mined.spec.boxes.boxes()[selected.numpy()]) * size).tolist()
 
 
-def matching(mined: Mined) -> Figure:
+def matching() -> Figure:
     """Draw both steps of matching side by side."""
+    mined = mine_frame()
     figure = new_figure(11, 4.15)
     steps = (
-        ("step 1: its best default box for each object", mined.first),
-        ("step 2: and every default box with IoU ≥ 0.5", mined.matched),
+        ("step 1: one default box per object", mined.first),
+        ("step 2: also default boxes with IoU ≥ 0.5", mined.matched),
     )
-    for axes, (title, rows) in zip(figure.subplots(1, 2), steps, strict=True):
-        _scene(axes, mined)
-        boxes(axes, _pixels(mined, rows), RED, 1.2)
-        axes.set_title(f"{title} ({int(rows.sum())})", fontsize=12)
+    for axes, (title, selected) in zip(figure.subplots(1, 2), steps, strict=True):
+        _draw_objects(axes, mined)
+        draw_boxes(axes, _selected_boxes(mined, selected), RED, 1.2)
+        axes.set_title(f"{title} ({int(selected.sum())})", fontsize=12)
     _legend(figure, ((BLUE, "object"), (INK, "ignored object"), (RED, "matched default box")))
     return figure
 
 
-def hard_negatives_picture(mined: Mined) -> Figure:
-    """Draw the negatives that count, and the cross-entropies they were chosen by."""
+def hard_negatives_figure() -> Figure:
+    """Draw the hard negatives and the cross-entropies that select them."""
+    mined = mine_frame()
     figure = new_figure(11, 4.2)
     left, right = figure.subplots(1, 2, width_ratios=(1.35, 1))
-    _scene(left, mined)
-    boxes(left, _pixels(mined, mined.hard), ORANGE, 0.9)
+    _draw_objects(left, mined)
+    draw_boxes(left, _selected_boxes(mined, mined.hard), ORANGE, 0.9)
     left.set_title(
         f"{int(mined.matched.sum())} matched, {int(mined.hard.sum())} hard negatives", fontsize=12
     )
     negatives = mined.entropy[mined.hard | mined.easy].sort(descending=True).values.numpy()
-    count, places = int(mined.hard.sum()), np.arange(1, len(negatives) + 1)
-    right.loglog(places, negatives, color=GREY, lw=2.5)
-    right.loglog(places[:count], negatives[:count], color=ORANGE, lw=4)
+    count, ranks = int(mined.hard.sum()), np.arange(1, len(negatives) + 1)
+    right.loglog(ranks, negatives, color=GREY, lw=2.5)
+    right.loglog(ranks[:count], negatives[:count], color=ORANGE, lw=4)
     right.axvline(count, color=INK, lw=1, ls="--")
-    right.set_xlabel("background boxes, hardest first", fontsize=12)
+    right.set_xlabel("negatives, hardest first", fontsize=12)
     right.set_title("cross-entropy", fontsize=12)
     right.set(ylim=(1e-6, None))
     right.text(count * 0.8, 2e-6, f"3 N = {count}", ha="right", fontsize=12)
@@ -162,17 +172,17 @@ def hard_negatives_picture(mined: Mined) -> Figure:
     return figure
 
 
-def _scene(axes: Any, mined: Mined) -> None:
-    show(axes, mined.image, pale=0.5)
-    boxes(axes, mined.ignored.tolist(), INK, 1.8, ls=":")
-    boxes(axes, mined.objects.tolist(), BLUE, 2.2)
+def _draw_objects(axes: Any, mined: MinedFrame) -> None:
+    show_image(axes, mined.image, whiten=0.5)
+    draw_boxes(axes, mined.ignored.tolist(), INK, 1.8, ls=":")
+    draw_boxes(axes, mined.objects.tolist(), BLUE, 2.2)
 
 
 def _legend(figure: Figure, entries: Sequence[tuple[str, str]]) -> None:
     from matplotlib.lines import Line2D
 
     lines = [
-        Line2D([], [], color=color, lw=2.5, ls=_STYLES.get(color, "-")) for color, _ in entries
+        Line2D([], [], color=color, lw=2.5, ls=_LINE_STYLES.get(color, "-")) for color, _ in entries
     ]
     names = [name for _, name in entries]
     figure.legend(lines, names, loc="outside lower center", ncols=3, fontsize=12, frameon=False)

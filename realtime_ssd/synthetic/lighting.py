@@ -1,4 +1,4 @@
-"""Times of day: what colour the sky is, where the sun stands, and which lamps burn."""
+"""Lighting by time of day: sky colours, position of the sun and brightness of lamps."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ __all__ = ["TIMES", "Light"]
 Array = NDArray[np.float64]
 
 TIMES = ("noon", "morning", "overcast", "dusk", "night")
-"""The times of day a scene may have."""
+"""Times of day of a scene."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Light:
-    """The light of a scene; colours are blue, green, red.
+    """The lighting of a scene; colours are blue, green, red.
 
     Attributes:
         time: One of `TIMES`.
-        sky_top: Colour overhead, 0 to 255.
+        sky_top: Colour at the zenith, 0 to 255.
         sky_low: Colour at the horizon.
-        haze: Colour that distance fades to.
-        haze_length: Distance in metres at which about two thirds have faded.
-        ambient: Light of the sky as factors.
-        sun: Light of the sun as factors.
+        haze: Colour of distant surfaces.
+        haze_length: Distance in metres at which haze makes up about two thirds of a colour.
+        ambient: Ambient light, factor per channel.
+        sun: Sunlight, factor per channel.
         direction: Unit vector towards the sun.
         shadow: Darkness of cast shadows, 0 to 1.
-        lamps: How brightly lamps and windows burn, 0 to 1.
+        lamps: Brightness of lamps and windows, 0 to 1.
     """
 
     time: str
@@ -45,12 +45,12 @@ class Light:
     lamps: float
 
     @classmethod
-    def draw(cls, rng: np.random.Generator) -> Light:
-        """Draw a time of day and its variations."""
+    def sample(cls, rng: np.random.Generator) -> Light:
+        """Sample a time of day and its variations."""
         time = TIMES[int(rng.choice(len(TIMES), p=[0.28, 0.2, 0.2, 0.17, 0.15]))]
-        top, low, haze, ambient, sun, height, shadow, lamps = _PALETTE[time]
+        top, low, haze, ambient, sun, elevation, shadow, lamps = _PALETTE[time]
         azimuth = rng.uniform(0, 2 * math.pi)
-        rise = math.radians(height + rng.uniform(-6, 6))
+        rise = math.radians(elevation + rng.uniform(-6, 6))
         direction = np.array(
             [math.cos(rise) * math.sin(azimuth), math.sin(rise), math.cos(rise) * math.cos(azimuth)]
         )
@@ -71,24 +71,24 @@ class Light:
         )
 
     def shade(self, colours: Array, normals: Array) -> Array:
-        """Light N × 3 colours on surfaces with N × 3 unit normals."""
+        """Return N × 3 shaded colours of surfaces with N × 3 colours and unit normals."""
         facing = np.maximum(normals @ self.direction, 0.0)[:, None]
         openness = (0.82 + 0.18 * normals[:, 1])[:, None]
         return np.clip(colours * (self.ambient * openness + self.sun * facing), 0, 255)
 
     @property
-    def gloom(self) -> Array:
-        """Colour of the darkness under the bridge."""
+    def underpass(self) -> Array:
+        """Colour of the underpass of the bridge."""
         return self.ambient * 52.0
 
     def fade(self, colours: Array, distance: float, hidden: float = 0.0) -> Array:
         """Blend N × 3 colours with the haze at a distance in metres.
 
-        `hidden` is the share, 0 to 1, by which the darkness under the bridge has swallowed them.
+        `hidden` is the fraction, 0 to 1, to blend with the colour of the underpass.
         """
         clear = math.exp(-((max(distance, 0.0) / self.haze_length) ** 1.2))
         hazy = colours * clear + self.haze * (1.0 - clear)
-        return hazy + (self.gloom - hazy) * hidden if hidden else hazy
+        return hazy + (self.underpass - hazy) * hidden if hidden else hazy
 
 
 _Row = tuple[
@@ -101,7 +101,7 @@ _Row = tuple[
     float,
     float,
 ]
-# sky top, sky low, haze, ambient, sun, height of the sun in degrees, shadow, lamps
+# sky_top, sky_low, haze, ambient, sun, elevation of the sun in degrees, shadow, lamps
 _PALETTE: dict[str, _Row] = {
     "noon": (
         (205, 138, 72), (240, 214, 184), (232, 212, 192),
