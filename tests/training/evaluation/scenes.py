@@ -66,7 +66,7 @@ def scenes(draw: st.DrawFn) -> tuple[list[Annotation], list[Detections]]:
         ground_truth.append(annotation(boxes, rng.integers(1, 3, len(boxes)), difficult, crowd))
         near = np.repeat(boxes, 2, axis=0) + rng.normal(0, 8, (2 * len(boxes), 4))
         kept = near[(near[:, 2:] - near[:, :2] > 1).all(axis=1)].astype(np.float32)
-        scores = rng.permutation(1000)[: len(kept)].astype(np.float32) / 1000
+        scores = rng.permutation(1000)[: len(kept)].astype(np.float32) / np.float32(1000)
         ids = rng.integers(1, 3, len(kept)).astype(np.int32)
         detected.append(Detections(kept, scores, ids, LABELS))
     return ground_truth, detected
