@@ -145,7 +145,8 @@ class Capture:
         if self._paint and frame.surface is None:
             _ = frame.image
         elif not self._paint and frame.surface is not None:
-            frame = replace(frame, surface=None)  # the decoder has few surfaces
+            _ = frame.image  # converted here to release the surface: the decoder has few
+            frame = replace(frame, surface=None)
         self.last_frame = time.monotonic()
         self._statistics.capture(self.lane.name, time.perf_counter() - begun)
         if self.state != "online" and not self._stalled:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from fractions import Fraction
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +15,7 @@ import pytest
 from realtime_ssd.backends import Backend, BackendOptions, PendingBatch, open_backend
 from realtime_ssd.core.detections import Detections
 from realtime_ssd.core.errors import RealtimeSSDError, SourceError, UsageError
-from realtime_ssd.core.frames import Frame, LazyFrame, Surface
+from realtime_ssd.core.frames import Frame, LazyImage, Surface
 from realtime_ssd.core.spec import ModelSpec
 from realtime_ssd.pipeline import Pipeline, PipelineOptions
 from realtime_ssd.pipeline import batch_sizer as module
@@ -226,9 +225,8 @@ class Late(Scripted):
         frame = super().read()
         if frame is None:
             return None
-        paint = partial(self._paint, frame.index)
-        base = Fraction(1, 25)
-        return LazyFrame(paint, (20, 20), frame.index, "late", None, base, surface=self._surface)
+        pixels = LazyImage(partial(self._paint, frame.index), 20, 20)
+        return Frame(pixels, frame.index, "late", surface=self._surface)
 
     def _paint(self, index: int) -> np.ndarray:  # type: ignore[type-arg]
         if index == self._bad:
