@@ -155,6 +155,7 @@ class CaptureThread:
         if self._converts_frames and frame.surface is None:
             _ = frame.image
         elif not self._converts_frames and frame.surface is not None:
+            _ = frame.image  # downloaded now, to release the surface
             frame = replace(frame, surface=None)
         self.last_frame_at = time.monotonic()
         self._observer.on_frame(self.name, "captured")

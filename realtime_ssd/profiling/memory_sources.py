@@ -74,7 +74,7 @@ class RenamedSource(BaseSource):
     def read(self) -> Frame | None:
         """See `Source.read`."""
         frame = self._source.read()
-        return None if frame is None else frame.renamed(self.info.name)
+        return None if frame is None else replace(frame, source=self.info.name)
 
     def interrupt(self) -> None:
         """See `Source.interrupt`."""

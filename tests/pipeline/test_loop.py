@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
-from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,7 +13,7 @@ import pytest
 from realtime_ssd.backends import Backend, BackendOptions, PendingBatch, open_backend
 from realtime_ssd.core.detections import Detections
 from realtime_ssd.core.errors import RealtimeSSDError, SourceError, UsageError
-from realtime_ssd.core.frames import Frame, Image, Surface
+from realtime_ssd.core.frames import Frame, Image, LazyImage, Surface
 from realtime_ssd.pipeline import Pipeline, PipelineOptions
 from realtime_ssd.sources import Source, open_source
 from tests.pipeline.fakes import FakeBackend, RecordingObserver, ScriptedSource
@@ -170,14 +168,7 @@ class LazySource(ScriptedSource):
             self.converters.append(threading.current_thread().name)
             return np.zeros((20, 20, 3), np.uint8)
 
-        return Frame.lazy(
-            convert,
-            (20, 20),
-            index=index,
-            source="lazy",
-            time_base=Fraction(1, 25),
-            surface=self._surface,
-        )
+        return Frame(LazyImage(convert, 20, 20), index, "lazy", surface=self._surface)
 
 
 @pytest.mark.parametrize(
