@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from realtime_ssd.core.frames import Frame
 from realtime_ssd.core.metrics import Observer
@@ -90,7 +90,8 @@ class FrameQueue:
                 return False
             if source.full():
                 self._observer.on_frame(source.name, "replaced")
-                source.frames.popleft()
+                if source.frames.popleft().discontinuity:
+                    frame = replace(frame, discontinuity=True)
             source.frames.append(frame)
             self._changed.notify_all()
             return source.live or not source.limit_reached()
