@@ -55,7 +55,8 @@ def test_smallest_and_largest_frames(tiny: Path, tmp_path: Path) -> None:
             assert 0 <= left <= right <= row["width"]
             assert 0 <= top <= bottom <= row["height"]
         assert row["detections"]
-    written = sorted(cv2.imread(str(path)).shape[:2] for path in (tmp_path / "out").iterdir())
+    images = [cv2.imread(str(path)) for path in (tmp_path / "out").iterdir()]
+    written = sorted(image.shape[:2] for image in images if image is not None)
     assert written == [(1, 1), (300, 1), (4320, 7680)]
 
 
