@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from realtime_ssd_training.data import Annotation, open_dataset
+from realtime_ssd_training.data.sample import Dataset, Sample
 from realtime_ssd_training.evaluation.error_analysis import (
     DetectionError,
     ErrorAnalysis,
@@ -248,3 +249,51 @@ def test_counts_list_every_kind() -> None:
     empty = ErrorAnalysis(0.5, 0, 0, (), np.zeros(0), np.zeros(0, bool))
     assert set(empty.counts.values()) == {0}
     assert list(empty.counts) == ["background", "wrong class", "poor box", "duplicate", "missed"]
+
+
+def test_ignored_detection_explains_no_object() -> None:
+    image = annotation([A, B], crowd=[0])
+    detected = detections([(0.9, (2.0, 2.0, 6.0, 6.0))])
+    assert find_errors([image], [detected], {1}, score=0.0).counts["missed"] == 1
+
+
+def test_duplicate_of_a_detection_with_score_zero() -> None:
+    analysis = find_errors([annotation([A])], [detections([(0.0, A), (0.0, A)])], {1}, score=0.0)
+    assert (analysis.true_positives, analysis.counts["duplicate"]) == (1, 1)
+
+
+class Gradient(Dataset):
+    """One image of 256 × 200 pixels whose blue value is x and whose green value is y."""
+
+    def __init__(self, truth: Annotation) -> None:
+        super().__init__("gradient", LABELS, (0, 1, 2))
+        self._truth = truth
+
+    def __len__(self) -> int:
+        return 1
+
+    def annotation(self, index: int) -> Annotation:
+        return self._truth
+
+    def image_id(self, index: int) -> int:
+        return index + 1
+
+    def __getitem__(self, index: int) -> Sample:
+        image = np.zeros((200, 256, 3), np.uint8)
+        image[..., 0] = np.arange(256)
+        image[..., 1] = np.arange(200)[:, None]
+        return Sample.of(image, self._truth)
+
+
+def test_tile_is_the_crop_of_the_image_with_outlines_of_the_boxes() -> None:
+    dataset = Gradient(annotation([(100, 80, 120, 100)]))
+    error = missed((100, 80, 120, 100))
+    left, top, scale = _crop(error, 256, 200)
+    tile = _tile(error, dataset).astype(float)
+    for x, y in ((105, 85), (110, 92), (98, 105), (90, 78)):
+        column, row = round((x - left) * scale), round((y - top) * scale)
+        blue, green, red = tile[row, column]
+        assert (blue, green, red) == pytest.approx((x, y, 0), abs=0.6)
+    for x, y in ((100, 90), (120, 90), (110, 80), (110, 100)):
+        column, row = round((x - left) * scale), round((y - top) * scale)
+        assert tuple(tile[row, column]) == pytest.approx((60, 190, 60), abs=12)

@@ -24,6 +24,8 @@ from realtime_ssd_training.evaluation.evaluator import (
 )
 from realtime_ssd_training.evaluation.metric_plots import (
     MAX_SHARED_CURVES,
+    _bin_edges,
+    _envelope,
     draw_curves,
 )
 from realtime_ssd_training.evaluation.report_folder import FILES, check_outputs, write_report
@@ -248,3 +250,25 @@ def test_missing_packages_are_reported_before_inference(
 def test_unknown_metric() -> None:
     with pytest.raises(UsageError, match="metric 'mAP' is unknown; choose coco, voc07, voc"):
         check_metric("mAP")
+
+
+def test_curve_starts_at_recall_zero_never_rises_and_ends_at_zero() -> None:
+    columns = [np.array(x) for x in ([0.2, 0.4, 0.6], [0.5, 1.0, 0.5], [0.9, 0.8, 0.1])]
+    recall, precision = _envelope(ClassResult("cat", 5, {"AP": 0.5}, *columns))
+    assert recall.tolist() == [0, 0.2, 0.4, 0.6, 0.6]
+    assert precision.tolist() == [1, 1, 1, 0.5, 0]
+
+
+@pytest.mark.parametrize(
+    ("sides", "edges"),
+    [
+        ([], [16, 32, 64, 128, 256]),
+        ([0.0, 40.0], [32, 64]),
+        ([32.0], [32, 64]),
+        ([10.0, 63.9], [8, 16, 32, 64]),
+    ],
+)
+def test_bin_edges_are_powers_of_two_around_all_sides(
+    sides: list[float], edges: list[float]
+) -> None:
+    assert _bin_edges(sides).tolist() == edges

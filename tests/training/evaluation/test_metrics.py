@@ -78,8 +78,10 @@ CASES: list[tuple[str, Annotation, Detections, float, float]] = [
 def test_hand_computed_cases(
     truth: Annotation, detected: Detections, every: float, eleven: float
 ) -> None:
-    assert voc_ap([truth], [detected], LABELS).mean == pytest.approx(every)
-    assert voc_ap([truth], [detected], LABELS, points="11").mean == pytest.approx(eleven)
+    metrics = voc_ap([truth], [detected], LABELS)
+    assert (metrics.metric, metrics.mean) == ("voc", pytest.approx(every))
+    metrics = voc_ap([truth], [detected], LABELS, points="11")
+    assert (metrics.metric, metrics.mean) == ("voc07", pytest.approx(eleven))
 
 
 def test_detection_is_assigned_to_the_object_with_the_highest_iou_even_if_taken() -> None:
@@ -320,3 +322,18 @@ def test_voc07_ap_equals_its_definition(scene: tuple[list[Annotation], list[Dete
             for t in range(11)
         ]
         assert item.values["AP"] == pytest.approx(sum(best) / 11)
+
+
+@pytest.mark.parametrize(
+    ("side", "size"),
+    [(31.9, "small"), (32.0, "medium"), (95.9, "medium"), (96.0, "large")],
+)
+def test_limits_of_object_sizes(side: float, size: str) -> None:
+    box = (0.0, 0.0, side, side)
+    scene = [annotation([box])], [detections([(0.9, box)])]
+    results = [voc_ap(*scene, LABELS)]
+    if side % 32:  # the COCO API counts an object at a limit in both ranges
+        results.append(coco_ap(*scene, LABELS))
+    for metrics in results:
+        values = metrics.classes[0].values
+        assert [key for key in ("small", "medium", "large") if values[f"AP_{key}"] > 0.99] == [size]

@@ -74,9 +74,9 @@ class TorchBackend(Closeable):
         ]
         return PendingBatch(tuple(frames), detections)
 
-    def collect(self, ticket: PendingBatch) -> list[Detections]:
+    def collect(self, batch: PendingBatch) -> list[Detections]:
         """Return the detections of each frame of a batch, in frame pixels."""
-        detections: list[Detections] = ticket.payload
+        detections: list[Detections] = batch.payload
         return detections
 
     def close(self) -> None:
