@@ -84,17 +84,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as error:
         if debug:
             raise
-        print(f"realtime-ssd: {redact(_unforeseen(error))}", file=sys.stderr)
+        print(f"realtime-ssd: {for_command_line(redact(_unforeseen(error)))}", file=sys.stderr)
         sys.exit(1)
 
 
 def _unforeseen(error: Exception) -> str:
     """Say what is known of an error that should have been foreseen."""
-    from realtime_ssd.core.errors import described
+    from realtime_ssd.core.errors import describe
 
     if isinstance(error, MemoryError):
-        return described(error)
-    return f"unforeseen {described(error)}; --debug shows where it came from"
+        return describe(error)
+    return f"unforeseen {describe(error)}; --debug shows where it came from"
 
 
 def _sentence(error: CycloptsError, words: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from math import inf
 from realtime_ssd.annotators import BoxAnnotator
 from realtime_ssd.backends.base import Backend, PendingBatch
 from realtime_ssd.core.detections import Detections
-from realtime_ssd.core.errors import RealtimeSSDError, UsageError, described
+from realtime_ssd.core.errors import RealtimeSSDError, UsageError, describe
 from realtime_ssd.core.metrics import Statistics
 from realtime_ssd.core.results import Annotator, FrameResult
 from realtime_ssd.pipeline.batch_sizer import BatchSizer
@@ -279,6 +279,6 @@ def _explained(stage: str, error: BaseException) -> RealtimeSSDError:
     """Turn any exception of a thread into one sentence that names the stage."""
     if isinstance(error, RealtimeSSDError):
         return error
-    failure = RealtimeSSDError(f"{stage} failed: {described(error)}")
+    failure = RealtimeSSDError(f"{stage} failed: {describe(error)}")
     failure.__cause__ = error
     return failure
