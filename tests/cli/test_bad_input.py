@@ -140,13 +140,13 @@ def test_models_that_cannot_be_run(tmp_path: Path) -> None:
     damaged.write_bytes(b"\x08\x07junk" * 20)
     refused(1, "not a readable ONNX file", *DEMO, "--model", damaged)
     (tmp_path / "empty.onnx").touch()
-    refused(1, "there is nothing in it", *DEMO, "--model", tmp_path / "empty.onnx")
+    refused(1, "its graph is empty", *DEMO, "--model", tmp_path / "empty.onnx")
 
     bare = tiny_model(tmp_path / "bare.onnx")
     model = onnx.load(str(bare))
     del model.metadata_props[:]
     onnx.save(model, str(bare))
-    refused(1, "carries no model specification", *DEMO, "--model", bare)
+    refused(1, "has no model specification", *DEMO, "--model", bare)
 
     spec = tiny_spec()
     wrong = replace(spec, labels=("background", "bright", "dark"))
