@@ -22,7 +22,7 @@ __all__ = [
 
 
 def check_output(path: Path, *, overwrite: bool = False) -> None:
-    """Check that an output file can be written later, and create its folder.
+    """Check that an output file can be written later; its folder may be missing.
 
     Args:
         path: File to write.
@@ -32,11 +32,14 @@ def check_output(path: Path, *, overwrite: bool = False) -> None:
         UsageError: If the file exists, is a folder, or cannot be written.
     """
     if path.is_dir():
-        raise UsageError(f"'{path}' is a folder; choose a file name")
+        raise UsageError(f"'{path}' cannot be written: it is a folder")
     if path.is_file() and not overwrite:
         raise UsageError(f"'{path}' exists; set `overwrite` to replace it")
-    make_folder(path.absolute().parent)
     target = path if path.exists() else path.absolute().parent
+    while not target.exists():
+        target = target.parent
+    if target != path and not target.is_dir():
+        raise UsageError(f"'{path}' cannot be written: '{target}' is not a folder")
     if not os.access(target, os.W_OK):
         raise UsageError(f"'{path}' cannot be written: permission denied")
 
@@ -64,6 +67,7 @@ def open_output(path: Path, *, overwrite: bool = False) -> BinaryIO:
         UsageError: If the file exists, is a folder, or cannot be written.
     """
     check_output(path, overwrite=overwrite)
+    make_folder(path.absolute().parent)
     try:
         mode = "wb" if overwrite or path.exists() else "xb"
         return cast("BinaryIO", path.open(mode, buffering=0))
@@ -103,6 +107,8 @@ def _folder_override(name: str) -> Path | None:
 def replace_file(path: Path, data: bytes, *, durable: bool = False) -> None:
     """Write a file atomically: readers see either the old content or the complete new one.
 
+    A missing folder is created.
+
     Args:
         path: File to create or replace.
         data: New content.
@@ -114,6 +120,7 @@ def replace_file(path: Path, data: bytes, *, durable: bool = False) -> None:
     """
     # Several processes and threads may write the same file.
     temporary = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with temporary.open("wb") as file:
             file.write(data)
