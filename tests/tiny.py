@@ -69,8 +69,8 @@ def tiny_model(path: Path, spec: ModelSpec | None = None, *, factor: float = 40.
     return path
 
 
-def picture(cell: tuple[int, int], size: tuple[int, int] = (120, 160)) -> np.ndarray:  # type: ignore[type-arg]
-    """Paint one bright cell (row, column) into a dark picture of height × width."""
+def bright_cell(cell: tuple[int, int], size: tuple[int, int] = (120, 160)) -> np.ndarray:  # type: ignore[type-arg]
+    """Paint one bright cell (row, column) into a dark bright_cell of height × width."""
     image = np.zeros((*size, 3), np.uint8)
     height, width = size[0] // CELLS, size[1] // CELLS
     row, column = cell

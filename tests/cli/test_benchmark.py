@@ -68,7 +68,7 @@ def test_a_batch_that_cannot_be_is_told_at_once(tiny: Path, tmp_path: Path) -> N
     onnx.save(model, str(fixed))
     done = run("benchmark", "--model", fixed, "--batch", "1,8", *SHORT)
     assert done.returncode == 2
-    assert "has a fixed batch of 1, so --batch 8 is not possible" in done.stderr
+    assert "has a fixed batch of 1, so --batch cannot be 8" in done.stderr
     assert "one after the other" not in done.stderr
 
 
