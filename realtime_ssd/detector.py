@@ -94,14 +94,12 @@ class Detector(Closeable):
         return self._backend.name
 
     @overload
-    def __call__(self, image: ImageInput) -> Detections: ...
+    def __call__(self, image: ImageInput) -> Detections: ...  # type: ignore[overload-overlap]
 
     @overload
-    def __call__(self, image: list[ImageInput] | tuple[ImageInput, ...]) -> list[Detections]: ...
+    def __call__(self, image: Sequence[ImageInput]) -> list[Detections]: ...
 
-    def __call__(
-        self, image: ImageInput | list[ImageInput] | tuple[ImageInput, ...]
-    ) -> Detections | list[Detections]:
+    def __call__(self, image: ImageInput | Sequence[ImageInput]) -> Detections | list[Detections]:
         """Detect the objects in one image, or in each image of a list.
 
         Args:
@@ -126,7 +124,7 @@ class Detector(Closeable):
         """
         with self._lock:
             self._check_idle()
-            if isinstance(image, list | tuple):
+            if isinstance(image, Sequence) and not isinstance(image, str):
                 return self._detect(_to_frame(item) for item in image)
             return self._detect([_to_frame(image)])[0]
 

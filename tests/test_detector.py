@@ -126,8 +126,8 @@ def test_list_of_images_in_order(tiny: Path, tmp_path: Path, batch: int, count: 
     cv2.imwrite(str(tmp_path / "first.png"), bright_cell(CELLS[0]))
     images = [tmp_path / "first.png", *(bright_cell(cell) for cell in CELLS[1:])][:count]
     with Detector(tiny, batch=batch) as detector:
-        for given in (images, tuple(images)):
-            found = [boxes(item)[0][:2] for item in detector(given)]
+        for sequence in (detector(images), detector(tuple(images))):
+            found = [boxes(item)[0][:2] for item in sequence]
             assert found == [[40 * column, 30 * row] for row, column in CELLS[:count]]
 
 
