@@ -124,7 +124,8 @@ def test_image_files(blue_detector: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("count", [0, 1, 16])
 def test_list_of_images_in_order(tiny: Path, tmp_path: Path, batch: int, count: int) -> None:
     cv2.imwrite(str(tmp_path / "first.png"), bright_cell(CELLS[0]))
-    images = [tmp_path / "first.png", *(bright_cell(cell) for cell in CELLS[1:])][:count]
+    images: list[Path | Image] = [tmp_path / "first.png"]
+    images = [*images, *(bright_cell(cell) for cell in CELLS[1:])][:count]
     with Detector(tiny, batch=batch) as detector:
         for sequence in (detector(images), detector(tuple(images))):
             found = [boxes(item)[0][:2] for item in sequence]

@@ -53,6 +53,6 @@ class FolderServer(ThreadingHTTPServer):
 def serve_folder(folder: Path) -> Iterator[FolderServer]:
     """Yield a running server of a folder."""
     with FolderServer(folder) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield server
         server.shutdown()
