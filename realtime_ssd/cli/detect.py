@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from realtime_ssd.cli.options import DetectOptions, OutputOptions
+from realtime_ssd.cli.options import DetectOptions, ExtensionOptions, OutputOptions
 
 __all__ = ["detect"]
 
@@ -21,6 +21,7 @@ def detect(
     source: Annotated[list[str] | None, _Repeatable] = None,
     detection: DetectOptions = DetectOptions(),
     outputs: OutputOptions = OutputOptions(),
+    extensions: ExtensionOptions = ExtensionOptions(),
 ) -> None:
     """Detect objects in cameras, video files, streams and photos.
 
@@ -35,6 +36,7 @@ def detect(
             demo[:WxH[@FPS][,seed=N][,frames=N]].
         detection: Model and inference.
         outputs: Outputs.
+        extensions: Installed extensions.
     """
     from realtime_ssd.core.errors import UsageError
 
@@ -46,7 +48,7 @@ def detect(
             "there is no source; give --camera 0, --video FILE or --source SPEC, for example "
             "realtime-ssd --source demo --output street.mp4 (see realtime-ssd detect --help)"
         )
-    status = _run(names, detection, outputs)
+    status = _run(names, detection, outputs, extensions)
     if status:
         sys.exit(status)
 
@@ -58,7 +60,12 @@ def _as_file(video: str) -> str:
     return video
 
 
-def _run(names: list[str], detection: DetectOptions, outputs: OutputOptions) -> int:
+def _run(
+    names: list[str],
+    detection: DetectOptions,
+    outputs: OutputOptions,
+    extensions: ExtensionOptions,
+) -> int:
     """Open everything, run, close everything; return the exit status."""
     from realtime_ssd.backends import BackendOptions, decodes_surfaces, open_backend
     from realtime_ssd.cli.run import Run, open_sources
@@ -79,7 +86,7 @@ def _run(names: list[str], detection: DetectOptions, outputs: OutputOptions) -> 
             classes=detection.class_names,
         )
         with open_backend(path, detection.backend, options) as backend:
-            run = Run(sources, backend, detection.max_frames)
+            run = Run(sources, backend, detection.max_frames, extensions)
             run.add_sinks(outputs)
             if remark:
                 print(remark, file=sys.stderr)

@@ -8,7 +8,10 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-__all__ = ["DetectOptions", "OutputOptions"]
+__all__ = ["DetectOptions", "ExtensionOptions", "OutputOptions"]
+
+
+_Repeatable = Parameter(negative="", consume_multiple=False)
 
 
 @Parameter(name="*")
@@ -71,3 +74,21 @@ class OutputOptions:
         if self.show is not None:
             return self.show
         return self.output is None and self.json is None
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class ExtensionOptions:
+    """Installed extensions, each as NAME or NAME:ARGUMENT; all may be repeated.
+
+    Attributes:
+        processor: Processor that works on every result before it is drawn and written.
+        annotator: Annotator that draws on the annotated image, after the boxes.
+        sink: Further output, as NAME:TARGET.
+        observer: Observer of counts and latencies.
+    """
+
+    processor: Annotated[list[str] | None, _Repeatable] = None
+    annotator: Annotated[list[str] | None, _Repeatable] = None
+    sink: Annotated[list[str] | None, _Repeatable] = None
+    observer: Annotated[list[str] | None, _Repeatable] = None

@@ -8,8 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from realtime_ssd.annotators import BoxAnnotator
 from realtime_ssd.backends import Backend
-from realtime_ssd.cli.options import OutputOptions
+from realtime_ssd.cli.extensions import (
+    add_sinks,
+    create_annotators,
+    create_observers,
+    processor_factory,
+)
+from realtime_ssd.cli.options import ExtensionOptions, OutputOptions
 from realtime_ssd.cli.outputs import OutputTarget, check_output_files, plan_outputs
 from realtime_ssd.cli.progress import RunProgress, summary
 from realtime_ssd.core.errors import RealtimeSSDError
@@ -54,12 +61,30 @@ class Run:
         sources: Where frames come from.
         backend: What detects objects.
         max_frames: Frames to process of each source; None for all.
+        extensions: Processors, annotators, observers and further sinks to use.
+
+    Raises:
+        UsageError: If an extension is not installed or its argument is malformed.
     """
 
-    def __init__(self, sources: Sequence[Source], backend: Backend, max_frames: int | None) -> None:
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        backend: Backend,
+        max_frames: int | None,
+        extensions: ExtensionOptions,
+    ) -> None:
         self._infos = [source.info for source in sources]
         self._live = any(info.live for info in self._infos)
-        self._pipeline = Pipeline(sources, backend, PipelineOptions(max_frames=max_frames))
+        annotators = (BoxAnnotator(), *create_annotators(extensions.annotator or ()))
+        self._pipeline = Pipeline(
+            sources,
+            backend,
+            PipelineOptions(max_frames=max_frames, annotators=annotators),
+            processors=processor_factory(extensions.processor or ()),
+            observers=create_observers(extensions.observer or ()),
+        )
+        self._sink_specs = extensions.sink or ()
         self._backend, self._max_frames = backend, max_frames
         self._sinks = SinkGroup()
         self._window: WindowSink | None = None
@@ -87,7 +112,8 @@ class Run:
                 from realtime_ssd.sinks.jsonlines import JsonSink
 
                 self._sinks.add(JsonSink(outputs.json, overwrite=outputs.overwrite))
-            if outputs.window:
+            add_sinks(self._sinks, self._sink_specs, self._infos, overwrite=outputs.overwrite)
+            if outputs.window and not (self._sink_specs and outputs.show is None):
                 self._add_window(paced=not self._sinks)
         except BaseException:
             self._sinks.close()

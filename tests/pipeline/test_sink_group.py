@@ -32,7 +32,7 @@ def test_a_blocking_sink_receives_every_result_in_the_calling_thread() -> None:
 
 def test_a_sink_of_one_source_receives_no_other() -> None:
     for policy in ("block", "latest"):
-        sink = RecordingSink(policy)  # type: ignore[arg-type]
+        sink = RecordingSink(policy)
         with SinkGroup() as group:
             group.add(sink, "a")
             group.write(result(0, "a"))
