@@ -109,7 +109,7 @@ def test_augmented_samples_are_valid_and_reproducible(
     assert result.difficult.tolist() == [label % 2 == 0 for label in result.labels]
     assert result.crowd.tolist() == [bool(crowd[label - 1]) for label in result.labels]
     assert result.name == "x"
-    # A crop keeps at minimum one object that is not a crowd.
+    # A crop keeps at least one object that is not a crowd.
     assert crowd.all() or not result.crowd.all()
 
 

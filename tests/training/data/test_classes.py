@@ -44,6 +44,7 @@ def test_unselected_classes_are_skipped_without_a_problem(animals: str) -> None:
 def test_several_classes_may_share_a_new_name(animals: str) -> None:
     data = open_dataset(animals, remap={"cat": "animal", "dog": "animal"})
     assert data.labels == ("background", "animal")
+    assert data.category_ids == (0, 3)  # that of the first
     assert data.annotation(0).labels.tolist() == [1, 1]
 
 
@@ -69,6 +70,19 @@ def test_concatenated_datasets_share_their_classes(tmp_path: Path) -> None:
     assert [joined.image_id(k) for k in range(4)] == [1, 2, 3, 4]
 
 
+def test_the_first_of_concatenated_datasets_determines_the_labels(tmp_path: Path) -> None:
+    first = write_coco(tmp_path / "1", [CAT], categories=[{"id": 3, "name": "cat"}])
+    concatenated = open_datasets(f"{first} + {write_coco(tmp_path / '2', [DOG, CAT])}")
+    assert concatenated.labels == ("background", "cat")
+    assert labelled_boxes(concatenated, 1) == [("cat", [1, 2, 4, 6])]
+    assert len(concatenated.problems) == 1
+    assert len(concatenated) == 2
+    for index in (0, 1):
+        assert concatenated[index].labels.tolist() == [1]
+    with pytest.raises(IndexError):
+        concatenated.annotation(2)
+
+
 def test_parsing_of_classes_and_remap() -> None:
     assert parse_classes(" person, car,") == ["person", "car"]
     assert parse_classes("") is parse_classes(None) is None
@@ -81,7 +95,7 @@ def test_parsing_of_classes_and_remap() -> None:
 
 def test_a_recipe_remaps_and_selects_classes(tmp_path: Path) -> None:
     file = write_text(
-        tmp_path / "mine.toml",
+        tmp_path / "custom.toml",
         '[model]\nname = "ssd_mobilenet_v1_fpn"\n[data]\nonly = ["pet"]\n'
         '[data.remap]\ncat = "pet"\ndog = "pet"\n',
     )
@@ -99,7 +113,7 @@ def test_training_reports_the_problems_of_both_datasets_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = write_text(
-        tmp_path / "mine.toml",
+        tmp_path / "custom.toml",
         '[model]\nname = "ssd_mobilenet_v1_fpn"\n'
         "options = { width = 0.25, columns = 128, rows = 128 }\n"
         "[data]\nrepeat = 2\n[run]\nbatch = 2\nworkers = 0\n",

@@ -51,6 +51,12 @@ def test_columns_are_recognised(tmp_path: Path, text: str) -> None:
     assert not data.problems
 
 
+@pytest.mark.parametrize(("side", "end"), [(1, 30), (1.5, 1.5)])
+def test_boxes_are_fractions_if_no_value_exceeds_1(tmp_path: Path, side: float, end: float) -> None:
+    data = open_dataset(write_table(tmp_path, f"a.png,0,0,0.5,{side},cat\na.png,inf,0,1,1,cat"))
+    assert labelled_boxes(data) == [("cat", [0, 0, 20 if side == 1 else 0.5, end])]
+
+
 def test_images_in_a_separate_folder(tmp_path: Path) -> None:
     write_image(tmp_path / "pictures" / "night" / "a.png")
     write_text(tmp_path / "boxes.csv", "night/a.png,4,6,20,24,cat\n")

@@ -248,7 +248,7 @@ ANNOTATION_DEFECTS: dict[str, tuple[dict[str, Any], str]] = {
         {"id": 9, "category_id": 3, "bbox": [1, 2, 3]},
         "annotation 9 of image 5 has no bbox of four numbers",
     ),
-    "words": (
+    "text": (
         {"id": 9, "category_id": 3, "bbox": [1, 2, 3, "x"]},
         "annotation 9 of image 5 has no bbox of four numbers",
     ),
@@ -294,6 +294,14 @@ def test_invalid_coco_files(tmp_path: Path, number: int) -> None:
     write_text(tmp_path / "a.json", text)
     with pytest.raises(UsageError, match=message):
         open_dataset(name)
+
+
+def test_drive_letters_are_part_of_a_path() -> None:
+    for text in (r"coco:C:\a.json:D:\images", "csv:a.csv:D:/images", "coco:a.json:D:/images"):
+        with pytest.raises(UsageError, match=r"the image folder 'D:[/\\]images' does not exist"):
+            open_dataset(text)
+    with pytest.raises(UsageError, match="'C' has no folder 'Annotations'"):
+        open_dataset("voc:C:train")
 
 
 @pytest.mark.parametrize(

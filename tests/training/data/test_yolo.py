@@ -56,7 +56,7 @@ def test_layouts_with_splits(tmp_path: Path, layout: str) -> None:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_dataset_below_a_folder_named_images(tmp_path: Path, layout: str) -> None:
-    root = tmp_path / "images" / "mine"
+    root = tmp_path / "images" / "animals"
     image, label = (root / text.format("train") for text in LAYOUTS[layout])
     write_text(root / "classes.txt", "cat\ndog\n")
     write_image(image)
@@ -239,7 +239,7 @@ USAGE = {
     "deep yaml": ("yolo:{}", "[" * 5000, "is not valid YAML"),
     "names of no kind": ("yolo:{}", "names: 12", "is not a list of class names"),
     "nested names": ("yolo:{}", "names: [[cat]]", "is not a list of class names"),
-    "mapping of words": ("yolo:{}", "names: {cat: dog}", "is not a list of class names"),
+    "mapping of texts": ("yolo:{}", "names: {cat: dog}", "is not a list of class names"),
     "no text": ("yolo:{}", "bytes", "cannot be read as UTF-8"),
 }
 
