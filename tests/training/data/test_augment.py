@@ -152,8 +152,10 @@ def test_most_crops_succeed_at_moderate_overlaps() -> None:
         augment = SSDAugmentation(WARP, overlaps=(minimum,))
         parts = [augment._crop(whole, sample, np.random.default_rng(k)) for k in range(200)]
         assert np.mean([part != whole for part in parts]) >= share
-    augment = SSDAugmentation(WARP, overlaps=(None,))
-    assert all(augment._crop(whole, sample, np.random.default_rng(k)) == whole for k in range(20))
+    for choice in (None, "whole"):
+        augment = build_augmentation(WARP, {"overlaps": [choice]})
+        crops = [augment._crop(whole, sample, np.random.default_rng(k)) for k in range(20)]
+        assert set(crops) == {whole}
 
 
 def test_images_without_objects_are_not_cropped() -> None:
@@ -294,7 +296,7 @@ def test_resized_samples_equal_preprocess(
 
 def test_a_recipe_sets_every_field() -> None:
     augment = build_augmentation(WARP, {"overlaps": ["whole", 0.5], "hue": 10, "flip": 0.0})
-    assert augment.overlaps == (None, 0.5)
+    assert augment.overlaps == ("whole", 0.5)
     assert (augment.hue, augment.flip, augment.zoom_out) == (10, 0.0, 0.5)
     values = {item.name: getattr(augment, item.name) for item in fields(AugmentationConfig)}
     assert build_augmentation(WARP, values) == augment

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Annotated, Any, cast, get_args, get_type_hints
+from typing import Annotated, Any, Literal, cast, get_args, get_type_hints
 
 import cv2
 import msgspec
@@ -50,7 +50,7 @@ _FactorRange = Annotated[
     tuple[_Factor, _Factor], Meta(description="a list of a smallest and a largest factor")
 ]
 _Overlaps = Annotated[
-    tuple[_Probability | None, ...],
+    tuple[_Probability | Literal["whole"] | None, ...],
     Meta(min_length=1, description='a list of overlaps from 0 to 1, or "whole" for no crop'),
 ]
 
@@ -67,7 +67,7 @@ class AugmentationConfig:
         hue: Maximum rotation of the hue in degrees.
         zoom_out: Probability of a zoom-out.
         zoom_limit: Largest side of the zoomed-out image, relative to the side of the image.
-        overlaps: Choices of the crop: the minimum IoU with an object, or None for no crop.
+        overlaps: Choices of the crop: the minimum IoU with an object; None or "whole" for no crop.
         crop_scale: Smallest side of a crop, relative to the side of the image.
         crop_ratio: Largest aspect ratio of a crop, and the inverse of its smallest.
         flip: Probability of a horizontal flip.
@@ -139,7 +139,7 @@ class SSDAugmentation(AugmentationConfig):
             return window
         for _ in range(len(self.overlaps)):
             minimum = self.overlaps[int(rng.integers(len(self.overlaps)))]
-            if minimum is None:
+            if minimum is None or minimum == "whole":
                 return window
             crops = self._candidates(window, rng)
             overlapping = np.greater_equal(iou(crops, objects), minimum)
@@ -182,25 +182,20 @@ def build_augmentation(spec: InputSpec, changes: Mapping[str, Any]) -> SSDAugmen
 
     Args:
         spec: Input of the model.
-        changes: Fields of `AugmentationConfig` by name; "whole" in `overlaps` means no crop.
+        changes: Fields of `AugmentationConfig` by name.
 
     Raises:
         UsageError: If a field does not exist, or its value is invalid.
     """
-    values: dict[str, Any] = {}
     for key, value in changes.items():
         if key not in _TYPES:
             raise UsageError(f"'augment' has no entry '{key}'; it has {', '.join(_TYPES)}")
-        if key == "overlaps" and isinstance(value, list | tuple):
-            values[key] = [None if item == "whole" else item for item in value]
-        else:
-            values[key] = value
         try:
-            msgspec.convert({key: values[key]}, AugmentationConfig)
+            msgspec.convert({key: value}, AugmentationConfig)
         except msgspec.ValidationError:
             expected = get_args(_TYPES[key])[1].description
             raise UsageError(f"'augment: {key}' is {value!r}; it must be {expected}") from None
-    config = msgspec.convert(values, AugmentationConfig)
+    config = msgspec.convert(changes, AugmentationConfig)
     return SSDAugmentation(
         spec, **{item.name: getattr(config, item.name) for item in fields(config)}
     )
