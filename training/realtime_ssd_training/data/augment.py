@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from realtime_ssd.core.boxes import iou
 from realtime_ssd.core.errors import UsageError
 from realtime_ssd.core.frames import Image
-from realtime_ssd.core.preprocess import place
+from realtime_ssd.core.preprocess import letterbox_params
 from realtime_ssd.core.spec import InputSpec
 from realtime_ssd_training.data.sample import Sample
 
@@ -247,7 +247,7 @@ def _resize_window(
     height, width = sample.image.shape[:2]
     x1, x2 = max(window.x, 0), min(window.x + window.width, width)
     y1, y2 = max(window.y, 0), min(window.y + window.height, height)
-    target = place(spec, window.width, window.height)
+    target = letterbox_params(spec, window.width, window.height)
     left, right = _scale_interval(
         x1 - window.x, x2 - window.x, target.width / window.width, target.width
     )
