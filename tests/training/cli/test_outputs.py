@@ -10,14 +10,17 @@ from realtime_ssd.cli import main
 
 CASES: tuple[tuple[tuple[str, ...], str], ...] = (
     (("export", "missing.safetensors", "--output", "existing"), "'existing' exists; set --over"),
-    (("export", "missing.safetensors", "--output", "folder"), "'folder' is a folder"),
+    (
+        ("export", "missing.safetensors", "--output", "folder"),
+        "'folder' cannot be written: it is a folder",
+    ),
     (
         ("export", "missing.safetensors", "--output", "existing/model.onnx"),
-        "existing' cannot be created: File exists",
+        "existing' is not a folder",
     ),
     (
         ("train", "demo", "--output", "run", "--data", "voc:missing", "--preview", "folder"),
-        "'folder' is a folder",
+        "'folder' cannot be written: it is a folder",
     ),
     (("import", "model.onnx", "--output", "existing.onnx"), "'existing.onnx' exists; set --over"),
     (

@@ -132,7 +132,7 @@ def test_a_small_dataset_fills_the_sheet_over_several_epochs(model: SSD, tmp_pat
     cv2.imwrite(str(tmp_path / "a.png"), np.full((60, 80, 3), 90, np.uint8))
     data = open_dataset(f"csv:{write_text(tmp_path / 'boxes.csv', 'a.png,10,10,50,50,cat')}")
     model = create(RECIPE.model.name, data.labels, **RECIPE.model.options)
-    views = tiles(read_preview(model, RECIPE, data, tmp_path / "sheet.jpg"))
+    views = tiles(read_preview(model, RECIPE, data, tmp_path / "new" / "sheet.jpg"))
     assert len(views) == COLUMNS * ROWS
     assert all(view.std() > 1 for view in views)
     assert not np.array_equal(views[0], views[1])
@@ -148,7 +148,7 @@ def test_the_command_writes_only_the_sheet(
     assert not run.exists()
 
 
-@pytest.mark.parametrize("name", ["nowhere/sheet.png", "sheet.txt", "sheet"])
+@pytest.mark.parametrize("name", ["sheet.txt", "sheet"])
 def test_an_unwritable_sheet(model: SSD, data: Dataset, tmp_path: Path, name: str) -> None:
-    with pytest.raises(UsageError, match="cannot be written; use a PNG or JPEG file in an"):
+    with pytest.raises(UsageError, match="cannot be written; use a PNG or JPEG file"):
         write_preview(tmp_path / name, model, RECIPE, data)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from realtime_ssd.annotators.boxes import color_of
 from realtime_ssd.core.errors import UsageError
+from realtime_ssd.core.files import make_folder
 from realtime_ssd.core.frames import Image
 from realtime_ssd_training.data.augment import build_augmentation
 from realtime_ssd_training.data.sample import Dataset
@@ -52,7 +53,7 @@ def write_preview(path: Path, model: SSD, recipe: Recipe, train: Dataset) -> Non
     them with thin lines in the same colour, and ignored objects in grey.
 
     Args:
-        path: Image file to write.
+        path: Image file to write; its folder is created.
         model: Source of the default boxes and the input size.
         recipe: Source of augmentation, matching and seed.
         train: Training set.
@@ -64,14 +65,13 @@ def write_preview(path: Path, model: SSD, recipe: Recipe, train: Dataset) -> Non
     tiles = [_tile(example, model, recipe) for example in _examples(model, recipe, train)]
     rows = [np.hstack(tiles[start : start + COLUMNS]) for start in range(0, len(tiles), COLUMNS)]
     sheet = np.vstack([_legend(rows[0].shape[1], model, train), *rows])
+    make_folder(path.absolute().parent)
     try:
         written = cv2.imwrite(str(path), sheet)
     except cv2.error:
         written = False
     if not written:
-        raise UsageError(
-            f"'{path}' cannot be written; use a PNG or JPEG file in an existing folder"
-        )
+        raise UsageError(f"'{path}' cannot be written; use a PNG or JPEG file")
 
 
 def _examples(model: SSD, recipe: Recipe, train: Dataset) -> Iterator[_Example]:
