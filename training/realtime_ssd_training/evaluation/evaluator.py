@@ -21,7 +21,7 @@ from realtime_ssd.core.detections import Detections
 from realtime_ssd.core.errors import RealtimeSSDError, UsageError
 from realtime_ssd.core.frames import Frame
 from realtime_ssd.core.spec import ModelSpec
-from realtime_ssd_training.data.classes import listed
+from realtime_ssd_training.data.classes import format_names
 from realtime_ssd_training.data.sample import Annotation, Dataset, Problem, Subset, unreadable
 from realtime_ssd_training.evaluation.coco_metrics import coco_ap, require_coco_evaluator
 from realtime_ssd_training.evaluation.error_analysis import ErrorAnalysis, find_errors
@@ -198,7 +198,7 @@ def evaluate(
     if not known:
         raise UsageError(
             f"model '{backend.spec.name}' knows none of the classes of '{data.name}': the data has "
-            f"{listed(data.labels[1:])}, the model {listed(_foreground_labels(backend.spec))}"
+            f"{format_names(data.labels[1:])}, the model {format_names(_foreground_labels(backend.spec))}"
         )
     data, detections = _detect(backend, data, class_ids, progress)
     ground_truth = tuple(data.annotation(index) for index in range(len(data)))
