@@ -38,9 +38,9 @@ def test_pull_checks_imports_and_becomes_the_default(
     server: str, own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch = pytest.importorskip("torch")
-    from tests.training.importers.test_checkpoints import make
+    from tests.training.importers.reference_vgg16 import make_checkpoint
 
-    torch.save(make("torchvision"), tmp_path / "m.pth")
+    torch.save(make_checkpoint("torchvision"), tmp_path / "m.pth")
     digest = hashlib.sha256((tmp_path / "m.pth").read_bytes()).hexdigest()
     name = next(iter(zoo.OFFICIAL))
     official = zoo.Official(f"{server}/m.pth", digest[:8], "a test")

@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx
 import pytest
 from realtime_ssd_training.cli.import_ import import_model
-from realtime_ssd_training.importers import caffe, checkpoints, onnx_heads
+from realtime_ssd_training.importers import caffe_model, onnx_model, pytorch_checkpoint
 
 from realtime_ssd.cli import main
 from tests.cli.program import run
@@ -16,8 +16,8 @@ from tests.cli.program import run
 
 def test_help_names_every_family_and_kind_of_file() -> None:
     told = " ".join((import_model.__doc__ or "").split())
-    projects = {name.partition("-")[0] for name in checkpoints.FAMILIES}
-    for name in (*projects, *caffe.families(), *onnx_heads.families()):
+    projects = {name.partition("-")[0] for name in pytorch_checkpoint.FAMILIES}
+    for name in (*projects, *caffe_model.families(), *onnx_model.families()):
         assert name in told
     for ending in (".onnx", ".pth", ".pt", ".safetensors", ".caffemodel"):
         assert ending in told
@@ -26,7 +26,7 @@ def test_help_names_every_family_and_kind_of_file() -> None:
 def test_a_model_that_needs_no_import(tiny: Path, tmp_path: Path) -> None:
     done = run("import", tiny, "--output", tmp_path / "out.onnx")
     assert done.returncode == 2
-    assert "needs no import: give it to --model as it is" in done.stderr
+    assert "needs no import: use it as --model directly" in done.stderr
     assert not (tmp_path / "out.onnx").exists()
 
 
@@ -34,7 +34,9 @@ def test_a_checkpoint_without_pytorch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    monkeypatch.delitem(sys.modules, "realtime_ssd_training.importers.checkpoints", raising=False)
+    monkeypatch.delitem(
+        sys.modules, "realtime_ssd_training.importers.pytorch_checkpoint", raising=False
+    )
     (tmp_path / "a.pth").write_bytes(b"weights")
     with pytest.raises(SystemExit) as caught:
         main(["import", str(tmp_path / "a.pth"), "--output", str(tmp_path / "a.onnx")])

@@ -19,7 +19,7 @@ from realtime_ssd.core.errors import ModelError
 Array = NDArray[np.float32]
 
 
-def random(*shape: int, seed: int = 0) -> Array:
+def random_array(*shape: int, seed: int = 0) -> Array:
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
@@ -32,7 +32,9 @@ def convert(
     return graph, CONVERTERS[kind](graph, layer, bottoms)
 
 
-def apply(kind: str, options: str, inputs: list[Array], weights: list[Array] | None = None) -> Array:
+def convert_and_run(
+    kind: str, options: str, inputs: list[Array], weights: list[Array] | None = None
+) -> Array:
     """Convert a layer, run it and check that its declared shape is the actual one."""
     graph, blob = convert(kind, options, [array.shape for array in inputs], weights or [])
     bottoms = [Blob(f"in{index}", array.shape) for index, array in enumerate(inputs)]
@@ -45,6 +47,15 @@ def apply(kind: str, options: str, inputs: list[Array], weights: list[Array] | N
 
 def assert_close(actual: Array, expected: torch.Tensor) -> None:
     np.testing.assert_allclose(actual, expected.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def conv2d(image: Array, weight: Array, bias: Array | None = None, **settings: Any) -> torch.Tensor:
+    return functional.conv2d(
+        torch.from_numpy(image),
+        torch.from_numpy(weight),
+        None if bias is None else torch.from_numpy(bias),
+        **settings,
+    )
 
 
 @pytest.mark.parametrize(
@@ -67,30 +78,31 @@ def assert_close(actual: Array, expected: torch.Tensor) -> None:
 def test_convolution(
     options: str, kernel: tuple[int, int], settings: dict[str, Any], bias: bool
 ) -> None:
-    image = random(1, 4, 9, 11)
-    weights = [random(6, 4 // settings.get("groups", 1), *kernel, seed=1)]
-    weights += [random(6, seed=2)] if bias else []
+    image = random_array(1, 4, 9, 11)
+    weights = [random_array(6, 4 // settings.get("groups", 1), *kernel, seed=1)]
+    weights += [random_array(6, seed=2)] if bias else []
     options += "" if bias else " bias_term: false"
-    actual = apply(
+    actual = convert_and_run(
         "Convolution", f"convolution_param {{ num_output: 6 {options} }}", [image], weights
     )
-    tensors = [torch.from_numpy(array) for array in (image, *weights)]
-    assert_close(actual, functional.conv2d(*tensors, **settings))
+    assert_close(actual, conv2d(image, *weights, **settings))
 
 
 @pytest.mark.parametrize("kind", ["ConvolutionDepthwise", "DepthwiseConvolution"])
 def test_depthwise_convolution(kind: str) -> None:
-    image, weight, bias = random(1, 4, 5, 5), random(4, 1, 3, 3), random(4)
+    image, weight, bias = random_array(1, 4, 5, 5), random_array(4, 1, 3, 3), random_array(4)
     options = "convolution_param { num_output: 4 kernel_size: 3 }"
-    expected = functional.conv2d(*map(torch.from_numpy, (image, weight, bias)), groups=4)
-    assert_close(apply(kind, options, [image], [weight, bias]), expected)
+    expected = conv2d(image, weight, bias, groups=4)
+    assert_close(convert_and_run(kind, options, [image], [weight, bias]), expected)
 
 
 def test_depthwise_convolution_with_a_group() -> None:
-    image, weight, bias = random(1, 4, 5, 5), random(4, 2, 3, 3), random(4)
+    image, weight, bias = random_array(1, 4, 5, 5), random_array(4, 2, 3, 3), random_array(4)
     options = "convolution_param { num_output: 4 kernel_size: 3 group: 2 }"
-    expected = functional.conv2d(*map(torch.from_numpy, (image, weight, bias)), groups=2)
-    assert_close(apply("ConvolutionDepthwise", options, [image], [weight, bias]), expected)
+    expected = conv2d(image, weight, bias, groups=2)
+    assert_close(
+        convert_and_run("ConvolutionDepthwise", options, [image], [weight, bias]), expected
+    )
 
 
 @pytest.mark.parametrize(
@@ -105,46 +117,57 @@ def test_depthwise_convolution_with_a_group() -> None:
 )
 def test_impossible_convolutions_are_refused(options: str) -> None:
     with pytest.raises(ModelError, match=r"layer 'x' \(Convolution\) turns 4 channels into"):
-        convert("Convolution", f"convolution_param {{ {options} }}", [(1, 4, 9, 9)], [random(1)])
+        convert(
+            "Convolution", f"convolution_param {{ {options} }}", [(1, 4, 9, 9)], [random_array(1)]
+        )
 
 
 def test_batch_norm_divides_the_stored_sums() -> None:
-    image, mean, variance = random(1, 3, 4, 4), random(3), np.array([1, 2, 3], np.float32)
+    image, mean, variance = (
+        random_array(1, 3, 4, 4),
+        random_array(3),
+        np.array([1, 2, 3], np.float32),
+    )
     weights = [mean, variance, np.array([4], np.float32)]
-    tensors = [torch.from_numpy(array) for array in (image, mean / 4, variance / 4)]
-    expected = functional.batch_norm(*tensors, eps=0.5)
-    assert_close(apply("BatchNorm", "batch_norm_param { eps: 0.5 }", [image], weights), expected)
+    x, mean_tensor, variance_tensor = map(torch.from_numpy, (image, mean / 4, variance / 4))
+    expected = functional.batch_norm(x, mean_tensor, variance_tensor, eps=0.5)
+    assert_close(
+        convert_and_run("BatchNorm", "batch_norm_param { eps: 0.5 }", [image], weights), expected
+    )
 
 
 def test_batch_norm_without_a_count_has_zero_statistics() -> None:
-    image, weights = random(1, 3, 4, 4), [random(3), random(3), np.zeros(1, np.float32)]
-    actual = apply("BatchNorm", "batch_norm_param { eps: 0.25 }", [image], weights)
+    image, weights = (
+        random_array(1, 3, 4, 4),
+        [random_array(3), random_array(3), np.zeros(1, np.float32)],
+    )
+    actual = convert_and_run("BatchNorm", "batch_norm_param { eps: 0.25 }", [image], weights)
     np.testing.assert_allclose(actual, image * 2, rtol=1e-5)
 
 
 def test_scale_with_and_without_a_shift() -> None:
-    image, factor, shift = random(1, 3, 4, 4), random(3), random(3, seed=1)
+    image, factor, shift = random_array(1, 3, 4, 4), random_array(3), random_array(3, seed=1)
     scaled = image * factor.reshape(1, 3, 1, 1)
-    np.testing.assert_allclose(apply("Scale", "", [image], [factor]), scaled, rtol=1e-6)
-    actual = apply("Scale", "scale_param { bias_term: true }", [image], [factor, shift])
+    np.testing.assert_allclose(convert_and_run("Scale", "", [image], [factor]), scaled, rtol=1e-6)
+    actual = convert_and_run("Scale", "scale_param { bias_term: true }", [image], [factor, shift])
     np.testing.assert_allclose(actual, scaled + shift.reshape(1, 3, 1, 1), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("options", ["axis: 0", "num_axes: 2"])
 def test_scale_of_other_axes_is_refused(options: str) -> None:
     with pytest.raises(ModelError, match="scales other axes"):
-        convert("Scale", f"scale_param {{ {options} }}", [(1, 3, 4, 4)], [random(3)])
+        convert("Scale", f"scale_param {{ {options} }}", [(1, 3, 4, 4)], [random_array(3)])
 
 
 def test_scale_of_two_inputs_is_refused() -> None:
     with pytest.raises(ModelError, match="scales other axes"):
-        convert("Scale", "", [(1, 3, 4, 4), (1, 3)], [random(3)])
+        convert("Scale", "", [(1, 3, 4, 4), (1, 3)], [random_array(3)])
 
 
 def test_relu_with_and_without_a_slope() -> None:
-    image = random(1, 3, 4, 4)
-    np.testing.assert_array_equal(apply("ReLU", "", [image]), np.maximum(image, 0))
-    leaky = apply("ReLU", "relu_param { negative_slope: 0.25 }", [image])
+    image = random_array(1, 3, 4, 4)
+    np.testing.assert_array_equal(convert_and_run("ReLU", "", [image]), np.maximum(image, 0))
+    leaky = convert_and_run("ReLU", "relu_param { negative_slope: 0.25 }", [image])
     np.testing.assert_allclose(leaky, np.where(image > 0, image, image / 4), rtol=1e-6)
 
 
@@ -162,24 +185,24 @@ def test_relu_with_and_without_a_slope() -> None:
 def test_max_pooling_rounds_sizes_up(
     size: tuple[int, int], options: str, settings: dict[str, Any]
 ) -> None:
-    image = random(1, 2, *size)
+    image = random_array(1, 2, *size)
     expected = functional.max_pool2d(torch.from_numpy(image), ceil_mode=True, **settings)
-    assert_close(apply("Pooling", f"pooling_param {{ {options} }}", [image]), expected)
+    assert_close(convert_and_run("Pooling", f"pooling_param {{ {options} }}", [image]), expected)
 
 
 def test_average_pooling() -> None:
-    image = random(1, 2, 8, 8)
+    image = random_array(1, 2, 8, 8)
     options = "pooling_param { pool: AVE kernel_size: 2 stride: 2 }"
     expected = functional.avg_pool2d(torch.from_numpy(image), 2, 2)
-    assert_close(apply("Pooling", options, [image]), expected)
+    assert_close(convert_and_run("Pooling", options, [image]), expected)
     options = "pooling_param { pool: AVE kernel_size: 3 stride: 1 pad: 1 }"
     expected = functional.avg_pool2d(torch.from_numpy(image), 3, 1, 1)
-    assert_close(apply("Pooling", options, [image]), expected)
+    assert_close(convert_and_run("Pooling", options, [image]), expected)
 
 
 def test_global_pooling_covers_the_feature_map() -> None:
-    image = random(1, 2, 5, 7)
-    actual = apply("Pooling", "pooling_param { pool: AVE global_pooling: true }", [image])
+    image = random_array(1, 2, 5, 7)
+    actual = convert_and_run("Pooling", "pooling_param { pool: AVE global_pooling: true }", [image])
     np.testing.assert_allclose(actual, image.mean((2, 3), keepdims=True), rtol=1e-5, atol=1e-6)
 
 
@@ -199,27 +222,31 @@ def test_average_pooling_beyond_the_image_is_refused() -> None:
     ],
 )
 def test_normalize(options: str, count: int, axes: tuple[int, ...]) -> None:
-    image, factors = random(1, 3, 4, 4), random(count, seed=1)
+    image, factors = random_array(1, 3, 4, 4), random_array(count, seed=1)
     eps = 0.5 if "eps" in options else 1e-10
     length = np.sqrt((image**2).sum(axes, keepdims=True) + eps)
-    actual = apply("Normalize", f"norm_param {{ {options} }}", [image], [factors])
+    actual = convert_and_run("Normalize", f"norm_param {{ {options} }}", [image], [factors])
     expected = image / length * factors.reshape(1, -1, 1, 1)
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_permute_appends_the_axes_that_are_not_listed() -> None:
-    image = random(1, 2, 3, 4)
-    actual = apply("Permute", "permute_param { order: 0 order: 3 }", [image])
+    image = random_array(1, 2, 3, 4)
+    actual = convert_and_run("Permute", "permute_param { order: 0 order: 3 }", [image])
     np.testing.assert_array_equal(actual, image.transpose(0, 3, 1, 2))
 
 
 def test_flatten_and_reshape() -> None:
-    image = random(1, 2, 3, 4)
-    np.testing.assert_array_equal(apply("Flatten", "", [image]), image.reshape(1, 24))
+    image = random_array(1, 2, 3, 4)
+    np.testing.assert_array_equal(convert_and_run("Flatten", "", [image]), image.reshape(1, 24))
     options = "reshape_param { shape { dim: 0 dim: 3 dim: -1 } }"
-    np.testing.assert_array_equal(apply("Reshape", options, [image]), image.reshape(1, 3, 8))
+    np.testing.assert_array_equal(
+        convert_and_run("Reshape", options, [image]), image.reshape(1, 3, 8)
+    )
     options = "reshape_param { shape { dim: 0 dim: 24 } }"
-    np.testing.assert_array_equal(apply("Reshape", options, [image]), image.reshape(1, 24))
+    np.testing.assert_array_equal(
+        convert_and_run("Reshape", options, [image]), image.reshape(1, 24)
+    )
 
 
 @pytest.mark.parametrize("dims", [(0, 5, -1), (-1, -1)])
@@ -239,23 +266,23 @@ def test_flatten_from_another_axis_is_refused() -> None:
     [("", 1), ("axis: 2", 2), ("concat_dim: 3", 3), ("axis: -1", -1), ("concat_dim: 2 axis: 3", 3)],
 )
 def test_concat(options: str, axis: int) -> None:
-    arrays = [random(1, 2, 3, 4, seed=seed) for seed in range(3)]
-    actual = apply("Concat", f"concat_param {{ {options} }}", arrays)
+    arrays = [random_array(1, 2, 3, 4, seed=seed) for seed in range(3)]
+    actual = convert_and_run("Concat", f"concat_param {{ {options} }}", arrays)
     np.testing.assert_array_equal(actual, np.concatenate(arrays, axis))
 
 
 @pytest.mark.parametrize(("operation", "function"), [("SUM", np.add), ("PROD", np.multiply)])
 def test_eltwise(operation: str, function: Any) -> None:
-    a, b = random(1, 2, 3, 4), random(1, 2, 3, 4, seed=1)
-    actual = apply("Eltwise", f"eltwise_param {{ operation: {operation} }}", [a, b])
+    a, b = random_array(1, 2, 3, 4), random_array(1, 2, 3, 4, seed=1)
+    actual = convert_and_run("Eltwise", f"eltwise_param {{ operation: {operation} }}", [a, b])
     np.testing.assert_allclose(actual, function(a, b), rtol=1e-6)
 
 
 def test_eltwise_maximum_and_default() -> None:
-    a, b = random(1, 2, 3, 4), random(1, 2, 3, 4, seed=1)
-    actual = apply("Eltwise", "eltwise_param { operation: 2 }", [a, b])
+    a, b = random_array(1, 2, 3, 4), random_array(1, 2, 3, 4, seed=1)
+    actual = convert_and_run("Eltwise", "eltwise_param { operation: 2 }", [a, b])
     np.testing.assert_array_equal(actual, np.maximum(a, b))
-    np.testing.assert_allclose(apply("Eltwise", "", [a, b]), a + b, rtol=1e-6)
+    np.testing.assert_allclose(convert_and_run("Eltwise", "", [a, b]), a + b, rtol=1e-6)
     with pytest.raises(ModelError, match="with coefficients"):
         convert("Eltwise", "eltwise_param { coeff: 1 coeff: -1 }", [a.shape, b.shape], [])
 
@@ -287,7 +314,9 @@ def test_prior_boxes_of_a_cell_have_the_order_of_caffe() -> None:
         [[20, 25, 16, 16], [20, 25, 20, 20], [20, 25, 32, 8], [20, 25, 8, 32]],
         rtol=1e-5,
     )
-    np.testing.assert_allclose(boxes[4::4, :2], [[60, 25], [100, 25], [20, 75], [60, 75], [100, 75]])
+    np.testing.assert_allclose(
+        boxes[4::4, :2], [[60, 25], [100, 25], [20, 75], [60, 75], [100, 75]]
+    )
     assert (prior_box.clip, prior_box.variances) == (False, (0.1,))
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from realtime_ssd_training.importers import ImportOptions, import_model
 from realtime_ssd_training.importers.class_names import VOC_21
 from torch import Tensor
@@ -256,7 +255,7 @@ def test_missing_superfluous_and_misshapen_weights_are_refused(
         ("dim: 3 ", "dim: 1 ", "not 1×3×height×width"),
         ("dim: 1 dim", "dim", "not 1×3×height×width"),
         ("pool: MAX", "pool: STOCHASTIC", r"'pool1' \(Pooling\) pools by STOCHASTIC"),
-        ("num_output", "= =", "line 16 .*cannot be parsed"),
+        ("num_output", "= =", "line 17 .*cannot be parsed"),
         ("stride: 2 }", "stride: 0 }", r"'pool1' \(Pooling\) has parameters that do not fit"),
         ("order: 3", "order: 7", r"'conv4_3_norm_mbox_loc_perm' \(Permute\) has parameters"),
         ('norm"\n  bottom: "data"', 'norm"', r"\(PriorBox\) has parameters that do not fit"),

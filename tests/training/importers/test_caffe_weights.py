@@ -111,7 +111,7 @@ def test_a_file_truncated_inside_its_layer_is_refused(tmp_path: Path) -> None:
     data = path.read_bytes()
     for length in range(len(data)):
         path.write_bytes(data[:length])
-        with pytest.raises(ModelError, match="not a readable|no layer with weights"):
+        with pytest.raises(ModelError, match=r"not a readable|no layer with weights"):
             read_weights(path)
 
 

@@ -1,249 +1,314 @@
-"""SSDs that are ONNX already: face detectors with golden boxes, and graphs built here."""
+"""SSDs in ONNX: face detectors with golden boxes, and small graphs built here."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
-from realtime_ssd_training.importers import ImportOptions, graph, import_model
-from realtime_ssd_training.importers.decoding import find_decoding
-from realtime_ssd_training.importers.ultralight import face_boxes
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+from realtime_ssd_training.importers import ImportOptions, import_model, onnx_graph
+from realtime_ssd_training.importers.onnx_decoding import find_decoding
+from realtime_ssd_training.importers.onnx_model import families
+from realtime_ssd_training.importers.ultralight_spec import face_boxes
 
 from realtime_ssd.core.errors import ModelError, UsageError
-from tests.training.importers.conftest import Ready, read_photo
+from realtime_ssd.core.spec import METADATA_KEY
+from tests.training.importers.conftest import ImportedModel, assert_heads_close, read_photo
+from tests.training.importers.tiny_onnx import BOXES, CLASSES, SIZE, anchors, tiny_detector
 
 FACES = "weights/ssd_face_ultralight"
-SIZE, BOXES, CLASSES = 16, 32, 3  # 4 × 4 cells of two boxes
-
-
-def weights(rng: np.random.Generator, *shape: int) -> np.ndarray:
-    return rng.normal(scale=0.2, size=shape).astype(np.float32)
-
-
-def anchors() -> np.ndarray:
-    """Two boxes in each of 4 × 4 cells, row by row."""
-    y, x = np.divmod(np.arange(16), 4)
-    centers = np.stack([x + 0.5, y + 0.5], axis=1).repeat(2, axis=0) / 4
-    sizes = np.tile([[0.2, 0.3], [0.5, 0.4]], (16, 1))
-    return np.concatenate([centers, sizes], axis=1).astype(np.float32)
-
-
-def head(nodes: list, constants: dict, rng: np.random.Generator, name: str, columns: int) -> None:
-    constants[f"{name}.w"] = weights(rng, 2 * columns, 3, 4, 4)
-    constants[f"{name}.shape"] = np.array([1, BOXES, columns])
-    nodes += [
-        helper.make_node("Conv", ["in", f"{name}.w"], [f"{name}.c"], strides=[4, 4]),
-        helper.make_node("Transpose", [f"{name}.c"], [f"{name}.t"], perm=[0, 2, 3, 1]),
-        helper.make_node("Reshape", [f"{name}.t", f"{name}.shape"], [name]),
-    ]
-
-
-def decoding_nodes(constants: dict, *, pixels: bool, tensorflow: bool) -> list:
-    """Write the SSD decoding the way exporters do: centre form, then corners."""
-    boxes = anchors()[:, [1, 0, 3, 2]] if tensorflow else anchors()
-    unit = float(SIZE) if pixels else 1.0
-    constants |= {
-        "first": np.array([0]),
-        "middle": np.array([2]),
-        "end": np.array([4]),
-        "axis": np.array([2]),
-        "v0": np.float32(0.1) * boxes[:, 2:],
-        "v1": np.float32(0.2),
-        "c": boxes[:, :2],
-        "s": boxes[:, 2:],
-        "half": np.float32(0.5),
-        "unit": np.float32(unit),
-    }
-    node = helper.make_node
-    return [
-        node("Slice", ["loc", "first", "middle", "axis"], ["xy"]),
-        node("Slice", ["loc", "middle", "end", "axis"], ["wh"]),
-        node("Mul", ["xy", "v0"], ["xy.m"]), node("Add", ["xy.m", "c"], ["xy.c"]),
-        node("Mul", ["wh", "v1"], ["wh.m"]), node("Exp", ["wh.m"], ["wh.e"]),
-        node("Mul", ["wh.e", "s"], ["wh.s"]), node("Mul", ["wh.s", "half"], ["wh.h"]),
-        node("Sub", ["xy.c", "wh.h"], ["low"]), node("Add", ["xy.c", "wh.h"], ["high"]),
-        node("Concat", ["low", "high"], ["corners"], axis=2),
-        node("Mul", ["corners", "unit"], ["boxes"]),
-    ]  # fmt: skip
-
-
-def tiny(decoded: str = "", *, softmax: bool = False) -> onnx.ModelProto:
-    """Build a detector of one layer; `decoded` is empty or of "pixels", "tensorflow", "plain"."""
-    rng, nodes, constants = np.random.default_rng(3), [], {}
-    head(nodes, constants, rng, "logits", CLASSES)
-    head(nodes, constants, rng, "loc", 4)
-    if softmax:
-        nodes.append(helper.make_node("Softmax", ["logits"], ["probabilities"], axis=2))
-    if decoded:
-        nodes += decoding_nodes(
-            constants, pixels=decoded == "pixels", tensorflow=decoded == "tensorflow"
-        )
-    names = ["boxes" if decoded else "loc", "probabilities" if softmax else "logits"]
-    made = helper.make_graph(
-        nodes,
-        "tiny",
-        [helper.make_tensor_value_info("in", TensorProto.FLOAT, [1, 3, SIZE, SIZE])],
-        [
-            helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, BOXES, columns])
-            for name, columns in zip(names, (4, CLASSES), strict=True)
-        ],
-        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
-    )
-    return helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+INPUT = {"channels": "BGR", "mean": [104, 117, 123], "scale": [1, 1, 1]}
 
 
 @pytest.fixture
-def described(tmp_path: Path) -> Path:
+def spec_file(tmp_path: Path) -> Path:
     path = tmp_path / "spec.json"
-    given = {"channels": "BGR", "mean": [104, 117, 123], "scale": [1, 1, 1]}
-    path.write_text(json.dumps({"name": "tiny", "input": given}))
+    path.write_text(json.dumps({"name": "tiny", "input": INPUT}))
     return path
 
 
-def imported(tmp_path: Path, model: onnx.ModelProto, **options: Path) -> Ready:
+def imported(tmp_path: Path, model: ModelProto, options: ImportOptions) -> ImportedModel:
     onnx.save(model, str(tmp_path / "in.onnx"))
-    done = import_model(tmp_path / "in.onnx", tmp_path / "out.onnx", ImportOptions(**options))
-    assert done.dynamic_batch
-    return Ready(tmp_path / "out.onnx")
+    result = import_model(tmp_path / "in.onnx", tmp_path / "out.onnx", options)
+    assert result.dynamic_batch
+    return ImportedModel(tmp_path / "out.onnx")
 
 
 @pytest.mark.parametrize("name", ["version-slim-320", "version-RFB-320"])
 def test_faces_equal_the_golden_ones(shared_data: Path, tmp_path: Path, name: str) -> None:
-    done = import_model(shared_data / FACES / f"{name}.onnx", tmp_path / "face.onnx")
-    assert (done.family, done.dynamic_batch, done.spec.boxes.explicit) == ("ultralight", True, "")
-    ready = Ready(tmp_path / "face.onnx")
+    result = import_model(shared_data / FACES / f"{name}.onnx", tmp_path / "face.onnx")
+    assert (result.family, result.dynamic_batch) == ("ultralight", True)
+    assert result.spec.boxes.explicit == ""
+    model = ImportedModel(tmp_path / "face.onnx")
     golden = json.loads((shared_data / "golden/ssd_face.json").read_text())["images"]
     for photo, entry in golden.items():
         image = read_photo(shared_data / photo)
-        wanted = entry["detections"][f"{name}.onnx"]
-        found = ready(image)
-        assert len(found) == len(wanted) > 0, photo
+        expected = entry["detections"][f"{name}.onnx"]
+        detections = model.detect(image)
+        assert len(detections) == len(expected) > 0, photo
         size = np.tile([image.shape[1], image.shape[0]], 2)
-        for mine, theirs in zip(found, wanted, strict=True):
-            assert mine.score == pytest.approx(theirs["score"], abs=1e-4)
-            clipped = np.clip(theirs["box_norm_xyxy"], 0, 1) * size
-            assert mine.box == pytest.approx(clipped.tolist(), abs=0.05)
+        for a, b in zip(detections, expected, strict=True):
+            assert a.score == pytest.approx(b["score"], abs=1e-4)
+            clipped = np.clip(b["box_norm_xyxy"], 0, 1) * size
+            assert a.box == pytest.approx(clipped.tolist(), abs=0.05)
 
 
 def test_raw_and_decoded_exports_become_the_same_model(shared_data: Path, tmp_path: Path) -> None:
-    files = ("version-RFB-320", "version-RFB-320_without_postprocessing")
-    ready = []
-    for number, name in enumerate(files):
+    models = []
+    for number, suffix in enumerate(("", "_without_postprocessing")):
         output = tmp_path / f"{number}.onnx"
-        import_model(shared_data / FACES / f"{name}.onnx", output)
-        ready.append(Ready(output))
-    assert ready[0].spec == ready[1].spec
+        import_model(shared_data / FACES / f"version-RFB-320{suffix}.onnx", output)
+        models.append(ImportedModel(output))
+    assert models[0].spec == models[1].spec
     batch = np.random.default_rng(0).normal(size=(2, 3, 240, 320)).astype(np.float32)
-    for mine, theirs in zip(ready[0].heads(batch), ready[1].heads(batch), strict=True):
-        np.testing.assert_allclose(mine, theirs, atol=1e-5)
+    assert_heads_close(models[0].heads(batch), models[1].heads(batch))
 
 
 def test_face_boxes_equal_those_inside_the_graph(shared_data: Path) -> None:
-    model = graph.load(shared_data / FACES / "version-slim-320.onnx")
+    model = onnx_graph.load(shared_data / FACES / "version-slim-320.onnx")
     decoding = find_decoding(model, "boxes", 4420, 320, 240)
     assert decoding is not None
     assert decoding.variances == pytest.approx((0.1, 0.1, 0.2, 0.2))
     np.testing.assert_allclose(face_boxes(320, 240).boxes(), decoding.default_boxes, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["plain", "pixels", "tensorflow"])
-def test_decoding_is_taken_out_of_the_graph(tmp_path: Path, described: Path, kind: str) -> None:
-    ready = imported(tmp_path, tiny(kind, softmax=True), spec=described)
-    assert ready.spec.activation == "none"
-    assert ready.spec.coding == ("yxhw" if kind == "tensorflow" else "xywh")
-    np.testing.assert_allclose(ready.spec.boxes.boxes(), anchors(), atol=1e-6)
-    assert ready.spec.variances == pytest.approx((0.1, 0.1, 0.2, 0.2))
+@pytest.mark.parametrize("kind", ["plain", "pixels", "tensorflow", "centers"])
+def test_a_decoding_is_removed_from_the_graph(tmp_path: Path, spec_file: Path, kind: str) -> None:
+    options = ImportOptions(spec=spec_file)
+    model = imported(tmp_path, tiny_detector(kind, activation="Softmax"), options)
+    spec = model.spec
+    assert spec.activation == "none"
+    assert spec.coding == ("yxhw" if kind == "tensorflow" else "xywh")
+    np.testing.assert_allclose(spec.boxes.boxes(), anchors(), atol=1e-6)
+    assert spec.variances == pytest.approx((0.1, 0.1, 0.2, 0.2))
     batch = np.random.default_rng(1).normal(size=(1, 3, SIZE, SIZE)).astype(np.float32)
-    (raw,) = graph.run(tiny(), {"in": batch}, ["loc"])
-    np.testing.assert_allclose(ready.heads(batch)[1], raw, atol=1e-6)
+    (raw,) = onnx_graph.run(tiny_detector(), {"in": batch}, ["loc"])
+    np.testing.assert_allclose(model.heads(batch)[1], raw, atol=1e-6)
+    graph = onnx.load(str(tmp_path / "out.onnx")).graph
+    assert "Exp" not in {node.op_type for node in graph.node}
+    assert "half" not in {weight.name for weight in graph.initializer}
 
 
-def test_raw_heads_take_anchors_and_labels_from_files(tmp_path: Path, described: Path) -> None:
+def test_raw_heads_use_anchors_and_labels_from_files(tmp_path: Path, spec_file: Path) -> None:
     np.save(tmp_path / "anchors.npy", anchors())
     (tmp_path / "labels.txt").write_text("cat\ndog\n")
-    ready = imported(
-        tmp_path,
-        tiny(),
-        spec=described,
-        anchors=tmp_path / "anchors.npy",
-        labels=tmp_path / "labels.txt",
+    options = ImportOptions(
+        spec=spec_file, anchors=tmp_path / "anchors.npy", labels=tmp_path / "labels.txt"
     )
-    assert ready.spec.labels == ("background", "cat", "dog")
-    assert (ready.spec.activation, ready.spec.coding) == ("softmax", "xywh")
-    np.testing.assert_array_equal(ready.spec.boxes.boxes(), anchors())
+    spec = imported(tmp_path, tiny_detector(), options).spec
+    assert spec.labels == ("background", "cat", "dog")
+    assert (spec.activation, spec.coding, spec.name) == ("softmax", "xywh", "tiny")
+    assert (spec.input.channels, spec.input.mean) == ("BGR", (104, 117, 123))
+    np.testing.assert_array_equal(spec.boxes.boxes(), anchors())
 
 
-def test_raw_offsets_without_anchors_are_refused(tmp_path: Path, described: Path) -> None:
-    with pytest.raises(ModelError, match="--anchors"):
-        imported(tmp_path, tiny(), spec=described)
+def test_without_overrides_the_name_is_that_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "spec.json").write_text(json.dumps({"input": INPUT}))
+    spec = imported(
+        tmp_path, tiny_detector("plain"), ImportOptions(spec=tmp_path / "spec.json")
+    ).spec
+    assert (spec.name, spec.labels) == ("in", ("background", "class 1", "class 2"))
+
+
+def test_raw_offsets_without_anchors_are_refused(tmp_path: Path, spec_file: Path) -> None:
+    with pytest.raises(ModelError, match=r"'loc' is neither corners .*set `anchors`"):
+        imported(tmp_path, tiny_detector(), ImportOptions(spec=spec_file))
     assert not (tmp_path / "out.onnx").exists()
 
 
-def test_unknown_heads_say_what_was_found(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"loc 1×32×4, logits 1×32×3.*--spec"):
-        imported(tmp_path, tiny())
+@pytest.mark.parametrize(
+    ("activation", "expected"), [("Softmax", "none"), ("Sigmoid", "none"), ("Relu", "softmax")]
+)
+def test_the_activation_is_recognized(
+    tmp_path: Path, spec_file: Path, activation: str, expected: str
+) -> None:
+    model = tiny_detector("plain", activation=activation)
+    model.graph.node.append(helper.make_node("Identity", ["probabilities"], ["copy"]))
+    model.graph.output[1].name = "copy"
+    spec = imported(tmp_path, model, ImportOptions(spec=spec_file)).spec
+    assert spec.activation == expected
 
 
-def test_no_heads_say_what_was_found(tmp_path: Path) -> None:
-    model = tiny()
+def test_heads_of_an_unknown_family_are_described(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"loc 1×32×4, logits 1×32×3.*`spec`.*`anchors`"):
+        imported(tmp_path, tiny_detector(), ImportOptions())
+
+
+def test_a_model_of_this_program_needs_no_import(tmp_path: Path) -> None:
+    model = tiny_detector()
+    model.metadata_props.add(key=METADATA_KEY, value="{}")
+    with pytest.raises(UsageError, match="needs no import"):
+        imported(tmp_path, model, ImportOptions())
+
+
+def test_graphs_without_a_pair_of_heads_are_described(tmp_path: Path) -> None:
+    model = tiny_detector()
     del model.graph.output[0]
-    with pytest.raises(ModelError, match=r"gives logits 1×32×3; an SSD gives"):
-        imported(tmp_path, model)
+    with pytest.raises(ModelError, match="has the outputs logits 1×32×3; an SSD has"):
+        imported(tmp_path, model, ImportOptions())
+
+
+def test_equal_shapes_are_told_apart_by_their_names(tmp_path: Path, spec_file: Path) -> None:
+    model = tiny_detector("plain")
+    constants = {weight.name: weight for weight in model.graph.initializer}
+    kernel = np.zeros((8, 3, 4, 4), np.float32)
+    constants["logits.w"].CopyFrom(numpy_helper.from_array(kernel, "logits.w"))
+    shape = numpy_helper.from_array(np.array([1, BOXES, 4]), "logits.shape")
+    constants["logits.shape"].CopyFrom(shape)
+    model.graph.output[1].type.tensor_type.shape.dim[2].dim_value = 4
+    spec = imported(tmp_path, model, ImportOptions(spec=spec_file)).spec
+    assert spec.num_classes == 4
+    np.testing.assert_allclose(spec.boxes.boxes(), anchors(), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [(1, 1, SIZE, SIZE), (2, 3, SIZE, SIZE), (1, 3, None, SIZE), (1, 3, SIZE, None), (1, 3, SIZE)],
+)
+def test_inputs_that_are_not_one_image_are_refused(
+    tmp_path: Path, shape: tuple[int | None, ...]
+) -> None:
+    kernel = numpy_helper.from_array(np.ones((1,), np.float32), "one")
+    graph = helper.make_graph(
+        [helper.make_node("Mul", ["in", "one"], ["out"])],
+        "other",
+        [helper.make_tensor_value_info("in", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, shape)],
+        [kernel],
+    )
+    opset = helper.make_opsetid("", 17)
+    model = helper.make_model(graph, opset_imports=[opset], ir_version=8)
+    described = "×".join("[?]" if size is None else str(size) for size in shape)
+    with pytest.raises(
+        ModelError, match=f"has the inputs in {described} and the outputs out .*one input"
+    ):
+        imported(tmp_path, model, ImportOptions())
+
+
+def test_a_dynamic_batch_is_accepted(tmp_path: Path, spec_file: Path) -> None:
+    model = tiny_detector("plain")
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "n"
+    for weight in model.graph.initializer:
+        if weight.name.endswith(".shape"):
+            shape = onnx_graph.to_array(weight)
+            weight.CopyFrom(numpy_helper.from_array(np.array([0, *shape[1:]]), weight.name))
+    assert imported(tmp_path, model, ImportOptions(spec=spec_file)).spec.num_boxes == BOXES
+
+
+def test_weights_that_are_listed_as_inputs_are_not_inputs(tmp_path: Path, spec_file: Path) -> None:
+    model = tiny_detector("plain")
+    model.graph.input.append(
+        helper.make_tensor_value_info("loc.w", TensorProto.FLOAT, [8, 3, 4, 4])
+    )
+    assert imported(tmp_path, model, ImportOptions(spec=spec_file)).spec.num_boxes == BOXES
 
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"anchors": np.zeros((5, 4))}, "says"),
-        ({"anchors": np.zeros((5, 3))}, "P × 4"),
-        ({"labels": "only one"}, "3 score columns"),
-        ({"spec": "{}"}, "channels"),
-        ({"spec": "["}, "cannot be read"),
-        ({"family": "yolo"}, "choose from"),
+        ({"anchors": np.zeros((5, 4))}, r"requires \(1, 5, 4\)|requires \(1, 5, 3\)"),
+        ({"anchors": np.zeros((5, 3))}, "`anchors` .* P × 4"),
+        ({"anchors": np.full((BOXES, 4), np.inf)}, "P × 4 finite"),
+        ({"anchors": "not an array"}, "`anchors` .*cannot be read"),
+        ({"labels": "only one"}, "`labels` .*has 1 names.* 3 score columns"),
+        ({"spec": "{}"}, "`spec` .*channels"),
+        ({"spec": '{"input": 3}'}, "`spec` .*channels"),
+        ({"spec": '{"input": {"channels": "RGB", "mean": [0, 0, 0]}}'}, "`spec` .*channels"),
+        ({"spec": "["}, "`spec` .*cannot be read"),
+        ({"spec": "[]"}, "`spec` .*JSON object"),
+        ({"spec": json.dumps({"input": INPUT, "labels": 3})}, "`spec` .*does not fit"),
+        ({"family": "yolo"}, f"`family` 'yolo' .*choose from {', '.join(families())}"),
     ],
 )
-def test_files_that_do_not_fit_are_refused(
-    tmp_path: Path, described: Path, options: dict, sentence: str
+def test_options_that_do_not_fit_are_refused(
+    tmp_path: Path, spec_file: Path, options: dict[str, Any], sentence: str
 ) -> None:
-    given: dict = {"spec": described, "anchors": tmp_path / "good.npy"}
-    np.save(given["anchors"], anchors())
+    fields: dict[str, Any] = {"spec": spec_file, "anchors": tmp_path / "good.npy"}
+    np.save(fields["anchors"], anchors())
     for key, value in options.items():
-        given[key] = tmp_path / f"{key}.npy"
+        fields[key] = tmp_path / f"{key}.npy"
         if isinstance(value, np.ndarray):
-            np.save(given[key], value)
+            np.save(fields[key], value)
         elif key == "family":
-            given[key] = value
+            fields[key] = value
         else:
-            given[key].write_text(value)
+            fields[key].write_text(value)
     with pytest.raises((UsageError, ModelError), match=sentence):
-        imported(tmp_path, tiny(), **given)
+        imported(tmp_path, tiny_detector(), ImportOptions(**fields))
     assert not (tmp_path / "out.onnx").exists()
 
 
 def test_damaged_files_are_refused(tmp_path: Path) -> None:
     broken = tmp_path / "broken.onnx"
-    broken.write_bytes(tiny().SerializeToString()[:300])
-    with pytest.raises(ModelError, match="damaged"):
+    broken.write_bytes(tiny_detector().SerializeToString()[:300])
+    with pytest.raises(ModelError, match="not a readable ONNX file"):
         import_model(broken, tmp_path / "out.onnx")
-    with pytest.raises(UsageError, match="does not exist"):
-        import_model(tmp_path / "nothing.onnx", tmp_path / "out.onnx")
 
 
-def test_a_batch_that_the_graph_fixes_stays_one(tmp_path: Path, described: Path) -> None:
-    model = tiny("plain")
-    wide = numpy_helper.from_array(np.zeros((1, BOXES, 4), np.float32), "zeros")
-    model.graph.initializer.append(wide)
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path, spec_file: Path) -> None:
+    model = tiny_detector("plain")
+    for weight in model.graph.initializer:
+        if weight.name == "logits.w":
+            values: NDArray[Any] = np.full_like(onnx_graph.to_array(weight), np.nan)
+            weight.CopyFrom(numpy_helper.from_array(values, weight.name))
+    with pytest.raises(ModelError, match="the scores of 'tiny' are not finite"):
+        imported(tmp_path, model, ImportOptions(spec=spec_file))
+
+
+def test_a_batch_that_the_graph_fixes_remains_one(tmp_path: Path, spec_file: Path) -> None:
+    model = tiny_detector("plain")
+    zeros = numpy_helper.from_array(np.zeros((1, BOXES, 4), np.float32), "zeros")
+    model.graph.initializer.extend([zeros, numpy_helper.from_array(np.array([0]), "batch")])
     model.graph.node.insert(6, helper.make_node("Concat", ["loc", "zeros"], ["two"], axis=0))
     model.graph.node.insert(7, helper.make_node("ReduceSum", ["two", "batch"], ["one"], keepdims=1))
-    model.graph.initializer.append(numpy_helper.from_array(np.array([0]), "batch"))
     for node in model.graph.node[8:]:
         node.input[:] = ["one" if name == "loc" else name for name in node.input]
     onnx.save(model, str(tmp_path / "in.onnx"))
-    options = ImportOptions(spec=described)
-    done = import_model(tmp_path / "in.onnx", tmp_path / "out.onnx", options)
-    assert not done.dynamic_batch
-    assert Ready(tmp_path / "out.onnx").session.get_inputs()[0].shape[0] == 1
+    result = import_model(
+        tmp_path / "in.onnx", tmp_path / "out.onnx", ImportOptions(spec=spec_file)
+    )
+    assert not result.dynamic_batch
+    assert ImportedModel(tmp_path / "out.onnx").session.get_inputs()[0].shape[0] == 1
+
+
+def test_shapes_in_constant_nodes_become_dynamic(tmp_path: Path, spec_file: Path) -> None:
+    model = tiny_detector("plain")
+    shapes = [weight for weight in model.graph.initializer if weight.name.endswith(".shape")]
+    for index, weight in enumerate(shapes):
+        model.graph.node.insert(
+            index, helper.make_node("Constant", [], [weight.name], value=weight)
+        )
+        model.graph.initializer.remove(weight)
+    batch = np.random.default_rng(2).normal(size=(2, 3, SIZE, SIZE)).astype(np.float32)
+    scores, _ = imported(tmp_path, model, ImportOptions(spec=spec_file)).heads(batch)
+    assert scores.shape == (2, BOXES, CLASSES)
+
+
+def test_tensors_with_the_names_of_the_heads_are_renamed(tmp_path: Path, spec_file: Path) -> None:
+    model = tiny_detector("plain")
+    onnx_graph.rename(model, "logits.c", "scores")
+    onnx_graph.rename(model, "loc.w", "image")
+    batch = np.random.default_rng(2).normal(size=(1, 3, SIZE, SIZE)).astype(np.float32)
+    heads = imported(tmp_path, model, ImportOptions(spec=spec_file)).heads(batch)
+    expected = onnx_graph.run(tiny_detector(), {"in": batch}, ["logits", "loc"])
+    assert_heads_close(heads, expected)
+
+
+def test_other_box_computations_are_not_taken_for_the_ssd_decoding() -> None:
+    plain = tiny_detector("plain")
+    assert find_decoding(plain, "boxes", BOXES, SIZE, SIZE) is not None
+    for node in plain.graph.node:
+        if node.op_type == "Exp":
+            node.op_type = "Softplus"
+    assert find_decoding(plain, "boxes", BOXES, SIZE, SIZE) is None
+    squared = tiny_detector("plain")
+    exponential = next(node for node in squared.graph.node if node.op_type == "Exp")
+    exponential.output[0] = "root"
+    index = list(squared.graph.node).index(exponential) + 1
+    squared.graph.node.insert(index, helper.make_node("Mul", ["root", "xy"], ["wh.e"]))
+    assert find_decoding(squared, "boxes", BOXES, SIZE, SIZE) is None

@@ -77,9 +77,7 @@ def batch_norm(graph: GraphBuilder, layer: Message, bottoms: Sequence[Blob]) -> 
     mean, variance, count = graph.layer_weights(layer, (channels,), (channels,), (1,))
     factor = np.float32(1 / count[0] if count[0] else 0)
     ones, zeros = np.ones(channels, np.float32), np.zeros(channels, np.float32)
-    weights = [
-        graph.constant(values) for values in (ones, zeros, mean * factor, variance * factor)
-    ]
+    weights = [graph.constant(values) for values in (ones, zeros, mean * factor, variance * factor)]
     eps = layer.batch_norm_param.eps
     return source.copy(name=graph.add("BatchNormalization", [source.name, *weights], epsilon=eps))
 

@@ -83,8 +83,7 @@ def _inference_layers(definition: Message) -> list[Message]:
         layer
         for layer in definition.layer
         if not any(
-            rule.HasField("phase") and enum_name(rule, "phase") == "TRAIN"
-            for rule in layer.include
+            rule.HasField("phase") and enum_name(rule, "phase") == "TRAIN" for rule in layer.include
         )
     ]
     if not any(layer.type == POST_PROCESSING for layer in layers):

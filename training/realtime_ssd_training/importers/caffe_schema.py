@@ -8,7 +8,15 @@ from typing import Any, TypeAlias
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-__all__ = ["FieldSpec", "Message", "build_message_class", "enum_name", "one_of", "optional", "repeated"]
+__all__ = [
+    "FieldSpec",
+    "Message",
+    "build_message_class",
+    "enum_name",
+    "one_of",
+    "optional",
+    "repeated",
+]
 
 Message: TypeAlias = Any
 """A message; its class exists only at run time, so its fields have no static types."""

@@ -43,9 +43,7 @@ def import_model(path: Path, output: Path, options: ImportOptions) -> ImportResu
     return ImportResult(spec, output, family, dynamic_batch)
 
 
-def _extract_heads(
-    model: Model, heads: Heads, decoding: Decoding | None, spec: ModelSpec
-) -> Model:
+def _extract_heads(model: Model, heads: Heads, decoding: Decoding | None, spec: ModelSpec) -> Model:
     """Reduce a graph to its raw heads, with the names in the specification."""
     offsets = decoding.offsets if decoding else heads.offsets
     part = onnx_graph.extract(
@@ -147,9 +145,7 @@ def _tensorflow(heads: Heads, model: Model) -> ModelSpec:
 def _was_quantized(model: Model) -> bool:
     """Return whether every large weight tensor has at most 256 distinct values."""
     large = [
-        onnx_graph.to_array(item)
-        for item in model.graph.initializer
-        if np.prod(item.dims) > 10_000
+        onnx_graph.to_array(item) for item in model.graph.initializer if np.prod(item.dims) > 10_000
     ]
     return bool(large) and all(len(np.unique(item)) <= QUANTIZED_LEVELS for item in large)
 

@@ -43,9 +43,7 @@ def find_state_dict(content: object, path: Path) -> dict[str, Tensor]:
             content = content[key]
     items = content.items() if isinstance(content, Mapping) else ()
     tensors = {
-        str(key).removeprefix("module."): value
-        for key, value in items
-        if isinstance(value, Tensor)
+        str(key).removeprefix("module."): value for key, value in items if isinstance(value, Tensor)
     }
     if not tensors:
         raise ModelError(f"'{path}' has no state_dict; save the model's state_dict() and use that")
