@@ -40,10 +40,8 @@ class Reference:
             self.weights[f"{name}.weight"] = self.draw(*shape) * spread
             if bias:
                 self.weights[f"{name}.bias"] = self.draw(outputs) * 0.2
-        return functional.conv2d(
-            x, self.weights[f"{name}.weight"], self.weights.get(f"{name}.bias"), stride, kernel // 2,
-            groups=groups,
-        )  # fmt: skip
+        weight, bias_tensor = self.weights[f"{name}.weight"], self.weights.get(f"{name}.bias")
+        return functional.conv2d(x, weight, bias_tensor, stride, kernel // 2, groups=groups)
 
     def norm(self, name: str, x: Tensor) -> Tensor:
         if f"{name}.weight" not in self.weights:
