@@ -77,7 +77,7 @@ def test_operators_that_tensorrt_8_reads(name: str) -> None:
 
 
 def test_a_hard_swish_is_torch_s() -> None:
-    from realtime_ssd_training.models.mobile import HardSwish
+    from realtime_ssd_training.models.inverted_residuals import HardSwish
 
     values = torch.linspace(-5, 5, 101)
     torch.testing.assert_close(HardSwish()(values), nn.functional.hardswish(values))

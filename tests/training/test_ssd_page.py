@@ -26,7 +26,7 @@ from realtime_ssd_training.illustrate.pictures import PICTURES
 from realtime_ssd_training.illustrate.street import mine
 from realtime_ssd_training.models import create, ssd300_vgg16, ssd512_vgg16
 from realtime_ssd_training.models.default_boxes import mobilenet_boxes
-from realtime_ssd_training.recipe import LossPart, load_recipe
+from realtime_ssd_training.recipe import LossConfig, load_recipe
 from torch import Tensor
 from torch.nn import functional
 
@@ -278,7 +278,7 @@ def test_the_recipe(tmp_path: Path) -> None:
     assert shown
     recipe = tmp_path / "mine.toml"
     recipe.write_text(f'{shown[1]}\n[model]\nname = "ssd300_vgg16"\n')
-    assert load_recipe(str(recipe)).loss == LossPart()
+    assert load_recipe(str(recipe)).loss == LossConfig()
 
 
 def test_sizes_of_objects() -> None:
@@ -342,7 +342,9 @@ def test_code_is_where_the_page_says() -> None:
                 assert hasattr(import_module(module), name), f"{path} has no {name}"
     assert (
         "MultiBoxLoss("
-        in (FILE.parents[1] / "training/realtime_ssd_training/engine/factory.py").read_text()
+        in (
+            FILE.parents[1] / "training/realtime_ssd_training/engine/training_components.py"
+        ).read_text()
     )
 
 

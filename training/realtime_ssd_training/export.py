@@ -148,7 +148,7 @@ def photos_of_run(facts: Mapping[str, Any]) -> tuple[list[Image], str]:
     """Read some images of the set that a checkpoint was scored or trained on.
 
     Args:
-        facts: What `realtime_ssd_training.engine.checkpoint.Checkpoint.facts` says about the run.
+        facts: What `realtime_ssd_training.engine.checkpoint.Checkpoint.metadata` of the run.
 
     Returns:
         The images and the name of the set; nothing where the set is no longer there.

@@ -11,8 +11,7 @@ from realtime_ssd_training.cli.train import train
 from realtime_ssd_training.data import open_dataset
 from realtime_ssd_training.data.classes import parse_classes, parse_remap
 from realtime_ssd_training.data.joined import open_set
-from realtime_ssd_training.engine.session import changed
-from realtime_ssd_training.recipe import load_recipe
+from realtime_ssd_training.recipe import load_recipe, with_overrides
 
 from realtime_ssd.core.errors import UsageError
 from tests.training.data.folders import coco, rows, told, write
@@ -88,7 +87,7 @@ def test_a_recipe_renames_and_chooses(tmp_path: Path) -> None:
     recipe = load_recipe(str(file))
     assert recipe.data.remap == {"cat": "pet", "dog": "pet"}
     assert recipe.data.only == ("pet",)
-    recipe = changed(recipe, {"data.only": ["cat"], "data.remap": {"dog": "cat"}})
+    recipe = with_overrides(recipe, {"data.only": ["cat"], "data.remap": {"dog": "cat"}})
     assert (recipe.data.remap, recipe.data.only) == ({"dog": "cat"}, ("cat",))
     write(file, '[model]\nname = "x"\n[data.remap]\ncat = 3\n')
     with pytest.raises(UsageError, match=r"remap.cat' is 3; it must be a text"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from msgspec.structs import replace
 from numpy.typing import NDArray
 from realtime_ssd_training.cli.train import train as train_command
 from realtime_ssd_training.data import Dataset, open_dataset
@@ -18,7 +18,7 @@ from realtime_ssd_training.data.preview import COLUMNS, GAP, HEAD, ROWS, write_p
 from realtime_ssd_training.engine.loader import Loader, LoaderOptions
 from realtime_ssd_training.engine.loss import MultiBoxLoss
 from realtime_ssd_training.models import SSD, create
-from realtime_ssd_training.recipe import LossPart, Recipe, from_dict
+from realtime_ssd_training.recipe import LossConfig, Recipe, from_dict
 
 from realtime_ssd.annotators.boxes import color_of
 from realtime_ssd.core.errors import UsageError
@@ -116,7 +116,7 @@ def test_the_recipe_decides(model: SSD, data: Dataset, tmp_path: Path) -> None:
 
     usual = colored(RECIPE)
     assert colored(RECIPE) == usual
-    assert colored(replace(RECIPE, loss=LossPart(iou_threshold=0.7))) < usual
+    assert colored(replace(RECIPE, loss=LossConfig(iou_threshold=0.7))) < usual
     assert colored(replace(RECIPE, data=replace(RECIPE.data, difficult="use"))) > usual
     still = {"photometric": 0.0, "zoom_out": 0.0, "flip": 0.0, "overlaps": ["whole"]}
     plain = drawn(model, replace(RECIPE, augment=still), data, tmp_path / "plain.png")

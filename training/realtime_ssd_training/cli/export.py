@@ -47,7 +47,7 @@ def export(
         ) from None
     model = load_model(checkpoint)
     if photos is None:
-        images, name = photos_of_run(read_checkpoint(checkpoint).facts)
+        images, name = photos_of_run(read_checkpoint(checkpoint).metadata)
     else:
         images, name = _read(photos), str(photos)
     difference = export_onnx(model, output, precision, images)

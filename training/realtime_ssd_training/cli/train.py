@@ -63,13 +63,13 @@ def train(
     """
     from realtime_ssd.core.errors import UsageError
 
-    for part in ("torch", "safetensors", "matplotlib", "tensorboard"):
+    for part in ("torch", "safetensors", "msgspec", "matplotlib", "tensorboard"):
         if find_spec(part) is None:
             raise UsageError(
                 f"training needs '{part}'; install it with pip install 'realtime-ssd[train]'"
             )
     from realtime_ssd_training.data.classes import parse_classes, parse_remap
-    from realtime_ssd_training.engine.session import Command
+    from realtime_ssd_training.engine.train_command import TrainCommand
 
     changes = {
         "run.epochs": epochs,
@@ -85,4 +85,4 @@ def train(
         "data.only": parse_classes(classes),
         "data.remap": parse_remap(remap),
     }
-    Command(recipe, output, changes, resume=resume, init=init, device=device).start(preview)
+    TrainCommand(recipe, output, changes, resume=resume, init=init, device=device).run(preview)

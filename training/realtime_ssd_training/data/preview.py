@@ -79,7 +79,7 @@ def _examples(model: SSD, recipe: Recipe, train: Dataset) -> Iterator[_Example]:
     loader = Loader(train, model.spec.input, options, augment)
     batches = (batch for epoch in count() for batch in loader.epoch(epoch))
     if recipe.data.difficult == "use":
-        batches = (batch.difficult_used() for batch in batches)
+        batches = (batch.with_difficult_used() for batch in batches)
     every = (
         _Example(name, image.numpy(), target)
         for batch in batches
@@ -104,7 +104,7 @@ def _tile(example: _Example, model: SSD, recipe: Recipe) -> Image:
         ignored=target.ignored,
         first=part.first,
     )
-    rows = torch.nonzero(matches.found).flatten()
+    rows = torch.nonzero(matches.matched).flatten()
     for box, label in zip(corners(model.default_boxes[rows]), matches.labels[rows], strict=True):
         _rectangle(canvas, box.numpy() * size, color_of(int(label)), 1)
     _objects(canvas, target, size, model.spec.labels)

@@ -12,13 +12,16 @@ from torch import Tensor
 from realtime_ssd.core.detections import Detections
 from realtime_ssd.core.postprocess import PostProcessor, to_frame_detections
 from realtime_ssd_training.data.sample import Annotation, Dataset, Problem, Subset
-from realtime_ssd_training.engine.interrupt import Asked, Interrupted
 from realtime_ssd_training.engine.loader import Loader, LoaderOptions
 from realtime_ssd_training.evaluation.evaluate import SCORE, Metric, compute
 from realtime_ssd_training.evaluation.metrics import Score
 from realtime_ssd_training.models import SSD
 
-__all__ = ["detect", "score_model"]
+__all__ = ["StopRequested", "detect", "score_model"]
+
+
+class StopRequested(Exception):  # noqa: N818 - not an error
+    """Raised to end an evaluation when a stop was requested."""
 
 
 def detect(
@@ -27,7 +30,7 @@ def detect(
     *,
     batch: int = 16,
     workers: int = 0,
-    asked: Asked | None = None,
+    stop_requested: Callable[[], object] | None = None,
 ) -> tuple[Dataset, list[Detections]]:
     """Run a network over all images of a data set that can be read.
 
@@ -36,16 +39,16 @@ def detect(
         dataset: The images.
         batch: Images at once.
         workers: Processes that read images.
-        asked: Tells after each batch whether to break off.
+        stop_requested: Called after each batch; a true value stops the evaluation.
 
     Returns:
         The images that could be read, whose problems are the other ones, and for each of them the
         detections above 0.02 in its pixels.
 
     Raises:
-        Interrupted: If `asked` said so.
+        StopRequested: If `stop_requested` returned a true value.
     """
-    options = LoaderOptions(batch, workers, shuffle=False, drop_last=False, empty=True)
+    options = LoaderOptions(batch, workers, shuffle=False, drop_last=False, allow_empty=True)
     device = model.default_boxes.device
     post = PostProcessor(model.spec.with_thresholds(score_threshold=SCORE))
     answers: list[Detections] = []
@@ -53,8 +56,8 @@ def detect(
     loader = Loader(dataset, model.spec.input, options)
     with torch.inference_mode(), closing(loader):
         for part in loader.epoch(0):
-            if asked is not None and asked():
-                raise Interrupted
+            if stop_requested is not None and stop_requested():
+                raise StopRequested
             numbers += part.indices
             problems += part.problems
             if not len(part):
@@ -73,8 +76,8 @@ def score_model(
     metric: Metric,
     *,
     workers: int = 0,
-    asked: Asked | None = None,
-    tell: Callable[[Sequence[Problem]], None] | None = None,
+    stop_requested: Callable[[], object] | None = None,
+    on_problems: Callable[[Sequence[Problem]], None] | None = None,
 ) -> Score:
     """Score a network on the images of a data set that can be read.
 
@@ -83,15 +86,15 @@ def score_model(
         dataset: Images with ground truth; its labels must be those of the network.
         metric: "voc", "voc07" or "coco".
         workers: Processes that read images.
-        asked: Tells after each batch whether to break off.
-        tell: Hears of the images that cannot be read.
+        stop_requested: Called after each batch; a true value stops the evaluation.
+        on_problems: Called with the problems if some images cannot be read.
 
     Raises:
-        Interrupted: If `asked` said so.
+        StopRequested: If `stop_requested` returned a true value.
     """
-    seen, answers = detect(model, dataset, workers=workers, asked=asked)
-    if tell is not None and seen.problems:
-        tell(seen.problems)
+    seen, answers = detect(model, dataset, workers=workers, stop_requested=stop_requested)
+    if on_problems is not None and seen.problems:
+        on_problems(seen.problems)
     truths: list[Annotation] = [seen.annotation(index) for index in range(len(seen))]
     return compute(metric, truths, answers, dataset.labels)
 

@@ -86,7 +86,7 @@ def mine() -> Mined:
     easy = (both.labels == 0) & ~hard
     objects = rows[~difficult], rows[difficult]
     return Mined(
-        spec, image, *objects, first.found, both.found, hard, easy, entropy, untrained
+        spec, image, *objects, first.matched, both.matched, hard, easy, entropy, untrained
     )  # fmt: skip
 
 

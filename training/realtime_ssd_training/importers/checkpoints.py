@@ -138,7 +138,7 @@ def _network(path: Path, weights: Weights, name: str, options: ImportOptions) ->
         labels=_LABELS.get(classes, model.spec.labels),
         description=f"{family.about}, {classes - 1} classes",
     )
-    model.adopt(apply(spec, options))
+    model.replace_spec(apply(spec, options))
     return model.eval()
 
 

@@ -109,7 +109,7 @@ def _family(
         taken = replace(
             _RGB_TORCHVISION if torchvision else _RGB, width=size.width, height=size.height
         )
-        model.adopt(
+        model.replace_spec(
             replace(model.spec, input=taken, thresholds=thresholds, clip_before_nms=torchvision)
         )
         return model
