@@ -48,7 +48,7 @@ def plain_sgd(model: SSD, loss: MultiBoxLoss, loader: Loader, clip: float = 0.0)
         model.zero_grad()
         value = loss(*model(batch.inputs(model.spec.input)), batch.targets)
         value.backward()
-        losses.append(float(value))
+        losses.append(value.item())
         gradients = [value.grad for value in model.parameters() if value.grad is not None]
         norm = math.sqrt(sum(float((gradient**2).sum()) for gradient in gradients))
         factor = min(1.0, clip / (norm + 1e-6)) if clip else 1.0

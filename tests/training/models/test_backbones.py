@@ -15,7 +15,7 @@ import torch
 from realtime_ssd_training.engine.checkpoint import save_checkpoint
 from realtime_ssd_training.engine.train_command import TrainCommand
 from realtime_ssd_training.models import SSD, create
-from realtime_ssd_training.models.backbones import backbone_folder, find_backbone, load_backbone
+from realtime_ssd_training.models.backbones import find_backbone, load_backbone
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
@@ -297,12 +297,14 @@ def test_a_backbone_is_downloaded_once_and_verified_every_time(
     data = (tmp_path / "server/vgg.pth").read_bytes()
     digest = hashlib.sha256(data).hexdigest()
     path = find_backbone(f"{server}/vgg.pth#{digest[:8]}")
-    assert (path, backbone_folder()) == (cache / "vgg.pth", cache)
+    assert path == cache / "vgg.pth"
     assert path.read_bytes() == data
     (tmp_path / "server/vgg.pth").unlink()
     assert find_backbone(f"{server}/vgg.pth#{digest}") == path  # no longer on the server
     path.write_bytes(data[:-1])
-    with pytest.raises(RealtimeSSDError, match=r"cannot be fetched .* pass its path as `backbone`"):
+    with pytest.raises(
+        RealtimeSSDError, match=r"cannot be downloaded .* set `backbone` to its path"
+    ):
         find_backbone(f"{server}/vgg.pth#{digest[:8].upper()}")
     (tmp_path / "server/vgg.pth").write_bytes(data)
     assert find_backbone(f"{server}/vgg.pth#{digest[:8]}").read_bytes() == data
@@ -312,13 +314,13 @@ def test_a_download_with_another_checksum_is_rejected(
     server: str, cache: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "server/vgg.pth").write_bytes(b"something else")
-    with pytest.raises(ModelError, match=r"expected 12345678\.\.\.; it was thrown away"):
+    with pytest.raises(ModelError, match=r"expected 12345678\.\.\.; the download was discarded"):
         find_backbone(f"{server}/vgg.pth#12345678")
     assert list(cache.iterdir()) == []
     for address in (f"{server}/vgg.pth", f"{server}/vgg.pth#1234567", f"{server}/vgg.pth#ghijklmn"):
         with pytest.raises(UsageError, match="needs a checksum; use URL#SHA256"):
             find_backbone(address)
-    with pytest.raises(RealtimeSSDError, match="cannot be fetched"):
+    with pytest.raises(RealtimeSSDError, match="cannot be downloaded"):
         find_backbone("http://127.0.0.1:9/vgg.pth#12345678")
 
 

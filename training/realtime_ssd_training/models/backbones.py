@@ -6,7 +6,6 @@ that the network computes the same features from its own input.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,10 +14,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from realtime_ssd.core.downloads import download
 from realtime_ssd.core.errors import ModelError, UsageError
-from realtime_ssd.core.files import cache_folder, make_folder, sha256_of
+from realtime_ssd.core.files import cache_folder
 from realtime_ssd.core.spec import InputSpec
-from realtime_ssd.zoo import download
 from realtime_ssd_training.engine.checkpoint import (
     plain_state_dict,
     read_checkpoint,
@@ -27,7 +26,7 @@ from realtime_ssd_training.engine.checkpoint import (
 from realtime_ssd_training.importers.caffe_weights import read_weights
 from realtime_ssd_training.models import SSD
 
-__all__ = ["backbone_folder", "find_backbone", "load_backbone"]
+__all__ = ["find_backbone", "load_backbone"]
 
 Weights = Mapping[str, Tensor]
 
@@ -103,14 +102,8 @@ def load_backbone(model: SSD, source: str) -> tuple[int, int]:
     return len(backbone.tensors), len(current)
 
 
-def backbone_folder() -> Path:
-    """Return the cache folder of backbones; `REALTIME_SSD_BACKBONES` overrides it."""
-    override = os.environ.get("REALTIME_SSD_BACKBONES")
-    return Path(override) if override else cache_folder("backbones")
-
-
 def find_backbone(source: str) -> Path:
-    """Return the file with backbone weights, downloading it if necessary.
+    """Return a file with backbone weights, downloading it to the cache if necessary.
 
     Args:
         source: A file, or "URL#SHA256" with at least the first 8 digits of the checksum.
@@ -130,10 +123,8 @@ def find_backbone(source: str) -> Path:
         raise UsageError(
             f"'{url}' needs a checksum; use URL#SHA256 with at least 8 digits of the SHA-256"
         )
-    path = backbone_folder() / url.rsplit("/", 1)[1]
-    if not path.is_file() or not sha256_of(path).startswith(digest.lower()):
-        make_folder(path.parent)
-        download(url, digest, path, "pass its path as `backbone`")
+    path = cache_folder("backbones") / url.rsplit("/", 1)[1]
+    download(url, digest, path, hint="set `backbone` to its path")
     return path
 
 
