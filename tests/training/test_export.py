@@ -18,7 +18,7 @@ from realtime_ssd_training.cli.export import export
 from realtime_ssd_training.engine.checkpoint import save_checkpoint
 from realtime_ssd_training.export import export_onnx, first_images, images_of_run
 from realtime_ssd_training.models import SSD, create
-from realtime_ssd_training.models.layers import L2Norm
+from realtime_ssd_training.models.conv_blocks import L2Norm
 from realtime_ssd_training.models.ssd import FeatureMaps
 from torch import Tensor, nn
 

@@ -79,9 +79,11 @@ def test_hand_computed_cases(
     truth: Annotation, detected: Detections, every: float, eleven: float
 ) -> None:
     metrics = voc_ap([truth], [detected], LABELS)
-    assert (metrics.metric, metrics.mean) == ("voc", pytest.approx(every))
+    assert metrics.metric == "voc"
+    assert metrics.mean == pytest.approx(every)
     metrics = voc_ap([truth], [detected], LABELS, points="11")
-    assert (metrics.metric, metrics.mean) == ("voc07", pytest.approx(eleven))
+    assert metrics.metric == "voc07"
+    assert metrics.mean == pytest.approx(eleven)
 
 
 def test_detection_is_assigned_to_the_object_with_the_highest_iou_even_if_taken() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from realtime_ssd_training.evaluation.evaluate import Evaluation
+    from realtime_ssd_training.evaluation.evaluator import Evaluation
 
 __all__ = ["evaluate"]
 
@@ -172,7 +172,9 @@ def _print_result(result: Evaluation) -> None:
         f"detected; errors: {counts}",
     ]
     if result.unknown_classes:
-        lines.append(f"excluded, as the model does not know them: {', '.join(result.unknown_classes)}")
+        lines.append(
+            f"excluded, as the model does not know them: {', '.join(result.unknown_classes)}"
+        )
     console.print("\n".join(lines), highlight=False, markup=False)
 
 
