@@ -23,7 +23,7 @@ from benchmarks.gpu.kernels import check_kernels
 from benchmarks.gpu.rows import Report
 from benchmarks.gpu.sanitizer import check_sanitizer
 from benchmarks.gpu.speed import time_kernels, time_models
-from benchmarks.machine import describe
+from realtime_ssd.profiling.machine import describe
 
 __all__ = ["main"]
 
