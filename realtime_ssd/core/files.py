@@ -21,7 +21,9 @@ __all__ = [
 
 
 def check_output(path: Path, *, overwrite: bool = False) -> None:
-    """Check before the work that an output file can be written after it; create its folder.
+    """Check before the work that an output file can be written after it.
+
+    A missing folder is fine: it is created when the file is written.
 
     Args:
         path: File that will be written.
@@ -31,11 +33,14 @@ def check_output(path: Path, *, overwrite: bool = False) -> None:
         UsageError: If the file exists, is a folder, or cannot be written.
     """
     if path.is_dir():
-        raise UsageError(f"'{path}' is a folder; give a file name")
+        raise UsageError(f"'{path}' cannot be written: it is a folder")
     if path.is_file() and not overwrite:
         raise UsageError(f"'{path}' exists; set `overwrite` to replace it")
-    make_folder(path.absolute().parent)
     target = path if path.exists() else path.absolute().parent
+    while not target.exists():
+        target = target.parent
+    if target != path and not target.is_dir():
+        raise UsageError(f"'{path}' cannot be written: '{target}' is not a folder")
     if not os.access(target, os.W_OK):
         raise UsageError(f"'{path}' cannot be written: permission denied")
 
@@ -63,6 +68,7 @@ def open_output(path: Path, *, overwrite: bool = False) -> BinaryIO:
         UsageError: If the file exists, is a folder, or cannot be written.
     """
     check_output(path, overwrite=overwrite)
+    make_folder(path.absolute().parent)
     try:
         mode = "wb" if overwrite or path.exists() else "xb"
         return cast("BinaryIO", path.open(mode, buffering=0))
@@ -95,6 +101,7 @@ def replace_file(path: Path, data: bytes, *, durable: bool = False) -> None:
     """
     # Several processes and threads may write the same file.
     fresh = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with fresh.open("wb") as file:
             file.write(data)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ import pytest
 from realtime_ssd.backends import BackendOptions
 from realtime_ssd.backends.onnxruntime import OnnxRuntimeBackend
 from realtime_ssd.core.errors import SourceError
-from realtime_ssd.core.frames import Frame, Image, LazyFrame
+from realtime_ssd.core.frames import Frame, Image, LazyImage
 from realtime_ssd.core.spec import read_spec
 from tests.tiny import picture
 
@@ -68,7 +67,7 @@ def test_frames_before_a_bad_one_are_answered(tiny: Path, bad: int) -> None:
     expected: list[list[dict[str, object]]] = []
     with opened(tiny, 2) as backend:
         expected = run(backend, frames[: bad // 2 * 2]) if bad > 1 else []
-        frames[bad] = LazyFrame(paint, (160, 120), bad, "", None, Fraction(1, 25))
+        frames[bad] = Frame(LazyImage(paint, 160, 120), bad)
         ticket = backend.submit(frames)
         if not expected:
             with pytest.raises(SourceError, match="cannot be painted"):
