@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from realtime_ssd.core.cpu import cpu_count
-from realtime_ssd.profiling.machine import cpu_name, describe
+from realtime_ssd.profiling.machine import cpu_name, describe_machine
 
 __all__ = ["RESULTS", "result_path", "write_result"]
 
@@ -36,7 +36,7 @@ def write_result(name: str, values: dict[str, Any], path: Path | None = None) ->
     """
     path = path or result_path()
     path.parent.mkdir(parents=True, exist_ok=True)
-    machine = describe()
+    machine = describe_machine()
     load = machine.pop("load")
     results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     # The baselines run in a virtual environment of their own.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -77,6 +78,8 @@ def test_commands(site: Path, tmp_path: Path, command: list[str]) -> None:
         assert header.startswith("source,frame,time,label")
         assert len(rows) > 20
         assert any(",car," in row for row in rows)
+    if "--processor" in arguments:
+        assert json.loads((tmp_path / "stats.json").read_text())["latency_ms"]["appearance"]
     if "--output" in arguments:
         assert (tmp_path / "clock.mp4").stat().st_size > 1000
     if "--observer" in arguments:

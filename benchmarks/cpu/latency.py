@@ -20,7 +20,7 @@ from realtime_ssd.backends import BackendOptions, open_backend
 from realtime_ssd.core.frames import Image
 from realtime_ssd.core.spec import read_spec
 from realtime_ssd.pipeline import Pipeline
-from realtime_ssd.profiling.memory_sources import Memory
+from realtime_ssd.profiling.memory_sources import MemorySource
 
 FPS = 30
 MAX_ADDED_P99_MS = 5.0
@@ -36,7 +36,7 @@ def measure(model: Path, video: str, seconds: float) -> dict[str, Any]:
         while len(images) < IMAGES and (frame := clip.read()) is not None:
             images.append(frame.image)
     end_to_end, inference = [], []
-    source = Memory(images, rate=FPS, frames=int(seconds * FPS))
+    source = MemorySource(images, rate=FPS, frames=int(seconds * FPS))
     with open_backend(model, "onnxruntime", BackendOptions()) as backend:
         pipeline = Pipeline([source], backend)
         for result in pipeline:

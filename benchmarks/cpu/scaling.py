@@ -30,7 +30,7 @@ from realtime_ssd.core.postprocess import PostProcessor
 from realtime_ssd.core.preprocess import preprocess
 from realtime_ssd.core.spec import InputSpec, ModelSpec, Thresholds, read_spec
 from realtime_ssd.pipeline import Pipeline
-from realtime_ssd.profiling.memory_sources import Memory
+from realtime_ssd.profiling.memory_sources import MemorySource
 from realtime_ssd.synthetic import StreetScene
 from realtime_ssd.zoo import find_model
 
@@ -98,7 +98,7 @@ def _streams(backend: Backend, streams: int) -> Work:
     image = demo_image(1280, 720)
 
     def run() -> None:
-        sources = [Memory([image], f"m{n}", frames=FRAMES // streams) for n in range(streams)]
+        sources = [MemorySource([image], f"m{n}", frames=FRAMES // streams) for n in range(streams)]
         for _ in Pipeline(sources, backend):
             pass
 
@@ -214,7 +214,7 @@ def _run_pipeline(model: Path, unit: str, index: int) -> None:
     streams = STREAMS[index] if unit == "streams" else 1
     # Rendering the demo would need more memory than everything else.
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
-    sources = [Memory([image], f"m{n}", frames=max(32, 4 * batch)) for n in range(streams)]
+    sources = [MemorySource([image], f"m{n}", frames=max(32, 4 * batch)) for n in range(streams)]
     with open_backend(model, "onnxruntime", BackendOptions(batch=batch)) as backend:
         for _ in Pipeline(sources, backend):
             pass

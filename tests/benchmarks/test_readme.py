@@ -63,7 +63,7 @@ def test_result_file_keeps_the_versions_of_each_environment(
     file = tmp_path / "result.json"
     for name, version in (("loops", "1"), ("scaling", "2")):
         machine = {"load": 0.1, "packages": {"torch": version}}
-        monkeypatch.setattr(result_file, "describe", lambda machine=machine: dict(machine))
+        monkeypatch.setattr(result_file, "describe_machine", lambda machine=machine: dict(machine))
         result_file.write_result(name, {"x": version}, file)
     results = json.loads(file.read_text())
     assert results["versions"] == {"loops": {"torch": "1"}, "scaling": {"torch": "2"}}
