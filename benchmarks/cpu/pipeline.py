@@ -34,7 +34,7 @@ from realtime_ssd.core.preprocess import preprocess
 from realtime_ssd.core.spec import read_spec
 from realtime_ssd.pipeline import Pipeline
 from realtime_ssd.sinks.video import VideoSink, add_video
-from realtime_ssd.sources.file import FrameConverter
+from realtime_ssd.sources.ffmpeg import FrameConverter
 
 REPEATS = 5
 FRAMES = 900
@@ -55,7 +55,7 @@ def decode(video: Path, *, paint: bool) -> int:
         container.streams.video[0].thread_type = "AUTO"
         for frame in container.decode(video=0):
             if paint:
-                painter.paint(frame)
+                painter.to_bgr(frame)
             count += 1
     return count
 

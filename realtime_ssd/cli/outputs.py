@@ -44,13 +44,13 @@ def plan_outputs(output: Path, infos: Sequence[SourceInfo]) -> list[Target]:
     Raises:
         UsageError: If one file is given for several sources or photos.
     """
-    from realtime_ssd.sinks.video import SUFFIXES as VIDEOS
-    from realtime_ssd.sources.images import SUFFIXES as PHOTOS
+    from realtime_ssd.sinks.containers import VIDEO_SUFFIXES
+    from realtime_ssd.sources.formats import IMAGE_SUFFIXES
 
     ending = output.suffix.lower()
     folder = output.is_dir() or not ending
     if not folder and len(infos) > 1:
-        if ending in (*VIDEOS, *PHOTOS) or output.exists():
+        if ending in (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES) or output.exists():
             raise UsageError(
                 f"'{output}' is one file for {len(infos)} sources; give a folder to --output"
             )
@@ -58,7 +58,7 @@ def plan_outputs(output: Path, infos: Sequence[SourceInfo]) -> list[Target]:
     if folder:
         return _into_folder(output, infos)
     (info,) = infos
-    if not (info.still and ending in PHOTOS):
+    if not (info.still and ending in IMAGE_SUFFIXES):
         return [Target(info, output)]
     if len(info.names) > 1:
         raise UsageError(

@@ -107,9 +107,9 @@ class Run:
                 sinks.append(sink)
 
     def _add_window(self, *, alone: bool) -> None:
-        from realtime_ssd.sinks.window import WindowSink, no_display
+        from realtime_ssd.sinks.window import WindowSink, unavailable_reason
 
-        reason = no_display()
+        reason = unavailable_reason()
         if reason:
             print(f"going on without a window: {reason}", file=sys.stderr)
             return

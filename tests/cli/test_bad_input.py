@@ -45,11 +45,11 @@ DEMO = ("--source", "demo:160x96,frames=2")
         ("--max-frames must be at least 1", (*DEMO, "--max-frames", "0", "--model", "TINY")),
         ("--score-threshold must lie from", (*DEMO, "--score-threshold", "2", "--model", "TINY")),
         ("unknown scheme", ("--source", "gopher://host/x", "--model", "TINY")),
-        ("no video format", (*DEMO, "--output", "x.doc", "--model", "TINY")),
+        ("is not a supported video format", (*DEMO, "--output", "x.doc", "--model", "TINY")),
         ("cannot be written", (*DEMO, "--output", "/missing/x.mp4", "--model", "TINY")),
         ("cannot be written", (*DEMO, "--json", "/missing/x.jsonl", "--model", "TINY")),
         ("Unknown option", (*DEMO, "--no-such-option")),
-        ("does not fit", ("--source", "demo:huge", "--model", "TINY")),
+        ("is not a valid demo", ("--source", "demo:huge", "--model", "TINY")),
         ("is given twice", (*DEMO, *DEMO, "--model", "TINY", "--json", "-")),
     ],
 )
@@ -109,7 +109,7 @@ def test_no_password_in_any_message(
 
 
 def test_camera_that_is_not_there(tiny: Path) -> None:
-    refused(2, "camera 97 is not there", "--camera", 97, "--model", tiny, "--json", "-")
+    refused(2, "camera 97 does not exist", "--camera", 97, "--model", tiny, "--json", "-")
 
 
 def test_outputs_are_not_overwritten(tiny: Path, tmp_path: Path) -> None:
@@ -123,9 +123,11 @@ def test_sources_that_are_no_video(tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("no video" * 50)
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "folder").mkdir()
-    refused(1, "no video, or it is damaged", "--video", tmp_path / "text.mp4", "--model", tiny)
+    refused(
+        1, "it is not a video, or it is damaged", "--video", tmp_path / "text.mp4", "--model", tiny
+    )
     refused(1, "cannot be read as a video", "--video", tmp_path / "empty.mp4", "--model", tiny)
-    refused(2, "holds no images", "--source", tmp_path / "folder", "--model", tiny)
+    refused(2, "contains no images", "--source", tmp_path / "folder", "--model", tiny)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

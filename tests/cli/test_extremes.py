@@ -76,7 +76,7 @@ def test_video_without_frames(tiny: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.mp4"
     done = run("--video", video, "--model", tiny, "--output", output)
     assert done.returncode == 1
-    assert "'" + str(video) + "' has no video in it" in done.stderr
+    assert "'" + str(video) + "' contains no video" in done.stderr
     assert not output.exists()
 
 
