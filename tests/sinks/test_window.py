@@ -67,10 +67,8 @@ def read_snapshot(folder: Path, number: int) -> Image:
 CLIENT_MESSAGE, STRUCTURE_NOTIFY = 33, 1 << 17
 
 
-@ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
-def ignore_error(display: int, event: int) -> int:
-    """Replace Xlib's handler, which ends the process, for example if a window is already gone."""
-    return 0
+# In place of Xlib's handler, which ends the process, for example if a window is already gone.
+ignore_error = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)(lambda *_: 0)
 
 
 class WindowManager:
