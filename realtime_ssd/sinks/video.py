@@ -17,7 +17,7 @@ import numpy as np
 from av.container import OutputContainer
 from av.video.stream import VideoStream
 
-from realtime_ssd.core.errors import RealtimeSSDError, described
+from realtime_ssd.core.errors import RealtimeSSDError, describe
 from realtime_ssd.core.files import open_output
 from realtime_ssd.core.frames import Image
 from realtime_ssd.core.results import FrameResult
@@ -123,7 +123,7 @@ class VideoSink(BaseSink):
             yield
         except Exception as error:
             self._failed = True
-            reason = getattr(error, "strerror", None) or described(error)
+            reason = getattr(error, "strerror", None) or describe(error)
             raise RealtimeSSDError(
                 f"writing '{self._path}' failed ({reason}); of the {self._encoded} frames written "
                 "before, all but about the last second can be played"

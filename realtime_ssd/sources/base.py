@@ -77,7 +77,12 @@ class Source(AbstractContextManager[Any], Protocol):
         ...
 
     def __iter__(self) -> Iterator[Frame]:
-        """Yield the remaining frames; a live source is opened first. Errors as in `read`."""
+        """Yield the remaining frames, then close the source; a live source is opened first.
+
+        Raises:
+            UsageError: See `open`.
+            SourceError: See `open` and `read`; a live source is not reopened after a loss.
+        """
         ...
 
     def interrupt(self) -> None:
@@ -102,10 +107,14 @@ class BaseSource(Closeable):
         raise NotImplementedError
 
     def __iter__(self) -> Iterator[Frame]:
-        if self.info.live:
-            self.open()
-        while (frame := self.read()) is not None:
-            yield frame
+        """See `Source.__iter__`."""
+        try:
+            if self.info.live:
+                self.open()
+            while (frame := self.read()) is not None:
+                yield frame
+        finally:
+            self.close()
 
     def interrupt(self) -> None:
         """See `Source.interrupt`; does nothing, since `read` never blocks."""

@@ -17,7 +17,7 @@ from av.video.stream import VideoStream
 
 from realtime_ssd.core.cpu import cpu_count
 from realtime_ssd.core.errors import SourceError, UsageError, first_line, redact
-from realtime_ssd.core.frames import Frame, Image, LazyFrame
+from realtime_ssd.core.frames import Frame, Image, LazyImage
 from realtime_ssd.sources.base import BaseSource, SourceInfo
 from realtime_ssd.sources.ffmpeg import FrameConverter, error_reason, rotation_of, upright_size
 from realtime_ssd.sources.nvdec import open_on_gpu, surface_of
@@ -85,9 +85,8 @@ class VideoFile(BaseSource):
             self._check_complete()
             return None
         time_base = decoded.time_base or self._stream.time_base or Fraction(1, 1000)
-        frame = LazyFrame(
-            partial(self._convert, decoded),
-            upright_size(decoded),
+        frame = Frame(
+            LazyImage(partial(self._convert, decoded), *upright_size(decoded)),
             self._index,
             self._name,
             decoded.pts,

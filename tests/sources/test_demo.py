@@ -47,6 +47,13 @@ def test_omitted_parts_have_defaults(
         assert source.read() is not None
 
 
+def test_default_seed_is_0() -> None:
+    with open_source("demo:160x96") as source:
+        frame = source.read()
+    assert frame is not None
+    np.testing.assert_array_equal(frame.image, StreetScene(160, 96, seed=0, fps=30).render(0))
+
+
 @pytest.mark.parametrize(
     "text",
     ["demo:big", "demo:320x180,speed=2", "demo:,seed=x", "demo:320x180,seed"],
