@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -199,20 +199,37 @@ def test_rotation_is_applied(
     assert np.unravel_index(quarters.argmax(), (2, 2)) == corner
 
 
-def test_avi_with_a_dropped_frame_is_complete(tmp_path: Path) -> None:
-    path = tmp_path / "v.avi"
+def make_avi(path: Path, stamps: Sequence[int]) -> Path:
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", 25)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        for stamp in (0, 1, 2, 4, 5):  # AVI stores an empty packet in place of frame 3
+        for stamp in stamps:
             frame = av.VideoFrame(64, 48, "yuv420p")
             frame.pts, frame.time_base = stamp, Fraction(1, 25)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
+    return path
+
+
+def test_avi_with_a_dropped_frame_is_complete(tmp_path: Path) -> None:
+    """AVI stores an empty packet in place of frame 3."""
+    path = make_avi(tmp_path / "v.avi", [0, 1, 2, 4, 5])
     with open_source(path) as source:
         assert source.info.frame_count == 6
     frames, problem = readable(path)
     assert (len(frames), problem) == (5, "")
+
+
+def test_avi_without_its_last_frame_is_truncated(tmp_path: Path) -> None:
+    data = make_avi(tmp_path / "v.avi", range(6)).read_bytes()
+    truncated = tmp_path / "truncated.avi"
+    truncated.write_bytes(data[: data.rindex(b"00dc", 0, data.rindex(b"idx1"))])
+    frames, problem = readable(truncated)
+    assert len(frames) == 5
+    assert problem == (
+        f"'{truncated}' is truncated after frame 5 of 6; the 5 frames that could be decoded were "
+        "kept"
+    )
 
 
 def test_failed_conversion_is_reported_when_the_image_is_read(

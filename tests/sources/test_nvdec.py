@@ -6,6 +6,7 @@ NV12 frames in host memory stand in for those of the decoder: PyAV describes bot
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -16,9 +17,11 @@ from numpy.typing import NDArray
 from realtime_ssd_engines.cuda.kernel_params import Colour
 
 from realtime_ssd.core.gpu import find_gpus
-from realtime_ssd.sources import open_source
+from realtime_ssd.sources import nvdec, open_source
 from realtime_ssd.sources.ffmpeg import FrameConverter
+from realtime_ssd.sources.file import VideoFile
 from realtime_ssd.sources.nvdec import open_on_gpu, surface_of, unavailable_reason
+from tests.videos import make_video
 
 
 def make_nv12(
@@ -79,6 +82,8 @@ def test_formats_that_the_kernels_cannot_read_have_no_surface() -> None:
     wide, _ = make_nv12()
     wide.colorspace = 9  # BT.2020
     assert surface_of(wide) is None
+    for width, height in ((65, 36), (64, 35)):
+        assert surface_of(av.VideoFrame(width, height, "nv12")) is None
     for layout in ("yuv420p", "p010le", "yuv444p"):
         assert surface_of(make_nv12()[0].reformat(format=layout)) is None
 
@@ -106,6 +111,54 @@ def test_surface_and_converted_image_have_the_same_colours(shared_data: Path, cl
         error[standard] = float(np.abs(np.clip(image, 0, 255) - converted).mean())
     assert min(error, key=lambda name: error[name]) == surface.standard
     assert error[surface.standard] < 2
+
+
+@pytest.fixture
+def supported(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A machine on which nothing is missing."""
+    monkeypatch.setattr(nvdec, "cuda_version", lambda: (12, 8))
+    monkeypatch.setattr(nvdec, "find_gpus", lambda: ("a GPU",))
+    monkeypatch.setattr(nvdec, "hwdevices_available", lambda: ["cuda"])
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: None)
+    unavailable_reason.cache_clear()
+    yield
+    unavailable_reason.cache_clear()
+
+
+@pytest.mark.usefixtures("supported")
+def test_nothing_is_missing_on_a_complete_machine() -> None:
+    assert not unavailable_reason()
+
+
+@pytest.mark.usefixtures("supported")
+@pytest.mark.parametrize(
+    ("function", "value", "reason"),
+    [
+        ("cuda_version", None, "there is no NVIDIA driver"),
+        ("find_gpus", (), "the driver finds no GPU"),
+        ("hwdevices_available", ["vaapi"], "this FFmpeg was built without CUDA"),
+    ],
+)
+def test_missing_part_is_named(
+    monkeypatch: pytest.MonkeyPatch, function: str, value: object, reason: str
+) -> None:
+    monkeypatch.setattr(nvdec, function, lambda: value)
+    assert unavailable_reason() == reason
+
+
+@pytest.mark.usefixtures("supported")
+def test_missing_decoding_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(name: str) -> None:
+        assert "nvcuvid" in name
+        raise OSError(name)
+
+    monkeypatch.setattr(ctypes, "CDLL", fail)
+    assert "libnvcuvid is missing" in unavailable_reason()
+
+
+def test_decoding_on_the_gpu_is_opt_in(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    VideoFile(str(make_video(tmp_path / "v.mp4", [0]))).close()
+    assert not caplog.messages
 
 
 @pytest.mark.skipif(bool(find_gpus()), reason="this machine has a GPU")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 import threading
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import cv2
@@ -101,7 +104,7 @@ def test_pipeline_reconnects_after_a_loss(
     assert counts.losses >= 1
     assert counts.captured == counts.processed + sum(counts.dropped.values())
     assert "is offline" in caplog.text
-    assert "is back" in caplog.text
+    assert "is online again" in caplog.text
     assert "hunter2" not in caplog.text
 
 
@@ -129,6 +132,7 @@ def test_time_is_arrival_time_without_time_stamps_also_after_a_restart() -> None
         frames = before + read(source, 20)
         restarted.close()
     assert [frame.index for frame in frames] == sorted({frame.index for frame in frames})
+    assert {frame.time_base for frame in frames} == {Fraction(1, 1000)}
     elapsed = [frame.captured_at - frames[0].captured_at for frame in frames]
     assert [frame.time for frame in frames] == pytest.approx(elapsed, abs=0.002)
 
@@ -149,7 +153,7 @@ def test_rtsp_camera_with_password_is_reopened_after_a_loss(
                 camera.close()
                 camera = RtspCamera(port, PASSWORD)
             online = loop.captures[0].state == "online"
-            frames_after_loss += online and "is back" in caplog.text
+            frames_after_loss += online and "is online again" in caplog.text
             if frames_after_loss == 20:
                 loop.stop()
     camera.close()
@@ -245,6 +249,29 @@ def test_interrupted_stream_ends() -> None:
         assert source.read() is None
         source.open()
         read(source, 1)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "error", "transports"),
+    [
+        ("RTSP", errno.EPROTONOSUPPORT, ["tcp", "udp"]),
+        ("http", errno.EPROTONOSUPPORT, ["tcp"]),
+        ("rtsp", errno.ECONNREFUSED, ["tcp"]),
+    ],
+)
+def test_rtsp_server_without_tcp_transport_is_opened_over_udp(
+    monkeypatch: pytest.MonkeyPatch, scheme: str, error: int, transports: list[str]
+) -> None:
+    tried = []
+
+    def fail(url: str, options: dict[str, str], timeout: tuple[float, float]) -> None:
+        tried.append(options["rtsp_transport"])
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr("realtime_ssd.sources.stream.av.open", fail)
+    with pytest.raises(SourceError, match="cannot be opened"):
+        open_source(f"{scheme}://host/live").open()
+    assert tried == transports
 
 
 def test_refused_connection_is_reported_without_password() -> None:
