@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -26,7 +25,7 @@ from benchmarks.gpu.report_rows import Report, SkippedError
 from realtime_ssd.core.gpu import find_gpus
 from realtime_ssd.core.postprocess import PostProcessor
 from realtime_ssd.core.spec import read_spec
-from tests.engines.cuda.host_driver import build_driver
+from tests.engines.cuda.host_driver import standin_environment
 from tests.tiny import tiny_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -60,13 +59,8 @@ def test_without_a_gpu_all_rows_are_skipped_with_a_reason(
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(bool(find_gpus()), reason="there is a GPU")
 def test_kernel_checks_pass_on_the_driver_standin(tmp_path: Path) -> None:
-    build_driver(tmp_path)
     output = tmp_path / "gpu.json"
-    environment = {
-        **os.environ,
-        "LD_LIBRARY_PATH": f"{tmp_path}:{os.environ.get('LD_LIBRARY_PATH', '')}",
-        "PYTHONPATH": str(ROOT),
-    }
+    environment = standin_environment(tmp_path, ROOT)
     command = [sys.executable, "-m", "tests.benchmarks.gpu_on_standin", "--quick", "--seed", "7"]
     command += ["--only", "machine", "kernels", "--output", str(output)]
     result = subprocess.run(

@@ -14,7 +14,7 @@ from realtime_ssd_engines.requirements import has_bindings
 
 from tests.engines.standins import unavailable
 
-__all__ = ["HOST_GPU", "build_driver", "run_pytest_on_standins"]
+__all__ = ["HOST_GPU", "build_driver", "run_pytest_on_standins", "standin_environment"]
 
 HOST = Path(__file__).parent / "host"
 HOST_GPU = "REALTIME_SSD_HOST_GPU"
@@ -58,6 +58,21 @@ def build_driver(folder: Path) -> Path:
     return library
 
 
+def standin_environment(driver_folder: Path, python_path: Path | None = None) -> dict[str, str]:
+    """Build the stand-in and return the environment of a process that loads it.
+
+    Args:
+        driver_folder: Folder for `libcuda.so.1`.
+        python_path: Folder to prepend to PYTHONPATH.
+    """
+    build_driver(driver_folder)
+    environment = dict(os.environ)
+    for name, folder in (("LD_LIBRARY_PATH", driver_folder), ("PYTHONPATH", python_path)):
+        folders = [str(folder) if folder else "", os.environ.get(name, "")]
+        environment[name] = ":".join(filter(None, folders))
+    return environment
+
+
 def run_pytest_on_standins(
     driver_folder: Path, test_file: Path, python_path: Path | None = None, **variables: str
 ) -> None:
@@ -66,14 +81,10 @@ def run_pytest_on_standins(
     Args:
         driver_folder: Folder for `libcuda.so.1`.
         test_file: Test file to run.
-        python_path: Folder of further stand-ins, prepended to PYTHONPATH.
+        python_path: Folder of further stand-ins.
         **variables: Environment variables.
     """
-    build_driver(driver_folder)
-    environment = {**os.environ, HOST_GPU: "1", **variables}
-    for name, folder in (("LD_LIBRARY_PATH", driver_folder), ("PYTHONPATH", python_path)):
-        folders = [str(folder) if folder else "", os.environ.get(name, "")]
-        environment[name] = ":".join(filter(None, folders))
+    environment = {**standin_environment(driver_folder, python_path), HOST_GPU: "1", **variables}
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(test_file)]
     result = subprocess.run(
         command, env=environment, capture_output=True, text=True, check=False, timeout=590

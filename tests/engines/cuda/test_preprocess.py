@@ -40,7 +40,8 @@ def random_image(seed: int, height: int, width: int) -> NDArray[np.uint8]:
 def read_image(path: Path) -> NDArray[np.uint8]:
     image = cv2.imread(str(path))
     assert image is not None
-    return image.astype(np.uint8, copy=False)
+    pixels: NDArray[np.uint8] = image.astype(np.uint8, copy=False)
+    return pixels
 
 
 def kernel_for(name: str, output: Precision = "fp32") -> HostPreprocessor:
