@@ -25,7 +25,7 @@ from benchmarks.gpu.networks import open_slot
 from benchmarks.gpu.report_rows import SkippedError
 from realtime_ssd.core.frames import Frame, Surface
 from realtime_ssd.core.postprocess import PostProcessor, RawDetections
-from realtime_ssd.core.preprocess import place, preprocess
+from realtime_ssd.core.preprocess import letterbox_params, preprocess
 from realtime_ssd.core.spec import InputSpec, Thresholds
 
 __all__ = ["check_kernels", "difference"]
@@ -265,7 +265,7 @@ def _nv12_reference(
     luma: NDArray[np.uint8], chroma: NDArray[np.uint8], spec: InputSpec, colour: Colour
 ) -> NDArray[np.float32]:
     """Resize both planes with OpenCV and convert the pixels in float32."""
-    letterbox = place(spec, luma.shape[1], luma.shape[0])
+    letterbox = letterbox_params(spec, luma.shape[1], luma.shape[0])
     size = (letterbox.width, letterbox.height)
     level = cv2.resize(np.ascontiguousarray(luma), size, interpolation=cv2.INTER_LINEAR)
     blue_red = [

@@ -1,4 +1,4 @@
-"""What every inference backend looks like to the loop: frames in, tickets out, detections back."""
+"""The interface of every inference backend: frames in, pending batches, detections out."""
 
 from __future__ import annotations
 
@@ -18,41 +18,41 @@ __all__ = ["Backend", "BackendOptions", "BackendPlugin", "PendingBatch"]
 
 @dataclass(slots=True, eq=False)
 class PendingBatch:
-    """Frames on their way through a backend.
+    """Frames submitted to a backend.
 
     Attributes:
         frames: The frames.
-        payload: What the backend needs to find the answer again.
-        timings: Seconds that one pass of the network and the stages around it took, filled by the
-            time the answer is collected ("preprocess", "network", "postprocess").
-        passes: How many passes the frames took, filled likewise.
-        begun: `time.monotonic()` in seconds when they were submitted.
-        error: Why the frames after those that were answered have no answer, filled likewise.
+        payload: Whatever the backend needs to collect the answer.
+        timings: Seconds of one pass through each stage ("preprocess", "network", "postprocess"),
+            set once the batch is collected.
+        passes: Number of passes the frames took, set once the batch is collected.
+        submitted_at: `time.monotonic()` in seconds when the frames were submitted.
+        error: Why only the first frames have an answer, set once the batch is collected.
     """
 
     frames: tuple[Frame, ...]
     payload: Any = None
     timings: dict[str, float] = field(default_factory=dict)
     passes: int = 1
-    begun: float = field(default_factory=time.monotonic)
+    submitted_at: float = field(default_factory=time.monotonic)
     error: Exception | None = None
 
 
 class Backend(AbstractContextManager[Any], Protocol):
     """Runs one model.
 
-    `submit` may be called `max_in_flight` times before the first `collect`; answers are collected in
-    the order of submission. One thread submits, one thread (the same or another) collects.
+    `submit` may be called `max_in_flight` times before the first `collect`; batches are collected
+    in the order of submission. One thread submits, one thread (the same or another) collects.
 
     Attributes:
-        name: "onnxruntime" or "tensorrt".
-        spec: Contract of the model, with the thresholds in force.
-        max_batch: Largest number of frames that go through the network together.
-        max_submit: Largest number of frames in one `submit`. More than `max_batch` where several batches
-            at once are worked on in less time than one after the other.
-        max_in_flight: Tickets that may be under way at once.
-        converts_frames: Whether several workers of its own ask for the images of decoded frames. Else the
-            capture threads see to it that `submit` need not wait for them.
+        name: Name of the backend, such as "onnxruntime".
+        spec: Specification of the model, with the thresholds in force.
+        max_batch: Largest number of frames that pass through the network together.
+        max_submit: Largest number of frames in one `submit`; above `max_batch` where working on
+            several batches together saves time.
+        max_in_flight: Largest number of batches submitted and not yet collected.
+        converts_frames: Whether the backend's own workers convert decoded frames to BGR.
+            Otherwise the capture threads do, so that `submit` never waits for a conversion.
     """
 
     name: str
@@ -63,33 +63,33 @@ class Backend(AbstractContextManager[Any], Protocol):
     converts_frames: bool
 
     def submit(self, frames: Sequence[Frame]) -> PendingBatch:
-        """Start work on 1 to `max_submit` frames, of any sizes."""
+        """Start inference on 1 to `max_submit` frames of any size."""
         ...
 
-    def collect(self, ticket: PendingBatch) -> list[Detections]:
-        """Wait for a ticket and give the detections of its frames, in order, in frame pixels.
+    def collect(self, batch: PendingBatch) -> list[Detections]:
+        """Wait for a batch and return the detections of its frames, in order, in frame pixels.
 
-        Where a later frame failed, the answers of those before it are given, and `PendingBatch.error`
-        tells why there are no more; where the first failed, that error is raised.
+        If a frame other than the first failed, the detections of the frames before it are
+        returned and `PendingBatch.error` is set; if the first failed, its error is raised.
         """
         ...
 
     def close(self) -> None:
-        """Give everything back; may be called from any thread, any number of times."""
+        """Release everything; may be called from any thread, any number of times."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class BackendOptions:
-    """What a user may choose about inference; None leaves the model's own default.
+    """Choices of the user about inference; None keeps the model's own value.
 
     Attributes:
-        live: Whether to hurry each single frame rather than to get the most frames done.
-        batch: Largest number of frames that go through the network together.
+        live: Whether to minimise the latency of each frame rather than maximise throughput.
+        batch: Largest number of frames that pass through the network together.
         score_threshold: Detections must score above this.
         iou_threshold: Boxes of a class that overlap a better one by more than this are suppressed.
         pre_nms_top_k: Best candidates of a class that enter NMS.
-        classes: Names of the classes to look for; empty for all.
+        classes: Names of the classes to detect; empty for all.
         precision: Of an engine: "fp16", "fp32" or "int8"; ONNX Runtime runs a model as it is.
         calibration: Folder of photos for int8.
     """

@@ -1,8 +1,8 @@
 """Inference on the CPU with ONNX Runtime.
 
-For files every core runs whole frames of its own, which keeps all cores busy without the threads of
-one frame waiting for each other; for live sources all cores work on one frame, so that its answer
-comes soonest. Pre- and post-processing run in the same worker as the network.
+For files, each core runs whole frames of its own, so that no core waits for another. For live
+sources, all cores work on one frame, which minimises its latency. Pre- and post-processing run in
+the same worker as the network.
 """
 
 from __future__ import annotations
@@ -34,10 +34,11 @@ if TYPE_CHECKING:
 
 __all__ = ["PLUGIN", "OnnxRuntimeBackend", "open_session"]
 
-GROUP = 8  # frames of a file that a worker takes at once
+FRAMES_PER_CALL = 8
+"""Frames of a file that a worker takes in one call."""
 
 Floats = NDArray[np.float32]
-_TYPES: dict[str, type[np.floating[Any]]] = {
+_INPUT_TYPES: dict[str, type[np.floating[Any]]] = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
 }
@@ -46,13 +47,13 @@ _TYPES: dict[str, type[np.floating[Any]]] = {
 class OnnxRuntimeBackend(Closeable):
     """Runs a model on the CPU.
 
-    Of a file a worker takes several batches at once and does each step on all of them before the
-    next, for code and data of a step leave the cache whenever the network runs.
+    For files, a worker takes several batches and runs each step on all of them before the next
+    step, because a pass of the network evicts code and data of the other steps from the cache.
 
     Args:
         path: ONNX file.
-        spec: Its contract with the thresholds in force.
-        options: What the user chose.
+        spec: Its specification with the thresholds in force.
+        options: Choices of the user.
     """
 
     name = "onnxruntime"
@@ -61,11 +62,11 @@ class OnnxRuntimeBackend(Closeable):
         self.spec = spec
         self.max_batch = self.max_submit = options.batch
         if not options.live:
-            self.max_submit *= max(1, GROUP // options.batch)
+            self.max_submit *= max(1, FRAMES_PER_CALL // options.batch)
         self.converts_frames = not options.live
         workers = 1 if options.live else cpu_count()
         self.max_in_flight = 1 if options.live else workers + 1
-        self._post = PostProcessor(spec, class_ids(spec, options.classes))
+        self._postprocess = PostProcessor(spec, class_ids(spec, options.classes))
         self._session = open_session(path, cpu_count() if options.live else 1)
         self._dtype = _check_graph(self._session, spec, path, options.batch)
         self._path = path
@@ -74,61 +75,61 @@ class OnnxRuntimeBackend(Closeable):
 
     def submit(self, frames: Sequence[Frame]) -> PendingBatch:
         """See `Backend.submit`."""
-        ticket = PendingBatch(tuple(frames))
-        ticket.payload = self._pool.submit(self._run, ticket)
-        return ticket
+        batch = PendingBatch(tuple(frames))
+        batch.payload = self._pool.submit(self._run, batch)
+        return batch
 
-    def collect(self, ticket: PendingBatch) -> list[Detections]:
+    def collect(self, batch: PendingBatch) -> list[Detections]:
         """See `Backend.collect`."""
-        future: Future[list[Detections]] = ticket.payload
+        future: Future[list[Detections]] = batch.payload
         return future.result()
 
     def close(self) -> None:
-        """Stop the workers after the work they have begun."""
+        """Stop the workers once they have finished the frames they work on."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _run(self, ticket: PendingBatch) -> list[Detections]:
-        """Answer a ticket, in a worker; all batches up to one that fails."""
+    def _run(self, batch: PendingBatch) -> list[Detections]:
+        """Process a call in a worker; after a failure, the network batches before it one by one."""
         try:
-            return self._answer(ticket, ticket.frames)
+            return self._detect(batch, batch.frames)
         except Exception:
-            if len(ticket.frames) <= self.max_batch:
+            if len(batch.frames) <= self.max_batch:
                 raise
         answers: list[Detections] = []
-        for start in range(0, len(ticket.frames), self.max_batch):
+        for start in range(0, len(batch.frames), self.max_batch):
             try:
-                answers += self._answer(ticket, ticket.frames[start : start + self.max_batch])
+                answers += self._detect(batch, batch.frames[start : start + self.max_batch])
             except Exception as error:
                 if not start:
                     raise
-                ticket.error = error
+                batch.error = error
                 break
         return answers
 
-    def _answer(self, ticket: PendingBatch, frames: Sequence[Frame]) -> list[Detections]:
-        """Do each step on all batches before the next; timings are those of one batch."""
-        begun = time.perf_counter()
-        tensor = self._inputs(frames)
-        ready = time.perf_counter()
+    def _detect(self, batch: PendingBatch, frames: Sequence[Frame]) -> list[Detections]:
+        """Run each step on all network batches before the next; timings are those of one batch."""
+        started = time.perf_counter()
+        tensor = self._preprocess(frames)
+        preprocessed = time.perf_counter()
         starts = range(0, len(tensor), self.max_batch)
-        heads = [pair for at in starts for pair in self._infer(tensor[at : at + self.max_batch])]
+        outputs = [row for at in starts for row in self._infer(tensor[at : at + self.max_batch])]
         inferred = time.perf_counter()
         answers = [
-            to_frame_detections(self._post(*pair), self.spec, frame.width, frame.height)
-            for frame, pair in zip(frames, heads, strict=True)
+            to_frame_detections(self._postprocess(*row), self.spec, frame.width, frame.height)
+            for frame, row in zip(frames, outputs, strict=True)
         ]
-        ended = time.perf_counter()
-        for stage, spent in (
-            ("preprocess", ready - begun),
-            ("network", inferred - ready),
-            ("postprocess", ended - inferred),
+        finished = time.perf_counter()
+        for stage, seconds in (
+            ("preprocess", preprocessed - started),
+            ("network", inferred - preprocessed),
+            ("postprocess", finished - inferred),
         ):
-            ticket.timings[stage] = spent / len(starts)
-        ticket.passes = len(starts)
+            batch.timings[stage] = seconds / len(starts)
+        batch.passes = len(starts)
         return answers
 
-    def _inputs(self, frames: Sequence[Frame]) -> NDArray[np.floating]:
-        """Fill this worker's input tensor (N × 3 × H × W)."""
+    def _preprocess(self, frames: Sequence[Frame]) -> NDArray[np.floating]:
+        """Fill the input tensor of this worker (N × 3 × H × W), which is reused."""
         rows = max(len(frames), self.max_batch)
         shape = (rows, 3, self.spec.input.height, self.spec.input.width)
         tensor: Floats | None = getattr(self._local, "tensor", None)
@@ -139,7 +140,11 @@ class OnnxRuntimeBackend(Closeable):
         return tensor[: len(frames)].astype(self._dtype, copy=False)
 
     def _infer(self, tensor: NDArray[np.floating]) -> list[tuple[Floats, Floats]]:
-        """Run the network on a batch; P × C scores and P × 4 offsets of each image, checked."""
+        """Run the network on a batch and check its outputs.
+
+        Returns:
+            P × C scores and P × 4 offsets of each image.
+        """
         names = [self.spec.scores_output, self.spec.offsets_output]
         try:
             raw = self._session.run(names, {self.spec.input.name: tensor})
@@ -158,7 +163,7 @@ def open_session(model: str | Path | bytes, threads: int) -> onnxruntime.Inferen
     """Load a model into ONNX Runtime on the CPU.
 
     Args:
-        model: File, or a serialised model.
+        model: ONNX file, or a serialised model.
         threads: Threads that work on one operator.
 
     Raises:
@@ -170,12 +175,12 @@ def open_session(model: str | Path | bytes, threads: int) -> onnxruntime.Inferen
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    # Threads that spin answer a third sooner where nothing else runs, and take twice as long
-    # beside an encoder on the same cores.
+    # Spinning threads answer a third sooner on an idle machine, but take twice as long next to an
+    # encoder on the same cores.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        given = model if isinstance(model, bytes) else str(model)
-        return onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
+        source = model if isinstance(model, bytes) else str(model)
+        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         name = "the model" if isinstance(model, bytes) else f"'{model}'"
         raise ModelError(
@@ -187,7 +192,14 @@ def open_session(model: str | Path | bytes, threads: int) -> onnxruntime.Inferen
 def _check_graph(
     session: onnxruntime.InferenceSession, spec: ModelSpec, path: Path, batch: int
 ) -> type[np.floating]:
-    """Compare what the graph declares with the specification; give the type of its input."""
+    """Compare the graph's declared inputs and outputs with the specification.
+
+    Returns:
+        The type of the network's input.
+
+    Raises:
+        ModelError: If they disagree.
+    """
     inputs = {value.name: value for value in session.get_inputs()}
     outputs = {value.name: value for value in session.get_outputs()}
     for name, values in (
@@ -196,49 +208,49 @@ def _check_graph(
         (spec.offsets_output, outputs),
     ):
         if name not in values:
-            raise _disagreement(path, f"names '{name}', the graph has {', '.join(values)}")
-    given = inputs[spec.input.name]
-    if given.type not in _TYPES:
-        raise _disagreement(path, f"feeds floats, the graph's input is {given.type}")
-    for value, wanted in (
-        (given, (None, 3, spec.input.height, spec.input.width)),
+            raise _mismatch(path, f"'{name}' is missing from the graph ({', '.join(values)})")
+    image = inputs[spec.input.name]
+    if image.type not in _INPUT_TYPES:
+        raise _mismatch(path, f"the graph's input is {image.type}, not floating point")
+    for value, expected in (
+        (image, (None, 3, spec.input.height, spec.input.width)),
         (outputs[spec.scores_output], (None, spec.num_boxes or None, spec.num_classes)),
         (outputs[spec.offsets_output], (None, spec.num_boxes or None, 4)),
     ):
-        if not _fits(value.shape, wanted):
-            raise _disagreement(path, f"says '{value.name}' is {wanted}, the graph {value.shape}")
-    check_batch(given.shape, path, batch)
-    return _TYPES[given.type]
+        if not _is_compatible(value.shape, expected):
+            raise _mismatch(path, f"'{value.name}' should be {expected}, not {value.shape}")
+    check_batch(image.shape, path, batch)
+    return _INPUT_TYPES[image.type]
 
 
-def _disagreement(path: Path, what: str) -> ModelError:
+def _mismatch(path: Path, detail: str) -> ModelError:
     return ModelError(
-        f"the specification in '{path}' disagrees with its graph: it {what}; import it again"
+        f"the specification in '{path}' does not match its graph: {detail}; import it again"
     )
 
 
-def _fits(shape: Sequence[int | str | None], wanted: Sequence[int | None]) -> bool:
-    """Tell whether a declared shape allows the wanted one; unknown sizes allow everything."""
-    if not shape:
+def _is_compatible(declared: Sequence[int | str | None], expected: Sequence[int | None]) -> bool:
+    """Return whether a declared shape allows the expected one; open sizes allow every size."""
+    if not declared:
         return True
-    return len(shape) == len(wanted) and all(
-        not isinstance(have, int) or have <= 0 or want is None or have == want
-        for have, want in zip(shape, wanted, strict=True)
+    return len(declared) == len(expected) and all(
+        not isinstance(size, int) or size <= 0 or wanted is None or size == wanted
+        for size, wanted in zip(declared, expected, strict=True)
     )
 
 
 def _output_problem(scores: Floats, offsets: Floats, spec: ModelSpec, count: int) -> str:
-    """Say what is wrong with the outputs of a run; empty if nothing is.
+    """Return what is wrong with the outputs of a run, or an empty string.
 
-    A maximum carries every NaN along, so one pass over each output is enough.
+    The maximum of an array with a NaN is NaN, so one pass over each output is enough.
     """
     boxes = spec.num_boxes or (scores.shape[1] if scores.ndim == 3 else 0)
     if scores.shape != (count, boxes, spec.num_classes):
-        return f"gave scores of shape {scores.shape}, not {(count, boxes, spec.num_classes)}"
+        return f"returned scores of shape {scores.shape}, not {(count, boxes, spec.num_classes)}"
     if offsets.shape != (count, boxes, 4):
-        return f"gave offsets of shape {offsets.shape}, not {(count, boxes, 4)}"
+        return f"returned offsets of shape {offsets.shape}, not {(count, boxes, 4)}"
     if boxes and (np.isnan(scores.max()) or np.isnan(offsets.max())):
-        return "gave NaN (not a number); its weights may be damaged or overflow: export it again"
+        return "returned NaN: its weights may be damaged or overflow; export it again"
     return ""
 
 
@@ -250,7 +262,7 @@ class OnnxRuntimePlugin:
     decodes_surfaces = False
 
     def missing(self) -> list[str]:
-        """See `BackendPlugin.missing`; it runs everywhere."""
+        """See `BackendPlugin.missing`; ONNX Runtime runs everywhere."""
         return []
 
     def open(self, path: Path, spec: ModelSpec, options: BackendOptions) -> OnnxRuntimeBackend:
@@ -258,7 +270,7 @@ class OnnxRuntimePlugin:
         return OnnxRuntimeBackend(path, spec, options)
 
     def open_engine(self, path: Path, options: BackendOptions) -> OnnxRuntimeBackend:
-        """See `BackendPlugin.open_engine`; there are no engines of ONNX Runtime."""
+        """See `BackendPlugin.open_engine`; ONNX Runtime has no engine files."""
         raise ModelError(f"'{path}' is not an ONNX file")
 
     def diagnose(self) -> tuple[tuple[str, str, str], ...]:

@@ -1,4 +1,4 @@
-"""The command `realtime-ssd`: one file a subcommand, each loaded only when it is called."""
+"""The command `realtime-ssd`: each subcommand is imported only when it is called."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["build_app", "main"]
 
 # The help is repeated here so that `--help` need not import the modules it describes.
 DETECT = Command(
-    "realtime_ssd.cli.detect:detect", "Find objects in cameras, video files, streams and photos.", 0
+    "realtime_ssd.cli.detect:detect", "Detect objects in cameras, videos, streams and photos.", 0
 )
 MODELS = Command("realtime_ssd.cli.models:app", "List installed models and pull official ones.", 10)
 DOCTOR = Command("realtime_ssd.cli.doctor:doctor", "Show what this machine has and is missing.", 30)
@@ -36,9 +36,9 @@ def build_app() -> App:
         name="realtime-ssd",
         usage="Usage: realtime-ssd [detect] --camera N | --video FILE | --source SPEC [OPTIONS]\n"
         "       realtime-ssd COMMAND [OPTIONS]",
-        help="Find objects in live video, files and photos with SSD models, on GPU or CPU.",
+        help="Detect objects in live video, files and photos with SSD models, on GPU or CPU.",
         help_epilogue="Try: realtime-ssd --source demo --output street.mp4\n\n"
-        "Every command takes --help, and --debug, which shows where an error came from.",
+        "Every command accepts --help, and --debug, which prints the traceback of an error.",
         version=__version__,
     )
     for number, (name, command) in enumerate(commands().items()):
@@ -46,17 +46,19 @@ def build_app() -> App:
     return app
 
 
-def spelled_out(words: Sequence[str]) -> list[str]:
-    """Put the default subcommand in front where none is named."""
+def with_default_command(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with "detect" in front if they name no subcommand."""
     known = (*commands(), "--help", "-h", "--version")
-    return list(words) if not words or words[0] in known else ["detect", *words]
+    if not arguments or arguments[0] in known:
+        return list(arguments)
+    return ["detect", *arguments]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the program and leave with its exit status: 2 for wrong usage, 1 for a failure.
+    """Run the program and exit with its status: 2 for wrong usage, 1 for a failure.
 
     Args:
-        arguments: Words of the command line; those the process was started with by default.
+        arguments: Arguments of the command line; those of the process by default.
     """
     from cyclopts import CycloptsError
 
@@ -64,11 +66,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
-    words = [word for word in given if word != "--debug"]
+    args = [argument for argument in given if argument != "--debug"]
     try:
-        build_app()(spelled_out(words), exit_on_error=False, print_error=False)
+        build_app()(with_default_command(args), exit_on_error=False, print_error=False)
     except CycloptsError as error:
-        print(f"realtime-ssd: {redact(_sentence(error, words))}", file=sys.stderr)
+        print(f"realtime-ssd: {redact(_usage_message(error, args))}", file=sys.stderr)
         sys.exit(2)
     except RealtimeSSDError as error:
         if debug:
@@ -76,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"realtime-ssd: {for_command_line(str(error))}", file=sys.stderr)
         sys.exit(error.exit_status)
     except BrokenPipeError:
-        # The reader of a pipe left (`| head`); point the stream elsewhere for the last flush.
+        # The reader of a pipe left (`| head`): redirect the stream for the last flush.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except KeyboardInterrupt:
@@ -84,30 +86,32 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as error:
         if debug:
             raise
-        print(f"realtime-ssd: {redact(_unforeseen(error))}", file=sys.stderr)
+        print(f"realtime-ssd: {redact(_unexpected_message(error))}", file=sys.stderr)
         sys.exit(1)
 
 
-def _unforeseen(error: Exception) -> str:
-    """Say what is known of an error that should have been foreseen."""
-    from realtime_ssd.core.errors import described
+def _unexpected_message(error: Exception) -> str:
+    from realtime_ssd.core.errors import describe, for_command_line
 
     if isinstance(error, MemoryError):
-        return described(error)
-    return f"unforeseen {described(error)}; --debug shows where it came from"
+        return for_command_line(describe(error))
+    return f"unexpected error: {describe(error)}; use --debug for the traceback"
 
 
-def _sentence(error: CycloptsError, words: Sequence[str]) -> str:
-    """Say what is wrong with a command line."""
+def _usage_message(error: CycloptsError, args: Sequence[str]) -> str:
+    """Return one sentence about a wrong command line."""
     from cyclopts import UnusedCliTokensError
 
     if not isinstance(error, UnusedCliTokensError):
         return " ".join(str(error).split()).replace('Command "detect" parameter ', "")
-    extra = (error.unused_tokens or [""])[0]
-    if extra == words[0] and "/" not in extra and "." not in extra:
-        close = get_close_matches(extra, commands(), n=1)
+    unexpected = (error.unused_tokens or [""])[0]
+    if unexpected == args[0] and "/" not in unexpected and "." not in unexpected:
+        close = get_close_matches(unexpected, commands(), n=1)
         hint = f"did you mean '{close[0]}'" if close else "see realtime-ssd --help"
-        return f"there is no command '{extra}'; {hint}"
-    if words[0] in commands() and words[0] != "detect":
-        return f"'{extra}' is one word too many; see realtime-ssd {words[0]} --help"
-    return f"'{extra}' belongs to no option; name each source with --source, as in --source {extra}"
+        return f"there is no command '{unexpected}'; {hint}"
+    if args[0] in commands() and args[0] != "detect":
+        return f"unexpected argument '{unexpected}'; see realtime-ssd {args[0]} --help"
+    return (
+        f"unexpected argument '{unexpected}'; name each source with --source, as in "
+        f"--source {unexpected}"
+    )

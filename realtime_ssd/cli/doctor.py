@@ -1,4 +1,4 @@
-"""`realtime-ssd doctor`: what this machine has, what it lacks, and the command that mends it."""
+"""`realtime-ssd doctor`: what this machine has, what is missing, and the command that fixes it."""
 
 from __future__ import annotations
 
@@ -10,26 +10,27 @@ from importlib.metadata import PackageNotFoundError, version
 
 __all__ = ["doctor"]
 
-TRAIN = "pip install 'realtime-ssd[train]'"
-DISPLAY = "ssh -X brings one along; --output and --json need none"
+INSTALL_TRAIN = "pip install 'realtime-ssd[train]'"
+NO_DISPLAY_HINT = "ssh -X provides one; --output and --json need none"
 Row = tuple[str, str, str]
+"""Name, what was found, and the command that fixes it; empty if nothing is missing."""
 
 
 def doctor() -> None:
-    """Show versions, devices and codecs; say what is missing and how to get it."""
-    print(f"{'Python':<16}{platform.python_version()} on {platform.platform()}")
-    rows = [*_libraries(), *_gpu(), *_devices()]
-    for name, found, mend in rows:
-        print(f"{name:<16}{found}" + (f"  -> {mend}" if mend else ""))
-    missing = [name for name, _, mend in rows if mend]
+    """Show versions, devices and codecs, and how to install what is missing."""
     from realtime_ssd.backends import best_backend
     from realtime_ssd.core.cpu import cpu_count
 
+    print(f"{'Python':<16}{platform.python_version()} on {platform.platform()}")
+    rows = [*_libraries(), *_gpu(), *_devices()]
+    for name, found, fix in rows:
+        print(f"{name:<16}{found}" + (f"  -> {fix}" if fix else ""))
+    missing = [name for name, _, fix in rows if fix]
     print(f"\nmodels run on {best_backend()} with {cpu_count()} CPU cores", end="")
     print(f"; missing: {', '.join(missing)}" if missing else "")
 
 
-def _package(name: str) -> str:
+def _package_version(name: str) -> str:
     try:
         return version(name)
     except PackageNotFoundError:
@@ -42,12 +43,13 @@ def _libraries() -> Iterator[Row]:
     from realtime_ssd.sinks.video import available_encoders, ffmpeg_version
 
     yield "OpenCV", cv2.__version__, ""
-    yield "FFmpeg", f"{ffmpeg_version()} (PyAV {_package('av')})", ""
+    yield "FFmpeg", f"{ffmpeg_version()} (PyAV {_package_version('av')})", ""
     encoders = available_encoders()
     fix = "" if "libx264" in encoders else "pip install --force-reinstall av"
     yield "encoders", ", ".join(encoders) or "none", fix
-    torch = _package("torch")
-    yield "PyTorch", torch or "not installed (only training needs it)", "" if torch else TRAIN
+    torch = _package_version("torch")
+    found = torch or "not installed (only training needs it)"
+    yield "PyTorch", found, "" if torch else INSTALL_TRAIN
 
 
 def _gpu() -> Iterator[Row]:
@@ -56,7 +58,7 @@ def _gpu() -> Iterator[Row]:
 
     cuda, gpus = cuda_version(), find_gpus()
     if cuda is None:
-        yield "NVIDIA driver", "none; the CPU does all the work", ""
+        yield "NVIDIA driver", "none; everything runs on the CPU", ""
     else:
         newest = f"CUDA {cuda[0]}.{cuda[1]}"
         yield "NVIDIA driver", f"{driver_release() or 'unknown release'}, up to {newest}", ""
@@ -72,8 +74,8 @@ def _devices() -> Iterator[Row]:
     from realtime_ssd.sources.camera import list_cameras
 
     cameras = list_cameras() if sys.platform.startswith("linux") else []
-    shut = [path for path in cameras if not os.access(path, os.R_OK | os.W_OK)]
-    mend = "sudo usermod -aG video $USER, then log in again" if shut else ""
-    yield "cameras", ", ".join(cameras) or "none found", mend
+    unreadable = [path for path in cameras if not os.access(path, os.R_OK | os.W_OK)]
+    fix = "sudo usermod -aG video $USER, then log in again" if unreadable else ""
+    yield "cameras", ", ".join(cameras) or "none found", fix
     reason = no_display()
-    yield "display", reason or "yes", DISPLAY if reason else ""
+    yield "display", reason or "yes", NO_DISPLAY_HINT if reason else ""

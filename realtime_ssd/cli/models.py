@@ -1,4 +1,4 @@
-"""`realtime-ssd models`: what can be run, and what can be fetched."""
+"""`realtime-ssd models`: installed models, and official ones that can be pulled."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from cyclopts import App
 
 __all__ = ["app"]
 
-app = App(name="models", help="List the models that are here, and fetch official ones.")
+app = App(name="models", help="List installed models and pull official ones.")
 
 
 @app.default
@@ -18,30 +18,30 @@ def list_models() -> None:
     from realtime_ssd.zoo import BUNDLED, OFFICIAL, local_models
 
     print("bundled:")
-    print(f"  {BUNDLED.stem}  {_about(BUNDLED)}")
-    own = local_models()
-    print("local:" if own else "local: none")
-    for name, path in own.items():
-        print(f"  {name}  {_about(path)}")
+    print(f"  {BUNDLED.stem}  {_describe(BUNDLED)}")
+    local = local_models()
+    print("local:" if local else "local: none")
+    for name, path in local.items():
+        print(f"  {name}  {_describe(path)}")
     print("official (realtime-ssd models pull NAME):")
     for name, model in OFFICIAL.items():
-        here = "  (here)" if name in own else ""
-        print(f"  {name}  {model.about}, sha256 {model.sha256}...{here}")
+        installed = "  (installed)" if name in local else ""
+        print(f"  {name}  {model.about}, sha256 {model.sha256}...{installed}")
 
 
 @app.command
 def pull(name: str) -> None:
-    """Fetch an official model, check its SHA-256 and bring it into the program's form.
+    """Download an official model, verify its SHA-256 and convert it for this program.
 
     Args:
         name: Name as `realtime-ssd models` lists it.
     """
-    from realtime_ssd.zoo import pull as fetch
+    from realtime_ssd.zoo import pull as pull_model
 
-    print(f"{fetch(name)}: ready; use it with --model {name}")
+    print(f"{pull_model(name)}: ready; use it with --model {name}")
 
 
-def _about(path: Path) -> str:
+def _describe(path: Path) -> str:
     from realtime_ssd.core.errors import ModelError
     from realtime_ssd.core.files import sha256_of
     from realtime_ssd.core.spec import read_spec
@@ -51,8 +51,8 @@ def _about(path: Path) -> str:
         digest = sha256_of(path)[:8]
     except (ModelError, OSError) as error:
         return f"cannot be used: {error}"
-    known = len(spec.labels) - (spec.background is not None)
+    classes = len(spec.labels) - (spec.background is not None)
     return (
-        f"{spec.input.width}x{spec.input.height}, {known} classes, "
+        f"{spec.input.width}x{spec.input.height}, {classes} classes, "
         f"{path.stat().st_size / 2**20:.1f} MiB, sha256 {digest}..."
     )

@@ -1,4 +1,4 @@
-"""Where each source's pictures go; refuses what would destroy a source or another result."""
+"""Where the pictures of each source are written; refuses to replace a source or another output."""
 
 from __future__ import annotations
 
@@ -8,34 +8,33 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from realtime_ssd.core.errors import UsageError
+from realtime_ssd.core.files import check_output
 from realtime_ssd.sources import SourceInfo
 
-__all__ = ["Target", "check_place", "check_targets", "plan_outputs"]
+__all__ = ["OutputTarget", "check_output_files", "plan_outputs"]
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """What one source is written to.
+class OutputTarget:
+    """Where the annotated frames of one source are written.
 
     Attributes:
         info: The source.
         path: Video file, or folder of photos.
         names: Photos below `path`, in the order of the source; empty for a video.
-        folder: Folder to make first, or None.
     """
 
     info: SourceInfo
     path: Path
     names: tuple[str, ...] = ()
-    folder: Path | None = None
 
     def files(self) -> Iterator[Path]:
-        """Give every file that will be written."""
+        """Yield every file that will be written."""
         yield from (self.path / name for name in self.names) if self.names else (self.path,)
 
 
-def plan_outputs(output: Path, infos: Sequence[SourceInfo]) -> list[Target]:
-    """Decide what `--output` means for each source.
+def plan_outputs(output: Path, infos: Sequence[SourceInfo]) -> list[OutputTarget]:
+    """Resolve `--output` for each source.
 
     Args:
         output: File, or folder; a folder need not exist yet.
@@ -44,104 +43,87 @@ def plan_outputs(output: Path, infos: Sequence[SourceInfo]) -> list[Target]:
     Raises:
         UsageError: If one file is given for several sources or photos.
     """
-    from realtime_ssd.sinks.video import SUFFIXES as VIDEOS
-    from realtime_ssd.sources.images import SUFFIXES as PHOTOS
+    from realtime_ssd.sinks.video import SUFFIXES as VIDEO_SUFFIXES
+    from realtime_ssd.sources.images import SUFFIXES as IMAGE_SUFFIXES
 
-    ending = output.suffix.lower()
-    folder = output.is_dir() or not ending
-    if not folder and len(infos) > 1:
-        if ending in (*VIDEOS, *PHOTOS) or output.exists():
+    suffix = output.suffix.lower()
+    is_folder = output.is_dir() or not suffix
+    if not is_folder and len(infos) > 1:
+        if suffix in (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES) or output.exists():
             raise UsageError(
-                f"'{output}' is one file for {len(infos)} sources; give a folder to --output"
+                f"'{output}' is one file for {len(infos)} sources; set `output` to a folder"
             )
-        folder = True
-    if folder:
+        is_folder = True
+    if is_folder:
         return _into_folder(output, infos)
     (info,) = infos
-    if not (info.still and ending in PHOTOS):
-        return [Target(info, output)]
+    if not (info.still and suffix in IMAGE_SUFFIXES):
+        return [OutputTarget(info, output)]
     if len(info.names) > 1:
         raise UsageError(
-            f"'{output}' is one photo for {len(info.names)}; give a folder to --output"
+            f"'{output}' is one file for {len(info.names)} photos; set `output` to a folder"
         )
-    return [Target(info, output.parent, (output.name,))]
+    return [OutputTarget(info, output.parent, (output.name,))]
 
 
-def _into_folder(folder: Path, infos: Sequence[SourceInfo]) -> list[Target]:
-    """Keep photos under their own names, in folders of their own where two would be equal."""
+def _into_folder(folder: Path, infos: Sequence[SourceInfo]) -> list[OutputTarget]:
+    """Keep the names of photos, in subfolders where two sources have the same."""
     taken: set[str] = set()
     photos = [name for info in infos for name in info.names]
-    apart = len(set(photos)) < len(photos)
+    needs_subfolders = len(set(photos)) < len(photos)
     targets = []
     for info in infos:
         if not info.still:
-            path = folder / f"{_plain(info.name, taken, '.mp4')}.mp4"
-            targets.append(Target(info, path, folder=folder))
-        elif apart:
-            targets.append(Target(info, folder / _plain(info.name, taken), info.names))
+            name = _unique_name(info.name, taken, ".mp4")
+            targets.append(OutputTarget(info, folder / f"{name}.mp4"))
+        elif needs_subfolders:
+            targets.append(OutputTarget(info, folder / _unique_name(info.name, taken), info.names))
         else:
-            targets.append(Target(info, folder, info.names))
+            targets.append(OutputTarget(info, folder, info.names))
     return targets
 
 
-def _plain(name: str, taken: set[str], ending: str = "") -> str:
-    """Make a file name of a source's name; sources of the same name get a number."""
-    plain = name.rstrip("/").rsplit("/", 1)[-1] or "video"
-    stem = Path(plain).stem if ending and Path(plain).suffix.lower() == ending else plain
+def _unique_name(source: str, taken: set[str], suffix: str = "") -> str:
+    """Return a file name for a source and add it to `taken`; duplicates are numbered."""
+    last = source.rstrip("/").rsplit("/", 1)[-1] or "video"
+    stem = Path(last).stem if suffix and Path(last).suffix.lower() == suffix else last
     stem = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in stem)
-    wanted, number = stem, 2
-    while wanted in taken:
-        wanted, number = f"{stem}-{number}", number + 1
-    taken.add(wanted)
-    return wanted
+    name, number = stem, 2
+    while name in taken:
+        name, number = f"{stem}-{number}", number + 1
+    taken.add(name)
+    return name
 
 
-def check_targets(
+def check_output_files(
     files: Sequence[Path], infos: Sequence[SourceInfo], *, overwrite: bool = False
 ) -> None:
-    """Refuse to write over a source, twice to one file, over a file, or where nothing can be.
+    """Check all output files of a run before it starts.
 
     Args:
-        files: Everything that will be written.
+        files: Every file that will be written.
         infos: The sources.
         overwrite: Whether existing files may be replaced; a source never is.
 
     Raises:
-        UsageError: If a file may not be written.
+        UsageError: If a file is a source or another output, exists, or cannot be written.
     """
-    read = {mark for info in infos for file in info.files if (mark := _mark(file))}
+    inputs = {identity for info in infos for file in info.files if (identity := _identity(file))}
     seen: set[str] = set()
     for file in files:
-        place = os.path.realpath(file)
-        if place in seen:
-            raise UsageError(f"'{file}' is given for two results; give each a file of its own")
-        seen.add(place)
-        mark = _mark(file)
-        if mark in read and mark is not None:
+        resolved = os.path.realpath(file)
+        if resolved in seen:
+            raise UsageError(f"'{file}' is given for two outputs; give each a file of its own")
+        seen.add(resolved)
+        if _identity(file) in inputs:
             raise UsageError(f"'{file}' is a source; write to another file")
-        if file.is_file() and not overwrite:
-            raise UsageError(f"'{file}' exists; set `overwrite` to replace it")
-        if file.is_dir():
-            raise UsageError(f"'{file}' cannot be written: it is a folder")
+        check_output(file, overwrite=overwrite)
 
 
-def check_place(file: Path) -> None:
-    """Find out before the work that a file cannot be written after it.
-
-    Raises:
-        UsageError: If its folder is not there or nothing can be written into it.
-    """
-    folder = file.absolute().parent
-    if not folder.is_dir():
-        raise UsageError(f"'{file}' cannot be written: there is no folder '{folder}'")
-    if not os.access(file if file.exists() else folder, os.W_OK):
-        raise UsageError(f"'{file}' cannot be written: permission denied")
-
-
-def _mark(file: Path) -> tuple[int, int] | None:
-    """Tell files apart whatever they are called; None for one that is not there."""
+def _identity(file: Path) -> tuple[int, int] | None:
+    """Return what identifies a file under all of its names; None if it does not exist."""
     try:
-        found = file.stat()
+        status = file.stat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino

@@ -1,44 +1,46 @@
-"""How a run is going: a bar for files, one line for cameras, plain lines without a terminal."""
+"""Progress on standard error: a bar for files, one line for cameras, plain lines without a terminal."""
 
 from __future__ import annotations
 
 import sys
 import time
+from contextlib import AbstractContextManager
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from realtime_ssd.pipeline import Statistics
+from realtime_ssd.core.metrics import Statistics
 
 __all__ = ["RunProgress", "summary"]
 
-TERMINAL_SECONDS, PLAIN_SECONDS = 0.2, 10.0
+TERMINAL_INTERVAL, PLAIN_INTERVAL = 0.2, 10.0
 
 
-class RunProgress:
-    """Tells about a run on standard error.
+class RunProgress(AbstractContextManager["RunProgress"]):
+    """Shows the progress of a run on standard error.
 
     Args:
-        statistics: What happens.
-        total: Frames to come; None if unknown or live.
+        statistics: Counts of the run.
+        total: Frames to process; None if unknown.
         live: Whether a source is live.
     """
 
     def __init__(self, statistics: Statistics, total: int | None, *, live: bool) -> None:
         self._statistics, self._total, self._live = statistics, total, live
-        self._console = Console(file=sys.stderr)
-        self._terminal = self._console.is_terminal
-        self._next = time.monotonic() + (0 if self._terminal else PLAIN_SECONDS)
+        console = Console(file=sys.stderr)
+        self._is_terminal = console.is_terminal
+        self._next_update = time.monotonic() + (0 if self._is_terminal else PLAIN_INTERVAL)
         columns = [TextColumn("{task.description}")]
         if total is not None:
             columns += [BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]  # type: ignore[list-item]
-        self._bar = Progress(*columns, console=self._console, transient=True)
-        self._task = self._bar.add_task("starting", total=total)
+        # Standard output carries JSON lines, which rich must not capture.
+        self._progress = Progress(*columns, console=console, transient=True, redirect_stdout=False)
+        self._task = self._progress.add_task("starting", total=total)
 
     def __enter__(self) -> RunProgress:
-        if self._terminal:
-            self._bar.start()
+        if self._is_terminal:
+            self._progress.start()
         return self
 
     def __exit__(
@@ -47,45 +49,45 @@ class RunProgress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._terminal:
-            self._bar.stop()
+        if self._is_terminal:
+            self._progress.stop()
 
     def update(self) -> None:
-        """Tell how far it is, not more often than a reader can follow."""
+        """Refresh the display, not more often than a reader can follow."""
         now = time.monotonic()
-        if now < self._next:
+        if now < self._next_update:
             return
-        self._next = now + (TERMINAL_SECONDS if self._terminal else PLAIN_SECONDS)
-        text, done = self._text(), self._statistics.total.processed
-        if self._terminal:
-            self._bar.update(self._task, description=text, completed=done)
+        self._next_update = now + (TERMINAL_INTERVAL if self._is_terminal else PLAIN_INTERVAL)
+        description, processed = self._description(), self._statistics.total.processed
+        if self._is_terminal:
+            self._progress.update(self._task, description=description, completed=processed)
         else:
-            of_all = f" of {self._total}" if self._total else ""
-            print(f"{done}{of_all} frames, {text}", file=sys.stderr, flush=True)
+            of_total = f" of {self._total}" if self._total else ""
+            print(f"{processed}{of_total} frames, {description}", file=sys.stderr, flush=True)
 
-    def _text(self) -> str:
+    def _description(self) -> str:
         statistics = self._statistics
         text = f"{statistics.recent_fps:.1f} FPS"
         if self._live:
-            dropped = sum(statistics.total.dropped.values())
+            dropped = statistics.total.dropped.total()
             text += f", latency {statistics.latency() * 1000:.0f} ms, {dropped} dropped"
         return text
 
 
 def summary(statistics: Statistics, *, live: bool) -> str:
-    """Say in one line what a run did.
+    """Return one line about a finished run.
 
     Args:
-        statistics: Of the run.
-        live: Whether a source was live; the frames of files wait for each other, so that their
-            latency means nothing.
+        statistics: Counts of the run.
+        live: Whether a source was live. The latency of files is not shown, because their frames
+            wait in queues on purpose.
     """
     total = statistics.total
-    drops = ", ".join(f"{count} {cause}" for cause, count in sorted(total.dropped.items()) if count)
+    drops = ", ".join(f"{n} {outcome}" for outcome, n in sorted(total.dropped.items()) if n)
     frames = "1 frame" if total.processed == 1 else f"{total.processed} frames"
-    middle, late = (statistics.latency(share=share) * 1000 for share in (0.5, 0.99))
+    p50, p99 = (statistics.latency(fraction=fraction) * 1000 for fraction in (0.5, 0.99))
     return (
         f"{frames}, {statistics.fps:.1f} FPS"
-        + (f", latency p50 {middle:.1f} ms, p99 {late:.1f} ms" if live else "")
+        + (f", latency p50 {p50:.1f} ms, p99 {p99:.1f} ms" if live else "")
         + (f", dropped: {drops}" if drops else ", none dropped")
     )

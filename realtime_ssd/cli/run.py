@@ -1,39 +1,43 @@
-"""One run of the detector: sources, backend and sinks put together, and brought to an end."""
+"""One run of the detector: sources, backend and sinks, from opening to the exit status."""
 
 from __future__ import annotations
 
 import json
-import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
+from realtime_ssd.annotators import BoxAnnotator
 from realtime_ssd.backends import Backend
-from realtime_ssd.cli.outputs import Target, check_place, check_targets, plan_outputs
+from realtime_ssd.cli.extensions import (
+    add_sinks,
+    create_annotators,
+    create_observers,
+    processor_factory,
+)
+from realtime_ssd.cli.options import ExtensionOptions, OutputOptions
+from realtime_ssd.cli.outputs import OutputTarget, check_output_files, plan_outputs
 from realtime_ssd.cli.progress import RunProgress, summary
 from realtime_ssd.core.errors import RealtimeSSDError
 from realtime_ssd.core.files import make_folder, replace_file
-from realtime_ssd.core.results import FrameResult
-from realtime_ssd.pipeline import Pipeline, PipelineOptions
+from realtime_ssd.core.signals import stop_on_signals
+from realtime_ssd.pipeline import Pipeline, PipelineOptions, SinkGroup
 from realtime_ssd.sinks.base import Sink
 from realtime_ssd.sources import Source, open_source
 
 if TYPE_CHECKING:
-    from realtime_ssd.cli.detect import Results
     from realtime_ssd.sinks.window import WindowSink
 
 __all__ = ["Run", "open_sources"]
 
 
-def open_sources(words: Sequence[str], *, gpu: bool = False) -> list[Source]:
-    """Open sources by their names; if one fails those before it are closed.
+def open_sources(names: Sequence[str], *, gpu: bool = False) -> list[Source]:
+    """Open sources; if one fails, those before it are closed.
 
     Args:
-        words: As `open_source` takes them.
-        gpu: Whether video files are decoded on the GPU, where it can.
+        names: What `open_source` takes.
+        gpu: Whether video files are decoded on the GPU where possible.
 
     Raises:
         UsageError: If there is no such source.
@@ -41,85 +45,96 @@ def open_sources(words: Sequence[str], *, gpu: bool = False) -> list[Source]:
     """
     opened: list[Source] = []
     try:
-        for word in words:
-            opened.append(open_source(word, gpu=gpu))
+        for name in names:
+            opened.append(open_source(name, gpu=gpu))
     except BaseException:
-        for one in opened:
-            one.close()
+        for source in opened:
+            source.close()
         raise
     return opened
 
 
 class Run:
-    """Runs the loop and hands its results to the sinks.
+    """Runs the pipeline and passes its results to the sinks.
 
     Args:
         sources: Where frames come from.
-        backend: What finds the objects.
+        backend: What detects objects.
         max_frames: Frames to process of each source; None for all.
+        extensions: Processors, annotators, observers and further sinks to use.
+
+    Raises:
+        UsageError: If an extension is not installed or its argument is malformed.
     """
 
-    def __init__(self, sources: Sequence[Source], backend: Backend, max_frames: int | None) -> None:
-        self._sources = sources
-        self._loop = Pipeline(sources, backend, PipelineOptions(max_frames=max_frames))
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        backend: Backend,
+        max_frames: int | None,
+        extensions: ExtensionOptions,
+    ) -> None:
+        self._infos = [source.info for source in sources]
+        self._live = any(info.live for info in self._infos)
+        annotators = (BoxAnnotator(), *create_annotators(extensions.annotator or ()))
+        self._pipeline = Pipeline(
+            sources,
+            backend,
+            PipelineOptions(max_frames=max_frames, annotators=annotators),
+            processors=processor_factory(extensions.processor or ()),
+            observers=create_observers(extensions.observer or ()),
+        )
+        self._sink_specs = extensions.sink or ()
         self._backend, self._max_frames = backend, max_frames
-        self._sinks: dict[str, list[Sink]] = {one.info.name: [] for one in sources}
-        self._all: list[Sink] = []
+        self._sinks = SinkGroup()
         self._window: WindowSink | None = None
-        self._signal = 0
 
-    def add_sinks(self, results: Results) -> None:
-        """Open everything that results go to; if one cannot be opened, the others are closed.
+    def add_sinks(self, outputs: OutputOptions) -> None:
+        """Open all outputs; if one cannot be opened, the others are closed.
 
         Args:
-            results: Where the user wants them.
+            outputs: Choices of the user.
 
         Raises:
             UsageError: If an output exists, is a source, or cannot be written.
         """
-        infos = [one.info for one in self._sources]
-        targets = [] if results.output is None else plan_outputs(results.output, infos)
+        targets = [] if outputs.output is None else plan_outputs(outputs.output, self._infos)
         files = [file for target in targets for file in target.files()]
-        if results.json not in (None, "-"):
-            files.append(Path(results.json))
-        if results.stats is not None:
-            files.append(results.stats)
-        check_targets(files, infos, overwrite=results.overwrite)
-        if results.stats is not None:
-            check_place(results.stats)
+        if outputs.json not in (None, "-"):
+            files.append(Path(outputs.json))
+        if outputs.stats is not None:
+            files.append(outputs.stats)
+        check_output_files(files, self._infos, overwrite=outputs.overwrite)
         try:
             for target in targets:
-                self._add(_open_target(target, results.overwrite), target.info.name)
-            if results.json is not None:
+                self._sinks.add(_open_target(target, outputs.overwrite), target.info.name)
+            if outputs.json is not None:
                 from realtime_ssd.sinks.jsonlines import JsonSink
 
-                self._add(JsonSink(results.json, overwrite=results.overwrite))
-            if results.window:
-                self._add_window(alone=not self._all)
+                self._sinks.add(JsonSink(outputs.json, overwrite=outputs.overwrite))
+            add_sinks(self._sinks, self._sink_specs, self._infos, overwrite=outputs.overwrite)
+            if outputs.window and not (self._sink_specs and outputs.show is None):
+                self._add_window(paced=not self._sinks)
         except BaseException:
-            self._close_sinks()
+            self._sinks.close()
             raise
 
-    def _add(self, sink: Sink, name: str | None = None) -> None:
-        self._all.append(sink)
-        for key, sinks in self._sinks.items():
-            if name in (None, key):
-                sinks.append(sink)
-
-    def _add_window(self, *, alone: bool) -> None:
+    def _add_window(self, *, paced: bool) -> None:
         from realtime_ssd.sinks.window import WindowSink, no_display
 
         reason = no_display()
         if reason:
-            print(f"going on without a window: {reason}", file=sys.stderr)
+            print(f"running without a window: {reason}", file=sys.stderr)
             return
-        infos = [one.info for one in self._sources]
-        window = WindowSink(self._loop.statistics, self._loop.stop, infos, paced=alone)
-        self._window = window
-        self._add(window)
+        statistics, stop = self._pipeline.statistics, self._pipeline.stop
+        self._window = WindowSink(statistics, stop, self._infos, paced=paced)
+        self._sinks.add(self._window)
 
-    def go(self, stats: Path | None = None) -> int:
+    def run(self, stats: Path | None = None) -> int:
         """Run to the end, or until the user stops it.
+
+        Args:
+            stats: JSON file to write the statistics to.
 
         Returns:
             The exit status: 0, or 128 + signal for a file that was not finished.
@@ -127,99 +142,63 @@ class Run:
         Raises:
             RealtimeSSDError: If something failed; what was written before can be read.
         """
-        live = any(one.info.live for one in self._sources)
+        progress = RunProgress(self._pipeline.statistics, self._total_frames(), live=self._live)
         try:
-            with (
-                self._signals(),
-                RunProgress(self._loop.statistics, self._total(), live=live) as progress,
-            ):
-                idle = self._window.poll if self._window else None
-                for result in self._loop.results(idle):
-                    self._write(result)
+            with stop_on_signals(self._stop) as signal_received, progress:
+                on_idle = self._window.poll if self._window else None
+                for result in self._pipeline.results(on_idle):
+                    self._sinks.write(result)
                     progress.update()
         finally:
-            self._finish(stats, live=live)
-        files = any(not one.info.live for one in self._sources)
-        return 128 + self._signal if self._signal and files else 0
+            self._finish(stats)
+        has_file = any(not info.live for info in self._infos)
+        return 128 + signal_received() if signal_received() and has_file else 0
 
-    def _finish(self, stats: Path | None, *, live: bool) -> None:
-        """Close all sinks and tell what happened, whatever the sinks say."""
+    def _stop(self, _: int) -> None:
+        self._pipeline.stop()
+        if self._window:
+            self._window.quit()
+
+    def _finish(self, stats: Path | None) -> None:
+        """Close all sinks, print the summary and write the statistics, whatever fails."""
+        statistics = self._pipeline.statistics
         try:
-            self._close_sinks()
+            self._sinks.close()
         finally:
-            if self._loop.statistics.total.captured:
-                print(summary(self._loop.statistics, live=live), file=sys.stderr)
+            if statistics.total.captured:
+                print(summary(statistics, live=self._live), file=sys.stderr)
             if stats is not None:
                 self._write_stats(stats)
 
-    def _write(self, result: FrameResult) -> None:
-        for sink in self._sinks[result.frame.source]:
-            try:
-                sink.write(result)
-            except (RealtimeSSDError, BrokenPipeError):
-                raise
-            except Exception as error:
-                raise RealtimeSSDError(
-                    f"writing to {type(sink).__name__} failed: {type(error).__name__}: {error}"
-                ) from error
-
-    def _total(self) -> int | None:
-        counts = [one.info.frame_count for one in self._sources]
-        most = self._max_frames
-        if most is not None:
-            counts = [most if count is None else min(most, count) for count in counts]
-        known = [count for count in counts if count is not None]
-        return sum(known) if len(known) == len(counts) else None
-
-    def _close_sinks(self) -> None:
-        """Close all sinks, each whatever the others do, then raise the first failure."""
-        failure: Exception | None = None
-        while self._all:
-            try:
-                self._all.pop(0).close()
-            except Exception as error:
-                failure = failure or error
-        if failure:
-            raise failure
+    def _total_frames(self) -> int | None:
+        """Return the number of frames to process; None if a source does not know its own."""
+        limit = self._max_frames
+        total = 0
+        for info in self._infos:
+            frames = info.frame_count if limit is None else min(info.frame_count or limit, limit)
+            if frames is None:
+                return None
+            total += frames
+        return total
 
     def _write_stats(self, path: Path) -> None:
         values = {
             "backend": self._backend.name,
             "model": self._backend.spec.name,
-            **self._loop.statistics.to_dict(),
+            **self._pipeline.statistics.to_dict(),
         }
         try:
             replace_file(path, (json.dumps(values, indent=1) + "\n").encode())
         except OSError as error:
             raise RealtimeSSDError(f"'{path}' cannot be written: {error.strerror}") from None
 
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """End in order on Ctrl+C and SIGTERM; a second one ends at once."""
 
-        def react(number: int, _: FrameType | None) -> None:
-            if self._signal:
-                raise KeyboardInterrupt
-            self._signal = number
-            self._loop.stop()
-            if self._window:
-                self._window.quit()
-
-        before = {one: signal.signal(one, react) for one in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-
-def _open_target(target: Target, overwrite: bool) -> Sink:
+def _open_target(target: OutputTarget, overwrite: bool) -> Sink:
     if target.names:
         from realtime_ssd.sinks.images import ImageSink
 
         return ImageSink(target.path, target.names, overwrite=overwrite)
     from realtime_ssd.sinks.video import VideoSink
 
-    if target.folder is not None:
-        make_folder(target.folder)
+    make_folder(target.path.parent)
     return VideoSink(target.path, target.info, overwrite=overwrite)

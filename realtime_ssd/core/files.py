@@ -1,4 +1,4 @@
-"""Output files: checked before the work, written whole or not at all; and checksums."""
+"""Output files, checked before work starts and replaced atomically; user folders; checksums."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from realtime_ssd.core.errors import UsageError
 __all__ = [
     "cache_folder",
     "check_output",
+    "data_folder",
     "make_folder",
     "open_output",
     "replace_file",
@@ -21,27 +22,30 @@ __all__ = [
 
 
 def check_output(path: Path, *, overwrite: bool = False) -> None:
-    """Check before the work that an output file can be written after it; create its folder.
+    """Check that an output file can be written later; its folder may be missing.
 
     Args:
-        path: File that will be written.
-        overwrite: Whether an existing file may be replaced. A device or a pipe may always exist.
+        path: File to write.
+        overwrite: Whether an existing file may be replaced; devices and pipes may always exist.
 
     Raises:
         UsageError: If the file exists, is a folder, or cannot be written.
     """
     if path.is_dir():
-        raise UsageError(f"'{path}' is a folder; give a file name")
+        raise UsageError(f"'{path}' cannot be written: it is a folder")
     if path.is_file() and not overwrite:
         raise UsageError(f"'{path}' exists; set `overwrite` to replace it")
-    make_folder(path.absolute().parent)
     target = path if path.exists() else path.absolute().parent
+    while not target.exists():
+        target = target.parent
+    if target != path and not target.is_dir():
+        raise UsageError(f"'{path}' cannot be written: '{target}' is not a folder")
     if not os.access(target, os.W_OK):
         raise UsageError(f"'{path}' cannot be written: permission denied")
 
 
 def make_folder(folder: Path) -> None:
-    """Create a folder for results, with its parents, unless it exists.
+    """Create a folder and its parents unless it exists.
 
     Raises:
         UsageError: If it cannot be created.
@@ -57,12 +61,13 @@ def open_output(path: Path, *, overwrite: bool = False) -> BinaryIO:
 
     Args:
         path: File to create.
-        overwrite: Whether an existing file may be replaced. A device or a pipe may always exist.
+        overwrite: Whether an existing file may be replaced; devices and pipes may always exist.
 
     Raises:
         UsageError: If the file exists, is a folder, or cannot be written.
     """
     check_output(path, overwrite=overwrite)
+    make_folder(path.absolute().parent)
     try:
         mode = "wb" if overwrite or path.exists() else "xb"
         return cast("BinaryIO", path.open(mode, buffering=0))
@@ -73,42 +78,63 @@ def open_output(path: Path, *, overwrite: bool = False) -> BinaryIO:
 
 
 def cache_folder(name: str) -> Path:
-    """Return the folder `name` in the user's cache of this program; it may not exist yet."""
+    """Return a folder of this program in the user's cache, such as "backbones" or "engines".
+
+    The environment variable `REALTIME_SSD_` + upper-case `name` overrides it. The folder may not
+    exist yet.
+    """
     from platformdirs import user_cache_path
 
-    return user_cache_path("realtime-ssd") / name
+    return _folder_override(name) or user_cache_path("realtime-ssd") / name
+
+
+def data_folder(name: str) -> Path:
+    """Return a folder of this program among the user's data, such as "models".
+
+    The environment variable `REALTIME_SSD_` + upper-case `name` overrides it. The folder may not
+    exist yet.
+    """
+    from platformdirs import user_data_path
+
+    return _folder_override(name) or user_data_path("realtime-ssd") / name
+
+
+def _folder_override(name: str) -> Path | None:
+    value = os.environ.get(f"REALTIME_SSD_{name.upper()}")
+    return Path(value) if value else None
 
 
 def replace_file(path: Path, data: bytes, *, durable: bool = False) -> None:
-    """Write a file so that its place always holds either the old or the new one, whole.
+    """Write a file atomically: readers see either the old content or the complete new one.
 
-    It is written beside its place and then moved there, so that neither a reader nor a full disk
-    leaves half of it.
+    A missing folder is created.
 
     Args:
-        path: Its place.
-        data: What it shall hold.
-        durable: Whether to wait until the disk has it, so that this holds after a power cut too.
+        path: File to create or replace.
+        data: New content.
+        durable: Whether to wait until the data is on the disk, so that the file is also complete
+            after a power failure.
 
     Raises:
-        OSError: If it cannot be written; nothing is left of it.
+        OSError: If the file cannot be written; the old one is kept, and no partial file is left.
     """
     # Several processes and threads may write the same file.
-    fresh = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with fresh.open("wb") as file:
+        with temporary.open("wb") as file:
             file.write(data)
             if durable:
                 file.flush()
                 os.fsync(file.fileno())
-        os.replace(fresh, path)
+        os.replace(temporary, path)
     except BaseException:
-        fresh.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
 def sha256_of(path: Path) -> str:
-    """Give the sha256 of a file in hexadecimal digits."""
+    """Return the SHA-256 of a file as 64 hexadecimal digits."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):

@@ -1,4 +1,4 @@
-"""What happened: frames by fate, and how long every stage took."""
+"""Frame counts by outcome and stage latencies, and the interface of everything that observes a run."""
 
 from __future__ import annotations
 
@@ -7,18 +7,57 @@ import time
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from math import ceil, log
-from typing import Any
+from typing import Any, Literal, Protocol
 
-__all__ = ["Counts", "Histogram", "Statistics"]
+__all__ = ["Histogram", "Observer", "Outcome", "SourceCounts", "SourceState", "Statistics"]
 
-_SMALLEST = 1e-6
-_RATIO = 1.02
-_STEP = log(_RATIO)
-_RECENT = 64
+Outcome = Literal["captured", "processed", "replaced", "stopped"]
+"""What happened to a frame. Every captured frame ends as one of the others: "processed" when its
+result reached the sinks, "replaced" when a newer frame of a live source took its place in the
+queue, "stopped" when the run ended first."""
+
+SourceState = Literal["waiting", "online", "offline", "ended"]
+"""State of a source: "waiting" before its first frame."""
+
+_SMALLEST_SECONDS = 1e-6
+_BUCKET_RATIO = 1.02
+_LOG_RATIO = log(_BUCKET_RATIO)
+_RECENT_FRAMES = 64
+
+
+class Observer(Protocol):
+    """Receives counts and durations while a pipeline runs, from all of its threads.
+
+    Calls must return quickly. An observer that raises is logged and not called again.
+    """
+
+    def on_frame(self, source: str, outcome: Outcome) -> None:
+        """Count one frame of a source."""
+        ...
+
+    def on_stage(self, source: str, stage: str, seconds: float) -> None:
+        """Record how long a stage took.
+
+        Args:
+            source: Name of the source; empty where a batch held frames of several sources.
+            stage: "capture", "wait", a stage of the backend such as "network", the name of a
+                processor, "sinks", or "end_to_end" (from capture to the end of the sinks).
+            seconds: Duration.
+        """
+        ...
+
+    def on_state(self, source: str, state: SourceState) -> None:
+        """Record the new state of a source."""
+        ...
 
 
 class Histogram:
-    """Durations counted in buckets 2 % apart, so that percentiles need no list of them all.
+    """Durations counted in buckets 2 % apart, so that percentiles need bounded memory.
+
+    Attributes:
+        count: Number of durations.
+        sum: Their sum in seconds.
+        maximum: The longest one in seconds.
 
     Example:
         >>> durations = Histogram()
@@ -34,24 +73,33 @@ class Histogram:
         self.maximum = 0.0
         self._buckets: Counter[int] = Counter()
 
-    def add(self, seconds: float, times: int = 1) -> None:
-        """Count a duration, once or several times."""
-        self.count += times
-        self.sum += seconds * times
+    def add(self, seconds: float) -> None:
+        """Add a duration."""
+        self.count += 1
+        self.sum += seconds
         self.maximum = max(self.maximum, seconds)
-        self._buckets[int(log(max(seconds, _SMALLEST) / _SMALLEST) / _STEP)] += times
+        ratio = max(seconds, _SMALLEST_SECONDS) / _SMALLEST_SECONDS
+        self._buckets[int(log(ratio) / _LOG_RATIO)] += 1
 
-    def percentile(self, share: float) -> float:
-        """Give the duration in seconds that `share` (0 to 1) of all do not exceed, within 2 %."""
-        left = max(1, ceil(share * self.count))
+    def percentile(self, fraction: float) -> float:
+        """Return a percentile.
+
+        Args:
+            fraction: From 0 to 1; 0.5 is the median.
+
+        Returns:
+            Seconds, at most 2 % too high; 0.0 if there are no durations.
+        """
+        remaining = max(1, ceil(fraction * self.count))
         for bucket in sorted(self._buckets):
-            left -= self._buckets[bucket]
-            if left <= 0:
-                return float(min(self.maximum, _SMALLEST * _RATIO ** (bucket + 1)))
+            remaining -= self._buckets[bucket]
+            if remaining <= 0:
+                upper = _SMALLEST_SECONDS * _BUCKET_RATIO ** (bucket + 1)
+                return float(min(self.maximum, upper))
         return 0.0
 
     def to_dict(self) -> dict[str, float]:
-        """Give p50, p90, p99 and max in milliseconds."""
+        """Return p50, p90, p99 and max in milliseconds."""
         values = {
             "p50": self.percentile(0.5),
             "p90": self.percentile(0.9),
@@ -62,15 +110,16 @@ class Histogram:
 
 
 @dataclass(slots=True)
-class Counts:
-    """The frames of one source by their fate; `captured` is always the sum of the others.
+class SourceCounts:
+    """Frames of one source by outcome.
+
+    Once a run is over, `captured` is the sum of `processed` and `dropped`.
 
     Attributes:
-        captured: Frames the source gave.
-        processed: Frames whose detections went to the sinks.
-        dropped: Frames left out, by cause: "replaced" by a newer one of a live source, or
-            "stopped" because the program ended first.
-        losses: How often the source was lost.
+        captured: Frames read from the source.
+        processed: Frames whose result reached the sinks.
+        dropped: Frames without a result, by outcome: "replaced" or "stopped".
+        losses: Number of times a live source was lost.
     """
 
     captured: int = 0
@@ -79,7 +128,7 @@ class Counts:
     losses: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """Give plain values ready for JSON."""
+        """Return plain values for JSON."""
         return {
             "captured": self.captured,
             "processed": self.processed,
@@ -89,70 +138,62 @@ class Counts:
 
 
 class Statistics:
-    """Counts and durations of a whole run, written by all threads.
+    """The `Observer` of every pipeline: counts and latencies of a whole run.
 
     Args:
         sources: Names of the sources.
+
+    Attributes:
+        sources: Counts by name of the source.
     """
 
     def __init__(self, sources: tuple[str, ...]) -> None:
-        self.sources = {name: Counts() for name in sources}
+        self.sources = {name: SourceCounts() for name in sources}
         self._stages: dict[str, Histogram] = {}
         self._lock = threading.Lock()
-        self._recent: deque[float] = deque(maxlen=_RECENT)
-        self._first = 0.0
-        self._last = 0.0
+        self._recent: deque[float] = deque(maxlen=_RECENT_FRAMES)
+        self._first_captured = 0.0
+        self._last_processed = 0.0
 
-    def capture(self, source: str, seconds: float) -> None:
-        """Count a captured frame and the time its `read` took."""
+    def on_frame(self, source: str, outcome: Outcome) -> None:
+        """See `Observer.on_frame`."""
         with self._lock:
-            self.sources[source].captured += 1
-            self._stage("capture", seconds)
-            if not self._first:
-                self._first = time.monotonic()
+            counts = self.sources[source]
+            if outcome == "captured":
+                counts.captured += 1
+                self._first_captured = self._first_captured or time.monotonic()
+            elif outcome == "processed":
+                counts.processed += 1
+                self._last_processed = time.monotonic()
+                self._recent.append(self._last_processed)
+            else:
+                counts.dropped[outcome] += 1
 
-    def drop(self, source: str, cause: str, frames: int = 1) -> None:
-        """Count frames that were left out."""
-        if frames:
+    def on_stage(self, source: str, stage: str, seconds: float) -> None:
+        """See `Observer.on_stage`."""
+        with self._lock:
+            self._stages.setdefault(stage, Histogram()).add(seconds)
+
+    def on_state(self, source: str, state: SourceState) -> None:
+        """See `Observer.on_state`."""
+        if state == "offline":
             with self._lock:
-                self.sources[source].dropped[cause] += frames
+                self.sources[source].losses += 1
 
-    def settle(self) -> None:
-        """Count the captured frames whose fate is open as "stopped", once the run is over."""
+    def unfinished(self) -> dict[str, int]:
+        """Return the number of captured frames without an outcome, by source."""
         with self._lock:
-            for counts in self.sources.values():
-                left = counts.captured - counts.processed - counts.dropped.total()
-                if left > 0:
-                    counts.dropped["stopped"] += left
-
-    def lose(self, source: str) -> None:
-        """Count a loss of a live source."""
-        with self._lock:
-            self.sources[source].losses += 1
-
-    def stage(self, name: str, seconds: float, times: int = 1) -> None:
-        """Count the time a stage took, `times` in a row."""
-        with self._lock:
-            self._stage(name, seconds, times)
-
-    def process(self, source: str, end_to_end: float | None) -> None:
-        """Count a frame that reached the sinks, and the time since it was captured if it counts."""
-        with self._lock:
-            self.sources[source].processed += 1
-            if end_to_end is not None:
-                self._stage("end_to_end", end_to_end)
-            self._last = time.monotonic()
-            self._recent.append(self._last)
-
-    def _stage(self, name: str, seconds: float, times: int = 1) -> None:
-        self._stages.setdefault(name, Histogram()).add(seconds, times)
+            return {
+                name: counts.captured - counts.processed - counts.dropped.total()
+                for name, counts in self.sources.items()
+            }
 
     @property
-    def total(self) -> Counts:
+    def total(self) -> SourceCounts:
         """The sum over all sources."""
         with self._lock:
             counts = list(self.sources.values())
-            return Counts(
+            return SourceCounts(
                 sum(one.captured for one in counts),
                 sum(one.processed for one in counts),
                 sum((one.dropped for one in counts), Counter()),
@@ -162,7 +203,7 @@ class Statistics:
     @property
     def fps(self) -> float:
         """Frames per second from the first captured frame to the last processed one."""
-        seconds = self._last - self._first
+        seconds = self._last_processed - self._first_captured
         return self.total.processed / seconds if seconds > 0 else 0.0
 
     @property
@@ -170,29 +211,30 @@ class Statistics:
         """Frames per second over the last frames, for a display."""
         with self._lock:
             times = self._recent
-            span = times[-1] - times[0] if len(times) > 1 else 0.0
-            return (len(times) - 1) / span if span > 0 else 0.0
+            seconds = times[-1] - times[0] if len(times) > 1 else 0.0
+            return (len(times) - 1) / seconds if seconds > 0 else 0.0
 
-    def latency(self, stage: str = "end_to_end", share: float = 0.5) -> float:
-        """Give a percentile of a stage in seconds; 0.0 if the stage has not run."""
+    def latency(self, stage: str = "end_to_end", fraction: float = 0.5) -> float:
+        """Return a percentile of a stage in seconds; 0.0 if the stage has not run."""
         with self._lock:
-            found = self._stages.get(stage)
-            return found.percentile(share) if found else 0.0
+            histogram = self._stages.get(stage)
+            return histogram.percentile(fraction) if histogram else 0.0
 
-    def spent(self, stage: str) -> float:
-        """Give the seconds a stage took in all; 0.0 if it has not run."""
+    def total_seconds(self, stage: str) -> float:
+        """Return the seconds a stage took in all; 0.0 if it has not run."""
         with self._lock:
-            found = self._stages.get(stage)
-            return found.sum if found else 0.0
+            histogram = self._stages.get(stage)
+            return histogram.sum if histogram else 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """Give everything as plain values ready for JSON; durations in milliseconds."""
+        """Return everything as plain values for JSON; durations in milliseconds."""
         total, fps = self.total, self.fps
         with self._lock:
+            seconds = max(0.0, self._last_processed - self._first_captured)
             return {
                 **total.to_dict(),
                 "fps": round(fps, 3),
-                "seconds": round(max(0.0, self._last - self._first), 3),
-                "latency_ms": {name: one.to_dict() for name, one in self._stages.items()},
-                "sources": {name: one.to_dict() for name, one in self.sources.items()},
+                "seconds": round(seconds, 3),
+                "latency_ms": {name: stage.to_dict() for name, stage in self._stages.items()},
+                "sources": {name: counts.to_dict() for name, counts in self.sources.items()},
             }

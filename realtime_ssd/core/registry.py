@@ -9,22 +9,24 @@ from __future__ import annotations
 import logging
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from realtime_ssd.core.errors import RealtimeSSDError
 
 __all__ = ["GROUPS", "Group", "load_plugin", "plugins"]
 
-Group = Literal["backends", "processors", "sources", "sinks", "commands", "importers", "precisions"]
-GROUPS: tuple[Group, ...] = (
+Group = Literal[
+    "annotators",
     "backends",
-    "processors",
-    "sources",
-    "sinks",
     "commands",
     "importers",
+    "observers",
     "precisions",
-)
+    "processors",
+    "sinks",
+    "sources",
+]
+GROUPS: tuple[Group, ...] = get_args(Group)
 _log = logging.getLogger(__name__)
 
 
@@ -42,8 +44,8 @@ def plugins(group: Group) -> dict[str, EntryPoint]:
         first = found.setdefault(entry.name, entry)
         if first.value != entry.value:
             _log.warning(
-                "the %s plug-in '%s' is registered twice; %s is used, %s is ignored",
-                *(group, entry.name, first.value, entry.value),
+                "plug-in '%s' of group '%s' is registered twice: %s is used, %s is ignored",
+                *(entry.name, entry.group, first.value, entry.value),
             )
     return found
 
@@ -64,5 +66,5 @@ def load_plugin(group: Group, name: str) -> Any:
         return entry.load()
     except ImportError as error:
         raise RealtimeSSDError(
-            f"the {group} plug-in '{name}' ({entry.value}) cannot be imported: {error}"
+            f"plug-in '{name}' of group '{entry.group}' ({entry.value}) cannot be imported: {error}"
         ) from error

@@ -1,4 +1,4 @@
-"""`Share`: how many frames a backend gets at once."""
+"""`BatchSizer`: the number of frames a backend receives in one call."""
 
 from __future__ import annotations
 
@@ -9,42 +9,46 @@ from realtime_ssd.core.frames import Frame
 
 __all__ = ["BatchSizer"]
 
-AHEAD_SECONDS = 0.3  # that the frames under way may take: a program that is stopped waits for them
-AHEAD_PIXELS = 48e6  # that they may have
+MAX_SECONDS_IN_FLIGHT = 0.3
+"""Seconds that the frames in flight may take: stopping the program waits for them."""
+
+MAX_PIXELS_IN_FLIGHT = 48e6
+"""Pixels that the frames in flight may hold, which bounds the memory."""
 
 
 class BatchSizer:
-    """Gives a backend as many frames at once as it likes, while those under way are soon done.
+    """Grows the number of frames in one call while calls return soon, and shrinks it when not.
 
-    It begins with one batch, and doubles it after each round of tickets that were done in time. A
-    slow network, and a consumer who is slow with the results, thus get few.
+    It starts with one batch and doubles after each full round of calls that were fast enough, up
+    to the backend's `max_submit`. A slow network or a slow consumer of results keeps it small.
 
     Args:
-        backend: Who gets them.
+        backend: The backend that receives the frames.
     """
 
     def __init__(self, backend: Backend) -> None:
-        self._batch, self._most = backend.max_batch, backend.max_submit
-        self._places = backend.max_in_flight
+        self._batch, self._max_submit = backend.max_batch, backend.max_submit
+        self._max_in_flight = backend.max_in_flight
         self._frames = float(self._batch)
-        self._pixels = 1  # of the largest frame so far
-        self._done = 0
+        self._pixels = 1
+        self._fast_calls = 0
 
-    def now(self) -> int:
-        """Say how many frames the backend gets next: one batch or several whole ones."""
-        fitting = min(self._frames, AHEAD_PIXELS / (self._pixels * self._places))
-        return max(1, int(fitting / self._batch)) * self._batch
+    def next_size(self) -> int:
+        """Return the number of frames of the next call, a multiple of the batch size."""
+        by_memory = MAX_PIXELS_IN_FLIGHT / (self._pixels * self._max_in_flight)
+        return max(1, int(min(self._frames, by_memory) / self._batch)) * self._batch
 
-    def see(self, frames: Sequence[Frame]) -> None:
-        """Note how large the frames are."""
+    def observe_frames(self, frames: Sequence[Frame]) -> None:
+        """Record the size of the frames of a call."""
         self._pixels = max(self._pixels, *(frame.width * frame.height for frame in frames))
 
-    def learn(self, frames: int, seconds: float) -> None:
-        """Note that `frames` in one ticket were done, with their results, after `seconds`."""
-        room = AHEAD_SECONDS / max(seconds, 1e-6)
-        if room < 1:
-            self._frames, self._done = max(self._batch, frames * room), 0
+    def observe_latency(self, frames: int, seconds: float) -> None:
+        """Record that the results of a call with `frames` frames were consumed after `seconds`."""
+        headroom = MAX_SECONDS_IN_FLIGHT / max(seconds, 1e-6)
+        if headroom < 1:
+            self._frames, self._fast_calls = max(self._batch, frames * headroom), 0
             return
-        self._done += 1
-        if self._done >= self._places and frames >= self.now():
-            self._frames, self._done = min(self._most, frames * min(2.0, room)), 0
+        self._fast_calls += 1
+        if self._fast_calls >= self._max_in_flight and frames >= self.next_size():
+            grown = frames * min(2.0, headroom)
+            self._frames, self._fast_calls = min(self._max_submit, grown), 0

@@ -1,4 +1,4 @@
-"""One thread for each source: open, read, hand over, and come back after a loss."""
+"""`CaptureThread`: opens and reads one source, and reconnects after a loss."""
 
 from __future__ import annotations
 
@@ -7,163 +7,177 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal
 
 from realtime_ssd.core.errors import RealtimeSSDError, SourceError
 from realtime_ssd.core.frames import Frame
-from realtime_ssd.core.metrics import Statistics
+from realtime_ssd.core.metrics import Observer, SourceState
 from realtime_ssd.pipeline.frame_queue import FrameQueue, SourceQueue
 from realtime_ssd.sources.base import Source
 
-__all__ = ["Capture", "State"]
+__all__ = ["CaptureThread"]
 
-State = Literal["waiting", "online", "offline", "ended"]
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
+FIRST_RETRY_DELAY, MAX_RETRY_DELAY = 0.5, 30.0
 _log = logging.getLogger(__name__)
 
 
-class Capture:
+class CaptureThread:
     """Reads one source in a thread of its own.
 
-    A live source that is lost is opened again and again, with growing pauses; a file that breaks
-    ends, and its error is kept for the end of the program.
+    A live source that is lost is reopened with growing delays until it answers. A damaged file
+    ends, and its error is kept for the end of the run.
 
     Args:
         source: The source; a file is open already.
-        lane: Where its frames go.
-        inbox: The hand-off the lane belongs to.
-        statistics: Counts frames and losses.
-        report: Called with this capture whenever its state changed.
-        crash: Called with an error that must end the program at once.
-        paint: Whether to make the images of frames here and leave those in GPU memory there;
-            otherwise those in GPU memory are fetched, and whoever needs an image makes it.
+        source_queue: Where its frames go.
+        frame_queue: The queue that `source_queue` belongs to.
+        observer: Notified of captured frames and state changes.
+        on_state_change: Called with this thread after each change of state.
+        on_failure: Called with a stage and an error that must end the run.
+        converts_frames: Whether to convert frames in host memory to BGR here. Otherwise they are
+            converted by their first reader, and frames in GPU memory are downloaded here, because
+            the decoder has few surfaces.
 
     Attributes:
         state: "waiting" before the first frame, then "online", "offline" or "ended".
         error: What ended a file early, or why a live source is offline.
-        last_frame: `time.monotonic()` of the newest frame, or of the moment the source opened.
-        seen: Whether the source ever gave a frame.
+        last_frame_at: `time.monotonic()` of the newest frame, or of the moment the source opened.
+        has_delivered: Whether the source ever delivered a frame.
     """
 
     def __init__(
         self,
         source: Source,
-        lane: SourceQueue,
-        inbox: FrameQueue,
-        statistics: Statistics,
-        report: Callable[[Capture], None],
-        crash: Callable[[str, BaseException], None],
+        source_queue: SourceQueue,
+        frame_queue: FrameQueue,
+        observer: Observer,
+        on_state_change: Callable[[CaptureThread], None],
+        on_failure: Callable[[str, BaseException], None],
         *,
-        paint: bool = True,
+        converts_frames: bool = True,
     ) -> None:
-        self.source, self.lane = source, lane
-        self.state: State = "waiting"
+        self.source, self.queue = source, source_queue
+        self.state: SourceState = "waiting"
         self.error: RealtimeSSDError | None = None
-        self.last_frame = time.monotonic()
-        self.seen = False
-        self._inbox, self._statistics = inbox, statistics
-        self._report, self._crash, self._paint = report, crash, paint
+        self.last_frame_at = time.monotonic()
+        self.has_delivered = False
+        self._frame_queue, self._observer = frame_queue, observer
+        self._on_state_change, self._on_failure = on_state_change, on_failure
+        self._converts_frames = converts_frames
         self._stopping = threading.Event()
         self._stalled = False
-        self._pause = FIRST_PAUSE
-        self._thread = threading.Thread(target=self._run, name=f"capture-{lane.name}", daemon=True)
+        self._retry_delay = FIRST_RETRY_DELAY
+        name = f"capture-{source_queue.name}"
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    @property
+    def name(self) -> str:
+        """Name of the source."""
+        return self.queue.name
+
+    @property
+    def can_stall(self) -> bool:
+        """Whether the source is live and expected to deliver frames now."""
+        return self.queue.live and self.state in ("waiting", "online")
 
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Make the thread end soon, even out of a `read` or a pause that waits."""
+        """Ask the thread to end, interrupting a blocking `read` or a retry delay."""
         self._stopping.set()
         self.source.interrupt()
 
-    def join(self, seconds: float) -> bool:
-        """Wait for the thread; tell whether it ended."""
-        self._thread.join(seconds)
+    def join(self, timeout: float) -> bool:
+        """Wait for the thread; return whether it ended."""
+        self._thread.join(timeout)
         return not self._thread.is_alive()
 
-    def stall(self, seconds: float) -> None:
-        """Treat the source as lost because it gave nothing for so long; called by the watchdog."""
+    def handle_stall(self, seconds: float) -> None:
+        """Treat the source as lost because it delivered no frame for `seconds`."""
         self._stalled = True
         self._go_offline(SourceError(f"no frame for {seconds:.0f} s"))
         self.source.interrupt()
 
     def _run(self) -> None:
         try:
-            while not self._session():
-                self._stopping.wait(self._pause)
-                self._pause = min(self._pause * 2, LONGEST_PAUSE)
+            while not self._read_until_lost():
+                self._stopping.wait(self._retry_delay)
+                self._retry_delay = min(self._retry_delay * 2, MAX_RETRY_DELAY)
         except RealtimeSSDError as error:
-            self._end_early(error)
+            self._handle_fatal_error(error)
         except BaseException as error:
-            self._crash(f"reading '{self.lane.name}'", error)
+            self._on_failure(f"reading '{self.name}'", error)
         finally:
             self.source.close()
-            self.state = "ended"
-            self._inbox.finish(self.lane)
-            self._report(self)
+            self._frame_queue.finish(self.queue)
+            self._set_state("ended")
 
-    def _end_early(self, error: RealtimeSSDError) -> None:
-        """Keep the error of a broken file for the end; what was captured is still processed."""
+    def _handle_fatal_error(self, error: RealtimeSSDError) -> None:
+        """Keep the error of a damaged file for the end; its captured frames are still processed."""
         if self._stopping.is_set():
             return
-        if self.lane.live:
-            self._crash(f"opening '{self.lane.name}'", error)
+        if self.queue.live:
+            self._on_failure(f"opening '{self.name}'", error)
         else:
             self.error = error
 
-    def _session(self) -> bool:
-        """Open the source and read it; tell whether it is over (rather than lost)."""
+    def _read_until_lost(self) -> bool:
+        """Open and read the source; return whether it has ended rather than been lost."""
         try:
-            if self.lane.live:
+            if self.queue.live:
                 self._open()
             while (frame := self._read()) is not None:
-                if not self._inbox.put(self.lane, frame):
+                if not self._frame_queue.put(self.queue, frame):
                     return True
         except SourceError as error:
-            return self._lost(error)
+            return self._handle_loss(error)
         except RealtimeSSDError as error:
-            if not self.seen:
+            if not self.has_delivered:
                 raise
-            return self._lost(error)
-        return not self._stalled or self._lost(SourceError("it stalled"))
+            return self._handle_loss(error)
+        return not self._stalled or self._handle_loss(SourceError("it stalled"))
 
     def _open(self) -> None:
         self._stalled = False
-        self.last_frame = time.monotonic()
+        self.last_frame_at = time.monotonic()
         self.source.open()
-        self.last_frame = time.monotonic()
+        self.last_frame_at = time.monotonic()
 
     def _read(self) -> Frame | None:
-        """Read one frame; None at the end or when the program stops."""
+        """Read one frame; None at the end of the source or of the run."""
         if self._stopping.is_set():
             return None
-        begun = time.perf_counter()
+        started = time.perf_counter()
         frame = self.source.read()
         if frame is None:
             return None
-        if self._paint and frame.surface is None:
+        if self._converts_frames and frame.surface is None:
             _ = frame.image
-        elif not self._paint and frame.surface is not None:
-            frame = replace(frame, surface=None)  # the decoder has few surfaces
-        self.last_frame = time.monotonic()
-        self._statistics.capture(self.lane.name, time.perf_counter() - begun)
+        elif not self._converts_frames and frame.surface is not None:
+            _ = frame.image  # downloaded now, to release the surface
+            frame = replace(frame, surface=None)
+        self.last_frame_at = time.monotonic()
+        self._observer.on_frame(self.name, "captured")
+        self._observer.on_stage(self.name, "capture", time.perf_counter() - started)
         if self.state != "online" and not self._stalled:
+            if self.state == "offline":
+                frame = replace(frame, discontinuity=True)
             self._go_online()
         return frame
 
     def _go_online(self) -> None:
         if self.state == "offline":
-            _log.warning("%s is back", self.lane.name)
-        self.state, self.error, self.seen = "online", None, True
-        self._pause = FIRST_PAUSE
-        self._report(self)
+            _log.warning("%s is online again", self.name)
+        self.error, self.has_delivered = None, True
+        self._retry_delay = FIRST_RETRY_DELAY
+        self._set_state("online")
 
-    def _lost(self, error: RealtimeSSDError) -> bool:
-        """Note a loss; tell whether the source is given up."""
+    def _handle_loss(self, error: RealtimeSSDError) -> bool:
+        """Record a loss; return whether the source is given up."""
         if self._stopping.is_set():
             return True
-        if not self.lane.live:
+        if not self.queue.live:
             raise error
         self.source.close()
         if self.state != "offline":
@@ -171,9 +185,14 @@ class Capture:
         return False
 
     def _go_offline(self, error: RealtimeSSDError) -> None:
-        self.state, self.error = "offline", error
-        self._statistics.lose(self.lane.name)
-        self._report(self)
-        if not self._stopping.is_set():  # else nobody ever answered, and the program says so itself
-            about = str(error).replace(f"'{self.lane.name}'", "it")
-            _log.warning("%s is offline (%s); trying again until it is back", self.lane.name, about)
+        self.error = error
+        self._set_state("offline")
+        # If no source ever answered, `_set_state` has ended the run with this error.
+        if not self._stopping.is_set():
+            reason = str(error).replace(f"'{self.name}'", "it")
+            _log.warning("%s is offline (%s); reconnecting", self.name, reason)
+
+    def _set_state(self, state: SourceState) -> None:
+        self.state = state
+        self._observer.on_state(self.name, state)
+        self._on_state_change(self)

@@ -1,48 +1,49 @@
-"""The bounded hand-off between the capture threads and the inference thread."""
+"""The bounded queue between the capture threads and the inference thread."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from realtime_ssd.core.frames import Frame
-from realtime_ssd.core.metrics import Statistics
+from realtime_ssd.core.metrics import Observer
 
 __all__ = ["FrameQueue", "SourceQueue"]
 
-FILE_ROOM = 2
-FILL_SECONDS = 0.1
+FILE_QUEUE_SIZE = 2
+FILE_BATCH_TIMEOUT = 0.1
+"""Seconds a batch of frames from files waits to be filled; it is only reached when a file stalls."""
 
 
 @dataclass(slots=True, eq=False)
 class SourceQueue:
-    """The frames of one source that wait for inference.
+    """Frames of one source that wait for inference.
 
     Attributes:
         name: Name of the source.
-        live: Whether a full lane drops its oldest frame rather than make the source wait.
-        room: Frames that may wait; of a file it follows from how many are taken at once.
-        limit: Frames to take in all; None for no limit.
+        live: Whether a full queue drops its oldest frame instead of blocking the source.
+        maxsize: Frames that may wait; for a file it follows the size of the batches.
+        limit: Frames to process in all; None for no limit.
         taken: Frames handed to inference so far.
-        finished: Whether no more frames come.
+        finished: Whether no more frames will arrive.
     """
 
     name: str
     live: bool
-    room: int = 1
+    maxsize: int = 1
     limit: int | None = None
     taken: int = 0
     finished: bool = False
     frames: deque[Frame] = field(default_factory=deque)
 
     def full(self) -> bool:
-        """Tell whether every place is taken."""
-        return len(self.frames) >= self.room
+        """Return whether the queue holds `maxsize` frames."""
+        return len(self.frames) >= self.maxsize
 
-    def satisfied(self) -> bool:
-        """Tell whether the frames taken (of a file: or waiting) reach the limit."""
+    def limit_reached(self) -> bool:
+        """Return whether the frames taken (for a file: or waiting) reach the limit."""
         waiting = 0 if self.live else len(self.frames)
         return self.limit is not None and self.taken + waiting >= self.limit
 
@@ -50,108 +51,119 @@ class SourceQueue:
 class FrameQueue:
     """Frames of all sources on their way to inference.
 
-    Files wait for room and lose nothing; a live source replaces its oldest waiting frame, so that
-    inference always gets the newest. Lanes are served in turn, so none is held up by another.
+    Files block while their queue is full and lose nothing. A live source replaces its oldest
+    waiting frame, so that inference always receives the newest. Sources are served in turn.
 
     Args:
-        lanes: One for each source.
-        statistics: Counts the drops.
+        sources: One queue for each source.
+        observer: Notified of dropped frames.
+        batch_timeout: Seconds a batch waits to be filled once it has a frame; None for the
+            default: none if any source is live, 0.1 s otherwise.
     """
 
-    def __init__(self, lanes: list[SourceQueue], statistics: Statistics) -> None:
-        self._lanes = lanes
-        self._statistics = statistics
+    def __init__(
+        self,
+        sources: list[SourceQueue],
+        observer: Observer,
+        batch_timeout: float | None = None,
+    ) -> None:
+        self._sources = sources
+        self._observer = observer
+        if batch_timeout is None:
+            any_live = any(source.live for source in sources)
+            batch_timeout = 0.0 if any_live else FILE_BATCH_TIMEOUT
+        self._batch_timeout = batch_timeout
         self._changed = threading.Condition()
         self._closed = False
-        self._turn = 0
+        self._next_source = 0
 
-    def put(self, lane: SourceQueue, frame: Frame) -> bool:
-        """Hand a frame over, waiting for room if the source is a file.
+    def put(self, source: SourceQueue, frame: Frame) -> bool:
+        """Add a frame, blocking while the queue of a file is full.
 
         Returns:
-            False if the source need not go on: the limit is reached, or the inbox was closed.
+            False if the source may stop: its limit is reached, or the queue was closed.
         """
         with self._changed:
-            self._wait(lambda: self._closed or lane.live or not lane.full())
-            if self._closed or lane.satisfied():
-                self._statistics.drop(frame.source, "stopped")
+            self._wait(lambda: self._closed or source.live or not source.full())
+            if self._closed or source.limit_reached():
+                self._observer.on_frame(source.name, "stopped")
                 return False
-            if lane.full():
-                self._statistics.drop(frame.source, "replaced")
-                lane.frames.popleft()
-            lane.frames.append(frame)
+            if source.full():
+                self._observer.on_frame(source.name, "replaced")
+                if source.frames.popleft().discontinuity:
+                    frame = replace(frame, discontinuity=True)
+            source.frames.append(frame)
             self._changed.notify_all()
-            return lane.live or not lane.satisfied()
+            return source.live or not source.limit_reached()
 
-    def take(self, most: int) -> list[Frame]:
-        """Wait for frames.
-
-        A batch waits a moment to be filled while all its sources are files, which get room for it;
-        frames of live sources go at once.
+    def take(self, max_frames: int) -> list[Frame]:
+        """Wait for the frames of the next batch.
 
         Args:
-            most: Largest number of frames to give.
+            max_frames: Largest number of frames to return.
 
         Returns:
-            1 to `most` frames, or none once all lanes are finished or the inbox was closed.
+            1 to `max_frames` frames, or none once all sources are finished or the queue is closed.
         """
         with self._changed:
-            self._make_room(most)
-            self._wait(lambda: self._closed or self._waiting() > 0 or self._ended())
-            if most > 1 and not any(lane.live for lane in self._lanes):
+            self._resize(max_frames)
+            self._wait(lambda: self._closed or self._waiting() > 0 or self._all_finished())
+            if self._batch_timeout and self._waiting() < max_frames:
                 self._wait(
-                    lambda: self._closed or self._waiting() >= most or self._ended(), FILL_SECONDS
+                    lambda: self._closed or self._waiting() >= max_frames or self._all_finished(),
+                    self._batch_timeout,
                 )
-            taken = [] if self._closed else self._collect(most)
+            taken = [] if self._closed else self._take_in_turn(max_frames)
             self._changed.notify_all()
             return taken
 
-    def finish(self, lane: SourceQueue) -> None:
-        """Say that no more frames come from a source."""
+    def finish(self, source: SourceQueue) -> None:
+        """Record that no more frames of a source will arrive."""
         with self._changed:
-            lane.finished = True
+            source.finished = True
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Make everybody who waits return; frames that wait are dropped as "stopped"."""
+        """Unblock all threads; frames that wait are dropped as "stopped"."""
         with self._changed:
             if not self._closed:
-                for lane in self._lanes:
-                    self._statistics.drop(lane.name, "stopped", len(lane.frames))
-                    lane.frames.clear()
+                for source in self._sources:
+                    for _ in source.frames:
+                        self._observer.on_frame(source.name, "stopped")
+                    source.frames.clear()
             self._closed = True
             self._changed.notify_all()
 
-    def _make_room(self, most: int) -> None:
-        """Let files read as many frames ahead as will be taken, and one more."""
-        room = max(FILE_ROOM, most + 1)
-        for lane in self._lanes:
-            if not lane.live and lane.room != room:
-                lane.room = room
+    def _resize(self, max_frames: int) -> None:
+        """Let files read one frame more ahead than the next batch takes."""
+        maxsize = max(FILE_QUEUE_SIZE, max_frames + 1)
+        for source in self._sources:
+            if not source.live and source.maxsize != maxsize:
+                source.maxsize = maxsize
                 self._changed.notify_all()
 
-    def _wait(self, until: Callable[[], bool], seconds: float | None = None) -> None:
-        self._changed.wait_for(until, seconds)
+    def _wait(self, predicate: Callable[[], bool], timeout: float | None = None) -> None:
+        self._changed.wait_for(predicate, timeout)
 
     def _waiting(self) -> int:
-        return sum(len(lane.frames) for lane in self._lanes)
+        return sum(len(source.frames) for source in self._sources)
 
-    def _ended(self) -> bool:
-        return all(lane.finished for lane in self._lanes)
+    def _all_finished(self) -> bool:
+        return all(source.finished for source in self._sources)
 
-    def _collect(self, most: int) -> list[Frame]:
-        """Take frames, one of each lane in turn."""
+    def _take_in_turn(self, max_frames: int) -> list[Frame]:
+        """Take frames, one of each source in turn, starting after the source served last."""
         taken: list[Frame] = []
         empty = 0
-        while len(taken) < most and empty < len(self._lanes):
-            lane = self._lanes[self._turn]
-            self._turn = (self._turn + 1) % len(self._lanes)
-            if not lane.frames:
+        while len(taken) < max_frames and empty < len(self._sources):
+            source = self._sources[self._next_source]
+            self._next_source = (self._next_source + 1) % len(self._sources)
+            if not source.frames:
                 empty += 1
                 continue
             empty = 0
-            taken.append(lane.frames.popleft())
-            lane.taken += 1
-            if lane.live and lane.satisfied():
-                lane.finished = True
+            taken.append(source.frames.popleft())
+            source.taken += 1
+            if source.live and source.limit_reached():
+                source.finished = True
         return taken

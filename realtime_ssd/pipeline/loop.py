@@ -1,4 +1,4 @@
-"""`Pipeline`: sources in, results out, with every thread between them."""
+"""`Pipeline`: from sources to results, with every thread between them."""
 
 from __future__ import annotations
 
@@ -10,105 +10,139 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
 
-from realtime_ssd.annotators import BoxAnnotator
+from realtime_ssd.annotators import Annotator, BoxAnnotator
 from realtime_ssd.backends.base import Backend, PendingBatch
 from realtime_ssd.core.detections import Detections
-from realtime_ssd.core.errors import RealtimeSSDError, UsageError, described
-from realtime_ssd.core.metrics import Statistics
-from realtime_ssd.core.results import Annotator, FrameResult
+from realtime_ssd.core.errors import RealtimeSSDError, UsageError, describe
+from realtime_ssd.core.frames import Frame
+from realtime_ssd.core.metrics import Observer, Statistics
+from realtime_ssd.core.results import FrameResult
 from realtime_ssd.pipeline.batch_sizer import BatchSizer
-from realtime_ssd.pipeline.capture import Capture
-from realtime_ssd.pipeline.frame_queue import FILE_ROOM, FrameQueue, SourceQueue
+from realtime_ssd.pipeline.capture import CaptureThread
+from realtime_ssd.pipeline.frame_queue import FILE_QUEUE_SIZE, FrameQueue, SourceQueue
+from realtime_ssd.pipeline.observers import ObserverGroup
+from realtime_ssd.pipeline.processing import ProcessorChain, ProcessorFactory
 from realtime_ssd.sources.base import Source
 
 __all__ = ["Pipeline", "PipelineOptions"]
 
-STOP_SECONDS = 0.5  # for which results still come once the program is to stop
+STOP_TIMEOUT = 0.5
+"""Seconds after `Pipeline.stop` in which results that are nearly ready are still returned."""
+
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class PipelineOptions:
-    """How the loop runs.
+    """Settings of a pipeline.
 
     Attributes:
         max_frames: Frames to process of each source; None for all.
-        stall_seconds: A live source that gives nothing for so long counts as lost. It must exceed
-            the time-outs of the sources themselves.
-        join_seconds: How long the end of the program waits for a thread that hangs in a driver.
+        batch_timeout: Seconds a batch waits to be filled with frames of several sources once it
+            holds one; None for the default: 0 if a source is live, 0.1 s for files.
+        stall_timeout: Seconds without a frame after which a live source counts as lost. It must
+            exceed the time-outs of the sources themselves.
+        join_timeout: Seconds that the end of the run waits for threads blocked in a driver.
+        annotators: What draws onto the annotated image of every result, in order.
     """
 
     max_frames: int | None = None
-    stall_seconds: float = 10.0
-    join_seconds: float = 1.0
+    batch_timeout: float | None = None
+    stall_timeout: float = 10.0
+    join_timeout: float = 1.0
     annotators: Sequence[Annotator] = (BoxAnnotator(),)
 
 
 class Pipeline:
     """Runs a backend over sources; iterate over it for the results.
 
-    One thread captures each source, one submits frames to the backend, one watches for stalls;
-    the thread that iterates collects the answers, so what it does with a result (drawing,
-    encoding) runs beside the inference of the next frames. Results of a source come in its order.
+    One thread captures each source, one submits frames to the backend, one watches for stalls.
+    The thread that iterates collects the answers and runs the processors; what it does with a
+    result (drawing, encoding) overlaps with the inference of the next frames. The results of a
+    source arrive in its order.
 
     Args:
         sources: What to read; closed at the end.
         backend: What to run; stays open.
-        options: How to run.
+        options: Settings.
+        processors: Creates the processors of each source; None for none.
+        observers: Receive counts and durations, in addition to `statistics`.
 
     Attributes:
-        statistics: What happened so far.
-        captures: The state of every source.
+        statistics: Counts and latencies so far.
+        captures: The capture thread of every source.
 
     Raises:
-        UsageError: If a source is given twice, or cannot exist.
-        SourceError: If a file cannot be read.
+        UsageError: If a source is given twice, or there is none.
+
+    Example:
+        >>> from realtime_ssd.backends import open_backend
+        >>> from realtime_ssd.sources import open_source
+        >>> from realtime_ssd.zoo import BUNDLED
+        >>> with open_backend(BUNDLED, "onnxruntime") as backend:
+        ...     results = list(Pipeline([open_source("demo:frames=3")], backend))
+        >>> [result.frame.index for result in results]
+        [0, 1, 2]
     """
 
     def __init__(
-        self, sources: Sequence[Source], backend: Backend, options: PipelineOptions | None = None
+        self,
+        sources: Sequence[Source],
+        backend: Backend,
+        options: PipelineOptions | None = None,
+        *,
+        processors: ProcessorFactory | None = None,
+        observers: Sequence[Observer] = (),
     ) -> None:
         self._backend = backend
         self._options = options or PipelineOptions()
-        names = tuple(source.info.name for source in sources)
-        self._live = {source.info.name for source in sources if source.info.live}
+        infos = [source.info for source in sources]
+        names = tuple(info.name for info in infos)
         _check_names(names)
+        self._live = {info.name for info in infos if info.live}
         self.statistics = Statistics(names)
-        lanes = [self._lane(source) for source in sources]
-        self._inbox = FrameQueue(lanes, self.statistics)
+        self._observer = ObserverGroup((self.statistics, *observers))
+        self._processors = ProcessorChain(infos, processors or (lambda _: ()), self._observer)
+        queues = [self._source_queue(source) for source in sources]
+        self._frames = FrameQueue(queues, self._observer, self._options.batch_timeout)
         self.captures = [
-            Capture(
-                *(source, lane, self._inbox, self.statistics, self._noted, self._fail),
-                paint=not backend.converts_frames,
+            CaptureThread(
+                source,
+                source_queue,
+                self._frames,
+                self._observer,
+                self._on_state_change,
+                self._fail,
+                converts_frames=not backend.converts_frames,
             )
-            for source, lane in zip(sources, lanes, strict=True)
+            for source, source_queue in zip(sources, queues, strict=True)
         ]
-        self._tickets: queue.SimpleQueue[PendingBatch | None] = queue.SimpleQueue()
-        self._wakes: queue.SimpleQueue[bool] = queue.SimpleQueue()
-        self._places = threading.Semaphore(backend.max_in_flight)
-        self._share = BatchSizer(backend)
-        self._end = inf  # after which no more results come
+        self._pending: queue.SimpleQueue[PendingBatch | None] = queue.SimpleQueue()
+        self._watchdog_events: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._free_slots = threading.Semaphore(backend.max_in_flight)
+        self._sizer = BatchSizer(backend)
+        self._deadline = inf
         self._failure: RealtimeSSDError | None = None
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
 
-    def _lane(self, source: Source) -> SourceQueue:
+    def _source_queue(self, source: Source) -> SourceQueue:
         live = source.info.live
-        return SourceQueue(
-            source.info.name, live, 1 if live else FILE_ROOM, self._options.max_frames
-        )
+        maxsize = 1 if live else FILE_QUEUE_SIZE
+        return SourceQueue(source.info.name, live, maxsize, self._options.max_frames)
 
     def __iter__(self) -> Iterator[FrameResult]:
         return self.results()
 
     def results(
-        self, idle: Callable[[], None] | None = None, idle_seconds: float = 0.03
+        self, on_idle: Callable[[], None] | None = None, idle_interval: float = 0.03
     ) -> Iterator[FrameResult]:
-        """Start, and give every result until the sources end or `stop` is called.
+        """Start, and yield results until the sources end or `stop` is called.
 
         Args:
-            idle: Called whenever no result came for `idle_seconds`, for a window that must react.
-            idle_seconds: How long to wait before `idle` is called.
+            on_idle: Called whenever no result arrived for `idle_interval`, for a window that must
+                process its events.
+            idle_interval: Seconds to wait for a result before `on_idle` is called.
 
         Yields:
             One result for each processed frame.
@@ -118,167 +152,192 @@ class Pipeline:
         """
         self._start()
         try:
-            while (ticket := self._next(idle, idle_seconds)) is not None:
-                if time.monotonic() > self._end:
+            while (batch := self._next_batch(on_idle, idle_interval)) is not None:
+                if time.monotonic() > self._deadline:
                     break
-                yield from self._results(ticket)
-                self._share.learn(len(ticket.frames), time.monotonic() - ticket.begun)
-            self._raise()
+                yield from self._batch_results(batch)
+                self._sizer.observe_latency(
+                    len(batch.frames), time.monotonic() - batch.submitted_at
+                )
+            self._raise_failure()
         finally:
             self.close()
-            self.statistics.settle()
+            for source, frames in self.statistics.unfinished().items():
+                for _ in range(frames):
+                    self._observer.on_frame(source, "stopped")
 
     def stop(self) -> None:
         """Ask for an early, orderly end; may be called from any thread and any signal handler.
 
-        Results that are nearly there still come; frames that would take longer count as stopped.
+        Results that are nearly ready are still returned; other frames count as "stopped".
         """
-        self._end = min(self._end, time.monotonic() + STOP_SECONDS)
-        self._wakes.put(True)
+        self._deadline = min(self._deadline, time.monotonic() + STOP_TIMEOUT)
+        self._watchdog_events.put(True)
 
     def close(self) -> None:
-        """Stop all threads and close the sources; may be called any number of times."""
-        self._shut()
-        self._wakes.put(True)
-        deadline = time.monotonic() + self._options.join_seconds
+        """Stop all threads and close sources and processors; may be called any number of times."""
+        self._shutdown()
+        self._watchdog_events.put(True)
+        deadline = time.monotonic() + self._options.join_timeout
         for capture in self.captures:
             if not capture.join(max(0.0, deadline - time.monotonic())):
-                _log.info("%s does not answer and is left behind", capture.lane.name)
+                _log.info("the capture thread of %s did not stop in time", capture.name)
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
+        self._processors.close()
 
     def _start(self) -> None:
         if self._threads:
             raise RuntimeError("a pipeline runs only once")
-        for target in (self._infer, self._watch):
-            thread = threading.Thread(target=target, name=target.__name__.strip("_"), daemon=True)
+        for name, target in (("infer", self._infer), ("watchdog", self._watch)):
+            thread = threading.Thread(target=target, name=name, daemon=True)
             self._threads.append(thread)
             thread.start()
         for capture in self.captures:
             capture.start()
 
     def _infer(self) -> None:
-        """Submit frames as soon as the backend has a place, the newest ones first taken then."""
+        """Submit frames whenever the backend has a free slot; frames are taken only then."""
         try:
             while True:
-                self._places.acquire()
-                frames = self._inbox.take(self._share.now())
+                self._free_slots.acquire()
+                frames = self._frames.take(self._sizer.next_size())
                 if not frames:
                     return
-                self._share.see(frames)
+                self._sizer.observe_frames(frames)
                 now = time.monotonic()
                 for frame in frames:
-                    self.statistics.stage("wait", now - frame.captured_at)
-                self._tickets.put(self._backend.submit(frames))
+                    self._observer.on_stage(frame.source, "wait", now - frame.captured_at)
+                self._pending.put(self._backend.submit(frames))
         except BaseException as error:
             self._fail("inference", error)
         finally:
-            self._tickets.put(None)
+            self._pending.put(None)
 
-    def _next(self, idle: Callable[[], None] | None, seconds: float) -> PendingBatch | None:
-        if idle is None:
-            return self._tickets.get()
+    def _next_batch(
+        self, on_idle: Callable[[], None] | None, idle_interval: float
+    ) -> PendingBatch | None:
+        if on_idle is None:
+            return self._pending.get()
         while True:
             try:
-                return self._tickets.get(timeout=seconds)
+                return self._pending.get(timeout=idle_interval)
             except queue.Empty:
-                idle()
+                on_idle()
 
-    def _results(self, ticket: PendingBatch) -> Iterator[FrameResult]:
-        """Collect one ticket; the time until the consumer asks for more is the sinks' time."""
-        answers = self._collect(ticket)
-        self._places.release()
-        for stage, seconds in ticket.timings.items():
-            self.statistics.stage(stage, seconds, ticket.passes)
-        for frame, detections in zip(ticket.frames, answers, strict=ticket.error is None):
-            begun = time.monotonic()
-            if begun > self._end:
+    def _batch_results(self, batch: PendingBatch) -> Iterator[FrameResult]:
+        """Collect one batch and yield its results."""
+        answers = self._collect(batch)
+        self._free_slots.release()
+        self._observe_batch(batch)
+        for frame, detections in zip(batch.frames, answers, strict=batch.error is None):
+            if time.monotonic() > self._deadline:
                 return
-            yield FrameResult(
-                frame, detections, dict(ticket.timings), annotators=self._options.annotators
-            )
-            done = time.monotonic()
-            self.statistics.stage("sinks", done - begun)
-            # Beside live sources the frames of files wait, and their latency means nothing.
-            counts = not self._live or frame.source in self._live
-            self.statistics.process(frame.source, done - frame.captured_at if counts else None)
-        if ticket.error is not None:
-            raise _explained("inference", ticket.error) from ticket.error
+            yield from self._frame_result(frame, detections, batch)
+        if batch.error is not None:
+            raise _stage_error("inference", batch.error) from batch.error
 
-    def _collect(self, ticket: PendingBatch) -> list[Detections]:
+    def _observe_batch(self, batch: PendingBatch) -> None:
+        sources = {frame.source for frame in batch.frames}
+        name = sources.pop() if len(sources) == 1 else ""
+        for stage, seconds in batch.timings.items():
+            for _ in range(batch.passes):
+                self._observer.on_stage(name, stage, seconds)
+
+    def _frame_result(
+        self, frame: Frame, detections: Detections, batch: PendingBatch
+    ) -> Iterator[FrameResult]:
+        """Process and yield one result; the time until the caller asks for more is the sinks'."""
+        source = frame.source
+        result = FrameResult(
+            frame, detections, dict(batch.timings), annotators=self._options.annotators
+        )
+        result = self._processors.process(result)
+        started = time.monotonic()
+        yield result
+        finished = time.monotonic()
+        self._observer.on_stage(source, "sinks", finished - started)
+        # While live sources run, the frames of files wait for them, so that latency of files says
+        # nothing.
+        if not self._live or source in self._live:
+            self._observer.on_stage(source, "end_to_end", finished - frame.captured_at)
+        self._observer.on_frame(source, "processed")
+
+    def _collect(self, batch: PendingBatch) -> list[Detections]:
         try:
-            return self._backend.collect(ticket)
+            return self._backend.collect(batch)
         except Exception as error:
-            raise _explained("inference", error) from error
+            raise _stage_error("inference", error) from error
 
     def _fail(self, stage: str, error: BaseException) -> None:
-        """Keep the first failure and end the program; called by whichever thread failed."""
+        """Keep the first failure and end the run; called by the thread that failed."""
         if self._failure is None:
-            self._failure = _explained(stage, error)
-        self._shut()
+            self._failure = _stage_error(stage, error)
+        self._shutdown()
 
-    def _raise(self) -> None:
+    def _raise_failure(self) -> None:
         """Raise what ended the run early, if anything did."""
-        errors = [capture.error for capture in self.captures if not capture.lane.live]
-        for error in (self._failure, *errors):
+        file_errors = [capture.error for capture in self.captures if not capture.queue.live]
+        for error in (self._failure, *file_errors):
             if error is not None:
                 raise error
 
-    def _shut(self) -> None:
-        """Wake everybody who waits and let nobody wait again."""
+    def _shutdown(self) -> None:
+        """Unblock all threads so that they end."""
         if self._stopping.is_set():
             return
         self._stopping.set()
-        self._inbox.close()
-        self._places.release()
+        self._frames.close()
+        self._free_slots.release()
         for capture in self.captures:
             capture.stop()
 
-    def _noted(self, capture: Capture) -> None:
-        """React to a source's new state: wake the watchdog, or give up when none ever answered."""
-        self._wakes.put(False)
-        refused = [one for one in self.captures if one.state == "offline" and not one.seen]
-        if len(refused) == len(self.captures) and capture.error is not None:
-            self._fail(f"opening '{capture.lane.name}'", capture.error)
+    def _on_state_change(self, capture: CaptureThread) -> None:
+        """Wake the watchdog; end the run if no source ever answered."""
+        self._watchdog_events.put(False)
+        unreachable = [
+            one for one in self.captures if one.state == "offline" and not one.has_delivered
+        ]
+        if len(unreachable) == len(self.captures) and capture.error is not None:
+            self._fail(f"opening '{capture.name}'", capture.error)
 
     def _watch(self) -> None:
         """Wait for `stop` and for sources that stall."""
         while not self._stopping.is_set():
             try:
-                if self._wakes.get(timeout=self._patience()):
-                    self._shut()
+                if self._watchdog_events.get(timeout=self._seconds_to_next_stall()):
+                    self._shutdown()
             except queue.Empty:
-                self._find_stalls()
+                self._handle_stalls()
 
-    def _patience(self) -> float | None:
-        """Give the seconds until the next source may count as stalled; None if none can."""
-        ends = [
-            one.last_frame + self._options.stall_seconds - time.monotonic()
-            for one in self.captures
-            if one.lane.live and one.state in ("waiting", "online")
+    def _seconds_to_next_stall(self) -> float | None:
+        """Return the seconds until the next source may count as stalled; None if none can."""
+        deadlines = [
+            capture.last_frame_at + self._options.stall_timeout
+            for capture in self.captures
+            if capture.can_stall
         ]
-        return max(0.0, min(ends)) + 0.001 if ends else None
+        return max(0.0, min(deadlines) - time.monotonic()) + 0.001 if deadlines else None
 
-    def _find_stalls(self) -> None:
-        now, limit = time.monotonic(), self._options.stall_seconds
-        for one in self.captures:
-            watched = one.lane.live and one.state in ("waiting", "online")
-            if watched and now - one.last_frame >= limit:
-                one.stall(limit)
+    def _handle_stalls(self) -> None:
+        now, timeout = time.monotonic(), self._options.stall_timeout
+        for capture in self.captures:
+            if capture.can_stall and now - capture.last_frame_at >= timeout:
+                capture.handle_stall(timeout)
 
 
 def _check_names(names: tuple[str, ...]) -> None:
     if not names:
-        raise UsageError("there is no source; give --source, --video or --camera")
+        raise UsageError("there is no source: pass at least one in `sources`")
     for name in names:
         if names.count(name) > 1:
             raise UsageError(f"source '{name}' is given twice; give each source once")
 
 
-def _explained(stage: str, error: BaseException) -> RealtimeSSDError:
-    """Turn any exception of a thread into one sentence that names the stage."""
+def _stage_error(stage: str, error: BaseException) -> RealtimeSSDError:
+    """Return an exception of a thread as one sentence that names the stage."""
     if isinstance(error, RealtimeSSDError):
         return error
-    failure = RealtimeSSDError(f"{stage} failed: {described(error)}")
+    failure = RealtimeSSDError(f"{stage} failed: {describe(error)}")
     failure.__cause__ = error
     return failure

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from realtime_ssd.processors.base import BaseProcessor, Processor
+from realtime_ssd.processors.base import BaseProcessor, Processor, ProcessorPlugin
 
-__all__ = ["BaseProcessor", "Processor"]
+__all__ = ["BaseProcessor", "Processor", "ProcessorPlugin"]

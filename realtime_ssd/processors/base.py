@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Protocol
 
 from realtime_ssd.core.results import FrameResult
+from realtime_ssd.sources.base import SourceInfo
 
-__all__ = ["BaseProcessor", "Processor"]
+__all__ = ["BaseProcessor", "Processor", "ProcessorPlugin"]
 
 
 class Processor(Protocol):
@@ -48,3 +49,19 @@ class BaseProcessor:
 
     def close(self) -> None:
         """See `Processor.close`."""
+
+
+class ProcessorPlugin(Protocol):
+    """Callable that an entry point of the group `realtime_ssd.processors` registers."""
+
+    def __call__(self, info: SourceInfo, argument: str) -> Processor:
+        """Return a new processor for one source.
+
+        Args:
+            info: The source.
+            argument: What follows the name in `--processor NAME:ARGUMENT`; empty without it.
+
+        Raises:
+            UsageError: If the argument is malformed.
+        """
+        ...

@@ -1,4 +1,4 @@
-"""What a result was measured on."""
+"""Description of the machine a result was measured on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 from realtime_ssd.core.cpu import cpu_count
 from realtime_ssd.core.gpu import driver_release, find_gpus
 
-__all__ = ["clocks", "cpu_name", "describe"]
+__all__ = ["cpu_name", "current_clocks", "describe_machine"]
 
 _PACKAGES = (
     "numpy",
@@ -32,8 +32,8 @@ _PACKAGES = (
 )
 
 
-def describe() -> dict[str, Any]:
-    """Give processor, cores, clocks, GPUs, load and versions."""
+def describe_machine() -> dict[str, Any]:
+    """Return processor, cores, clocks, GPUs, load and versions, as plain values for JSON."""
     packages = {}
     for name in _PACKAGES:
         try:
@@ -55,15 +55,15 @@ def describe() -> dict[str, Any]:
     }
 
 
-def clocks() -> dict[str, Any]:
-    """Give the clocks of processor and GPUs now."""
+def current_clocks() -> dict[str, Any]:
+    """Return the current clocks of processor and GPUs."""
     return {"cpu_mhz": _cpu_clock(), "gpus": _gpu_clocks()}
 
 
 def cpu_name() -> str:
-    """Give the processor's name as the system tells it."""
-    found = re.search(r"model name\s*:\s*(.+)", _cpuinfo())
-    return found[1].strip() if found else platform.processor() or platform.machine()
+    """Return the name of the processor."""
+    match = re.search(r"model name\s*:\s*(.+)", _cpuinfo())
+    return match[1].strip() if match else platform.processor() or platform.machine()
 
 
 def _cpuinfo() -> str:
@@ -74,22 +74,22 @@ def _cpuinfo() -> str:
 
 
 def _cpu_clock() -> float | None:
-    """Give the mean clock of the cores now, in MHz."""
+    """Return the current mean clock of the cores in MHz; None if unknown."""
     clocks = [float(value) for value in re.findall(r"cpu MHz\s*:\s*([\d.]+)", _cpuinfo())]
     return round(sum(clocks) / len(clocks), 1) if clocks else None
 
 
 def _gpu_clocks() -> list[str]:
-    """Give graphics and memory clock of every GPU now, as the driver's tool tells them."""
+    """Return graphics and memory clock of every GPU, as nvidia-smi prints them."""
     tool = shutil.which("nvidia-smi")
     if tool is None or not find_gpus():
         return []
     query = "--query-gpu=clocks.sm,clocks.max.sm,clocks.mem,power.draw"
-    done = subprocess.run(
+    result = subprocess.run(
         [tool, query, "--format=csv,noheader"],
         capture_output=True,
         text=True,
         timeout=20,
         check=False,
     )
-    return done.stdout.strip().splitlines()
+    return result.stdout.strip().splitlines()

@@ -21,7 +21,7 @@ from av.video.stream import VideoStream
 
 from realtime_ssd.core.cpu import cpu_count
 from realtime_ssd.core.errors import SourceError, UsageError, first_line, redact
-from realtime_ssd.core.frames import Frame, Image, LazyFrame
+from realtime_ssd.core.frames import Frame, Image, LazyImage
 from realtime_ssd.sources.base import BaseSource, SourceInfo
 from realtime_ssd.sources.nvdec import open_on_gpu, surface_of
 
@@ -94,9 +94,8 @@ class VideoFile(BaseSource):
         return frame
 
     def _frame(self, decoded: av.VideoFrame, base: Fraction) -> Frame:
-        return LazyFrame(
-            partial(self._paint, decoded),
-            upright_size(decoded),
+        return Frame(
+            LazyImage(partial(self._paint, decoded), *upright_size(decoded)),
             self._index,
             self._name,
             decoded.pts,

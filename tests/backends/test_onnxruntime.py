@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -11,9 +10,9 @@ import pytest
 from realtime_ssd.backends import BackendOptions
 from realtime_ssd.backends.onnxruntime import OnnxRuntimeBackend
 from realtime_ssd.core.errors import SourceError
-from realtime_ssd.core.frames import Frame, Image, LazyFrame
+from realtime_ssd.core.frames import Frame, Image, LazyImage
 from realtime_ssd.core.spec import read_spec
-from tests.tiny import picture
+from tests.tiny import bright_cell
 
 
 def opened(path: Path, batch: int = 1, *, live: bool = False) -> OnnxRuntimeBackend:
@@ -25,7 +24,7 @@ def run(backend: OnnxRuntimeBackend, frames: Sequence[Frame]) -> list[list[dict[
 
 
 def frame(size: tuple[int, int] = (120, 160), number: int = 0) -> Frame:
-    return Frame(picture((number % 4, number // 4 % 4), size), number)
+    return Frame(bright_cell((number % 4, number // 4 % 4), size), number)
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -68,7 +67,7 @@ def test_frames_before_a_bad_one_are_answered(tiny: Path, bad: int) -> None:
     expected: list[list[dict[str, object]]] = []
     with opened(tiny, 2) as backend:
         expected = run(backend, frames[: bad // 2 * 2]) if bad > 1 else []
-        frames[bad] = LazyFrame(paint, (160, 120), bad, "", None, Fraction(1, 25))
+        frames[bad] = Frame(LazyImage(paint, 160, 120), bad)
         ticket = backend.submit(frames)
         if not expected:
             with pytest.raises(SourceError, match="cannot be painted"):

@@ -1,4 +1,4 @@
-"""Runs the program as a user does, in a process of its own."""
+"""Running the program in a process of its own, as a user does."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ ENVIRONMENT = {
 
 
 def run(
-    *words: object, models: Path | None = None, cwd: Path | None = None
+    *arguments: object, models: Path | None = None, cwd: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run `realtime-ssd` with some words and wait for its end."""
+    """Run `realtime-ssd` and wait for its end."""
     environment = {**ENVIRONMENT, **({"REALTIME_SSD_MODELS": str(models)} if models else {})}
     return subprocess.run(
-        [sys.executable, "-m", "realtime_ssd", *map(str, words)],
+        [sys.executable, "-m", "realtime_ssd", *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=120,
@@ -30,10 +30,10 @@ def run(
     )
 
 
-def start(*words: object) -> subprocess.Popen[str]:
-    """Start `realtime-ssd`; its standard output can be read line by line."""
+def start(*arguments: object) -> subprocess.Popen[str]:
+    """Start `realtime-ssd`; its standard output is readable line by line."""
     return subprocess.Popen(
-        [sys.executable, "-m", "realtime_ssd", *map(str, words)],
+        [sys.executable, "-m", "realtime_ssd", *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -1,4 +1,4 @@
-"""Every wrong input gets one sentence and the right exit status."""
+"""Every wrong input is reported in one sentence with the right exit status."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from tests.cli.program import run
 from tests.tiny import tiny_model, tiny_spec
 
 
-def refused(status: int, text: str, *words: object) -> None:
-    done = run(*words)
-    lines = [line for line in done.stderr.splitlines() if line.startswith("realtime-ssd: ")]
-    assert done.returncode == status, done.stderr
-    assert len(lines) == 1, done.stderr
+def assert_rejected(status: int, text: str, *arguments: object) -> None:
+    finished = run(*arguments)
+    lines = [line for line in finished.stderr.splitlines() if line.startswith("realtime-ssd: ")]
+    assert finished.returncode == status, finished.stderr
+    assert len(lines) == 1, finished.stderr
     assert text in lines[0]
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in finished.stderr
 
 
 DEMO = ("--source", "demo:160x96,frames=2")
@@ -43,18 +43,18 @@ DEMO = ("--source", "demo:160x96,frames=2")
         ("did you mean 'bright'", (*DEMO, "--classes", "brigth", "--model", "TINY")),
         ("--batch must be at least 1", (*DEMO, "--batch", "0", "--model", "TINY")),
         ("--max-frames must be at least 1", (*DEMO, "--max-frames", "0", "--model", "TINY")),
-        ("--score-threshold must lie from", (*DEMO, "--score-threshold", "2", "--model", "TINY")),
+        ("--score-threshold must be between", (*DEMO, "--score-threshold", "2", "--model", "TINY")),
         ("unknown scheme", ("--source", "gopher://host/x", "--model", "TINY")),
-        ("no video format", (*DEMO, "--output", "x.doc", "--model", "TINY")),
-        ("cannot be written", (*DEMO, "--output", "/missing/x.mp4", "--model", "TINY")),
-        ("cannot be written", (*DEMO, "--json", "/missing/x.jsonl", "--model", "TINY")),
+        ("video format", (*DEMO, "--output", "x.doc", "--model", "TINY")),
+        ("cannot be written", (*DEMO, "--output", "/dev/null/x.mp4", "--model", "TINY")),
+        ("cannot be written", (*DEMO, "--json", "/dev/null/x.jsonl", "--model", "TINY")),
         ("Unknown option", (*DEMO, "--no-such-option")),
         ("does not fit", ("--source", "demo:huge", "--model", "TINY")),
         ("is given twice", (*DEMO, *DEMO, "--model", "TINY", "--json", "-")),
     ],
 )
-def test_usage(tiny: Path, text: str, words: tuple[str, ...]) -> None:
-    refused(2, text, *(tiny if word == "TINY" else word for word in words))
+def test_wrong_usage_exits_with_2(tiny: Path, text: str, words: tuple[str, ...]) -> None:
+    assert_rejected(2, text, *(tiny if word == "TINY" else word for word in words))
 
 
 @pytest.mark.parametrize(
@@ -63,13 +63,13 @@ def test_usage(tiny: Path, text: str, words: tuple[str, ...]) -> None:
         ("name each source with --source, as in --source clip.mp4", ("clip.mp4",)),
         ("name each source with --source", ("--source", "a.jpg", "b.jpg")),
         ("there is no command 'modles'; did you mean 'models'", ("modles",)),
-        ("'nope' is one word too many; see realtime-ssd models --help", ("models", "nope")),
-        ("--iou-threshold must lie from 0 to 1, not nan", (*DEMO, "--iou-threshold", "nan")),
-        ("--top-k must be at least 1, not 0", (*DEMO, "--pre-nms-top-k", "0")),
+        ("unexpected argument 'nope'; see realtime-ssd models --help", ("models", "nope")),
+        ("--iou-threshold must be between 0 and 1, not nan", (*DEMO, "--iou-threshold", "nan")),
+        ("--pre-nms-top-k must be at least 1, not 0", (*DEMO, "--pre-nms-top-k", "0")),
         ("model file 'missing.onnx' does not exist", (*DEMO, "--model", "missing.onnx")),
     ],
 )
-def test_one_sentence_and_nothing_else(
+def test_messages_are_one_line(
     capsys: pytest.CaptureFixture[str], text: str, words: tuple[str, ...]
 ) -> None:
     with pytest.raises(SystemExit) as caught:
@@ -95,62 +95,72 @@ def test_one_sentence_and_nothing_else(
     ],
 )
 @pytest.mark.parametrize("secret", ["hunter2", "hun'ter2", "hunter2@home", "hunter2/home"])
-def test_no_password_in_any_message(
+def test_messages_never_contain_a_password(
     capfd: pytest.CaptureFixture[str], words: tuple[str, ...], secret: str
 ) -> None:
     url = f"rtsp://admin:{secret}@127.0.0.1:1/live"
     with pytest.raises((SystemExit, RealtimeSSDError)) as caught:
         main([word.replace("URL", url) for word in words])
-    if isinstance(caught.value, RealtimeSSDError):  # with --debug
+    if isinstance(caught.value, RealtimeSSDError):  # only with --debug
         print("".join(traceback.format_exception(caught.value)))
-    said = capfd.readouterr()
+    captured = capfd.readouterr()
     for part in ("hunter", "hun'ter", "ter2", "admin"):
-        assert part not in said.out + said.err
+        assert part not in captured.out + captured.err
 
 
-def test_camera_that_is_not_there(tiny: Path) -> None:
-    refused(2, "camera 97 is not there", "--camera", 97, "--model", tiny, "--json", "-")
+def test_missing_camera(tiny: Path) -> None:
+    assert_rejected(2, "camera 97 is not there", "--camera", 97, "--model", tiny, "--json", "-")
 
 
 def test_outputs_are_not_overwritten(tiny: Path, tmp_path: Path) -> None:
     for option, name in (("--json", "a.jsonl"), ("--stats", "a.json"), ("--output", "a.mp4")):
         (tmp_path / name).write_text("precious")
-        refused(2, "--overwrite", *DEMO, "--model", tiny, option, tmp_path / name)
+        assert_rejected(2, "--overwrite", *DEMO, "--model", tiny, option, tmp_path / name)
         assert (tmp_path / name).read_text() == "precious"
 
 
-def test_sources_that_are_no_video(tiny: Path, tmp_path: Path) -> None:
-    (tmp_path / "text.mp4").write_text("no video" * 50)
+def test_sources_that_are_not_videos(tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.mp4").write_text("not a video" * 50)
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "folder").mkdir()
-    refused(1, "no video, or it is damaged", "--video", tmp_path / "text.mp4", "--model", tiny)
-    refused(1, "cannot be read as a video", "--video", tmp_path / "empty.mp4", "--model", tiny)
-    refused(2, "holds no images", "--source", tmp_path / "folder", "--model", tiny)
+    assert_rejected(
+        1, "not a video, or it is damaged", "--video", tmp_path / "text.mp4", "--model", tiny
+    )
+    assert_rejected(
+        1, "cannot be read as a video", "--video", tmp_path / "empty.mp4", "--model", tiny
+    )
+    assert_rejected(2, "holds no images", "--source", tmp_path / "folder", "--model", tiny)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_no_permission(tiny: Path, tmp_path: Path) -> None:
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can read every file")
+def test_unreadable_file(tiny: Path, tmp_path: Path) -> None:
     path = tmp_path / "secret.mp4"
     path.touch(mode=0)
-    refused(2, "Permission denied", "--video", path, "--model", tiny)
+    assert_rejected(2, "Permission denied", "--video", path, "--model", tiny)
 
 
-def test_models_that_cannot_be_run(tmp_path: Path) -> None:
+def test_unusable_models(tmp_path: Path) -> None:
     damaged = tmp_path / "damaged.onnx"
     damaged.write_bytes(b"\x08\x07junk" * 20)
-    refused(1, "not a readable ONNX file", *DEMO, "--model", damaged)
+    assert_rejected(1, "not a readable ONNX file", *DEMO, "--model", damaged)
     (tmp_path / "empty.onnx").touch()
-    refused(1, "there is nothing in it", *DEMO, "--model", tmp_path / "empty.onnx")
+    assert_rejected(1, "its graph is empty", *DEMO, "--model", tmp_path / "empty.onnx")
 
     bare = tiny_model(tmp_path / "bare.onnx")
     model = onnx.load(str(bare))
     del model.metadata_props[:]
     onnx.save(model, str(bare))
-    refused(1, "carries no model specification", *DEMO, "--model", bare)
+    assert_rejected(1, "has no model specification", *DEMO, "--model", bare)
 
     spec = tiny_spec()
     wrong = replace(spec, labels=("background", "bright", "dark"))
-    refused(1, "says 'scores'", *DEMO, "--model", tiny_model(tmp_path / "w.onnx", wrong))
+    assert_rejected(
+        1,
+        "'scores' should be (None, 16, 3)",
+        *DEMO,
+        "--model",
+        tiny_model(tmp_path / "w.onnx", wrong),
+    )
 
     broken = tiny_model(tmp_path / "broken.onnx")
     model = onnx.load(str(broken))
@@ -158,25 +168,25 @@ def test_models_that_cannot_be_run(tmp_path: Path) -> None:
         if entry.key == METADATA_KEY:
             entry.value = entry.value[:-20]
     onnx.save(model, str(broken))
-    refused(1, "specification is damaged", *DEMO, "--model", broken)
+    assert_rejected(1, "specification is damaged", *DEMO, "--model", broken)
 
     nan = tiny_model(tmp_path / "nan.onnx", factor=float("nan"))
-    refused(1, "NaN", *DEMO, "--model", nan, "--json", "-")
+    assert_rejected(1, "NaN", *DEMO, "--model", nan, "--json", "-")
 
 
-def test_what_nobody_foresaw_is_one_sentence_too(tiny: Path) -> None:
-    refused(1, "not enough memory", *DEMO, "--model", tiny, "--batch", 10**9, "--json", "-")
+def test_running_out_of_memory_is_one_sentence(tiny: Path) -> None:
+    assert_rejected(1, "not enough memory", *DEMO, "--model", tiny, "--batch", 10**9, "--json", "-")
 
 
-def test_stream_that_refuses(tiny: Path) -> None:
+def test_stream_that_refuses_connections(tiny: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     url = f"http://user:hunter2@127.0.0.1:{port}/live"
-    done = run("--source", url, "--model", tiny, "--json", "-")
-    assert done.returncode == 1
-    assert "connection refused" in done.stderr.lower()
-    assert "hunter2" not in done.stderr + done.stdout
+    finished = run("--source", url, "--model", tiny, "--json", "-")
+    assert finished.returncode == 1
+    assert "connection refused" in finished.stderr.lower()
+    assert "hunter2" not in finished.stderr + finished.stdout
 
 
 def test_stream_with_wrong_password(tiny: Path) -> None:
@@ -197,7 +207,7 @@ def test_stream_with_wrong_password(tiny: Path) -> None:
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         url = f"http://user:hunter2@127.0.0.1:{server.getsockname()[1]}/live"
-        done = run("--source", url, "--model", tiny, "--json", "-")
-    assert done.returncode == 1
-    assert "refused the user name or password" in done.stderr
-    assert "hunter2" not in done.stderr + done.stdout
+        finished = run("--source", url, "--model", tiny, "--json", "-")
+    assert finished.returncode == 1
+    assert "refused the user name or password" in finished.stderr
+    assert "hunter2" not in finished.stderr + finished.stdout

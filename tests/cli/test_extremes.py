@@ -1,4 +1,4 @@
-"""Frames of extreme or changing size, and hosts that say nothing."""
+"""Frames of extreme or changing size, and hosts that never answer."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def test_changing_resolution_keeps_every_frame(tiny: Path, tmp_path: Path) -> No
     both = tmp_path / "both.ts"
     both.write_bytes(b"".join(part.read_bytes() for part in parts))
     output = tmp_path / "out.mp4"
-    done = run("--video", both, "--model", tiny, "--output", output, "--json", "-")
-    assert done.returncode == 0, done.stderr
-    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    finished = run("--video", both, "--model", tiny, "--output", output, "--json", "-")
+    assert finished.returncode == 0, finished.stderr
+    rows = [json.loads(line) for line in finished.stdout.splitlines()]
     assert [(row["width"], row["height"]) for row in rows] == [(160, 120)] * 5 + [(320, 240)] * 5
-    assert sizes_of(output) == [(160, 120)] * 10  # a video has one size: that of its first frame
+    assert sizes_of(output) == [(160, 120)] * 10  # a video has the size of its first frame
 
 
 def test_smallest_and_largest_frames(tiny: Path, tmp_path: Path) -> None:
@@ -47,23 +47,24 @@ def test_smallest_and_largest_frames(tiny: Path, tmp_path: Path) -> None:
     photos.mkdir()
     for name, (width, height) in {"a": (1, 1), "b": (7680, 4320), "c": (1, 300)}.items():
         cv2.imwrite(str(photos / f"{name}.png"), np.full((height, width, 3), 255, np.uint8))
-    done = run("--source", photos, "--model", tiny, "--output", tmp_path / "out", "--json", "-")
-    assert done.returncode == 0, done.stderr
-    for row in map(json.loads, done.stdout.splitlines()):
+    finished = run("--source", photos, "--model", tiny, "--output", tmp_path / "out", "--json", "-")
+    assert finished.returncode == 0, finished.stderr
+    for row in map(json.loads, finished.stdout.splitlines()):
         for found in row["detections"]:
             left, top, right, bottom = found["box"]
             assert 0 <= left <= right <= row["width"]
             assert 0 <= top <= bottom <= row["height"]
         assert row["detections"]
-    written = sorted(cv2.imread(str(path)).shape[:2] for path in (tmp_path / "out").iterdir())
+    images = [cv2.imread(str(path)) for path in (tmp_path / "out").iterdir()]
+    written = sorted(image.shape[:2] for image in images if image is not None)
     assert written == [(1, 1), (300, 1), (4320, 7680)]
 
 
 def test_8k_video(tiny: Path, tmp_path: Path) -> None:
     video = make_video(tmp_path / "8k.mp4", [0, 1001], size=(7680, 4320))
     output = tmp_path / "out.mp4"
-    done = run("--video", video, "--model", tiny, "--output", output)
-    assert done.returncode == 0, done.stderr
+    finished = run("--video", video, "--model", tiny, "--output", output)
+    assert finished.returncode == 0, finished.stderr
     assert sizes_of(output) == [(7680, 4320)] * 2
 
 
@@ -74,16 +75,16 @@ def test_video_without_frames(tiny: Path, tmp_path: Path) -> None:
         stream.width, stream.height, stream.pix_fmt = 160, 120, "yuv420p"
         container.start_encoding()
     output = tmp_path / "out.mp4"
-    done = run("--video", video, "--model", tiny, "--output", output)
-    assert done.returncode == 1
-    assert "'" + str(video) + "' has no video in it" in done.stderr
+    finished = run("--video", video, "--model", tiny, "--output", output)
+    assert finished.returncode == 1
+    assert "'" + str(video) + "' has no video in it" in finished.stderr
     assert not output.exists()
 
 
-def test_silent_host(tiny: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:  # accepts and never says a word
+def test_host_that_never_answers(tiny: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:  # accepts and never answers
         url = f"http://user:hunter2@127.0.0.1:{server.getsockname()[1]}/live"
-        done = run("--source", url, "--model", tiny, "--json", "-")
-    assert done.returncode == 1
-    assert "no answer in time" in done.stderr
-    assert "hunter2" not in done.stderr + done.stdout
+        finished = run("--source", url, "--model", tiny, "--json", "-")
+    assert finished.returncode == 1
+    assert "no answer in time" in finished.stderr
+    assert "hunter2" not in finished.stderr + finished.stdout

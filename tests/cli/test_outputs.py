@@ -1,4 +1,4 @@
-"""Where results go, and what they must never replace."""
+"""Where outputs are written, and what they never replace."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from realtime_ssd.cli import main
 from realtime_ssd.cli.outputs import plan_outputs
 from realtime_ssd.core.errors import UsageError
 from realtime_ssd.sources import SourceInfo
-from tests.tiny import picture
+from tests.tiny import bright_cell
 from tests.videos import make_video, stamps_of
 
 DEMO = ("--source", "demo:160x96,frames=2")
 
 
-def said(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str]:
-    """Run the program in this process; give its exit status and its last line."""
+def run_main(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
+    """Run the program in this process and return its exit status and last line of stderr."""
     status = 0
     try:
-        main([str(word) for word in (*words, "--no-show")])
+        main([str(word) for word in (*arguments, "--no-show")])
     except SystemExit as end:
         status = int(end.code or 0)
     return status, (capsys.readouterr().err.splitlines() or [""])[-1]
@@ -34,11 +34,11 @@ def photos(tmp_path: Path) -> Path:
     """Two folders with a photo of the same name in each."""
     for name, cell in (("one", (0, 1)), ("two", (2, 3))):
         (tmp_path / "photos" / name).mkdir(parents=True)
-        cv2.imwrite(str(tmp_path / "photos" / name / "a.png"), picture(cell))
+        cv2.imwrite(str(tmp_path / "photos" / name / "a.png"), bright_cell(cell))
     return tmp_path / "photos"
 
 
-def test_a_video_is_never_written_over_itself(
+def test_a_video_source_is_never_overwritten(
     tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     video = make_video(tmp_path / "v.mp4", [0, 1001, 2002])
@@ -51,32 +51,32 @@ def test_a_video_is_never_written_over_itself(
         ("--json", "v.mp4"),
         ("--stats", "v.mp4"),
     ):
-        words = ("--video", video, "--model", tiny, option, tmp_path / file, "--overwrite")
-        status, line = said(capsys, *words)
+        arguments = ("--video", video, "--model", tiny, option, tmp_path / file, "--overwrite")
+        status, line = run_main(capsys, *arguments)
         assert (status, "is a source" in line) == (2, True), (option, file, line)
         assert video.read_bytes() == before
 
 
-def test_photos_are_never_written_over_themselves(
+def test_photo_sources_are_never_overwritten(
     tiny: Path, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = (photos / "one/a.png").read_bytes()
-    words = ("--source", photos / "one", "--model", tiny, "--overwrite")
+    arguments = ("--source", photos / "one", "--model", tiny, "--overwrite")
     for output in (photos / "one", photos / "one" / "a.png"):
-        status, line = said(capsys, *words, "--output", output)
+        status, line = run_main(capsys, *arguments, "--output", output)
         assert (status, "is a source" in line) == (2, True), line
         assert (photos / "one/a.png").read_bytes() == before
 
 
-def test_photos_of_the_same_name_do_not_meet(
+def test_photos_of_the_same_name_are_kept_apart(
     tiny: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pattern = photos / "*" / "*.png"
-    done = said(capsys, "--source", pattern, "--model", tiny, "--output", tmp_path / "glob")
-    assert done[0] == 0, done[1]
+    finished = run_main(capsys, "--source", pattern, "--model", tiny, "--output", tmp_path / "glob")
+    assert finished[0] == 0, finished[1]
     both = ("--source", photos / "one", "--source", photos / "two")
-    done = said(capsys, *both, "--model", tiny, "--output", tmp_path / "both")
-    assert done[0] == 0, done[1]
+    finished = run_main(capsys, *both, "--model", tiny, "--output", tmp_path / "both")
+    assert finished[0] == 0, finished[1]
     for folder in ("glob", "both"):
         first, second = (cv2.imread(str(tmp_path / folder / k / "a.png")) for k in ("one", "two"))
         assert first is not None
@@ -84,30 +84,30 @@ def test_photos_of_the_same_name_do_not_meet(
         assert np.abs(first.astype(int) - second).max() > 100
 
 
-def test_nothing_is_begun_when_one_result_has_no_place(
+def test_nothing_is_written_when_one_output_cannot_be(
     tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "old.json").write_text("precious")
     video, lines = tmp_path / "o.mp4", tmp_path / "o.jsonl"
     for stats, text in (
-        (tmp_path / "old.json", "add --overwrite"),
-        (tmp_path / "missing" / "s.json", "there is no folder"),
+        (tmp_path / "old.json", "set --overwrite"),
+        (tmp_path / "old.json" / "s.json", "is not a folder"),
         (tmp_path, "it is a folder"),
-        (lines, "given for two results"),
+        (lines, "given for two outputs"),
     ):
-        words = ("--output", video, "--json", lines, "--stats", stats)
-        status, line = said(capsys, *DEMO, "--model", tiny, *words)
+        arguments = ("--output", video, "--json", lines, "--stats", stats)
+        status, line = run_main(capsys, *DEMO, "--model", tiny, *arguments)
         assert (status, text in line) == (2, True), line
         assert not video.exists()
         assert not lines.exists()
     assert (tmp_path / "old.json").read_text() == "precious"
 
 
-def test_a_run_that_fails_at_once_leaves_no_empty_files(
+def test_a_run_that_fails_to_start_leaves_no_empty_files(
     tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ("--output", tmp_path / "o.mp4", "--json", tmp_path / "o.jsonl")
-    status, line = said(capsys, "--camera", 97, "--model", tiny, *words)
+    arguments = ("--output", tmp_path / "o.mp4", "--json", tmp_path / "o.jsonl")
+    status, line = run_main(capsys, "--camera", 97, "--model", tiny, *arguments)
     assert (status, "camera 97 is not there" in line) == (2, True)
     assert not list(tmp_path.iterdir())
 
@@ -120,10 +120,10 @@ def photo(*names: str) -> SourceInfo:
     return SourceInfo("photos", still=True, frame_count=len(names), names=names)
 
 
-def test_one_file_takes_one_source(tmp_path: Path) -> None:
+def test_one_file_holds_one_source(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="one file for 2 sources"):
         plan_outputs(tmp_path / "o.mp4", [video("a.mp4"), video("b.mp4")])
-    with pytest.raises(UsageError, match="one photo for 2"):
+    with pytest.raises(UsageError, match="one file for 2 photos"):
         plan_outputs(tmp_path / "o.jpg", [photo("a.jpg", "b.jpg")])
     (only,) = plan_outputs(tmp_path / "o.jpg", [photo("a.jpg")])
     assert list(only.files()) == [tmp_path / "o.jpg"]
@@ -131,16 +131,16 @@ def test_one_file_takes_one_source(tmp_path: Path) -> None:
     assert list(only.files()) == [tmp_path / "o.mp4"]
 
 
-def test_a_folder_takes_all(tmp_path: Path) -> None:
+def test_a_folder_holds_all_sources(tmp_path: Path) -> None:
     infos = [video("x/a.mp4"), video("y/a.mp4"), video("http://host/live"), photo("p.jpg")]
     targets = plan_outputs(tmp_path / "results.v2", infos)
     names = [file.name for target in targets for file in target.files()]
     assert names == ["a.mp4", "a-2.mp4", "live.mp4", "p.jpg"]
 
 
-def test_lines_go_into_a_pipe_that_exists(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert said(capsys, *DEMO, "--model", tiny, "--json", "/dev/null")[0] == 0
-    status, line = said(capsys, *DEMO, "--model", tiny, "--json", "/dev/full")
+def test_json_lines_to_an_existing_device(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_main(capsys, *DEMO, "--model", tiny, "--json", "/dev/null")[0] == 0
+    status, line = run_main(capsys, *DEMO, "--model", tiny, "--json", "/dev/full")
     assert (status, "No space left" in line) == (1, True)
 
 
@@ -150,6 +150,6 @@ def test_a_file_named_like_a_camera_is_a_file(
     monkeypatch.chdir(tmp_path)
     for name in ("7", "demo"):
         make_video(tmp_path / "v.mp4", [0, 1001]).rename(tmp_path / name)
-        status, line = said(capsys, "--video", name, "--model", tiny, "--output", f"{name}.mp4")
+        status, line = run_main(capsys, "--video", name, "--model", tiny, "--output", f"{name}.mp4")
         assert status == 0, line
         assert stamps_of(tmp_path / f"{name}.mp4") == [0, Fraction(1001, 30000)]

@@ -1,12 +1,9 @@
-"""The loop with real sources and backends: nothing lost of files, the newest of live sources."""
+"""The pipeline: files lose no frame, live sources deliver the newest, every frame has an outcome."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
-from fractions import Fraction
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,13 +13,10 @@ import pytest
 from realtime_ssd.backends import Backend, BackendOptions, PendingBatch, open_backend
 from realtime_ssd.core.detections import Detections
 from realtime_ssd.core.errors import RealtimeSSDError, SourceError, UsageError
-from realtime_ssd.core.frames import Frame, LazyFrame, Surface
-from realtime_ssd.core.spec import ModelSpec
+from realtime_ssd.core.frames import Frame, Image, LazyImage, Surface
 from realtime_ssd.pipeline import Pipeline, PipelineOptions
-from realtime_ssd.pipeline import batch_sizer as module
-from realtime_ssd.pipeline import loop as stopping
-from realtime_ssd.sources import SourceInfo, open_source
-from realtime_ssd.sources.base import BaseSource
+from realtime_ssd.sources import Source, open_source
+from tests.pipeline.fakes import FakeBackend, RecordingObserver, ScriptedSource
 from tests.videos import make_video
 
 
@@ -31,333 +25,409 @@ def backend(tiny: Path) -> Backend:
     return open_backend(tiny, "onnxruntime", BackendOptions(batch=3))
 
 
-class Scripted(BaseSource):
-    """A source that does what a test tells it.
-
-    Args:
-        name: Its name.
-        live: Whether it is live.
-        frames: Frames to give.
-        then: Raised after them; None ends the source.
-        hold: Waited for after them.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        *,
-        live: bool = False,
-        frames: int = 3,
-        then: BaseException | None = None,
-        hold: threading.Event | None = None,
-    ) -> None:
-        self.info = SourceInfo(name, live=live)
-        self._left, self._then, self._hold = frames, then, hold
-        self._next = 0
-        self.opened = 0
-        self.given = threading.Event()
-
-    def open(self) -> None:
-        self.opened += 1
-
-    def read(self) -> Frame | None:
-        if self._next >= self._left:
-            self.given.set()
-            if self._hold is not None:
-                self._hold.wait(30)
-            if self._then is not None:
-                raise self._then
-            return None
-        self._next += 1
-        return Frame(np.zeros((20, 20, 3), np.uint8), self._next - 1, self.info.name)
-
-    def interrupt(self) -> None:
-        if self._hold is not None:
-            self._hold.set()
-
-
-def test_files_lose_nothing_and_keep_their_order(backend: Backend, tmp_path: Path) -> None:
+def test_files_lose_no_frame_and_keep_their_order(backend: Backend, tmp_path: Path) -> None:
     videos = [make_video(tmp_path / f"{n}.mp4", [1001 * k for k in range(25)]) for n in "ab"]
-    loop = Pipeline([open_source(path) for path in videos], backend)
+    pipeline = Pipeline([open_source(path) for path in videos], backend)
     order: dict[str, list[int]] = {str(path): [] for path in videos}
-    for result in loop:
+    for result in pipeline:
         order[result.frame.source].append(result.frame.index)
     assert all(indices == list(range(25)) for indices in order.values())
-    total = loop.statistics.total
-    assert (total.captured, total.processed, sum(total.dropped.values())) == (50, 50, 0)
+    total = pipeline.statistics.total
+    assert (total.captured, total.processed, total.dropped.total()) == (50, 50, 0)
 
 
-def test_a_slow_consumer_of_a_live_source_gets_the_newest(backend: Backend) -> None:
-    source = Scripted("cam", live=True, frames=200)
-    loop = Pipeline([source], backend)
-    seen = []
-    for result in loop:
-        assert source.given.wait(30)  # the source runs on while the first result is looked at
-        seen.append(result.frame.index)
-    assert seen == sorted(set(seen))
-    assert seen[-1] == 199
-    assert len(seen) < 20
-    total = loop.statistics.total
+def test_slow_consumer_of_a_live_source_receives_the_newest_frame(backend: Backend) -> None:
+    source = ScriptedSource("cam", live=True, frames=200)
+    pipeline = Pipeline([source], backend)
+    indices: list[int] = []
+    for result in pipeline:
+        assert source.exhausted.wait(30)  # the source continues while the first result is consumed
+        indices.append(result.frame.index)
+    assert indices == sorted(set(indices))
+    assert indices[-1] == 199
+    assert len(indices) < 20
+    total = pipeline.statistics.total
     assert total.captured == 200
-    assert total.dropped["replaced"] == 200 - len(seen)
+    assert total.dropped["replaced"] == 200 - len(indices)
 
 
-def test_limit(backend: Backend) -> None:
-    loop = Pipeline([Scripted("x", frames=50)], backend, PipelineOptions(max_frames=7))
-    assert len(list(loop)) == 7
+def test_max_frames_limits_each_source(backend: Backend) -> None:
+    pipeline = Pipeline([ScriptedSource(frames=50)], backend, PipelineOptions(max_frames=7))
+    assert len(list(pipeline)) == 7
 
 
-def test_damage_is_told_after_the_frames_before_it(backend: Backend) -> None:
-    loop = Pipeline([Scripted("x", frames=5, then=SourceError("'x' is damaged"))], backend)
-    seen = []
+def test_damage_is_reported_after_the_frames_before_it(backend: Backend) -> None:
+    source = ScriptedSource(frames=5, error=SourceError("'x' is damaged"))
+    pipeline = Pipeline([source], backend)
     with pytest.raises(SourceError, match="'x' is damaged"):
-        seen.extend(result.frame.index for result in loop)
-    assert loop.statistics.total.processed == 5
+        list(pipeline)
+    assert pipeline.statistics.total.processed == 5
 
 
-def test_a_crash_in_a_source_names_the_stage(backend: Backend) -> None:
-    loop = Pipeline([Scripted("x", then=ZeroDivisionError("oh"))], backend)
+def test_crash_in_a_source_names_the_stage(backend: Backend) -> None:
+    pipeline = Pipeline([ScriptedSource(error=ZeroDivisionError("oh"))], backend)
     with pytest.raises(RealtimeSSDError, match="reading 'x' failed: ZeroDivisionError: oh"):
-        list(loop)
+        list(pipeline)
 
 
-class Crashing:
-    """A backend whose second batch fails when it is submitted or collected."""
+@pytest.mark.parametrize("method", ["submit", "collect"])
+def test_crash_in_inference_ends_the_run(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = FakeBackend(max_in_flight=2)
+    calls = 0
+    original = getattr(backend, method)
 
-    name, max_batch, max_submit, max_in_flight, converts_frames = "crashing", 1, 1, 2, True
-
-    def __init__(self, real: Backend, where: str) -> None:
-        self.spec, self._real, self._where, self._count = real.spec, real, where, 0
-
-    def _crash(self, where: str) -> None:
-        self._count += where == self._where
-        if self._count == 2:
+    def crash_on_second_call(argument: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
             raise MemoryError("no memory")
+        return original(argument)
 
-    def submit(self, frames: Sequence[Frame]) -> PendingBatch:
-        self._crash("submit")
-        return self._real.submit(frames)
-
-    def collect(self, ticket: PendingBatch) -> list[Detections]:
-        self._crash("collect")
-        return self._real.collect(ticket)
+    monkeypatch.setattr(backend, method, crash_on_second_call)
+    pipeline = Pipeline([ScriptedSource(frames=50)], backend)
+    with pytest.raises(RealtimeSSDError, match=r"memory \(no memory\)"):
+        list(pipeline)
 
 
-@pytest.mark.parametrize("where", ["submit", "collect"])
-def test_a_crash_in_inference_ends_the_program(backend: Backend, where: str) -> None:
-    loop = Pipeline([Scripted("x", frames=50)], Crashing(backend, where))  # type: ignore[arg-type]
-    with pytest.raises(RealtimeSSDError, match=r"inference failed: .* memory \(no memory\)"):
-        list(loop)
-
-
-class Grouping:
-    """A backend that takes several batches at once, and records how many and which thread converts them.
-
-    Args:
-        converts_frames: See `Backend`.
-        spec: See `Backend`.
-    """
-
-    name, max_in_flight, max_batch, max_submit = "grouping", 1, 2, 8
-
-    def __init__(self, spec: ModelSpec, *, converts_frames: bool = True) -> None:
-        self.spec, self.converts_frames = spec, converts_frames
-        self.sizes: list[int] = []
-
-    def submit(self, frames: Sequence[Frame]) -> PendingBatch:
-        self.sizes.append(len(frames))
-        images = [frame.image for frame in frames]
-        return PendingBatch(tuple(frames), images, {"network": 0.002}, len(frames))
-
-    def collect(self, ticket: PendingBatch) -> list[Detections]:
-        return [Detections.empty()] * len(ticket.frames)
-
-
-def test_a_backend_gets_as_many_frames_as_it_likes(backend: Backend) -> None:
-    grouping = Grouping(backend.spec)
-    loop = Pipeline([Scripted("x", frames=80)], grouping)  # type: ignore[arg-type]
-    assert [result.frame.index for result in loop] == list(range(80))
-    assert grouping.sizes[0] == 2  # until it is known how fast they go
-    assert all(later <= 2 * before for before, later in pairwise(grouping.sizes))
-    assert grouping.sizes.count(8) >= 6
-    assert loop.statistics.spent("network") == pytest.approx(80 * 0.002)
-    assert loop.statistics.latency("network") == pytest.approx(0.002, rel=0.02)
+def test_calls_grow_to_what_the_backend_accepts() -> None:
+    backend = FakeBackend(max_batch=2, max_submit=8, timings={"network": 0.002})
+    pipeline = Pipeline([ScriptedSource(frames=80)], backend)
+    assert [result.frame.index for result in pipeline] == list(range(80))
+    sizes = [len(call) for call in backend.calls]
+    assert sizes[0] == 2
+    assert all(later <= 2 * before for before, later in pairwise(sizes))
+    assert sizes.count(8) >= 6
+    assert pipeline.statistics.total_seconds("network") == pytest.approx(80 * 0.002)
+    assert pipeline.statistics.latency("network") == pytest.approx(0.002, rel=0.02)
 
 
 @pytest.mark.parametrize(
-    ("limit", "value", "most"),
-    [("AHEAD_SECONDS", 0.0, 2), ("AHEAD_PIXELS", 1000.0, 2), ("AHEAD_PIXELS", 2000.0, 4)],
+    ("limit", "value", "largest"),
+    [
+        ("MAX_SECONDS_IN_FLIGHT", 0.0, 2),
+        ("MAX_PIXELS_IN_FLIGHT", 1000.0, 2),
+        ("MAX_PIXELS_IN_FLIGHT", 2000.0, 4),
+    ],
 )
-def test_frames_that_are_slow_or_large_go_in_fewer(
-    backend: Backend, monkeypatch: pytest.MonkeyPatch, limit: str, value: float, most: int
+def test_slow_or_large_frames_are_submitted_in_smaller_calls(
+    monkeypatch: pytest.MonkeyPatch, limit: str, value: float, largest: int
 ) -> None:
-    monkeypatch.setattr(module, limit, value)
-    grouping = Grouping(backend.spec)
-    list(Pipeline([Scripted("x", frames=40)], grouping))  # type: ignore[arg-type]
-    assert max(grouping.sizes) == most
-    assert sum(grouping.sizes) == 40
+    monkeypatch.setattr(f"realtime_ssd.pipeline.batch_sizer.{limit}", value)
+    backend = FakeBackend(max_batch=2, max_submit=8)
+    list(Pipeline([ScriptedSource(frames=40)], backend))
+    sizes = [len(call) for call in backend.calls]
+    assert max(sizes) == largest
+    assert sum(sizes) == 40
 
 
-def test_a_stopped_program_does_not_wait_for_a_slow_consumer(
+def test_sources_are_served_in_turn() -> None:
+    """One source that always has frames must not delay another."""
+    sources = [ScriptedSource(name, frames=20) for name in "abc"]
+    backend = FakeBackend(max_in_flight=1)
+    results = list(Pipeline(sources, backend))
+    order = [result.frame.source for result in results]
+    assert sorted(order) == sorted("abc" * 20)
+    # The first frames depend on which capture thread starts first; then all queues are full.
+    for start in range(9, 48, 3):
+        assert set(order[start : start + 3]) == set("abc"), order
+
+
+def test_stop_does_not_wait_for_a_slow_consumer(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stopping, "STOP_SECONDS", 0.0)
-    loop = Pipeline([Scripted("x", frames=50)], backend)
-    results = loop.results()
+    monkeypatch.setattr("realtime_ssd.pipeline.loop.STOP_TIMEOUT", 0.0)
+    pipeline = Pipeline([ScriptedSource(frames=50)], backend)
+    results = pipeline.results()
     next(results)
-    loop.stop()
+    pipeline.stop()
     assert list(results) == []
-    total = loop.statistics.total
+    total = pipeline.statistics.total
     assert total.processed == 1
     assert total.captured == 1 + total.dropped["stopped"]
 
 
-class Late(Scripted):
-    """Gives frames that are painted late and tell in which thread."""
+class LazySource(ScriptedSource):
+    """Delivers frames that are converted on first access, and records which thread converts.
+
+    Args:
+        bad: Index of a frame whose conversion fails.
+        surface: Surface of every frame.
+    """
 
     def __init__(
         self, frames: int = 4, bad: int | None = None, surface: Surface | None = None
     ) -> None:
-        super().__init__("late", frames=frames)
-        self.painters: list[str] = []
+        super().__init__("lazy", frames=frames)
+        self.converters: list[str] = []
         self._bad, self._surface = bad, surface
 
-    def read(self) -> Frame | None:
-        frame = super().read()
-        if frame is None:
-            return None
-        paint = partial(self._paint, frame.index)
-        base = Fraction(1, 25)
-        return LazyFrame(paint, (20, 20), frame.index, "late", None, base, surface=self._surface)
+    def make_frame(self, index: int) -> Frame:
+        def convert() -> Image:
+            if index == self._bad:
+                raise SourceError("'lazy' cannot be converted")
+            self.converters.append(threading.current_thread().name)
+            return np.zeros((20, 20, 3), np.uint8)
 
-    def _paint(self, index: int) -> np.ndarray:  # type: ignore[type-arg]
-        if index == self._bad:
-            raise SourceError("'late' cannot be painted")
-        self.painters.append(threading.current_thread().name)
-        return np.zeros((20, 20, 3), np.uint8)
+        return Frame(LazyImage(convert, 20, 20), index, "lazy", surface=self._surface)
 
 
-@pytest.mark.parametrize(("converts_frames", "painter"), [(True, "infer"), (False, "capture-late")])
-def test_pictures_are_made_where_the_backend_wants_them(
-    backend: Backend, converts_frames: bool, painter: str
+@pytest.mark.parametrize(("converts_frames", "thread"), [(True, "infer"), (False, "capture-lazy")])
+def test_frames_are_converted_where_the_backend_wants_it(
+    converts_frames: bool, thread: str
 ) -> None:
-    source = Late()
-    list(Pipeline([source], Grouping(backend.spec, converts_frames=converts_frames)))  # type: ignore[arg-type]
-    assert source.painters == [painter] * 4
+    source = LazySource()
+    list(Pipeline([source], FakeBackend(converts_frames=converts_frames)))
+    assert source.converters == [thread] * 4
 
 
-@pytest.mark.parametrize(("converts_frames", "painter"), [(True, "capture-late"), (False, "infer")])
-def test_only_a_backend_on_the_gpu_holds_surfaces(
-    backend: Backend, converts_frames: bool, painter: str
-) -> None:
+@pytest.mark.parametrize(("converts_frames", "thread"), [(True, "capture-lazy"), (False, "infer")])
+def test_only_a_gpu_backend_keeps_surfaces(converts_frames: bool, thread: str) -> None:
     surface = Surface(20, 20, (1, 2), (20, 20), "bt601", False, owner=None)
-    source = Late(surface=surface)
-    grouping = Grouping(backend.spec, converts_frames=converts_frames)
-    results = list(Pipeline([source], grouping))  # type: ignore[arg-type]
-    assert source.painters == [painter] * 4
+    source = LazySource(surface=surface)
+    results = list(Pipeline([source], FakeBackend(converts_frames=converts_frames)))
+    assert set(source.converters) <= {thread, "infer"}
     kept = None if converts_frames else surface
     assert [result.frame.surface for result in results] == [kept] * 4
 
 
 @pytest.mark.parametrize("bad", [1, 20, 39])
-def test_all_frames_before_a_bad_one_come_and_every_fate_is_known(tiny: Path, bad: int) -> None:
+def test_frames_before_a_bad_one_are_processed_and_all_are_counted(tiny: Path, bad: int) -> None:
     with open_backend(tiny, "onnxruntime", BackendOptions()) as real:
-        loop = Pipeline([Late(40, bad)], real)
-        results = loop.results()
+        pipeline = Pipeline([LazySource(40, bad)], real)
+        results = pipeline.results()
         assert [next(results).frame.index for _ in range(bad)] == list(range(bad))
-        with pytest.raises(SourceError, match="cannot be painted"):
+        with pytest.raises(SourceError, match="cannot be converted"):
             next(results)
-    total = loop.statistics.total
+    total = pipeline.statistics.total
     assert total.processed == bad
     assert total.captured == total.processed + total.dropped.total()
 
 
-def test_the_fate_of_every_frame_is_known_when_the_consumer_stops(backend: Backend) -> None:
-    loop = Pipeline([Scripted("x", frames=50)], backend)
-    results = loop.results()
+def test_every_frame_has_an_outcome_when_the_consumer_stops(backend: Backend) -> None:
+    pipeline = Pipeline([ScriptedSource(frames=50)], backend)
+    results = pipeline.results()
     for _ in range(5):
         next(results)
     results.close()  # type: ignore[attr-defined]
-    total = loop.statistics.total
+    total = pipeline.statistics.total
     assert total.processed == 4
     assert total.captured == total.processed + total.dropped["stopped"]
 
 
-def test_a_stalled_source_is_noticed_and_opened_again(
-    backend: Backend, caplog: pytest.LogCaptureFixture
-) -> None:
-    source = Scripted("cam", live=True, frames=3, hold=threading.Event())
-    loop = Pipeline([source], backend, PipelineOptions(stall_seconds=0.2))
+def test_no_outcome_is_listed_with_zero_frames(backend: Backend) -> None:
+    pipeline = Pipeline([ScriptedSource(frames=3)], backend)
+    for _ in pipeline:
+        pipeline.stop()
+    assert 0 not in pipeline.statistics.to_dict()["dropped"].values()
 
-    def seen_again() -> None:
-        if source.opened > 1:
-            loop.stop()
 
-    for _ in loop.results(seen_again):
+def test_latency_of_files_is_not_counted_alongside_live_sources() -> None:
+    observer = RecordingObserver()
+    sources: list[Source] = [ScriptedSource("cam", live=True), ScriptedSource("file", frames=8)]
+    pipeline = Pipeline(sources, FakeBackend(), observers=[observer])
+    for _ in pipeline:
+        if pipeline.statistics.sources["file"].processed >= 7:
+            pipeline.stop()
+    measured = {source for source, stage in observer.stages if stage == "end_to_end"}
+    assert measured == {"cam"}
+    alone = RecordingObserver()
+    list(Pipeline([ScriptedSource("file")], FakeBackend(), observers=[alone]))
+    assert ("file", "end_to_end") in alone.stages
+
+
+def test_stalled_source_is_reopened(backend: Backend, caplog: pytest.LogCaptureFixture) -> None:
+    source = ScriptedSource("cam", live=True, frames=3, hold=threading.Event())
+    pipeline = Pipeline([source], backend, PipelineOptions(stall_timeout=0.2))
+
+    def stop_when_reopened() -> None:
+        if source.openings > 1:
+            pipeline.stop()
+
+    for _ in pipeline.results(stop_when_reopened):
         pass
-    assert source.opened > 1
-    assert loop.statistics.total.losses >= 1
+    assert source.openings > 1
+    assert pipeline.statistics.total.losses >= 1
     assert "no frame for" in caplog.text
 
 
-class Gone(Scripted):
-    """Gives one frame and then cannot be opened any more."""
+class UnreliableCamera(ScriptedSource):
+    """Is lost after each frame and refuses some of the openings.
 
-    def __init__(self) -> None:
-        super().__init__("cam", live=True, frames=1, then=SourceError("unplugged"))
-        self.tries: list[float] = []
+    Args:
+        refusals: Number of failed openings before the second, third, … session.
+    """
+
+    def __init__(self, *refusals: int) -> None:
+        super().__init__("cam", live=True, frames=1, error=SourceError("unplugged"))
+        self._refusals = list(refusals)
+        self.attempts: list[float] = []
 
     def open(self) -> None:
-        self.opened += 1
-        if self.opened > 1:
-            self.tries.append(time.monotonic())
-            raise SourceError("not there")
+        if self.openings:
+            self.attempts.append(time.monotonic())
+            if not self._refusals or self._refusals[0]:
+                if self._refusals:
+                    self._refusals[0] -= 1
+                raise SourceError("not there")
+            self._refusals.pop(0)
+        super().open()
 
 
-def test_tries_to_open_again_come_ever_more_seldom(
-    backend: Backend, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("realtime_ssd.pipeline.capture.FIRST_PAUSE", 0.02)
-    source = Gone()
-    loop = Pipeline([source], backend)
+def test_retry_delay_doubles(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("realtime_ssd.pipeline.capture.FIRST_RETRY_DELAY", 0.02)
+    source = UnreliableCamera()
+    pipeline = Pipeline([source], backend)
 
-    def enough() -> None:
-        if len(source.tries) >= 5:
-            loop.stop()
+    def stop_after_five_attempts() -> None:
+        if len(source.attempts) >= 5:
+            pipeline.stop()
 
-    for _ in loop.results(enough, 0.005):
+    for _ in pipeline.results(stop_after_five_attempts, 0.005):
         pass
-    gaps = [after - before for before, after in pairwise(source.tries[:5])]
+    gaps = [after - before for before, after in pairwise(source.attempts[:5])]
     assert all(gap >= least for gap, least in zip(gaps, (0.04, 0.08, 0.16, 0.32), strict=True))
-    assert loop.statistics.total.losses == 1
+    assert pipeline.statistics.total.losses == 1
 
 
-def test_wrong_sources(backend: Backend) -> None:
+def test_retry_delay_starts_again_after_a_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Delays of each loss; without a reset the second loss would start where the first ended."""
+    monkeypatch.setattr("realtime_ssd.pipeline.capture.FIRST_RETRY_DELAY", 0.001)
+    delays: list[float] = []
+    source = UnreliableCamera(4, 2, 0)
+    pipeline = Pipeline([source], FakeBackend())
+    (capture,) = pipeline.captures
+    wait = capture._stopping.wait
+
+    def record_delay(timeout: float | None = None) -> bool:
+        delays.append(timeout or 0.0)
+        if len(delays) == 9:
+            pipeline.stop()
+        return wait(timeout)
+
+    monkeypatch.setattr(capture._stopping, "wait", record_delay)
+    list(pipeline)
+    first = [0.001 * 2**k for k in range(5)]
+    assert delays[:8] == pytest.approx([*first, *first[:3]])
+
+
+def test_retry_delay_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("realtime_ssd.pipeline.capture.FIRST_RETRY_DELAY", 0.001)
+    monkeypatch.setattr("realtime_ssd.pipeline.capture.MAX_RETRY_DELAY", 0.004)
+    delays: list[float] = []
+    pipeline = Pipeline([UnreliableCamera(10)], FakeBackend())
+    (capture,) = pipeline.captures
+    wait = capture._stopping.wait
+
+    def record_delay(timeout: float | None = None) -> bool:
+        delays.append(timeout or 0.0)
+        if len(delays) == 6:
+            pipeline.stop()
+        return wait(timeout)
+
+    monkeypatch.setattr(capture._stopping, "wait", record_delay)
+    list(pipeline)
+    assert max(delays) == 0.004
+
+
+def test_first_frame_after_a_loss_is_marked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("realtime_ssd.pipeline.capture.FIRST_RETRY_DELAY", 0.001)
+    source = ScriptedSource("cam", live=True, frames=1, error=SourceError("unplugged"))
+    pipeline = Pipeline([source], FakeBackend(), PipelineOptions(max_frames=4))
+    marks = [(result.frame.index, result.frame.discontinuity) for result in pipeline]
+    assert len(marks) == 4
+    assert all(mark == (index > 0) for index, mark in marks), marks
+
+
+class UnreachableCamera(ScriptedSource):
+    def open(self) -> None:
+        raise SourceError("connection refused")
+
+
+def test_wrong_sources_are_rejected(backend: Backend) -> None:
     with pytest.raises(UsageError, match="there is no source"):
         Pipeline([], backend)
     with pytest.raises(UsageError, match="is given twice"):
-        Pipeline([Scripted("x"), Scripted("x")], backend)
-    with pytest.raises(RealtimeSSDError, match="nobody answers"):
-        list(Pipeline([_Refusing("cam", live=True)], backend))
+        Pipeline([ScriptedSource("x"), ScriptedSource("x")], backend)
 
 
-class _Refusing(Scripted):
-    def open(self) -> None:
-        raise SourceError("nobody answers")
-
-
-def test_a_source_that_never_answers_is_told_once(
+def test_source_that_never_answers_ends_the_run_with_one_message(
     backend: Backend, caplog: pytest.LogCaptureFixture
 ) -> None:
-    source = Gone()
-    source.opened = 1
-    with pytest.raises(SourceError, match="not there"):
-        list(Pipeline([source], backend))
+    with pytest.raises(SourceError, match="connection refused"):
+        list(Pipeline([UnreachableCamera("cam", live=True)], backend))
     assert not caplog.text
 
 
-def test_nothing_dropped_is_not_counted(backend: Backend) -> None:
-    loop = Pipeline([Scripted("x", frames=3)], backend)
-    for _ in loop:
-        loop.stop()
-    assert 0 not in loop.statistics.to_dict()["dropped"].values()
+def test_one_unreachable_source_does_not_end_the_others() -> None:
+    unreachable = UnreachableCamera("gone", live=True)
+    pipeline = Pipeline([unreachable, ScriptedSource("file", frames=5)], FakeBackend())
+    indices = []
+    for result in pipeline:
+        indices.append(result.frame.index)
+        if len(indices) == 5:
+            pipeline.stop()
+    assert indices == list(range(5))
+
+
+def test_batches_wait_for_other_sources_up_to_the_batch_timeout() -> None:
+    """A frame of the second camera arrives while the batch of the first one waits."""
+    release = threading.Event()
+
+    class Second(ScriptedSource):
+        def make_frame(self, index: int) -> Frame:
+            assert release.wait(30)
+            return super().make_frame(index)
+
+    class First(ScriptedSource):
+        def read(self) -> Frame | None:
+            frame = super().read()
+            if frame is None:
+                release.set()
+            return frame
+
+    hold = threading.Event()
+    sources: list[Source] = [
+        First("a", live=True, frames=1),
+        Second("b", live=True, frames=1, hold=hold),
+    ]
+    backend = FakeBackend(max_batch=2, max_submit=2)
+    pipeline = Pipeline(sources, backend, PipelineOptions(batch_timeout=30))
+    started = time.monotonic()
+    for _ in pipeline:
+        hold.set()
+    assert [sorted(call) for call in backend.calls] == [["a", "b"]]
+    assert time.monotonic() - started < 20
+
+
+def test_live_frames_do_not_wait_by_default() -> None:
+    hold = threading.Event()
+    sources: list[Source] = [
+        ScriptedSource("a", live=True, frames=1, hold=hold),
+        ScriptedSource("b", live=True, frames=0, hold=hold),
+    ]
+    backend = FakeBackend(max_batch=2, max_submit=2)
+    pipeline = Pipeline(sources, backend)
+    for _ in pipeline:  # arrives although no frame of "b" ever does
+        hold.set()
+    assert backend.calls == [["a"]]
+
+
+def test_batch_results_keep_the_error_of_a_later_frame() -> None:
+    class PartialBackend(FakeBackend):
+        def collect(self, batch: PendingBatch) -> list[Detections]:
+            batch.error = ValueError("third frame")
+            return [Detections.empty()] * 2
+
+    backend = PartialBackend(max_batch=3, max_submit=3)
+    pipeline = Pipeline([ScriptedSource(frames=3)], backend)
+    indices: list[int] = []
+    with pytest.raises(RealtimeSSDError, match="inference failed: ValueError: third frame"):
+        indices.extend(result.frame.index for result in pipeline)
+    assert pipeline.statistics.total.processed == 2
+
+
+def test_a_pipeline_runs_only_once() -> None:
+    pipeline = Pipeline([ScriptedSource()], FakeBackend())
+    list(pipeline)
+    with pytest.raises(RuntimeError, match="only once"):
+        list(pipeline)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import cv2
 
-from tests.tiny import picture
+from tests.tiny import bright_cell
 
 WIDTH, HEIGHT = 160, 120
 CELL = (40, 30)
@@ -43,7 +43,7 @@ def write_bright_set(
         if number in skip:
             continue
         name = f"{number}.png"
-        cv2.imwrite(str(folder / name), picture(cell, (HEIGHT, WIDTH)))
+        cv2.imwrite(str(folder / name), bright_cell(cell, (HEIGHT, WIDTH)))
         images.append({"id": number, "file_name": name, "width": WIDTH, "height": HEIGHT})
         for label, *bbox in objects:
             annotations.append(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from realtime_ssd.core.errors import ModelError
 from realtime_ssd.core.postprocess import RawDetections
-from realtime_ssd.core.preprocess import place
+from realtime_ssd.core.preprocess import letterbox_params
 from realtime_ssd.core.spec import InputSpec, ModelSpec
 
 __all__ = [
@@ -294,7 +294,7 @@ def write_frame_params(
         pitches: Row pitch of each plane in bytes.
         colour: Coefficients for NV12; None for BGR.
     """
-    letterbox = place(spec, *size)
+    letterbox = letterbox_params(spec, *size)
     row["plane0"], row["plane1"] = planes
     row["pitch0"], row["pitch1"] = pitches
     row["width"], row["height"] = size

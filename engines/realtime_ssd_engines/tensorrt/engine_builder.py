@@ -173,7 +173,7 @@ def _has_fixed_batch(model: Path, spec: ModelSpec, options: EngineOptions) -> bo
         item.dim_value if item.HasField("dim_value") else None
         for item in value.type.tensor_type.shape.dim
     ]
-    check_batch(shape, model, options.max_batch, "`max_batch`")
+    check_batch(shape, model, options.max_batch, "max_batch")
     return bool(shape and shape[0])
 
 

@@ -23,10 +23,10 @@ from realtime_ssd_engines.tensorrt.toolchain import (
 from realtime_ssd.core.closeable import Closeable
 from realtime_ssd.core.frames import Image
 from realtime_ssd.core.spec import ModelSpec, read_spec
-from tests.tiny import picture
+from tests.tiny import bright_cell
 
 TARGET = Target("ONNX Runtime on a CPU", "0.0", "1.0", "none")
-FRAMES = (picture((1, 2)), picture((3, 0)))
+FRAMES = (bright_cell((1, 2)), bright_cell((3, 0)))
 
 
 class OnnxToolchain:

@@ -26,7 +26,7 @@ from tests.engines.tensorrt.onnx_toolchain import (
     build_and_hash,
     build_engine,
 )
-from tests.tiny import picture
+from tests.tiny import bright_cell
 
 
 def input_type(plan: bytes) -> int:
@@ -96,7 +96,7 @@ def test_models_with_a_fixed_batch_have_no_profile(model: Path, tmp_path: Path) 
     toolchain = OnnxToolchain()
     build_engine(model, tmp_path / "c", toolchain)
     assert toolchain.requests[0].batches is None
-    with pytest.raises(UsageError, match=r"fixed batch of 1, so `max_batch` 4 is not possible"):
+    with pytest.raises(UsageError, match=r"fixed batch of 1, so `max_batch` cannot be 4"):
         build_engine(model, tmp_path / "c", toolchain, max_batch=4)
     fixed.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 3
     onnx.save(fixed, str(model))
@@ -110,12 +110,12 @@ def test_int8_engines_depend_on_the_calibration_images(model: Path, tmp_path: Pa
     photos = tmp_path / "photos"
     photos.mkdir()
     for cell in range(4):
-        cv2.imwrite(str(photos / f"{cell}.png"), picture((cell, cell)))
+        cv2.imwrite(str(photos / f"{cell}.png"), bright_cell((cell, cell)))
     engine = build_engine(model, tmp_path / "c", precision="int8", calibration=photos)
     kinds = {node.op_type for node in onnx.load_from_string(engine.plan).graph.node}
     assert "QuantizeLinear" in kinds
     assert engine.key.calibration
-    cv2.imwrite(str(photos / "more.png"), picture((0, 3)))
+    cv2.imwrite(str(photos / "more.png"), bright_cell((0, 3)))
     recalibrated = build_engine(model, tmp_path / "c", precision="int8", calibration=photos)
     assert recalibrated.key.calibration != engine.key.calibration
 

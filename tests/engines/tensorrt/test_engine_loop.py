@@ -31,7 +31,7 @@ from realtime_ssd.core.gpu import find_gpus
 from realtime_ssd.core.spec import read_spec
 from tests.engines.cuda.test_gpu_loop import host_kernels  # noqa: F401 - an autouse fixture
 from tests.engines.cuda.test_preprocess import read_image
-from tests.tiny import picture
+from tests.tiny import bright_cell
 
 pytestmark = [
     pytest.mark.gpu,
@@ -52,7 +52,7 @@ CELLS = [(0, 0), (1, 2), (3, 3), (2, 1), (0, 3)]
 
 
 def make_frames() -> list[Frame]:
-    return [Frame(picture(cell), index=i) for i, cell in enumerate(CELLS)]
+    return [Frame(bright_cell(cell), index=i) for i, cell in enumerate(CELLS)]
 
 
 def detect(backend: Backend, frames: list[Frame]) -> list[Detections]:
@@ -174,11 +174,11 @@ def test_models_with_a_fixed_batch_of_one(model: Path) -> None:
 def test_other_precisions_are_built_profiled_and_verified(
     model: Path, tmp_path: Path, precision: str
 ) -> None:
-    cv2.imwrite(str(tmp_path / "1.png"), picture((1, 1)))
+    cv2.imwrite(str(tmp_path / "1.png"), bright_cell((1, 1)))
     progress: list[str] = []
     options = EngineOptions(precision, max_batch=2, calibration=tmp_path)
     engine = get_or_build_engine(
-        model, read_spec(model), options, progress.append, [picture((2, 2))]
+        model, read_spec(model), options, progress.append, [bright_cell((2, 2))]
     )
     assert "comparing it with ONNX Runtime" in progress
     if os.environ.get("HOST_TENSORRT") in ("10", "11"):

@@ -12,7 +12,7 @@ from realtime_ssd_engines.tensorrt.toolchain import Target
 
 from realtime_ssd.core.errors import ModelError
 from tests.engines.tensorrt.onnx_toolchain import OnnxToolchain, build_engine
-from tests.tiny import picture
+from tests.tiny import bright_cell
 
 
 def only_entry(folder: Path) -> CacheEntry:
@@ -45,7 +45,7 @@ def test_engines_that_cannot_be_compared_raise_an_error_with_the_reason(
 
 
 def test_int8_engines_are_not_compared_again(model: Path, tmp_path: Path) -> None:
-    cv2.imwrite(str(tmp_path / "1.png"), picture((1, 1)))
+    cv2.imwrite(str(tmp_path / "1.png"), bright_cell((1, 1)))
     build_engine(model, tmp_path / "c", precision="int8", calibration=tmp_path)
     with pytest.raises(ModelError, match="is only compared during the build"):
         recheck(only_entry(tmp_path / "c"), OnnxToolchain())

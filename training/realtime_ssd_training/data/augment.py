@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from realtime_ssd.core.boxes import iou
 from realtime_ssd.core.frames import Image
-from realtime_ssd.core.preprocess import place
+from realtime_ssd.core.preprocess import letterbox_params
 from realtime_ssd.core.spec import InputSpec
 from realtime_ssd_training.data.sample import Sample
 
@@ -180,7 +180,7 @@ def _show(
     height, width = sample.image.shape[:2]
     x1, x2 = max(window.x, 0), min(window.x + window.width, width)
     y1, y2 = max(window.y, 0), min(window.y + window.height, height)
-    spot = place(spec, window.width, window.height)
+    spot = letterbox_params(spec, window.width, window.height)
     left, right = _scaled(x1 - window.x, x2 - window.x, spot.width / window.width, spot.width)
     top, bottom = _scaled(y1 - window.y, y2 - window.y, spot.height / window.height, spot.height)
     patch: Image = cv2.resize(

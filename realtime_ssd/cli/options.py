@@ -1,0 +1,94 @@
+"""Options of `realtime-ssd detect` as dataclasses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+__all__ = ["DetectOptions", "ExtensionOptions", "OutputOptions"]
+
+
+_Repeatable = Parameter(negative="", consume_multiple=False)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class DetectOptions:
+    """Model and inference.
+
+    Attributes:
+        model: Name of a model (see `realtime-ssd models`) or ONNX file.
+        backend: auto, or the name of an installed backend: onnxruntime, tensorrt.
+        score_threshold: Detections must score above this; the model's own value by default.
+        iou_threshold: Boxes of a class that overlap a better one by more than this are
+            suppressed; the model's own value by default.
+        pre_nms_top_k: Best candidates of a class that enter NMS; the model's own value by default.
+        classes: Classes to detect, as in "person,car"; all by default.
+        batch: Largest number of frames that pass through the network together.
+        max_frames: Frames to process of each source.
+        decoder: Where video files are decoded: cpu, gpu, or auto (the GPU if TensorRT runs there).
+    """
+
+    model: str | None = None
+    backend: str = "auto"
+    score_threshold: float | None = None
+    iou_threshold: float | None = None
+    pre_nms_top_k: int | None = None
+    classes: str = ""
+    batch: int = 1
+    max_frames: int | None = None
+    decoder: Literal["auto", "cpu", "gpu"] = "auto"
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names in `classes`."""
+        return tuple(name.strip() for name in self.classes.split(",") if name.strip())
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class OutputOptions:
+    """Outputs.
+
+    Attributes:
+        output: Annotated video (.mp4, .m4v, .mov, .mkv, .avi, .webm) or photo to write; a folder
+            for several sources or photos.
+        json: JSON lines to write, one per frame; "-" is standard output.
+        stats: JSON file for counts, rates and latencies.
+        show: Show a window; by default if there is no --output and no --json.
+        overwrite: Replace existing files; a source is never replaced.
+    """
+
+    output: Path | None = None
+    json: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None
+    stats: Path | None = None
+    show: bool | None = None
+    overwrite: Annotated[bool, Parameter(negative="")] = False
+
+    @property
+    def window(self) -> bool:
+        """Whether to show a window: as the user chose, else if there is no other output."""
+        if self.show is not None:
+            return self.show
+        return self.output is None and self.json is None
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class ExtensionOptions:
+    """Installed extensions, each as NAME or NAME:ARGUMENT; all may be repeated.
+
+    Attributes:
+        processor: Processor that works on every result before it is drawn and written.
+        annotator: Annotator that draws on the annotated image, after the boxes.
+        sink: Further output, as NAME:TARGET.
+        observer: Observer of counts and latencies.
+    """
+
+    processor: Annotated[list[str] | None, _Repeatable] = None
+    annotator: Annotated[list[str] | None, _Repeatable] = None
+    sink: Annotated[list[str] | None, _Repeatable] = None
+    observer: Annotated[list[str] | None, _Repeatable] = None
