@@ -123,11 +123,11 @@ def test_equals_opencv(seed: int, count: int) -> None:
 
 def softmax(scores: Floats) -> Floats:
     powers = np.exp(scores.astype(np.float64))
-    return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True), np.float32)
 
 
 def sigmoid(scores: Floats) -> Floats:
-    return (1 / (1 + np.exp(-scores.astype(np.float64)))).astype(np.float32)
+    return np.asarray(1 / (1 + np.exp(-scores.astype(np.float64))), np.float32)
 
 
 ACTIVATIONS: dict[Activation, Callable[[Floats], Floats]] = {
@@ -226,8 +226,8 @@ def test_no_boxes_and_no_candidates() -> None:
 def test_many_candidates_in_several_groups_and_chunks(seed: int) -> None:
     random = np.random.default_rng(seed)
     corner = random.uniform(0, 0.9, (3000, 2))
-    boxes = np.concatenate([corner, corner + random.uniform(0.01, 0.3, (3000, 2))], 1)
+    sides = random.uniform(0.01, 0.3, (3000, 2))
+    boxes = np.concatenate([corner, corner + sides], axis=1, dtype=np.float32)
     scores = random.integers(0, 500, (3000, 4)).astype(np.float32) / 500
     spec = corners_spec(3, Thresholds(0.05, 0.3, 900, (20, 100, 1000)[seed]))
-    boxes = boxes.astype(np.float32)
     assert as_list(PostProcessor(spec)(scores, boxes)) == reference(spec, scores, boxes)
