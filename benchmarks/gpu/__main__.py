@@ -23,7 +23,7 @@ from benchmarks.gpu.kernels import check_kernels
 from benchmarks.gpu.rows import Report
 from benchmarks.gpu.sanitizer import check_sanitizer
 from benchmarks.gpu.speed import time_kernels, time_models
-from benchmarks.machine import describe
+from realtime_ssd.profiling import machine
 
 __all__ = ["main"]
 
@@ -80,7 +80,7 @@ def _options(words: Sequence[str] | None) -> argparse.Namespace:
 def _write(path: Path, room: Room, seed: int) -> None:
     """Write what there is so far, so that a later crash loses nothing."""
     values = {
-        "machine": describe(),
+        "machine": machine.describe_machine(),
         "command": sys.argv[1:],
         "seed": seed,
         "quick": room.quick,
