@@ -6,15 +6,15 @@ from pathlib import Path
 
 import onnx
 from realtime_ssd_training.cli.import_ import import_model
-from realtime_ssd_training.importers import caffe, checkpoints, onnx_heads
+from realtime_ssd_training.importers import caffe_model, onnx_model, pytorch_checkpoint
 
 from tests.cli.program import run
 
 
 def test_help_lists_all_families_and_file_types() -> None:
     text = " ".join((import_model.__doc__ or "").split())
-    projects = {name.partition("-")[0] for name in checkpoints.FAMILIES}
-    for name in (*projects, *caffe.families(), *onnx_heads.families()):
+    projects = {name.partition("-")[0] for name in pytorch_checkpoint.FAMILIES}
+    for name in (*projects, *caffe_model.families(), *onnx_model.families()):
         assert name in text
     for suffix in (".onnx", ".pth", ".pt", ".safetensors", ".caffemodel"):
         assert suffix in text
@@ -23,7 +23,7 @@ def test_help_lists_all_families_and_file_types() -> None:
 def test_a_converted_model_is_refused(tiny: Path, tmp_path: Path) -> None:
     done = run("import", tiny, "--output", tmp_path / "out.onnx")
     assert done.returncode == 2
-    assert "needs no import: give it to --model as it is" in done.stderr
+    assert "needs no import: use it as --model directly" in done.stderr
     assert not (tmp_path / "out.onnx").exists()
 
 

@@ -1,8 +1,8 @@
-"""Ultra-Light face detectors (slim and RFB), from their published configuration.
+"""Specification of the Ultra-Light face detectors (slim and RFB).
 
-Source: the prior configuration of these models: cells of about 8, 16, 32 and 64 pixels that fill
-the image evenly, square boxes of 10 to 256 pixels, sizes clamped to the image, variances 0.1 and
-0.2, RGB (value - 127) / 128.
+Source: the published configuration of these models: cells of about 8, 16, 32 and 64 pixels that
+divide the image evenly, square boxes of 10 to 256 pixels, sizes clamped to the image, variances
+0.1 and 0.2, RGB (value - 127) / 128.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SIDES = ((10.0, 16.0, 24.0), (32.0, 48.0), (64.0, 96.0), (128.0, 192.0, 256.0))
 
 
 def face_boxes(width: int, height: int) -> AnchorSpec:
-    """Build the default boxes for an input of `width` × `height` pixels."""
+    """Return the default boxes for an input of `width` × `height` pixels."""
     layers = [
         AnchorLayer(
             rows=ceil(height / cell),
@@ -33,20 +33,20 @@ def face_boxes(width: int, height: int) -> AnchorSpec:
     return AnchorSpec(layers=tuple(layers))
 
 
-def face_spec(width: int, height: int, activation_inside: bool) -> ModelSpec:
-    """Describe a face detector for an input of `width` × `height` pixels.
+def face_spec(width: int, height: int, has_activation: bool) -> ModelSpec:
+    """Return the specification of a face detector for an input of `width` × `height` pixels.
 
     Args:
         width: Columns of the input.
         height: Rows of the input.
-        activation_inside: Whether the graph ends in the softmax.
+        has_activation: Whether the graph contains the softmax.
     """
     return ModelSpec(
         name=f"ultralight_face_{width}",
         input=InputSpec(width, height, "RGB", mean=(127.0,) * 3, scale=(1 / 128,) * 3),
         boxes=face_boxes(width, height),
         labels=("background", "face"),
-        activation="none" if activation_inside else "softmax",
+        activation="none" if has_activation else "softmax",
         thresholds=Thresholds(
             score_threshold=0.7, iou_threshold=0.3, pre_nms_top_k=1000, max_detections=200
         ),

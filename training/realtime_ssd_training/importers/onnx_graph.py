@@ -1,4 +1,4 @@
-"""Small tools on ONNX graphs: look at them, run them, cut and rename them."""
+"""Operations on ONNX graphs: inspect, run, extract a part, rename tensors."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from numpy.typing import NDArray
 from realtime_ssd.core.errors import ModelError, first_line
 
 __all__ = [
+    "Floats",
     "Model",
-    "Port",
+    "TensorInfo",
     "extract",
     "inputs",
     "load",
+    "measure_shapes",
     "outputs",
     "producers",
     "rename",
     "run",
-    "shapes",
-    "values",
+    "to_array",
     "zeros",
 ]
 
@@ -33,12 +34,12 @@ Model: TypeAlias = onnx.ModelProto
 
 
 @dataclass(frozen=True, slots=True)
-class Port:
+class TensorInfo:
     """An input or output of a graph.
 
     Attributes:
         name: Name of the tensor.
-        shape: Declared sizes; None where a size is open.
+        shape: Declared sizes; None for a dynamic size.
     """
 
     name: str
@@ -53,40 +54,40 @@ def load(path: Path) -> Model:
     """Read an ONNX file.
 
     Raises:
-        ModelError: If it is no ONNX model.
+        ModelError: If it is not a valid ONNX model.
     """
     try:
         model = onnx.load(str(path))
         onnx.checker.check_model(model)
     except Exception as error:
-        raise ModelError(f"'{path}' is not a readable ONNX file: it may be damaged") from error
+        raise ModelError(f"'{path}' is not a readable ONNX file; it may be damaged") from error
     return model
 
 
-def inputs(model: Model) -> list[Port]:
-    """List the inputs of a graph, without weights that old exporters list as inputs."""
+def inputs(model: Model) -> list[TensorInfo]:
+    """List the inputs of a graph, without the weights that old exporters list as inputs."""
     weights = {item.name for item in model.graph.initializer}
-    return [_port(item) for item in model.graph.input if item.name not in weights]
+    return [_tensor_info(item) for item in model.graph.input if item.name not in weights]
 
 
-def outputs(model: Model) -> list[Port]:
+def outputs(model: Model) -> list[TensorInfo]:
     """List the outputs of a graph."""
-    return [_port(item) for item in model.graph.output]
+    return [_tensor_info(item) for item in model.graph.output]
 
 
-def _port(value: Any) -> Port:
+def _tensor_info(value: Any) -> TensorInfo:
     sizes = value.type.tensor_type.shape.dim
-    return Port(value.name, tuple(size.dim_value or None for size in sizes))
+    return TensorInfo(value.name, tuple(size.dim_value or None for size in sizes))
 
 
-def values(weight: Any) -> NDArray[Any]:
-    """Give the numbers of a stored tensor."""
-    result: NDArray[Any] = onnx.numpy_helper.to_array(weight)
+def to_array(tensor: Any) -> NDArray[Any]:
+    """Return the values of a stored tensor."""
+    result: NDArray[Any] = onnx.numpy_helper.to_array(tensor)
     return result
 
 
 def producers(model: Model) -> dict[str, Any]:
-    """Give for every computed tensor the node that computes it."""
+    """Return, for every computed tensor, the node that computes it."""
     return {name: node for node in model.graph.node for name in node.output}
 
 
@@ -98,7 +99,7 @@ def run(
     Args:
         model: The model.
         feeds: Inputs by name.
-        names: Wanted outputs; all if None.
+        names: Outputs to return; all if None.
 
     Raises:
         ModelError: If ONNX Runtime cannot load or run it.
@@ -118,16 +119,16 @@ def run(
 
 
 def rename(model: Model, old: str, new: str) -> None:
-    """Rename a tensor wherever it occurs; a tensor that has the new name already makes way."""
+    """Rename a tensor everywhere; another tensor with the new name is renamed first."""
     if old == new:
         return
     if new in _tensor_names(model):
         rename(model, new, f"{new}.before_import")
     for node in model.graph.node:
         for names in (node.input, node.output):
-            for place, name in enumerate(names):
+            for index, name in enumerate(names):
                 if name == old:
-                    names[place] = new
+                    names[index] = new
     graph = model.graph
     for item in (*graph.input, *graph.output, *graph.initializer, *graph.value_info):
         if item.name == old:
@@ -140,56 +141,56 @@ def _tensor_names(model: Model) -> set[str]:
     return names.union(*(set(node.input) | set(node.output) for node in graph.node))
 
 
-def shapes(model: Model, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    """Measure the shapes of tensors inside a graph by running it on zeros."""
+def measure_shapes(model: Model, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of tensors inside a graph, measured by a run on zeros."""
     probe = onnx.ModelProto()
     probe.CopyFrom(model)
     del probe.graph.output[:]
     probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    results = run(probe, {port.name: zeros(port) for port in inputs(model)})
+    results = run(probe, {tensor.name: zeros(tensor) for tensor in inputs(model)})
     return {name: result.shape for name, result in zip(names, results, strict=True)}
 
 
-def zeros(port: Port) -> Floats:
-    """Make a float32 input of zeros; open sizes become 1."""
-    return np.zeros([size or 1 for size in port.shape], np.float32)
+def zeros(tensor: TensorInfo) -> Floats:
+    """Return a float32 input of zeros; dynamic sizes become 1."""
+    return np.zeros([size or 1 for size in tensor.shape], np.float32)
 
 
 def extract(
     model: Model,
-    given: Mapping[str, Sequence[int]],
-    wanted: Mapping[str, Sequence[int]],
+    new_inputs: Mapping[str, Sequence[int]],
+    new_outputs: Mapping[str, Sequence[int]],
 ) -> Model:
-    """Copy the part of a model that computes some tensors, without anything they do not need.
+    """Copy the part of a model that computes some tensors, without unused nodes and weights.
 
     Args:
         model: The model.
-        given: Tensors that become inputs, float32, with their shapes; inputs of the model that
-            are still needed stay inputs.
-        wanted: Tensors that become the outputs, in this order, float32, with their shapes.
+        new_inputs: Shapes of tensors that become float32 inputs, by name. Inputs of the model
+            that are still needed remain inputs.
+        new_outputs: Shapes of the tensors that become the float32 outputs, by name, in order.
     """
     part = onnx.ModelProto()
     part.CopyFrom(model)
-    part_graph = part.graph
+    graph = part.graph
     weights = {item.name: item for item in model.graph.initializer}
-    needed, nodes = set(wanted), []
+    needed, nodes = set(new_outputs), []
     for node in reversed(model.graph.node):
-        if needed.intersection(node.output).difference(given):
+        if needed.intersection(node.output).difference(new_inputs):
             nodes.append(node)
             needed.update(node.input)
-    ports = [
+    kept_inputs = [
         item
         for item in model.graph.input
-        if item.name in needed and item.name not in weights and item.name not in given
+        if item.name in needed and item.name not in weights and item.name not in new_inputs
     ]
-    del part_graph.node[:], part_graph.initializer[:], part_graph.input[:], part_graph.output[:]
-    del part_graph.value_info[:], part.metadata_props[:]
-    part_graph.node.extend(reversed(nodes))
-    part_graph.initializer.extend(item for name, item in weights.items() if name in needed)
-    part_graph.input.extend([*ports, *map(_float_port, given, given.values())])
-    part_graph.output.extend(map(_float_port, wanted, wanted.values()))
+    del graph.node[:], graph.initializer[:], graph.input[:], graph.output[:]
+    del graph.value_info[:], part.metadata_props[:]
+    graph.node.extend(reversed(nodes))
+    graph.initializer.extend(item for name, item in weights.items() if name in needed)
+    graph.input.extend([*kept_inputs, *map(_float_tensor, new_inputs, new_inputs.values())])
+    graph.output.extend(map(_float_tensor, new_outputs, new_outputs.values()))
     return part
 
 
-def _float_port(name: str, shape: Sequence[int]) -> Any:
+def _float_tensor(name: str, shape: Sequence[int]) -> Any:
     return onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, list(shape))

@@ -1,8 +1,8 @@
-"""SSDs of the TensorFlow object-detection models, from their published configurations.
+"""Specification of SSD MobileNetV1 of the TensorFlow object-detection models.
 
-Sources: the pipeline configuration `ssd_mobilenet_v1_coco` (anchor generator: 6 layers, scales 0.2
-to 0.95, ratios 1, 2, 1/2, 3, 1/3, reduced boxes in the lowest layer; box coder scales 10, 10, 5, 5;
-score converter sigmoid) and the COCO label map.
+Sources: the published pipeline configuration `ssd_mobilenet_v1_coco` (anchor generator: 6 layers,
+scales 0.2 to 0.95, ratios 1, 2, 1/2, 3, 1/3, fewer boxes in the lowest layer; box coder scales 10,
+10, 5, 5; score converter sigmoid) and the COCO label map.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from math import sqrt
 
 from realtime_ssd.core.boxes import AnchorLayer, AnchorSpec
 from realtime_ssd.core.spec import InputSpec, ModelSpec, Thresholds
-from realtime_ssd_training.importers.labels import COCO_91
+from realtime_ssd_training.importers.class_names import COCO_91
 
 __all__ = ["mobilenet_boxes", "mobilenet_spec"]
 
@@ -21,36 +21,36 @@ RATIOS = (1.0, 2.0, 0.5, 3.0, 1 / 3)
 
 
 def mobilenet_boxes(rounding: float = 0.0) -> AnchorSpec:
-    """Build the 1917 anchors of TensorFlow's SSD MobileNet on 300 × 300 pixels.
+    """Return the 1917 anchors of TensorFlow's SSD MobileNet for 300 × 300 pixels.
 
     Args:
-        rounding: Step to which a quantised model rounded them; 0 for none.
+        rounding: Step to which a quantized model rounds them; 0 for none.
     """
     last = len(MAPS) - 1
     scales = [SMALLEST + (LARGEST - SMALLEST) * layer / last for layer in range(len(MAPS))]
     layers = [
-        AnchorLayer(rows, rows, 1 / rows, 1 / rows, _sizes(layer, scale, following))
-        for layer, (rows, scale, following) in enumerate(
+        AnchorLayer(rows, rows, 1 / rows, 1 / rows, _sizes(layer, scale, next_scale))
+        for layer, (rows, scale, next_scale) in enumerate(
             zip(MAPS, scales, [*scales[1:], 1.0], strict=True)
         )
     ]
     return AnchorSpec(layers=tuple(layers), rounding=rounding)
 
 
-def _sizes(layer: int, scale: float, following: float) -> tuple[tuple[float, float], ...]:
-    """List the anchors of a cell; the lowest layer has three, the others six."""
+def _sizes(layer: int, scale: float, next_scale: float) -> tuple[tuple[float, float], ...]:
+    """List the anchors of a cell: three in the lowest layer, six in the others."""
     if layer == 0:
         pairs = [(0.1, 1.0), (scale, 2.0), (scale, 0.5)]
     else:
-        pairs = [*((scale, ratio) for ratio in RATIOS), (sqrt(scale * following), 1.0)]
+        pairs = [*((scale, ratio) for ratio in RATIOS), (sqrt(scale * next_scale), 1.0)]
     return tuple((side * sqrt(ratio), side / sqrt(ratio)) for side, ratio in pairs)
 
 
-def mobilenet_spec(activation_inside: bool, rounding: float = 0.0) -> ModelSpec:
-    """Describe SSD MobileNetV1 trained on COCO by TensorFlow's object-detection models.
+def mobilenet_spec(has_activation: bool, rounding: float = 0.0) -> ModelSpec:
+    """Return the specification of TensorFlow's SSD MobileNetV1, trained on COCO.
 
     Args:
-        activation_inside: Whether the graph ends in the sigmoid.
+        has_activation: Whether the graph contains the sigmoid.
         rounding: See `mobilenet_boxes`.
     """
     return ModelSpec(
@@ -59,7 +59,7 @@ def mobilenet_spec(activation_inside: bool, rounding: float = 0.0) -> ModelSpec:
         boxes=mobilenet_boxes(rounding),
         labels=COCO_91,
         coding="yxhw",
-        activation="none" if activation_inside else "sigmoid",
+        activation="none" if has_activation else "sigmoid",
         thresholds=Thresholds(
             score_threshold=0.3, iou_threshold=0.6, pre_nms_top_k=200, max_detections=100
         ),

@@ -1,4 +1,4 @@
-"""Names of the classes of the public data sets, in the order of the published detectors."""
+"""Class names of the public data sets, in the order of the published detectors."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from pathlib import Path
 
 from realtime_ssd.core.errors import UsageError
 
-__all__ = ["COCO_80", "COCO_91", "GAP", "VOC_21", "numbered", "read_labels"]
+__all__ = ["COCO_80", "COCO_91", "GAP", "VOC_21", "numbered_labels", "read_labels"]
 
 GAP = "???"
-"""Name of a column that no category uses."""
+"""Name of a score column without a category."""
 
 _COCO_GAPS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
 _COCO_NAMES = """
@@ -32,13 +32,13 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _with_gaps() -> tuple[str, ...]:
-    """Place the 80 names at their COCO ids 1 to 90."""
+    """Return the names of the COCO ids 1 to 90, with gaps for unused ids."""
     names = iter(_names(_COCO_NAMES))
     return tuple(GAP if number in _COCO_GAPS else next(names) for number in range(1, 91))
 
 
 COCO_80 = ("background", *_names(_COCO_NAMES))
-"""Background and the 80 COCO categories side by side (Caffe, lufficc)."""
+"""Background and the 80 COCO categories without gaps (Caffe, lufficc)."""
 
 COCO_91 = ("background", *_with_gaps())
 """Background and COCO ids 1 to 90, unused ids as `GAP` (TensorFlow, torchvision)."""
@@ -47,35 +47,35 @@ VOC_21 = ("background", *_names(_VOC_NAMES))
 """Background and the 20 Pascal VOC classes in alphabetical order."""
 
 
-def numbered(count: int) -> tuple[str, ...]:
-    """Name `count` score columns by their numbers: background, class 1, class 2, ..."""
+def numbered_labels(count: int) -> tuple[str, ...]:
+    """Return `count` names: background, class 1, class 2, and so on."""
     return ("background", *(f"class {number}" for number in range(1, count)))
 
 
 def read_labels(path: Path, count: int) -> tuple[str, ...]:
-    """Read class names from a text file, one a line.
+    """Read class names from a text file.
 
     Args:
-        path: Text file in UTF-8; a missing background is put first.
+        path: Text file in UTF-8 with one name per line, with or without the background.
         count: Number of score columns of the model.
 
     Returns:
-        `count` names, the first "background" where the file named the background otherwise.
+        `count` names. The first is "background", whatever the file calls it.
 
     Raises:
-        UsageError: If the file cannot be read or holds another number of names.
+        UsageError: If the file cannot be read or has another number of names.
     """
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"the labels file '{path}' cannot be read: {error}") from error
-    while lines and not lines[-1]:
-        lines.pop()
-    if len(lines) == count - 1:
-        lines.insert(0, "background")
-    if len(lines) != count:
+        raise UsageError(f"the `labels` file '{path}' cannot be read: {error}") from error
+    while names and not names[-1]:
+        names.pop()
+    if len(names) == count - 1:
+        names.insert(0, "background")
+    if len(names) != count:
         raise UsageError(
-            f"the labels file '{path}' holds {len(lines)} names, but the model has {count} score "
-            f"columns; give one name a line, {count} with the background or {count - 1} without"
+            f"the `labels` file '{path}' has {len(names)} names, but the model has {count} score "
+            f"columns; write one name per line, {count} with the background or {count - 1} without"
         )
-    return ("background", *(name or GAP for name in lines[1:]))
+    return ("background", *(name or GAP for name in names[1:]))
