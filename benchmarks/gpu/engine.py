@@ -93,7 +93,9 @@ def _evaluate(context: GpuContext, name: str) -> None:
     annotations = context.data_file(f"{name}/instances.json")
     model, scores = find_model(context, TRAINED), {}
     for backend in ("onnxruntime", "tensorrt"):
-        with open_backend(model.path, backend, BackendOptions(score_threshold=SCORE_THRESHOLD)) as opened:
+        with open_backend(
+            model.path, backend, BackendOptions(score_threshold=SCORE_THRESHOLD)
+        ) as opened:
             dataset = open_dataset(f"coco:{annotations}:{images}")
             scores[backend] = evaluate(opened, dataset).metrics.mean
     difference = abs(scores["tensorrt"] - scores["onnxruntime"])
