@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from realtime_ssd_engines.onnx.quantize import quantize
 from realtime_ssd_training.data import open_dataset
-from realtime_ssd_training.evaluation.evaluate import evaluate, open_model
+from realtime_ssd_training.evaluation.evaluator import evaluate, open_model
 
 from benchmarks.data import Data, add_option
 from benchmarks.machine import write
@@ -64,7 +64,7 @@ def precision(model: Path, data: Data) -> dict[str, float]:
         images = next(path for path in sorted(folder.iterdir()) if path.name in IMAGES)
         annotated = open_dataset(f"coco:{folder / 'instances.json'}:{images}")
         with open_model(model, "onnxruntime") as backend:
-            found[name] = round(evaluate(backend, annotated).score.mean, 4)
+            found[name] = round(evaluate(backend, annotated).metrics.mean, 4)
     return found
 
 

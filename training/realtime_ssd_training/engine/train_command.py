@@ -12,8 +12,8 @@ import torch
 
 from realtime_ssd.core.errors import UsageError, for_command_line
 from realtime_ssd_training.data import Dataset, summarise
-from realtime_ssd_training.data.classes import listed
-from realtime_ssd_training.data.joined import open_set
+from realtime_ssd_training.data.classes import format_names
+from realtime_ssd_training.data.concat import open_datasets
 from realtime_ssd_training.engine.checkpoint import (
     load_matching_weights,
     load_model,
@@ -108,7 +108,7 @@ class TrainCommand:
         steps = len(trainer.loader) * recipe.run.epochs
         print(
             f"training on {_count(len(train) // recipe.data.repeat, 'image')} "
-            f"({listed(train.labels[1:])}): {_count(recipe.run.epochs, 'epoch')}, "
+            f"({format_names(train.labels[1:])}): {_count(recipe.run.epochs, 'epoch')}, "
             f"{_count(steps, 'step')}"
         )
         if val is None:
@@ -164,9 +164,9 @@ def _export_best(folder: RunFolder, result: TrainingResult, dataset: Dataset) ->
             "add `resume` to the command to continue"
         )
         return
-    from realtime_ssd_training.export import export_onnx, photos_of
+    from realtime_ssd_training.export import export_onnx, first_images
 
-    export_onnx(load_model(folder.best), folder.onnx, photos=photos_of(dataset))
+    export_onnx(load_model(folder.best), folder.onnx, photos=first_images(dataset))
     best = read_checkpoint(folder.best).metadata
     score = f"mAP {best['score']:.4f} in " if best["score"] is not None else ""
     print(f"{folder.onnx}: {score}epoch {best['epoch']} of {result.epochs}")
@@ -194,7 +194,9 @@ def _open_training_set(recipe: Recipe) -> Dataset:
 
 def _open(recipe: Recipe, text: str, labels: Sequence[str], repeat: int = 1) -> Dataset:
     data = recipe.data
-    return open_set(text, labels or None, remap=data.remap, only=data.only or None, repeat=repeat)
+    return open_datasets(
+        text, labels or None, remap=data.remap, only=data.only or None, repeat=repeat
+    )
 
 
 def _check_has_objects(dataset: Dataset, *, use_difficult: bool) -> None:
@@ -207,7 +209,7 @@ def _check_has_objects(dataset: Dataset, *, use_difficult: bool) -> None:
     annotations = (dataset.annotation(index) for index in range(len(dataset)))
     if not any((~a.crowd & (~a.difficult | use_difficult)).any() for a in annotations):
         raise UsageError(
-            f"'{dataset.name}' has no usable object of the classes {listed(dataset.labels[1:])}; "
+            f"'{dataset.name}' has no usable object of the classes {format_names(dataset.labels[1:])}; "
             "check its annotations, `classes` and `remap`"
         )
 
