@@ -1,41 +1,53 @@
-"""`Detector`: a model ready to use from Python."""
+"""`Detector`: object detection in images and videos from Python."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from realtime_ssd.backends import Backend, BackendOptions, open_backend
+from realtime_ssd.backends import Backend, BackendOptions, PendingBatch, open_backend
 from realtime_ssd.core.closeable import Closeable
 from realtime_ssd.core.detections import Detections
 from realtime_ssd.core.errors import UsageError
 from realtime_ssd.core.frames import Frame
+from realtime_ssd.core.images import to_bgr
 from realtime_ssd.core.spec import ModelSpec
 from realtime_ssd.pipeline import Pipeline, PipelineOptions
 from realtime_ssd.sources import Source, open_source
 from realtime_ssd.zoo import find_model
 
+if TYPE_CHECKING:
+    from PIL.Image import Image as PilImage
+
 __all__ = ["Detector"]
+
+ImageInput: TypeAlias = "NDArray[np.uint8] | PilImage | Frame | str | Path"
 
 
 class Detector(Closeable):
-    """Finds objects in images and videos.
+    """Detects objects in images and videos.
+
+    A detector may be used from several threads; their calls run one after the other.
 
     Args:
         model: ONNX file, or name of a model; None for a pulled general model, else the bundled one.
         backend: "auto", "onnxruntime" or "tensorrt".
-        score_threshold: Detections must score above this; None leaves the model's own value.
-        iou_threshold: Boxes of a class that overlap a better one by more than this IoU are dropped.
-        pre_nms_top_k: Best candidates of a class that enter NMS.
-        classes: Names of the classes to look for; empty for all.
-        batch: Largest number of frames that go through the network together.
+        score_threshold: Detections score higher than this; None for the default of the model.
+        iou_threshold: A box is suppressed if its IoU with a better box of its class is higher.
+        pre_nms_top_k: Best candidates of each class that enter NMS.
+        classes: Name or names of the classes to detect; empty for all.
+        batch: Largest number of frames in one pass of the network.
 
     Raises:
-        UsageError: If model, backend or a class is unknown.
+        UsageError: If the model, the backend or a class is unknown, or a value is out of range.
         ModelError: If the model cannot be read or run.
 
     Example:
@@ -56,7 +68,7 @@ class Detector(Closeable):
         score_threshold: float | None = None,
         iou_threshold: float | None = None,
         pre_nms_top_k: int | None = None,
-        classes: Sequence[str] = (),
+        classes: str | Sequence[str] = (),
         batch: int = 1,
     ) -> None:
         path, _ = find_model(None if model is None else str(model))
@@ -65,15 +77,15 @@ class Detector(Closeable):
             score_threshold=score_threshold,
             iou_threshold=iou_threshold,
             pre_nms_top_k=pre_nms_top_k,
-            classes=tuple(classes),
+            classes=(classes,) if isinstance(classes, str) else tuple(classes),
         )
         self._backend: Backend = open_backend(path, backend, options)
-        self._lock = threading.Lock()
-        self._streaming = False
+        self._lock = threading.Lock()  # held by a call, and whenever the flags are set
+        self._streaming = self._closed = False
 
     @property
     def spec(self) -> ModelSpec:
-        """The model's contract with the thresholds in force."""
+        """Specification of the model, with the thresholds in use."""
         return self._backend.spec
 
     @property
@@ -81,65 +93,121 @@ class Detector(Closeable):
         """Name of the backend that runs the model."""
         return self._backend.name
 
-    def __call__(self, image: NDArray[np.uint8]) -> Detections:
-        """Find the objects in one image.
+    @overload
+    def __call__(self, image: ImageInput) -> Detections: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def __call__(self, image: Sequence[ImageInput]) -> list[Detections]: ...
+
+    def __call__(self, image: ImageInput | Sequence[ImageInput]) -> Detections | list[Detections]:
+        """Detect the objects in one image, or in each image of a list.
 
         Args:
-            image: H × W × 3, uint8, BGR, as OpenCV reads it; it is not changed.
+            image: Array, uint8 (H × W × 3 BGR, as OpenCV reads it; H × W grey; H × W × 4 BGRA),
+                PIL image, frame or image file; or a list of these, which runs in batches. Images
+                are not changed.
 
         Returns:
-            Detections in pixels of the image, best first.
+            Detections in pixels of the image, best first; a list of them for a list.
 
         Raises:
-            ValueError: If the image has another shape or type.
-            UsageError: If a stream of this detector is still running.
+            UsageError: If an image has another type or shape or does not exist, the detector is
+                closed, or one of its streams is running.
+            SourceError: If an image file cannot be read.
 
         Example:
             >>> import numpy as np
             >>> with Detector("street") as detector:
             ...     detections = detector(np.zeros((120, 160, 3), np.uint8))
-            >>> type(detections).__name__
-            'Detections'
+            >>> detections
+            Detections(0)
         """
-        frame = Frame(np.asarray(image).view())
-        self._check_free()
         with self._lock:
-            return self._backend.collect(self._backend.submit([frame]))[0]
+            self._check_idle()
+            if isinstance(image, Sequence) and not isinstance(image, str):
+                return self._detect(_to_frame(item) for item in image)
+            return self._detect([_to_frame(image)])[0]
+
+    def _detect(self, images: Iterable[Frame]) -> list[Detections]:
+        """Run the model in batches, several of them in parallel where the backend can."""
+        results: list[Detections] = []
+        pending: deque[PendingBatch] = deque()
+        frames = iter(images)
+        try:
+            while batch := list(islice(frames, self._backend.max_batch)):
+                if len(pending) == self._backend.max_in_flight:
+                    results += self._backend.collect(pending.popleft())
+                pending.append(self._backend.submit(batch))
+            while pending:
+                results += self._backend.collect(pending.popleft())
+        finally:
+            for unfinished in pending:  # after an error: collecting releases their buffers
+                with suppress(Exception):
+                    self._backend.collect(unfinished)
+        return results
 
     def stream(
         self, source: str | int | Path | Source, max_frames: int | None = None
-    ) -> Iterator[tuple[Frame, Detections]]:
-        """Find the objects in every frame of a source, in threads of their own.
+    ) -> Generator[tuple[Frame, Detections], None, None]:
+        """Detect the objects in every frame of a source, which is read in its own thread.
 
         Args:
-            source: What `open_source` takes, or an open source.
-            max_frames: Frames to process; None for all.
+            source: Argument of `open_source`, or an open source.
+            max_frames: Number of frames; None for all.
 
         Yields:
             Each frame with its detections, in order; of a live source the newest frames.
 
         Raises:
-            UsageError: If there is no such source, or another stream of this detector is running.
-            SourceError: If it cannot be read, or is damaged (after the frames that could be read).
+            UsageError: If the source does not exist, the detector is closed, or another of its
+                streams is running.
+            SourceError: If the source cannot be read; if it is damaged, after its readable frames.
         """
-        self._check_free()
-        opened = open_source(source) if isinstance(source, str | int | Path) else source
         with self._lock:
+            self._check_idle()
             self._streaming = True
-            try:
-                loop = Pipeline([opened], self._backend, PipelineOptions(max_frames=max_frames))
-                for result in loop:
-                    yield result.frame, result.detections
-            finally:
-                self._streaming = False
+        try:
+            opened = open_source(source) if isinstance(source, str | int | Path) else source
+            pipeline = Pipeline([opened], self._backend, PipelineOptions(max_frames=max_frames))
+            for result in pipeline:
+                yield result.frame, result.detections
+                self._check_open()
+        finally:
+            self._streaming = False
 
-    def _check_free(self) -> None:
-        """Refuse what would wait for the end of a stream, perhaps for ever."""
+    def _check_open(self) -> None:
+        if self._closed:
+            raise UsageError("this detector is closed; create a new Detector")
+
+    def _check_idle(self) -> None:
+        """Reject calls that would have to wait for the end of a stream, which may never come."""
+        self._check_open()
         if self._streaming:
             raise UsageError(
-                "this detector is busy with a stream; make a second Detector for other pictures"
+                "this detector is busy with a stream; create a second Detector for other images"
             )
 
     def close(self) -> None:
-        """Give the model back; may be called any number of times."""
-        self._backend.close()
+        """Release the model, after the current call; may be called any number of times."""
+        with self._lock:
+            self._closed = True
+            self._backend.close()
+
+
+def _to_frame(image: ImageInput) -> Frame:
+    if isinstance(image, Frame):
+        return image
+    if isinstance(image, str | Path):
+        return _read_image(Path(image).expanduser())
+    return Frame(to_bgr(image))
+
+
+def _read_image(path: Path) -> Frame:
+    from realtime_ssd.sources.images import Images
+
+    if not path.is_file():
+        raise UsageError(f"image file '{path}' does not exist")
+    frame = Images(path).read()
+    if frame is None:
+        raise UsageError(f"'{path}' contains no image")
+    return frame

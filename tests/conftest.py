@@ -13,7 +13,7 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Folder of real data beside the checkout; tests that need it skip without it."""
+    """Folder of real data next to the checkout; tests that need it are skipped without it."""
     if not SHARED.is_dir():
         pytest.skip("the folder ../shared/data with real clips and weights is absent")
     return SHARED
@@ -21,13 +21,13 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A detector of bright squares, as an ONNX file."""
+    """ONNX file of the tiny model for bright cells."""
     return tiny_model(tmp_path_factory.mktemp("tiny") / "tiny.onnx")
 
 
 @pytest.fixture(scope="session")
 def coco_model(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The real MobileNet SSD, imported."""
+    """ONNX file of the COCO MobileNet SSD, imported."""
     from realtime_ssd_training.importers import ImportOptions, import_model
 
     file = shared_data / "weights/ssd_mobilenet_v1_coco_onnx/ssd_mobilenet_v1_coco_300.onnx"

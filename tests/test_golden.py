@@ -1,4 +1,4 @@
-"""The real MobileNet SSD gives the answers that another implementation gave."""
+"""The COCO MobileNet SSD returns the detections of another implementation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import pytest
 
 from realtime_ssd import Detections, Detector, open_source
 
-Wanted = list[dict[str, Any]]
 CLIPS = [
     "clips/carnd_vehicle_test_video.mp4",
     "clips/nasa_13013.mp4",
@@ -28,42 +27,39 @@ def golden(shared_data: Path) -> dict[str, Any]:
     return data
 
 
-def agree(found: Detections, wanted: Wanted) -> None:
-    """Compare as sets: what differs in a rounded score may change places."""
-    assert len(found) == len(wanted)
-    left = list(found)
-    for item in wanted:
+def assert_same(detections: Detections, expected: list[dict[str, Any]]) -> None:
+    """Compare as sets, since rounded scores may change the order."""
+    assert len(detections) == len(expected)
+    unmatched = list(detections)
+    for item in expected:
         match = next(
-            one
-            for one in left
-            if one.class_id == item["coco_id"]
-            and abs(one.score - item["score"]) <= 1e-3
-            and np.abs(np.subtract(one.box, item["box_px_xyxy"])).max() <= 0.5
+            detection
+            for detection in unmatched
+            if detection.class_id == item["coco_id"]
+            and abs(detection.score - item["score"]) <= 1e-3
+            and np.abs(np.subtract(detection.box, item["box_px_xyxy"])).max() <= 0.5
         )
         assert match.label == item["name"]
-        left.remove(match)
+        unmatched.remove(match)
 
 
 def test_photos(coco_model: Path, shared_data: Path, golden: dict[str, Any]) -> None:
     with Detector(coco_model) as detector:
-        for name, wanted in golden["images"].items():
-            with open_source(shared_data / name) as source:
-                frame = source.read()
-                assert frame is not None
-                agree(detector(frame.image), wanted["detections"])
+        for name, expected in golden["images"].items():
+            assert_same(detector(shared_data / name), expected["detections"])
 
 
 @pytest.mark.parametrize("clip", CLIPS)
 def test_clips(coco_model: Path, shared_data: Path, golden: dict[str, Any], clip: str) -> None:
-    wanted = {entry["frame"]: entry for entry in golden["clips"][clip]["frames"]}
-    last = sorted(wanted)[9]
+    expected = {entry["frame"]: entry for entry in golden["clips"][clip]["frames"]}
+    last = sorted(expected)[9]
     compared = 0
     with Detector(coco_model) as detector, open_source(shared_data / clip) as source:
         while (frame := source.read()) is not None and frame.index <= last:
-            if frame.index in wanted:
-                mean = wanted[frame.index]["mean_bgr"]
+            if frame.index in expected:
+                mean = expected[frame.index]["mean_bgr"]
                 if np.allclose(frame.image.mean((0, 1)), mean, atol=0.001):
-                    agree(detector(frame.image), wanted[frame.index]["detections"])
+                    assert_same(detector(frame), expected[frame.index]["detections"])
                     compared += 1
     if not compared:
-        pytest.skip("FFmpeg converts this clip's colours otherwise than OpenCV 4.11 did")
+        pytest.skip("FFmpeg converts the colours of this clip differently from OpenCV 4.11")

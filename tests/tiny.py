@@ -1,4 +1,4 @@
-"""A detector of a few bytes, built with ONNX alone: it finds bright squares on a dark ground."""
+"""A tiny model, built with ONNX alone, that detects bright cells in dark images."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from realtime_ssd.core.boxes import AnchorLayer, AnchorSpec
+from realtime_ssd.core.frames import Image
 from realtime_ssd.core.spec import InputSpec, ModelSpec, attach_spec
 
 CELLS, SIDE = 4, 32
 
 
 def tiny_spec() -> ModelSpec:
-    """One default box in each of 4 × 4 cells, just as large as the cell."""
+    """Return a specification with one default box, as large as the cell, in each of 4 × 4 cells."""
     layer = AnchorLayer(CELLS, CELLS, 1 / CELLS, 1 / CELLS, ((1 / CELLS, 1 / CELLS),))
     return ModelSpec(
         name="tiny",
@@ -26,12 +27,12 @@ def tiny_spec() -> ModelSpec:
 
 
 def tiny_model(path: Path, spec: ModelSpec | None = None, *, factor: float = 40.0) -> Path:
-    """Write the detector: the mean brightness of a cell is the logit of its class.
+    """Write the model: the logit of a cell grows with its mean brightness.
 
     Args:
-        path: Where to.
-        spec: Contract to put into the file; the right one by default.
-        factor: Steepness; NaN makes a network that gives NaN.
+        path: File to write; it is returned.
+        spec: Specification to store in the file; `tiny_spec()` by default.
+        factor: Slope of the logit; with NaN all outputs are NaN.
     """
     pool = SIDE // CELLS
     weights = np.zeros((2, 3, pool, pool), np.float32)
@@ -69,8 +70,8 @@ def tiny_model(path: Path, spec: ModelSpec | None = None, *, factor: float = 40.
     return path
 
 
-def picture(cell: tuple[int, int], size: tuple[int, int] = (120, 160)) -> np.ndarray:  # type: ignore[type-arg]
-    """Paint one bright cell (row, column) into a dark picture of height × width."""
+def bright_cell(cell: tuple[int, int], size: tuple[int, int] = (120, 160)) -> Image:
+    """Return a dark image of `size` (height, width) with one bright cell (row, column)."""
     image = np.zeros((*size, 3), np.uint8)
     height, width = size[0] // CELLS, size[1] // CELLS
     row, column = cell

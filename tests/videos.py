@@ -1,4 +1,4 @@
-"""Videos made for tests, with known frames, time stamps and damage."""
+"""Videos with known frames and time stamps, and readers to check videos with."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.audio.stream import AudioStream
+from av.container import OutputContainer
 
 from realtime_ssd import Frame, open_source
 from realtime_ssd.core.errors import SourceError
@@ -21,7 +23,16 @@ def make_video(
     audio: bool = False,
     options: dict[str, str] | None = None,
 ) -> Path:
-    """Write frames at given time stamps; frame i is uniformly of brightness 20 + i (mod 200)."""
+    """Write a video whose frame i has the uniform brightness 20 + i (mod 200).
+
+    Args:
+        path: File to write; it is returned.
+        stamps: Time stamp of each frame in units of `time_base`.
+        time_base: Seconds per unit.
+        size: Width and height in pixels.
+        audio: Whether to add a tone of the same length.
+        options: Options of the container.
+    """
     with av.open(str(path), "w", options=options or {}) as container:
         stream = container.add_stream("libx264", Fraction(30000, 1001), options={"bf": "0"})
         stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
@@ -36,11 +47,11 @@ def make_video(
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
         if sound is not None:
-            _tone(container, sound, float(stamps[-1] * time_base))
+            _add_tone(container, sound, float(stamps[-1] * time_base))
     return path
 
 
-def _tone(container, stream, seconds: float) -> None:  # type: ignore[no-untyped-def]
+def _add_tone(container: OutputContainer, stream: AudioStream, seconds: float) -> None:
     for start in range(0, int(seconds * 16000), 1024):
         wave = np.sin(np.arange(start, start + 1024) * 0.17).astype(np.float32)[None] * 0.2
         frame = av.AudioFrame.from_ndarray(wave, format="fltp", layout="mono")
@@ -50,23 +61,22 @@ def _tone(container, stream, seconds: float) -> None:  # type: ignore[no-untyped
 
 
 def stamps_of(path: Path) -> list[Fraction]:
-    """Read the time of every frame in seconds, exactly."""
+    """Return the exact time of every frame in seconds."""
     return [Fraction(frame.pts or 0) * frame.time_base for frame in readable(path)[0]]
 
 
 def readable(path: Path) -> tuple[list[Frame], str]:
-    """Read all that can be read of a video, and what was said about the rest."""
-    frames = []
-    with open_source(path) as source:
-        try:
-            while (frame := source.read()) is not None:
-                frames.append(frame)
-        except SourceError as error:
-            return frames, str(error)
+    """Return all frames that can be read, and the error message after them or an empty string."""
+    frames: list[Frame] = []
+    source = open_source(path)
+    try:
+        frames.extend(source)
+    except SourceError as error:
+        return frames, str(error)
     return frames, ""
 
 
 def audio_of(path: Path) -> list[bytes]:
-    """Read the packets of the first audio stream."""
+    """Return the packets of the first audio stream."""
     with av.open(str(path)) as container:
         return [bytes(packet) for packet in container.demux(audio=0) if packet.size]

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from realtime_ssd_engines.onnx.quantize import quantize
 from realtime_ssd_training.data import open_dataset
-from realtime_ssd_training.evaluation.evaluate import evaluate, open_model
+from realtime_ssd_training.evaluation.evaluator import evaluate, open_model
 
 from benchmarks.data import Data, add_option
 from benchmarks.result_file import write_result
@@ -65,7 +65,7 @@ def average_precision(model: Path, data: Data) -> dict[str, float]:
         images = next(path for path in sorted(folder.iterdir()) if path.name in IMAGE_FOLDERS)
         dataset = open_dataset(f"coco:{folder / 'instances.json'}:{images}")
         with open_model(model, "onnxruntime") as backend:
-            precision[name] = round(evaluate(backend, dataset).score.mean, 4)
+            precision[name] = round(evaluate(backend, dataset).metrics.mean, 4)
     return precision
 
 

@@ -75,7 +75,7 @@ def _score(room: Room, name: str) -> None:
     """Score the FP16 engine and ONNX Runtime on the same photos."""
     try:
         from realtime_ssd_training.data import open_dataset
-        from realtime_ssd_training.evaluation.evaluate import SCORE, evaluate
+        from realtime_ssd_training.evaluation.evaluator import SCORE_THRESHOLD, evaluate
     except ImportError as error:
         raise SkippedError(f"the package {error.name} is not installed") from error
     from realtime_ssd.backends import BackendOptions, open_backend
@@ -84,9 +84,10 @@ def _score(room: Room, name: str) -> None:
     annotations = room.real(f"{name}/instances.json")
     subject, scores = find_subject(room, REAL), {}
     for backend in ("onnxruntime", "tensorrt"):
-        with open_backend(subject.path, backend, BackendOptions(score_threshold=SCORE)) as opened:
+        options = BackendOptions(score_threshold=SCORE_THRESHOLD)
+        with open_backend(subject.path, backend, options) as opened:
             data = open_dataset(f"coco:{annotations}:{images}")
-            scores[backend] = evaluate(opened, data).score.mean
+            scores[backend] = evaluate(opened, data).metrics.mean
     gap = abs(scores["tensorrt"] - scores["onnxruntime"])
     note = f"{scores['tensorrt']:.4f} against {scores['onnxruntime']:.4f}"
     room.report.number(SECTION, f"{REAL}: AP on {name}", gap, "|ΔAP|", most=GATE, note=note)

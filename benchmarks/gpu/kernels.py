@@ -21,7 +21,7 @@ from benchmarks.gpu.networks import RecordedHeads
 from benchmarks.gpu.rows import SkippedError
 from realtime_ssd.core.frames import Frame, Surface
 from realtime_ssd.core.postprocess import PostProcessor, RawDetections
-from realtime_ssd.core.preprocess import place, preprocess
+from realtime_ssd.core.preprocess import letterbox_params, preprocess
 from realtime_ssd.core.spec import InputSpec, Thresholds
 
 __all__ = ["check_kernels", "difference"]
@@ -266,7 +266,7 @@ def _nv12_reference(
     luma: NDArray[np.uint8], chroma: NDArray[np.uint8], spec: InputSpec, colour: Colour
 ) -> NDArray[np.float32]:
     """Resize both planes with OpenCV and convert each pixel in float32."""
-    spot = place(spec, luma.shape[1], luma.shape[0])
+    spot = letterbox_params(spec, luma.shape[1], luma.shape[0])
     size = (spot.width, spot.height)
     level = cv2.resize(np.ascontiguousarray(luma), size, interpolation=cv2.INTER_LINEAR)
     blue_red = [

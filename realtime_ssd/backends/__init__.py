@@ -129,36 +129,35 @@ def _open_best(path: Path, spec: ModelSpec, options: BackendOptions) -> Backend:
 
 
 def check_options(options: BackendOptions) -> None:
-    """Refuse numbers that no model can use.
+    """Check the options that do not depend on the model.
 
     Raises:
-        UsageError: If one is out of its range.
+        UsageError: If a value is out of range.
     """
-    for option, share in (
-        ("--score-threshold", options.score_threshold),
-        ("--iou-threshold", options.iou_threshold),
-    ):
-        if share is not None and not 0 <= share <= 1:
-            raise UsageError(f"{option} must lie from 0 to 1, not {share:g}")
-    for option, count in (("--batch", options.batch), ("--pre-nms-top-k", options.pre_nms_top_k)):
+    for name in ("score_threshold", "iou_threshold"):
+        threshold: float | None = getattr(options, name)
+        if threshold is not None and not 0 <= threshold <= 1:
+            raise UsageError(f"`{name}` must be between 0 and 1, not {threshold:g}")
+    for name in ("batch", "pre_nms_top_k"):
+        count: int | None = getattr(options, name)
         if count is not None and count < 1:
-            raise UsageError(f"{option} must be at least 1, not {count}")
+            raise UsageError(f"`{name}` must be at least 1, not {count}")
 
 
 def check_batch(
-    shape: Sequence[int | str | None], path: Path, batch: int, option: str = "--batch"
+    shape: Sequence[int | str | None], path: Path, batch: int, parameter: str = "batch"
 ) -> None:
-    """Make sure that a model takes a batch.
+    """Check that a model supports a batch size.
 
     Args:
-        shape: Declared shape of its input; a name or None where a size is open.
-        path: Its file.
-        batch: Batch that is wanted.
-        option: Option with which it was asked for.
+        shape: Declared shape of its input; dynamic sizes are names or None.
+        path: File of the model, for messages.
+        batch: Requested batch size.
+        parameter: Name of the parameter that requested it, for messages.
 
     Raises:
-        ModelError: If the model takes a fixed batch of more than 1.
-        UsageError: If it takes one image at a time and more are wanted.
+        ModelError: If the batch size of the model is fixed and above 1.
+        UsageError: If it is fixed to 1 and `batch` is larger.
     """
     fixed = shape[0] if shape and isinstance(shape[0], int) and shape[0] > 0 else None
     if fixed not in (None, 1):
@@ -167,23 +166,23 @@ def check_batch(
         )
     if fixed == 1 and batch > 1:
         raise UsageError(
-            f"'{path}' has a fixed batch of 1, so {option} {batch} is not possible; "
+            f"'{path}' has a fixed batch of 1, so `{parameter}` cannot be {batch}; "
             "export the model with a dynamic batch"
         )
 
 
 def class_ids(spec: ModelSpec, names: Sequence[str]) -> tuple[int, ...] | None:
-    """Find the score columns of class names.
+    """Return the score columns of class names.
 
     Args:
-        spec: Contract of the model.
-        names: Names as in the model's labels, in any case; empty for all classes.
+        spec: Specification of the model.
+        names: Labels of the model, in upper or lower case; empty for all classes.
 
     Returns:
-        The columns, or None for all.
+        The columns, or None for all classes.
 
     Raises:
-        UsageError: If the model does not know a name.
+        UsageError: If a name is not a label of the model.
     """
     columns = {
         label.lower(): column
@@ -193,7 +192,7 @@ def class_ids(spec: ModelSpec, names: Sequence[str]) -> tuple[int, ...] | None:
     for name in names:
         if name.lower() not in columns:
             close = difflib.get_close_matches(name.lower(), columns, n=1, cutoff=0.6)
-            hint = f"did you mean '{close[0]}'" if close else f"it knows {_some(list(columns))}"
+            hint = f"did you mean '{close[0]}'" if close else f"choose from {_some(list(columns))}"
             raise UsageError(f"class '{name}' is unknown to model '{spec.name}'; {hint}")
     return tuple(columns[name.lower()] for name in names) or None
 

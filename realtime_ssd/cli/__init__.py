@@ -91,11 +91,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _unexpected_message(error: Exception) -> str:
-    from realtime_ssd.core.errors import described, for_command_line
+    from realtime_ssd.core.errors import describe, for_command_line
 
     if isinstance(error, MemoryError):
-        return for_command_line(described(error))
-    return f"unexpected error: {described(error)}; use --debug for the traceback"
+        return for_command_line(describe(error))
+    return f"unexpected error: {describe(error)}; use --debug for the traceback"
 
 
 def _usage_message(error: CycloptsError, args: Sequence[str]) -> str:

@@ -1,8 +1,8 @@
-"""Default boxes from a recipe, offset encoding and decoding, and overlap.
+"""Default boxes, encoding and decoding of box offsets, and intersection over union.
 
-Source: Liu et al., "SSD: Single Shot MultiBox Detector" (ECCV 2016), section 2.2. Every published
-SSD lays its default boxes out the same way: feature maps in order, cells row by row, boxes of a
-cell in the order of the recipe. Only steps and sizes differ, so a recipe lists just these.
+Source: Liu et al., "SSD: Single Shot MultiBox Detector" (ECCV 2016), section 2.2. All published
+SSDs order their default boxes the same way: feature maps in order, cells row by row, the boxes of
+a cell in a fixed order. Only steps and sizes differ, so a specification lists only these.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 __all__ = [
     "AnchorLayer",
     "AnchorSpec",
+    "area",
     "cell_sizes",
     "decode",
     "encode",
@@ -38,8 +39,9 @@ class AnchorLayer:
         columns: Width of the feature map in cells.
         step_y: Height of a cell as a fraction of the image.
         step_x: Width of a cell as a fraction of the image.
-        sizes: (width, height) of each box of a cell as fractions of the image, in head order.
-        offset: Position of the centre inside its cell, as a fraction of the step.
+        sizes: (width, height) of each box of a cell as fractions of the image, in the order of the
+            prediction head.
+        offset: Position of the centre within its cell, as a fraction of the step.
     """
 
     rows: int
@@ -55,7 +57,7 @@ class AnchorLayer:
         return self.rows * self.columns * len(self.sizes)
 
     def boxes(self) -> NDArray[np.float64]:
-        """Give `count` × 4 boxes (cx, cy, w, h) as fractions of the image."""
+        """Return `count` × 4 float64 boxes (cx, cy, w, h) as fractions of the image."""
         cy = (np.arange(self.rows) + self.offset) * self.step_y
         cx = (np.arange(self.columns) + self.offset) * self.step_x
         out = np.empty((self.rows, self.columns, len(self.sizes), 4), np.float64)
@@ -70,12 +72,12 @@ class AnchorSpec:
     """All default boxes of a model.
 
     Attributes:
-        layers: Feature maps in the order of the heads.
-        clip: Whether corners are clipped to the image before use.
-        clamp: Whether centre and size are each limited to 0 … 1 before use, which moves a centre
-            that lies beyond the image and leaves the rest of such a box outside.
-        rounding: Step to which a quantised model rounded its boxes; 0 for none.
-        explicit: The boxes themselves (float32, cx, cy, w, h, base64) where no recipe is known.
+        layers: Feature maps in the order of the prediction heads.
+        clip: Whether the corners are clipped to the image.
+        clamp: Whether centre and size are each limited to 0 … 1. This moves centres outside the
+            image to its border and does not limit the corners.
+        rounding: Step to which a quantised model rounded its boxes; 0 for no rounding.
+        explicit: The boxes themselves (float32, cx, cy, w, h, base64), if they follow no rule.
     """
 
     layers: tuple[AnchorLayer, ...] = ()
@@ -86,7 +88,11 @@ class AnchorSpec:
 
     @classmethod
     def from_array(cls, boxes: NDArray[np.floating]) -> AnchorSpec:
-        """Keep given boxes (N × 4; cx, cy, w, h; fractions of the image) as they are."""
+        """Return a specification that lists the boxes themselves.
+
+        Args:
+            boxes: N × 4, cx, cy, w, h, as fractions of the image; stored as float32.
+        """
         data = np.ascontiguousarray(boxes, dtype="<f4").tobytes()
         return cls(explicit=base64.b64encode(data).decode("ascii"))
 
@@ -98,11 +104,7 @@ class AnchorSpec:
         return sum(layer.count for layer in self.layers)
 
     def boxes(self) -> Boxes:
-        """Compute all default boxes.
-
-        Returns:
-            P × 4 float32 (cx, cy, w, h), fractions of the image.
-        """
+        """Return all default boxes, P × 4 float32 (cx, cy, w, h), as fractions of the image."""
         if self.explicit:
             data = np.frombuffer(base64.b64decode(self.explicit), dtype="<f4")
             return data.reshape(-1, 4).astype(np.float32)
@@ -119,11 +121,12 @@ class AnchorSpec:
 def cell_sizes(
     smallest: float, largest: float | None, ratios: Sequence[float]
 ) -> tuple[tuple[float, float], ...]:
-    """List the boxes of a cell in Caffe's order: min, sqrt(min·max), then ratios and inverses.
+    """Return the box sizes of a cell in Caffe's order: min, sqrt(min·max), ratios with inverses.
 
     Args:
-        smallest: Side of the square box, as a fraction of the image.
-        largest: Side that goes into the second square box, or None for no second box.
+        smallest: Side of the first square box, as a fraction of the image ("min_size").
+        largest: The second square box has a side of sqrt(`smallest` · `largest`) ("max_size");
+            None for no second box.
         ratios: Aspect ratios above 1.
 
     Returns:
@@ -139,14 +142,14 @@ def cell_sizes(
 
 
 def to_corners(boxes: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Turn (cx, cy, w, h) into (x1, y1, x2, y2); any leading shape."""
+    """Convert … × 4 boxes from (cx, cy, w, h) to (x1, y1, x2, y2)."""
     centers, sizes = boxes[..., :2], boxes[..., 2:]
     half = sizes * boxes.dtype.type(0.5)
     return np.concatenate([centers - half, centers + half], axis=-1)
 
 
 def to_center(boxes: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Turn (x1, y1, x2, y2) into (cx, cy, w, h); any leading shape."""
+    """Convert … × 4 boxes from (x1, y1, x2, y2) to (cx, cy, w, h)."""
     low, high = boxes[..., :2], boxes[..., 2:]
     return np.concatenate([(low + high) * boxes.dtype.type(0.5), high - low], axis=-1)
 
@@ -156,7 +159,7 @@ def encode(
     default_boxes: NDArray[np.floating],
     variances: tuple[float, float, float, float],
 ) -> NDArray[np.floating]:
-    """Express boxes as offsets from default boxes (paper, section 2.2, "Training objective").
+    """Return the offsets of boxes from default boxes (paper, section 2.2, "Training objective").
 
     Args:
         boxes: N × 4, x1, y1, x2, y2.
@@ -167,11 +170,11 @@ def encode(
         N × 4 offsets (cx, cy, w, h).
     """
     center = to_center(boxes)
-    moved = (center[..., :2] - default_boxes[..., :2]) / default_boxes[..., 2:]
-    scaled = np.log(center[..., 2:] / default_boxes[..., 2:])
-    result = np.concatenate([moved, scaled], axis=-1)
-    scaled_back: NDArray[np.floating] = result / np.asarray(variances, result.dtype)
-    return scaled_back
+    shifts = (center[..., :2] - default_boxes[..., :2]) / default_boxes[..., 2:]
+    scales = np.log(center[..., 2:] / default_boxes[..., 2:])
+    unscaled = np.concatenate([shifts, scales], axis=-1)
+    offsets: NDArray[np.floating] = unscaled / np.asarray(variances, unscaled.dtype)
+    return offsets
 
 
 def decode(
@@ -179,7 +182,7 @@ def decode(
     default_boxes: NDArray[np.floating],
     variances: tuple[float, float, float, float],
 ) -> NDArray[np.floating]:
-    """Turn offsets back into boxes: the inverse of `encode`.
+    """Return boxes from their offsets: the inverse of `encode`.
 
     Args:
         offsets: N × 4 (cx, cy, w, h).
@@ -187,7 +190,7 @@ def decode(
         variances: Factors of the offsets.
 
     Returns:
-        N × 4, x1, y1, x2, y2, in the unit of the default boxes and in the type of `offsets`.
+        N × 4, x1, y1, x2, y2, in the unit of the default boxes and the type of `offsets`.
     """
     scaled = offsets * np.asarray(variances, offsets.dtype)
     centers = scaled[..., :2] * default_boxes[..., 2:] + default_boxes[..., :2]
@@ -196,14 +199,14 @@ def decode(
 
 
 def iou(first: NDArray[np.floating], second: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Intersection over union of every pair.
+    """Return the intersection over union of every pair of boxes.
 
     Args:
         first: N × 4, x1, y1, x2, y2.
         second: M × 4 in the same unit.
 
     Returns:
-        N × M from 0 to 1; 0 where both boxes are empty.
+        N × M from 0 to 1; 0 if both boxes are empty.
     """
     low = np.maximum(first[:, None, :2], second[None, :, :2])
     high = np.minimum(first[:, None, 2:], second[None, :, 2:])
@@ -217,7 +220,7 @@ def iou(first: NDArray[np.floating], second: NDArray[np.floating]) -> NDArray[np
 
 
 def area(boxes: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Area of each box (… × 4, x1, y1, x2, y2); 0 for boxes turned inside out."""
+    """Return the area of each box (… × 4, x1, y1, x2, y2); 0 if x2 < x1 or y2 < y1."""
     sides = np.maximum(boxes[..., 2:] - boxes[..., :2], 0)
     result: NDArray[np.floating] = sides[..., 0] * sides[..., 1]
     return result

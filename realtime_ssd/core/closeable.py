@@ -1,4 +1,4 @@
-"""`Closeable`: objects that are closed at the end of a `with` block."""
+"""`Closeable`: base class of objects with a `close` method that work in `with` statements."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["Closeable"]
 
 
 class Closeable(AbstractContextManager[Any]):
-    """Calls `close` at the end of a `with` block."""
+    """Calls `close` at the end of a `with` statement."""
 
     def close(self) -> None:
-        """Release everything; may be called any number of times."""
+        """Release all resources; may be called any number of times."""
         raise NotImplementedError
 
     def __enter__(self) -> Self:
@@ -24,8 +24,8 @@ class Closeable(AbstractContextManager[Any]):
 
     def __exit__(
         self,
-        kind: type[BaseException] | None,
+        error_type: type[BaseException] | None,
         error: BaseException | None,
-        trace: TracebackType | None,
+        traceback: TracebackType | None,
     ) -> None:
         self.close()

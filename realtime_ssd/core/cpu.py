@@ -1,4 +1,4 @@
-"""Processor cores of this machine."""
+"""CPU cores of this machine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["cpu_count"]
 
 
 def cpu_count() -> int:
-    """Return the number of processor cores this process may use."""
+    """Return the number of CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

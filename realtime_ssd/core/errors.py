@@ -1,7 +1,7 @@
-"""The errors a user may see: one sentence each, with the exit status of the program.
+"""Errors with a one-sentence message and the exit status of the program.
 
-A message names parameters in backticks, as in "`score_threshold` must be between 0 and 1". From
-Python it is shown as it is; the command line shows the option instead (`for_command_line`).
+Messages name parameters in backticks, as in "`score_threshold` must be between 0 and 1"; the
+command line replaces them by options (`for_command_line`).
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ __all__ = [
     "RealtimeSSDError",
     "SourceError",
     "UsageError",
-    "described",
+    "describe",
     "first_line",
     "for_command_line",
     "redact",
 ]
 
-# Up to the last @ before the path; a password may hold quotes, and one slash is as good as two.
+# Up to the last @ before the path; a password may contain quotes, and some URLs have one slash.
 _CREDENTIALS = re.compile(r"(?P<scheme>\b[a-zA-Z][a-zA-Z0-9+.-]*:/{1,2})[^/\s]*@")
-# A password with a slash in it is no valid URL, but no less a secret; a port is digits alone.
-_BROKEN = re.compile(
+# A URL with a slash in the password is invalid, but still a secret; a port has digits only.
+_CREDENTIALS_WITH_SLASH = re.compile(
     r"(?P<scheme>\b[a-zA-Z][a-zA-Z0-9+.-]*:/{1,2})[^/\s:@]+:(?!\d+(?:[/?\s'\"]|$))[^\s?]*@"
 )
 _SECRET_QUERY = re.compile(
@@ -32,7 +32,11 @@ _SECRET_QUERY = re.compile(
 
 
 class RealtimeSSDError(Exception):
-    """A failure that one sentence explains; the program ends with `exit_status`."""
+    """A failure with a one-sentence message; the program exits with `exit_status`.
+
+    Args:
+        message: Shown to the user; credentials in URLs are removed.
+    """
 
     exit_status = 1
 
@@ -41,39 +45,44 @@ class RealtimeSSDError(Exception):
 
 
 class UsageError(RealtimeSSDError, ValueError):
-    """A wrong argument: an unknown name, a bad value, a missing file."""
+    """An invalid argument: an unknown name, a value out of range, a missing file."""
 
     exit_status = 2
 
 
 class ModelError(RealtimeSSDError):
-    """A model file that cannot be read, or whose outputs disagree with its specification."""
+    """A model file that cannot be read, or whose outputs contradict its specification."""
 
 
 class SourceError(RealtimeSSDError):
-    """A source that cannot be opened, or that broke while it was read."""
+    """A source that cannot be opened, or that failed while it was read."""
 
 
-def first_line(error: BaseException, otherwise: str = "") -> str:
-    """Give the first line of what an exception says; other words or its kind if it says nothing."""
-    return (str(error).strip().splitlines() or [otherwise or type(error).__name__])[0]
+def first_line(error: BaseException, default: str = "") -> str:
+    """Return the first line of an exception's message.
+
+    Args:
+        error: Any exception.
+        default: Returned for an empty message; the name of the exception's type if empty itself.
+    """
+    return (str(error).strip().splitlines() or [default or type(error).__name__])[0]
 
 
-def described(error: BaseException) -> str:
-    """Say in part of a sentence what an exception of another library was.
+def describe(error: BaseException) -> str:
+    """Return type and message of another library's exception, for use within a sentence.
 
     Example:
-        >>> described(ZeroDivisionError("division by zero"))
+        >>> describe(ZeroDivisionError("division by zero"))
         'ZeroDivisionError: division by zero'
     """
-    said = first_line(error, "no details")
+    message = first_line(error, "no details")
     if isinstance(error, MemoryError):
-        return f"there is not enough memory ({said}); try a smaller --batch or picture"
-    return f"{type(error).__name__}: {said}"
+        return f"there is not enough memory ({message}); try a smaller `batch` or smaller images"
+    return f"{type(error).__name__}: {message}"
 
 
 def redact(text: str) -> str:
-    """Take user names, passwords and tokens out of every URL in a text.
+    """Remove user names, passwords and tokens from every URL in a text.
 
     Args:
         text: Any text, for example an error message of a library.
@@ -87,7 +96,7 @@ def redact(text: str) -> str:
         'cannot open rtsp://10.0.0.5/stream?token=***'
     """
     text = _CREDENTIALS.sub(r"\g<scheme>", text)
-    text = _BROKEN.sub(r"\g<scheme>", text)
+    text = _CREDENTIALS_WITH_SLASH.sub(r"\g<scheme>", text)
     return _SECRET_QUERY.sub(r"\g<key>***", text)
 
 

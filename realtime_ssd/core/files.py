@@ -1,4 +1,4 @@
-"""Output files: checked before the work, written whole or not at all; and checksums."""
+"""Output files, checked before work starts and replaced atomically; user folders; checksums."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from realtime_ssd.core.errors import UsageError
 __all__ = [
     "cache_folder",
     "check_output",
+    "data_folder",
     "make_folder",
     "open_output",
     "replace_file",
@@ -21,13 +22,11 @@ __all__ = [
 
 
 def check_output(path: Path, *, overwrite: bool = False) -> None:
-    """Check before the work that an output file can be written after it.
-
-    A missing folder is fine: it is created when the file is written.
+    """Check that an output file can be written later; its folder may be missing.
 
     Args:
-        path: File that will be written.
-        overwrite: Whether an existing file may be replaced. A device or a pipe may always exist.
+        path: File to write.
+        overwrite: Whether an existing file may be replaced; devices and pipes may always exist.
 
     Raises:
         UsageError: If the file exists, is a folder, or cannot be written.
@@ -46,7 +45,7 @@ def check_output(path: Path, *, overwrite: bool = False) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Create a folder for results, with its parents, unless it exists.
+    """Create a folder and its parents unless it exists.
 
     Raises:
         UsageError: If it cannot be created.
@@ -62,7 +61,7 @@ def open_output(path: Path, *, overwrite: bool = False) -> BinaryIO:
 
     Args:
         path: File to create.
-        overwrite: Whether an existing file may be replaced. A device or a pipe may always exist.
+        overwrite: Whether an existing file may be replaced; devices and pipes may always exist.
 
     Raises:
         UsageError: If the file exists, is a folder, or cannot be written.
@@ -79,43 +78,63 @@ def open_output(path: Path, *, overwrite: bool = False) -> BinaryIO:
 
 
 def cache_folder(name: str) -> Path:
-    """Return the folder `name` in the user's cache of this program; it may not exist yet."""
+    """Return a folder of this program in the user's cache, such as "backbones" or "engines".
+
+    The environment variable `REALTIME_SSD_` + upper-case `name` overrides it. The folder may not
+    exist yet.
+    """
     from platformdirs import user_cache_path
 
-    return user_cache_path("realtime-ssd") / name
+    return _folder_override(name) or user_cache_path("realtime-ssd") / name
+
+
+def data_folder(name: str) -> Path:
+    """Return a folder of this program among the user's data, such as "models".
+
+    The environment variable `REALTIME_SSD_` + upper-case `name` overrides it. The folder may not
+    exist yet.
+    """
+    from platformdirs import user_data_path
+
+    return _folder_override(name) or user_data_path("realtime-ssd") / name
+
+
+def _folder_override(name: str) -> Path | None:
+    value = os.environ.get(f"REALTIME_SSD_{name.upper()}")
+    return Path(value) if value else None
 
 
 def replace_file(path: Path, data: bytes, *, durable: bool = False) -> None:
-    """Write a file so that its place always holds either the old or the new one, whole.
+    """Write a file atomically: readers see either the old content or the complete new one.
 
-    It is written beside its place and then moved there, so that neither a reader nor a full disk
-    leaves half of it.
+    A missing folder is created.
 
     Args:
-        path: Its place.
-        data: What it shall hold.
-        durable: Whether to wait until the disk has it, so that this holds after a power cut too.
+        path: File to create or replace.
+        data: New content.
+        durable: Whether to wait until the data is on the disk, so that the file is also complete
+            after a power failure.
 
     Raises:
-        OSError: If it cannot be written; nothing is left of it.
+        OSError: If the file cannot be written; the old one is kept, and no partial file is left.
     """
     # Several processes and threads may write the same file.
-    fresh = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with fresh.open("wb") as file:
+        with temporary.open("wb") as file:
             file.write(data)
             if durable:
                 file.flush()
                 os.fsync(file.fileno())
-        os.replace(fresh, path)
+        os.replace(temporary, path)
     except BaseException:
-        fresh.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
 def sha256_of(path: Path) -> str:
-    """Give the sha256 of a file in hexadecimal digits."""
+    """Return the SHA-256 of a file as 64 hexadecimal digits."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):

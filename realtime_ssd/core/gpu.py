@@ -1,7 +1,7 @@
-"""NVIDIA driver and GPUs of this machine, queried from the driver itself without any package.
+"""NVIDIA driver and GPUs of this machine, queried from the driver library without other packages.
 
-TensorRT ends the process when it is asked for a runtime on a machine without a GPU, and PyCUDA
-cannot be imported without a driver, so this question comes before both.
+TensorRT 8.6 ends the process when a runtime is created without a GPU, and PyCUDA cannot be imported
+without a driver, so these functions run before either.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ __all__ = [
     "find_gpus",
 ]
 
-_NAMES = {
+_DRIVER_LIBRARIES = {
     "win32": ("nvcuda.dll",),
     "linux": ("libcuda.so.1", "libcuda.so", "/usr/lib/wsl/lib/libcuda.so.1"),
 }
-_MAJOR, _MINOR = 75, 76
+_COMPUTE_CAPABILITY_MAJOR, _COMPUTE_CAPABILITY_MINOR = 75, 76  # CUdevice_attribute
 _KERNEL_MODULE = Path("/proc/driver/nvidia/version")
 
 
@@ -34,7 +34,7 @@ class Gpu:
 
     Attributes:
         ordinal: Number of the device, from 0.
-        name: As the driver calls it.
+        name: Name reported by the driver.
         capability: Compute capability, such as (9, 0).
         memory: Bytes of device memory.
     """
@@ -46,13 +46,13 @@ class Gpu:
 
     @property
     def architecture(self) -> str:
-        """Name of the machine code it runs, such as "sm_90"."""
+        """Name of its instruction set for compilers, such as "sm_90"."""
         return "sm_{}{}".format(*self.capability)
 
 
 @cache
-def _library() -> ctypes.CDLL | None:
-    for name in _NAMES.get(sys.platform, ()):
+def _driver_library() -> ctypes.CDLL | None:
+    for name in _DRIVER_LIBRARIES.get(sys.platform, ()):
         try:
             return ctypes.CDLL(name)
         except OSError:
@@ -61,27 +61,27 @@ def _library() -> ctypes.CDLL | None:
 
 
 def cuda_version() -> tuple[int, int] | None:
-    """Give the newest CUDA release the installed driver supports, or None without a driver."""
-    library, number = _library(), ctypes.c_int()
-    if library is None or library.cuDriverGetVersion(ctypes.byref(number)):
+    """Return the newest CUDA version that the driver supports, or None without a driver."""
+    library, version = _driver_library(), ctypes.c_int()
+    if library is None or library.cuDriverGetVersion(ctypes.byref(version)):
         return None
-    return number.value // 1000, number.value % 1000 // 10
+    return version.value // 1000, version.value % 1000 // 10
 
 
 def driver_release() -> str:
-    """Give the release of the kernel driver, such as "580.95.05", or "" where it is not told."""
+    """Return the release of the kernel driver, such as "580.95.05", or "" if it is unknown."""
     try:
         text = _KERNEL_MODULE.read_text()
     except OSError:
         return ""
-    found = re.search(r"\b\d{3,}\.\d+(?:\.\d+)?\b", text)
-    return found[0] if found else ""
+    match = re.search(r"\b\d{3,}\.\d+(?:\.\d+)?\b", text)
+    return match[0] if match else ""
 
 
 @cache
 def find_gpus() -> tuple[Gpu, ...]:
-    """List the GPUs that CUDA programs may use; empty without a driver or without a GPU."""
-    library, count = _library(), ctypes.c_int()
+    """Return the GPUs that CUDA programs may use; empty without a driver or without a GPU."""
+    library, count = _driver_library(), ctypes.c_int()
     if library is None or library.cuInit(0) or library.cuDeviceGetCount(ctypes.byref(count)):
         return ()
     return tuple(_describe(library, ordinal) for ordinal in range(count.value))
@@ -92,11 +92,14 @@ def _describe(library: ctypes.CDLL, ordinal: int) -> Gpu:
     library.cuDeviceGet(ctypes.byref(device), ordinal)
     library.cuDeviceGetName(name, len(name), device)
     library.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
-    major, minor = (_attribute(library, device, number) for number in (_MAJOR, _MINOR))
-    return Gpu(ordinal, name.value.decode(errors="replace"), (major, minor), memory.value)
+    capability = (
+        _attribute(library, device, _COMPUTE_CAPABILITY_MAJOR),
+        _attribute(library, device, _COMPUTE_CAPABILITY_MINOR),
+    )
+    return Gpu(ordinal, name.value.decode(errors="replace"), capability, memory.value)
 
 
-def _attribute(library: ctypes.CDLL, device: ctypes.c_int, number: int) -> int:
+def _attribute(library: ctypes.CDLL, device: ctypes.c_int, attribute: int) -> int:
     value = ctypes.c_int()
-    library.cuDeviceGetAttribute(ctypes.byref(value), number, device)
+    library.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
     return value.value

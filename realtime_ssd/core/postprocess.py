@@ -1,9 +1,10 @@
-"""From raw heads to detections: the reference that every backend must equal.
+"""Post-processing of raw network outputs: the reference for every backend.
 
-The steps are those of the SSD paper (section 2.2) and of its Caffe implementation: activate →
-drop the background → score above the threshold → best `top_k` of each class → NMS of each class
-(suppress when IoU > threshold) → best `keep` of the image. Only surviving candidates are decoded.
-All arithmetic is float32 in a fixed order, so that kernels can follow it.
+The steps are those of the SSD paper (section 2.2) and its Caffe implementation: activation → drop
+the background → score above the threshold → best `pre_nms_top_k` of each class → NMS of each class
+(suppress if IoU > threshold) → best `max_detections` of the image. Only the candidates that these
+steps need are decoded. All arithmetic is float32 in a fixed order, so that GPU kernels can
+reproduce it exactly.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from realtime_ssd.core.boxes import decode
 from realtime_ssd.core.detections import Detections
-from realtime_ssd.core.preprocess import place
+from realtime_ssd.core.preprocess import letterbox_params
 from realtime_ssd.core.spec import ModelSpec
 
 __all__ = ["PostProcessor", "RawDetections", "to_frame_detections"]
@@ -25,21 +26,26 @@ __all__ = ["PostProcessor", "RawDetections", "to_frame_detections"]
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]
 
-LEADERS = 8  # candidates sorted first, for each detection that may be kept
-GROWTH = 3  # how many times more are sorted whenever those were not enough
-CHUNK = 192  # candidates that compete at once
+_FIRST_GROUP_FACTOR = 8
+"""Candidates in the first sorted group, per detection that may be kept."""
+
+_GROUP_GROWTH = 3
+"""Growth of each further group, should the detections of those before not suffice."""
+
+_NMS_CHUNK_SIZE = 192
+"""Candidates that are compared with each other in one matrix operation."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RawDetections:
-    """What one image holds, before it is mapped to the pixels of a frame.
+    """Detections of one image in coordinates of the input tensor.
 
     Attributes:
-        boxes: N × 4 float32, x1, y1, x2, y2, fractions of the input tensor, not clipped unless
-            the specification clips before NMS.
+        boxes: N × 4 float32, x1, y1, x2, y2, fractions of the input tensor, clipped only if the
+            specification clips before NMS.
         scores: N float32.
         class_ids: N int32.
-        box_indices: N int64, the default box each detection came from.
+        box_indices: N int64, index of the default box of each detection.
     """
 
     boxes: Floats
@@ -49,115 +55,111 @@ class RawDetections:
 
 
 class PostProcessor:
-    """Decode and NMS of one model, with its default boxes computed once.
+    """Decoding and NMS for one model; its default boxes are computed once.
 
     Args:
-        spec: Contract of the model; its thresholds are used.
-        classes: Class ids to look for; all but the background if None.
+        spec: Specification of the model with the thresholds to apply.
+        classes: Class ids to detect; all but the background if None.
     """
 
     def __init__(self, spec: ModelSpec, classes: tuple[int, ...] | None = None) -> None:
         self.spec = spec
         self._default_boxes = None if spec.coding == "corners" else spec.boxes.boxes()
-        wanted = range(spec.num_classes) if classes is None else classes
-        self._columns = np.array(sorted(c for c in wanted if c != spec.background), np.int64)
-        self._all = len(self._columns) == spec.num_classes - (spec.background is not None)
+        selected = range(spec.num_classes) if classes is None else classes
+        self._class_ids = np.array(sorted(c for c in selected if c != spec.background), np.int64)
+        self._all = len(self._class_ids) == spec.num_classes - (spec.background is not None)
 
     def __call__(self, scores: Floats, offsets: Floats) -> RawDetections:
-        """Find the objects of one image.
+        """Return the detections of one image.
 
         Args:
             scores: P × C raw scores.
-            offsets: P × 4 raw offsets, or corners if the graph decodes.
+            offsets: P × 4 raw offsets, or corners if the graph decodes the boxes.
 
         Returns:
-            At most `keep` detections: score descending, then default-box index, then class.
+            At most `max_detections`: score descending, then default-box index, then class.
         """
-        rows, columns, values = self._candidates(scores)
+        rows, class_ids, values = self._candidates(scores)
         limits = self.spec.thresholds
-        survivors = _Survivors(self.spec.num_classes, limits.pre_nms_top_k, limits.iou_threshold)
-        # A box is dropped only for a better one, so that nothing after the last one kept matters.
-        for best in _best_first(values, LEADERS * limits.max_detections):
-            group = best[survivors.admit(columns[best])]
-            survivors.add(
-                group, columns[group], self.decode(rows[group], offsets), limits.max_detections
-            )
-            if survivors.count >= limits.max_detections:
+        nms = _ClassNms(self.spec.num_classes, limits.pre_nms_top_k, limits.iou_threshold)
+        # Only a better box suppresses a box, so candidates after the last one kept are irrelevant.
+        for order in _best_first(values, _FIRST_GROUP_FACTOR * limits.max_detections):
+            group = order[nms.within_top_k(class_ids[order])]
+            boxes = self.decode(rows[group], offsets)
+            nms.add(group, class_ids[group], boxes, limits.max_detections)
+            if nms.count >= limits.max_detections:
                 break
-        kept, boxes = survivors.first(limits.max_detections)
-        return RawDetections(boxes, values[kept], columns[kept].astype(np.int32), rows[kept])
+        kept, boxes = nms.best(limits.max_detections)
+        return RawDetections(boxes, values[kept], class_ids[kept].astype(np.int32), rows[kept])
 
     def activate(self, scores: Floats) -> Floats:
-        """Turn raw scores (P × C) into probabilities of all classes (P × C)."""
+        """Return the probabilities of all classes (P × C) for raw scores (P × C)."""
         if self.spec.activation == "softmax":
             return _softmax(scores)
         return _sigmoid(scores) if self.spec.activation == "sigmoid" else scores
 
     def _candidates(self, scores: Floats) -> tuple[Indices, Indices, Floats]:
-        """List (default box, class, probability) of every probability above the threshold.
+        """Return (default box, class, probability) of every probability above the threshold.
 
-        They come in the order of default boxes, and of classes within one.
+        They are ordered by default box, then class.
         """
         threshold = np.float32(self.spec.thresholds.score_threshold)
         if self.spec.activation == "softmax":
-            near, values = self._softmax(scores, float(threshold))
+            rows, values = self._softmax(scores, float(threshold))
         else:
-            near, values = np.arange(len(scores)), scores
-            if self.spec.activation == "sigmoid":
-                values = _sigmoid(scores)
+            rows, values = np.arange(len(scores)), self.activate(scores)
         if not self._all:
-            values = values[:, self._columns]
-            rows, places = np.nonzero(values > threshold)
-            return near[rows], self._columns[places], values[rows, places]
+            values = values[:, self._class_ids]
+            hits, columns = np.nonzero(values > threshold)
+            return rows[hits], self._class_ids[columns], values[hits, columns]
         flat = np.flatnonzero(values.ravel() > threshold)
-        rows, columns = np.divmod(flat, values.shape[1])
-        picked = values.ravel()[flat]
+        hits, columns = np.divmod(flat, values.shape[1])
+        selected = values.ravel()[flat]
         if self.spec.background is not None:
-            real = columns != self.spec.background
-            rows, columns, picked = rows[real], columns[real], picked[real]
-        return near[rows], columns, picked
+            foreground = columns != self.spec.background
+            hits, columns, selected = hits[foreground], columns[foreground], selected[foreground]
+        return rows[hits], columns, selected
 
     def _softmax(self, scores: Floats, threshold: float) -> tuple[Indices, Floats]:
-        """Softmax of the rows that can hold a probability above the threshold.
+        """Return indices and softmax of the rows that may hold a probability above the threshold.
 
-        p > t needs logit > background + log(t / (1 - t)), which spares most rows the exponential.
+        p > t requires logit > background + log(t / (1 - t)), so most rows need no exponential.
         """
-        near = np.arange(len(scores))
+        rows = np.arange(len(scores))
         if self.spec.background is not None and 0 < threshold < 1:
             margin = np.float32(log(threshold / (1 - threshold)) - 1e-3)
-            bar = scores[:, self.spec.background] + margin
-            hits = scores > bar[:, None]
+            minimum = scores[:, self.spec.background] + margin
+            hits = scores > minimum[:, None]
             hits[:, self.spec.background] = False
-            marked = np.zeros(len(scores), bool)
-            marked[np.flatnonzero(hits) // hits.shape[1]] = True
-            near = np.flatnonzero(marked)
-            scores = scores[near]
-        return near, _softmax(scores)
+            possible = np.zeros(len(scores), bool)
+            possible[np.flatnonzero(hits) // hits.shape[1]] = True
+            rows = np.flatnonzero(possible)
+            scores = scores[rows]
+        return rows, _softmax(scores)
 
     def decode(self, rows: Indices, offsets: Floats) -> Floats:
-        """Decode some boxes.
+        """Decode some of the boxes.
 
         Args:
-            rows: N numbers of default boxes.
-            offsets: P × 4 raw offsets, or corners if the graph decodes.
+            rows: N indices of default boxes.
+            offsets: P × 4 raw offsets, or corners if the graph decodes the boxes.
 
         Returns:
             N × 4 float32, x1, y1, x2, y2, fractions of the input tensor.
         """
         boxes = offsets[rows].astype(np.float32, copy=False)
         if self._default_boxes is not None:
-            picked = boxes[:, [1, 0, 3, 2]] if self.spec.coding == "yxhw" else boxes
-            decoded = decode(picked, self._default_boxes[rows], self.spec.variances)
+            xywh = boxes[:, [1, 0, 3, 2]] if self.spec.coding == "yxhw" else boxes
+            decoded = decode(xywh, self._default_boxes[rows], self.spec.variances)
             boxes = decoded.astype(np.float32, copy=False)
         return np.clip(boxes, np.float32(0), np.float32(1)) if self.spec.clip_before_nms else boxes
 
 
-def to_frame_detections(
-    found: RawDetections, spec: ModelSpec, width: int, height: int
-) -> Detections:
-    """Map what was found to the pixels of a frame of `width` × `height`, clipped to it."""
-    boxes = place(spec.input, width, height).to_frame(found.boxes, spec.input, width, height)
-    return Detections(boxes, found.scores, found.class_ids, spec.labels)
+def to_frame_detections(raw: RawDetections, spec: ModelSpec, width: int, height: int) -> Detections:
+    """Return detections in pixels of a frame of `width` × `height`, clipped to the frame."""
+    params = letterbox_params(spec.input, width, height)
+    boxes = params.to_frame(raw.boxes, spec.input, width, height)
+    return Detections(boxes, raw.scores, raw.class_ids, spec.labels)
 
 
 def _softmax(logits: Floats) -> Floats:
@@ -167,85 +169,99 @@ def _softmax(logits: Floats) -> Floats:
 
 def _sigmoid(logits: Floats) -> Floats:
     with np.errstate(over="ignore"):
-        return np.float32(1) / (np.float32(1) + np.exp(-logits))
+        return np.asarray(np.float32(1) / (np.float32(1) + np.exp(-logits)))
 
 
-def _best_first(values: Floats, leaders: int) -> Iterator[Indices]:
-    """Give the candidates best first, in growing groups; later ones are sorted only if asked for.
+def _best_first(values: Floats, group_size: int) -> Iterator[Indices]:
+    """Yield the indices of all values, best first, in growing groups that are sorted on demand.
 
-    Equal scores keep their order, which is that of the answer: default box, then class.
+    Equal scores keep their order, which is that of the result: default box, then class.
     """
-    left = np.arange(len(values))
-    while len(left):
-        group, left = left, left[:0]
-        if len(group) > 2 * leaders:
+    remaining = np.arange(len(values))
+    while len(remaining):
+        group, remaining = remaining, remaining[:0]
+        if len(group) > 2 * group_size:
             scores = values[group]
-            first = scores >= np.partition(scores, len(scores) - leaders)[len(scores) - leaders]
-            group, left, leaders = group[first], group[~first], leaders * GROWTH
+            cut = len(scores) - group_size
+            top = scores >= np.partition(scores, cut)[cut]
+            group, remaining = group[top], group[~top]
+            group_size *= _GROUP_GROWTH
         yield group[np.argsort(-values[group], kind="stable")]
 
 
-class _Survivors:
-    """Greedy NMS inside each class over candidates that come best first.
+class _ClassNms:
+    """Greedy NMS within each class over candidates that arrive best first.
 
     Args:
-        classes: Number of classes.
+        num_classes: Number of classes.
         top_k: Candidates of a class that take part.
-        threshold: IoU above which a box is dropped for a better one.
+        threshold: IoU above which a better box of the class suppresses a box.
     """
 
-    def __init__(self, classes: int, top_k: int, threshold: float) -> None:
+    def __init__(self, num_classes: int, top_k: int, threshold: float) -> None:
         self.count = 0
         self._top_k, self._threshold = top_k, np.float32(threshold)
-        self._seen = np.zeros(classes, np.int64)
-        self._chunks: list[Indices] = []
-        self._columns = np.zeros(0, np.int64)
+        self._candidates_per_class = np.zeros(num_classes, np.int64)
+        self._kept: list[Indices] = []
+        self._class_ids = np.zeros(0, np.int64)
         self._boxes: Floats = np.zeros((0, 4), np.float32)
 
-    def admit(self, columns: Indices) -> NDArray[np.bool_]:
-        """Tell which of the next candidates (N classes) are among the best of their class."""
-        order = np.argsort(columns, kind="stable")
-        ordered = columns[order]
-        places = np.empty(len(columns), np.int64)
-        places[order] = np.arange(len(columns)) - np.searchsorted(ordered, ordered, side="left")
-        good = places + self._seen[columns] < self._top_k
-        self._seen += np.bincount(columns, minlength=len(self._seen))
-        return np.asarray(good)
+    def within_top_k(self, class_ids: Indices) -> NDArray[np.bool_]:
+        """Return which of the next candidates (N classes) are among the `top_k` of their class."""
+        order = np.argsort(class_ids, kind="stable")
+        ordered = class_ids[order]
+        ranks = np.empty(len(class_ids), np.int64)
+        ranks[order] = np.arange(len(class_ids)) - np.searchsorted(ordered, ordered, side="left")
+        selected = ranks + self._candidates_per_class[class_ids] < self._top_k
+        self._candidates_per_class += np.bincount(
+            class_ids, minlength=len(self._candidates_per_class)
+        )
+        return np.asarray(selected)
 
-    def add(self, numbers: Indices, columns: Indices, boxes: Floats, most: int) -> None:
-        """Let the next candidates (N numbers, N classes, N × 4 boxes) compete for `most` places."""
-        for start in range(0, len(numbers), CHUNK):
-            part = slice(start, start + CHUNK)
-            self._compete(numbers[part], columns[part], boxes[part])
-            if self.count >= most:
+    def add(self, indices: Indices, class_ids: Indices, boxes: Floats, limit: int) -> None:
+        """Add candidates in chunks until `limit` boxes are kept.
+
+        Args:
+            indices: N indices, returned by `best` for those that are kept.
+            class_ids: Class of each candidate.
+            boxes: N × 4, x1, y1, x2, y2.
+            limit: Number of kept boxes after which the remaining candidates are skipped.
+        """
+        for start in range(0, len(indices), _NMS_CHUNK_SIZE):
+            chunk = slice(start, start + _NMS_CHUNK_SIZE)
+            self._add_chunk(indices[chunk], class_ids[chunk], boxes[chunk])
+            if self.count >= limit:
                 break
 
-    def _compete(self, numbers: Indices, columns: Indices, boxes: Floats) -> None:
+    def _add_chunk(self, indices: Indices, class_ids: Indices, boxes: Floats) -> None:
         if self.count:
-            beaten = _overlap_exceeds(self._boxes, boxes, self._threshold)
-            beaten &= self._columns[:, None] == columns
-            alive = ~beaten.any(axis=0)
-            numbers, columns, boxes = numbers[alive], columns[alive], boxes[alive]
-        keep = np.ones(len(columns), bool)
-        beaten = _overlap_exceeds(boxes, boxes, self._threshold)
-        beaten &= columns[:, None] == columns
-        beaten = np.triu(beaten, 1)
-        for winner in np.flatnonzero(beaten.any(axis=1)).tolist():
-            if keep[winner]:
-                keep[beaten[winner]] = False
-        self._chunks.append(numbers[keep])
-        self._columns = np.concatenate([self._columns, columns[keep]])
+            overlaps = _overlap_exceeds(self._boxes, boxes, self._threshold)
+            overlaps &= self._class_ids[:, None] == class_ids
+            free = ~overlaps.any(axis=0)
+            indices, class_ids, boxes = indices[free], class_ids[free], boxes[free]
+        keep = np.ones(len(class_ids), bool)
+        overlaps = _overlap_exceeds(boxes, boxes, self._threshold)
+        overlaps &= class_ids[:, None] == class_ids
+        overlaps = np.triu(overlaps, 1)
+        for row in np.flatnonzero(overlaps.any(axis=1)).tolist():
+            if keep[row]:
+                keep[overlaps[row]] = False
+        self._kept.append(indices[keep])
+        self._class_ids = np.concatenate([self._class_ids, class_ids[keep]])
         self._boxes = np.concatenate([self._boxes, boxes[keep]])
-        self.count = len(self._columns)
+        self.count = len(self._class_ids)
 
-    def first(self, most: int) -> tuple[Indices, Floats]:
-        """Give the numbers and boxes of the best survivors, at most `most`."""
-        numbers = np.concatenate([np.zeros(0, np.int64), *self._chunks])
-        return numbers[:most], self._boxes[:most]
+    def best(self, limit: int) -> tuple[Indices, Floats]:
+        """Return indices and boxes of the best kept candidates, at most `limit`."""
+        indices = np.concatenate([np.zeros(0, np.int64), *self._kept])
+        return indices[:limit], self._boxes[:limit]
 
 
 def _overlap_exceeds(first: Floats, second: Floats, threshold: np.float32) -> NDArray[np.bool_]:
-    """Tell for each pair of boxes (N × 4 and M × 4) whether IoU > threshold (N × M), in float32."""
+    """Return whether IoU > threshold for each pair of N × 4 and M × 4 boxes, as N × M.
+
+    Equals `iou(first, second) > threshold` in float32, but computes in place, which is faster.
+    """
     left, top, right, bottom = np.ascontiguousarray(first.T)[:, :, None]
     x1, y1, x2, y2 = np.ascontiguousarray(second.T)
     zero = np.float32(0)

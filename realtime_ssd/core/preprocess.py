@@ -1,4 +1,4 @@
-"""From a BGR image to the network's input tensor: the reference every backend must equal."""
+"""Pre-processing of a BGR image into the input tensor: the reference for every backend."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 from realtime_ssd.core.frames import Image
 from realtime_ssd.core.spec import InputSpec
 
-__all__ = ["LetterboxParams", "place", "preprocess"]
+__all__ = ["LetterboxParams", "letterbox_params", "preprocess"]
 
 
 @dataclass(frozen=True, slots=True)
 class LetterboxParams:
-    """Where the image lies inside the input tensor, in input pixels.
+    """Position and size of the resized image in the input tensor, in pixels of the tensor.
 
     Attributes:
-        x: Left edge.
-        y: Top edge.
+        x: Left edge of the resized image.
+        y: Top edge of the resized image.
         width: Width of the resized image.
         height: Height of the resized image.
     """
@@ -51,8 +51,8 @@ class LetterboxParams:
         return np.clip(pixels, np.float32(0), limit)
 
 
-def place(spec: InputSpec, width: int, height: int) -> LetterboxParams:
-    """Decide where an image of `width` × `height` pixels goes in the input tensor."""
+def letterbox_params(spec: InputSpec, width: int, height: int) -> LetterboxParams:
+    """Return position and size in the input tensor of an image of `width` × `height` pixels."""
     if spec.resize == "warp":
         return LetterboxParams(0, 0, spec.width, spec.height)
     ratio = min(spec.width / width, spec.height / height)
@@ -65,12 +65,12 @@ def place(spec: InputSpec, width: int, height: int) -> LetterboxParams:
 def preprocess(
     image: Image, spec: InputSpec, out: NDArray[np.float32] | None = None
 ) -> NDArray[np.float32]:
-    """Resize (bilinear, OpenCV's pixel centres), reorder, normalise and lay out as planes.
+    """Resize an image (bilinear, pixel centres as in OpenCV), normalise it and split its planes.
 
     Args:
         image: H × W × 3 uint8 BGR.
-        spec: What the network expects.
-        out: 3 × height × width float32 to write into, for example a row of a batch.
+        spec: Input of the model.
+        out: 3 × height × width float32 to write to, for example one image of a batch.
 
     Returns:
         3 × height × width float32.
@@ -78,23 +78,24 @@ def preprocess(
     import cv2
 
     height, width = image.shape[:2]
-    spot = place(spec, width, height)
-    small = cv2.resize(image, (spot.width, spot.height), interpolation=cv2.INTER_LINEAR)
+    params = letterbox_params(spec, width, height)
+    resized = cv2.resize(image, (params.width, params.height), interpolation=cv2.INTER_LINEAR)
     if out is None:
         out = np.empty((3, spec.height, spec.width), np.float32)
     if spec.resize == "letterbox":
         canvas = np.full((spec.height, spec.width, 3), spec.fill, np.uint8)
-        canvas[spot.y : spot.y + spot.height, spot.x : spot.x + spot.width] = small
-        small = canvas
-    planes = cv2.split(small)
-    for plane, values in enumerate(planes[::-1] if spec.channels == "RGB" else planes):
-        cv2.LUT(values, _table(spec.mean[plane], spec.scale[plane]), dst=out[plane])
+        canvas[params.y : params.y + params.height, params.x : params.x + params.width] = resized
+        resized = canvas
+    planes = cv2.split(resized)
+    for channel, values in enumerate(planes[::-1] if spec.channels == "RGB" else planes):
+        cv2.LUT(values, _lookup_table(spec.mean[channel], spec.scale[channel]), dst=out[channel])
     return out
 
 
 @cache
-def _table(mean: float, scale: float) -> NDArray[np.float32]:
-    """Give (value - mean) * scale for the 256 values a pixel can have."""
-    table = (np.arange(256, dtype=np.float32) - np.float32(mean)) * np.float32(scale)
+def _lookup_table(mean: float, scale: float) -> NDArray[np.float32]:
+    """Return (value - mean) * scale for the 256 values of a pixel."""
+    table: NDArray[np.float32] = np.arange(256, dtype=np.float32) - np.float32(mean)
+    table *= np.float32(scale)
     table.flags.writeable = False
     return table

@@ -1,4 +1,4 @@
-"""Orderly stop on Ctrl+C and SIGTERM."""
+"""Graceful shutdown on Ctrl+C and SIGTERM."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ __all__ = ["stop_on_signals"]
 
 @contextmanager
 def stop_on_signals(on_stop: Callable[[int], None] | None = None) -> Iterator[Callable[[], int]]:
-    """Record SIGINT and SIGTERM instead of ending the process; a second signal interrupts at once.
+    """Record SIGINT and SIGTERM instead of ending the process; the second signal interrupts.
 
     Must be entered in the main thread.
 
     Args:
-        on_stop: Called by the signal handler with the number of the first signal.
+        on_stop: Called in the signal handler with the number of the first signal.
 
     Yields:
-        A function that returns the number of the signal that was received, or 0.
+        A function that returns the number of the received signal, or 0.
 
     Raises:
-        KeyboardInterrupt: At the second signal, from wherever the main thread is.
+        KeyboardInterrupt: In the main thread, on the second signal.
     """
     received = 0
 
@@ -36,9 +36,9 @@ def stop_on_signals(on_stop: Callable[[int], None] | None = None) -> Iterator[Ca
             on_stop(number)
 
     numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, handle) for number in numbers}
+    previous = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield lambda: received
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

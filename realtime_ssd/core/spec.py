@@ -1,7 +1,7 @@
-"""`ModelSpec`: all that must be known about a model to run it, kept inside its ONNX file.
+"""`ModelSpec`: everything needed to run a model, stored in its ONNX file.
 
-The ONNX metadata (key `realtime_ssd.spec`, a JSON text) is the one contract between training,
-engines and the program. Nothing in it is ever guessed on a command line.
+The ONNX metadata (key `realtime_ssd.spec`, JSON) is the only contract between training, engines and
+the program. No value in it is ever guessed or taken from the command line.
 """
 
 from __future__ import annotations
@@ -29,14 +29,16 @@ __all__ = [
 ]
 
 METADATA_KEY = "realtime_ssd.spec"
-FORMAT = 1
+"""Key of the specification in the metadata of an ONNX model."""
+
+_FORMAT = 1
 _JSON_THRESHOLDS = {
     "score": "score_threshold",
     "nms": "iou_threshold",
     "top_k": "pre_nms_top_k",
     "keep": "max_detections",
 }
-"""Keys of format 1 and the fields of `Thresholds` they hold."""
+"""Keys of the thresholds in format 1, and the fields of `Thresholds` that they hold."""
 
 Channels = Literal["RGB", "BGR"]
 Resize = Literal["warp", "letterbox"]
@@ -46,16 +48,16 @@ Coding = Literal["xywh", "yxhw", "corners"]
 
 @dataclass(frozen=True, slots=True)
 class InputSpec:
-    """What the network expects: pixel = (value - mean) * scale, value from 0 to 255.
+    """Input tensor of a network: (value - mean) * scale for pixel values from 0 to 255.
 
     Attributes:
         width: Columns of the input tensor.
         height: Rows of the input tensor.
         channels: Order of the colour planes.
-        mean: Subtracted, in the order of `channels`.
-        scale: Multiplied afterwards, in the order of `channels`.
-        resize: "warp" stretches to the input size; "letterbox" keeps the aspect ratio, centred.
-        fill: Value (0 to 255) of the bars of a letterbox.
+        mean: Subtracted from each channel, in the order of `channels`.
+        scale: Factor of each channel after the subtraction, in the order of `channels`.
+        resize: "warp" stretches to the input size; "letterbox" keeps the aspect ratio and centres.
+        fill: Pixel value (0 to 255) of the letterbox bars.
         name: Name of the input tensor.
     """
 
@@ -71,12 +73,12 @@ class InputSpec:
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """How raw detections are cut down; the defaults are those of the SSD paper.
+    """Limits of post-processing; the defaults are those of the SSD paper.
 
     Attributes:
-        score_threshold: Detections must score above this.
-        iou_threshold: Boxes of a class that overlap a better one by more than this are suppressed.
-        pre_nms_top_k: Best candidates of a class that enter NMS.
+        score_threshold: Detections score higher than this.
+        iou_threshold: A box is suppressed if its IoU with a better box of its class is higher.
+        pre_nms_top_k: Best candidates of each class that enter NMS.
         max_detections: Best detections of an image that are kept.
     """
 
@@ -88,24 +90,27 @@ class Thresholds:
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """The contract of one model.
+    """Specification of one model.
 
     Attributes:
         name: Short name, for example "ssd300_vgg16".
         input: Pre-processing.
-        boxes: Default-box recipe; may be empty when `coding` is "corners".
-        labels: Name of every score column; the background's name is "background".
+        boxes: Default boxes; may be empty if `coding` is "corners".
+        labels: Name of every score column; the background is called "background".
         variances: Factors of the offsets of cx, cy, w, h.
         coding: Order of the four offsets: "xywh" (Caffe, PyTorch), "yxhw" (TensorFlow), or
-            "corners" for a graph that already gives x1, y1, x2, y2 as fractions of the image.
-        activation: What turns the score output into probabilities; "none" if the graph did it.
+            "corners" for a graph whose output is x1, y1, x2, y2 as fractions of the image.
+        activation: Function from the score output to probabilities; "none" if the graph has it.
         background: Column of the background class, or None.
-        clip_before_nms: Whether boxes are clipped to the image before NMS (torchvision) or
-            after it (Caffe, TensorFlow).
+        clip_before_nms: Whether boxes are clipped to the image before NMS (torchvision) rather
+            than after it (Caffe, TensorFlow).
         scores_output: Name of the N × P × C output.
         offsets_output: Name of the N × P × 4 output.
-        thresholds: Defaults of the detector.
-        description: One line for people: what it knows and where it comes from.
+        thresholds: Default thresholds.
+        description: One line for users: classes and origin of the model.
+
+    Raises:
+        ModelError: If the values contradict each other.
     """
 
     name: str
@@ -123,7 +128,7 @@ class ModelSpec:
     description: str = ""
 
     def __post_init__(self) -> None:
-        problem = _problem(self)
+        problem = _first_problem(self)
         if problem:
             raise ModelError(f"the specification of model '{self.name}' is invalid: {problem}")
 
@@ -134,17 +139,21 @@ class ModelSpec:
 
     @property
     def num_boxes(self) -> int:
-        """Number of default boxes; 0 if the graph decodes its boxes itself."""
+        """Number of default boxes; 0 if the graph decodes the boxes and the model lists none."""
         return self.boxes.count
 
     def with_thresholds(self, **changes: float | int | None) -> ModelSpec:
-        """Give the same contract with some thresholds replaced; None leaves one as it is."""
-        given = {key: value for key, value in changes.items() if value is not None}
-        return replace(self, thresholds=replace(self.thresholds, **given))  # type: ignore[arg-type]
+        """Return the specification with some thresholds replaced.
+
+        Args:
+            changes: Fields of `Thresholds` and their new values; None keeps the current value.
+        """
+        values = {name: value for name, value in changes.items() if value is not None}
+        return replace(self, thresholds=replace(self.thresholds, **values))  # type: ignore[arg-type]
 
 
-def _problem(spec: ModelSpec) -> str:
-    """Find the first thing wrong with a specification; empty if nothing is."""
+def _first_problem(spec: ModelSpec) -> str:
+    """Return the first problem of a specification, or an empty string."""
     limits = spec.thresholds
     checks = [
         (spec.input.width > 0 and spec.input.height > 0, "the input size must be positive"),
@@ -155,42 +164,42 @@ def _problem(spec: ModelSpec) -> str:
         (len(spec.labels) > 0, "it has no labels"),
         (
             spec.background is None or 0 <= spec.background < len(spec.labels),
-            "the background column lies outside the labels",
+            "the background column is outside the labels",
         ),
         (spec.coding == "corners" or spec.boxes.count > 0, "it has no default boxes"),
         (
             0 <= limits.score_threshold <= 1 and 0 <= limits.iou_threshold <= 1,
-            "thresholds must lie from 0 to 1",
+            "thresholds must be between 0 and 1",
         ),
         (
             limits.pre_nms_top_k > 0 and limits.max_detections > 0,
             "pre_nms_top_k and max_detections must be positive",
         ),
     ]
-    return next((text for good, text in checks if not good), "")
+    return next((problem for valid, problem in checks if not valid), "")
 
 
 def spec_to_json(spec: ModelSpec) -> str:
-    """Write a specification as a JSON text."""
-    data = {"format": FORMAT, **asdict(spec)}
+    """Return a specification as JSON."""
+    data = {"format": _FORMAT, **asdict(spec)}
     data["thresholds"] = {key: data["thresholds"][name] for key, name in _JSON_THRESHOLDS.items()}
     return json.dumps(data, separators=(",", ":"))
 
 
 def spec_from_json(text: str) -> ModelSpec:
-    """Read a specification from a JSON text.
+    """Read a specification from JSON.
 
     Raises:
-        ModelError: If the text is no specification, or one of a newer format.
+        ModelError: If the text is not a specification, or has a newer format.
     """
     try:
         data: dict[str, Any] = json.loads(text)
         version = data.pop("format")
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise ModelError("the model's specification is damaged; import the model again") from error
-    if version != FORMAT:
+    if version != _FORMAT:
         raise ModelError(
-            f"the model's specification has format {version}, this program reads format {FORMAT}; "
+            f"the model's specification has format {version}, this program reads format {_FORMAT}; "
             "update realtime-ssd or import the model again"
         )
     try:
@@ -207,12 +216,12 @@ def _build(data: dict[str, Any]) -> ModelSpec:
         AnchorLayer(**{**layer, "sizes": tuple((float(w), float(h)) for w, h in layer["sizes"])})
         for layer in boxes.pop("layers")
     )
-    given = data.pop("input")
-    given["mean"], given["scale"] = tuple(given["mean"]), tuple(given["scale"])
+    image = data.pop("input")
+    image["mean"], image["scale"] = tuple(image["mean"]), tuple(image["scale"])
     data["labels"] = tuple(data["labels"])
     data["variances"] = tuple(data["variances"])
     return ModelSpec(
-        input=InputSpec(**given),
+        input=InputSpec(**image),
         boxes=AnchorSpec(layers=layers, **boxes),
         thresholds=Thresholds(
             **{_JSON_THRESHOLDS[key]: value for key, value in data.pop("thresholds").items()}
@@ -222,7 +231,7 @@ def _build(data: dict[str, Any]) -> ModelSpec:
 
 
 def attach_spec(model: onnx.ModelProto, spec: ModelSpec) -> None:
-    """Write a specification into the metadata of an ONNX model, replacing an older one."""
+    """Write a specification to the metadata of an ONNX model, replacing an existing one."""
     for entry in list(model.metadata_props):
         if entry.key == METADATA_KEY:
             model.metadata_props.remove(entry)
@@ -230,13 +239,13 @@ def attach_spec(model: onnx.ModelProto, spec: ModelSpec) -> None:
 
 
 def read_spec(path: str | Path) -> ModelSpec:
-    """Read the specification out of an ONNX file.
+    """Read the specification of an ONNX file.
 
     Args:
         path: ONNX file.
 
     Raises:
-        ModelError: If the file is no ONNX model or carries no specification.
+        ModelError: If the file is not an ONNX model or has no specification.
     """
     import onnx
 
@@ -247,11 +256,11 @@ def read_spec(path: str | Path) -> ModelSpec:
     except Exception as error:
         raise ModelError(f"'{path}' is not a readable ONNX file: it may be damaged") from error
     if not model.graph.node:
-        raise ModelError(f"'{path}' is no ONNX file: there is nothing in it")
+        raise ModelError(f"'{path}' is not an ONNX model: its graph is empty")
     for entry in model.metadata_props:
         if entry.key == METADATA_KEY:
             return spec_from_json(entry.value)
     raise ModelError(
-        f"'{path}' carries no model specification; "
+        f"'{path}' has no model specification; "
         f"run 'realtime-ssd import {path} --output NEW.onnx' once and use NEW.onnx"
     )

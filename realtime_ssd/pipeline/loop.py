@@ -13,7 +13,7 @@ from math import inf
 from realtime_ssd.annotators import Annotator, BoxAnnotator
 from realtime_ssd.backends.base import Backend, PendingBatch
 from realtime_ssd.core.detections import Detections
-from realtime_ssd.core.errors import RealtimeSSDError, UsageError, described
+from realtime_ssd.core.errors import RealtimeSSDError, UsageError, describe
 from realtime_ssd.core.frames import Frame
 from realtime_ssd.core.metrics import Observer, Statistics
 from realtime_ssd.core.results import FrameResult
@@ -338,6 +338,6 @@ def _stage_error(stage: str, error: BaseException) -> RealtimeSSDError:
     """Return an exception of a thread as one sentence that names the stage."""
     if isinstance(error, RealtimeSSDError):
         return error
-    failure = RealtimeSSDError(f"{stage} failed: {described(error)}")
+    failure = RealtimeSSDError(f"{stage} failed: {describe(error)}")
     failure.__cause__ = error
     return failure

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
-from realtime_ssd.core.errors import described
+from realtime_ssd.core.errors import describe
 from realtime_ssd.core.metrics import Observer, Outcome, SourceState
 
 __all__ = ["ObserverGroup"]
@@ -43,5 +43,5 @@ class ObserverGroup:
                 self._observers = tuple(one for one in self._observers if one is not observer)
                 _log.warning(
                     "observer %s failed and is not called again: %s",
-                    *(type(observer).__name__, described(error)),
+                    *(type(observer).__name__, describe(error)),
                 )

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 
-from realtime_ssd.core.errors import RealtimeSSDError, described
+from realtime_ssd.core.errors import RealtimeSSDError, describe
 from realtime_ssd.core.metrics import Observer
 from realtime_ssd.core.results import FrameResult
 from realtime_ssd.processors.base import Processor
@@ -57,7 +57,7 @@ class ProcessorChain:
             except Exception as error:
                 raise RealtimeSSDError(
                     f"processor '{processor.name}' failed on frame {result.frame.index} of "
-                    f"'{source}': {described(error)}"
+                    f"'{source}': {describe(error)}"
                 ) from error
             seconds = time.perf_counter() - started
             result.timings[processor.name] = seconds

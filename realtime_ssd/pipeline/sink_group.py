@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 
 from realtime_ssd.core.closeable import Closeable
-from realtime_ssd.core.errors import RealtimeSSDError, described
+from realtime_ssd.core.errors import RealtimeSSDError, describe
 from realtime_ssd.core.results import FrameResult
 from realtime_ssd.sinks.base import Sink
 
@@ -161,5 +161,5 @@ def _write(sink: Sink, result: FrameResult) -> None:
     except Exception as error:
         raise RealtimeSSDError(
             f"{type(sink).__name__} failed on frame {result.frame.index} of "
-            f"'{result.frame.source}': {described(error)}"
+            f"'{result.frame.source}': {describe(error)}"
         ) from error

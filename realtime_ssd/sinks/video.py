@@ -16,7 +16,7 @@ import numpy as np
 from av.container import OutputContainer
 from av.video.stream import VideoStream
 
-from realtime_ssd.core.errors import RealtimeSSDError, UsageError, described
+from realtime_ssd.core.errors import RealtimeSSDError, UsageError, describe
 from realtime_ssd.core.files import open_output
 from realtime_ssd.core.frames import Image
 from realtime_ssd.core.results import FrameResult
@@ -233,7 +233,7 @@ class VideoSink(BaseSink):
     def fail(self, error: Exception) -> RealtimeSSDError:
         """Note that nothing more can be written, and say why."""
         self._failed = True
-        reason = getattr(error, "strerror", None) or described(error)
+        reason = getattr(error, "strerror", None) or describe(error)
         return RealtimeSSDError(
             f"'{self._path}' cannot be written any further ({reason}); of the {self._encoded} "
             "frames before, all but those of about the last second can be played"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -74,6 +75,15 @@ class Source(AbstractContextManager[Any], Protocol):
         """
         ...
 
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield the remaining frames, then close the source; cameras and streams are opened first.
+
+        Raises:
+            UsageError: See `open`.
+            SourceError: See `open` and `read`; a lost live source is not reopened.
+        """
+        ...
+
     def interrupt(self) -> None:
         """Make a `read` that waits in another thread end soon; the source is then only closed."""
         ...
@@ -94,6 +104,16 @@ class BaseSource(Closeable):
     def read(self) -> Frame | None:
         """See `Source.read`."""
         raise NotImplementedError
+
+    def __iter__(self) -> Iterator[Frame]:
+        """See `Source.__iter__`."""
+        try:
+            if self.info.live:
+                self.open()
+            while (frame := self.read()) is not None:
+                yield frame
+        finally:
+            self.close()
 
     def interrupt(self) -> None:
         """See `Source.interrupt`; a source that never waits has nothing to do."""

@@ -12,7 +12,7 @@ from realtime_ssd.backends.onnxruntime import OnnxRuntimeBackend
 from realtime_ssd.core.errors import SourceError
 from realtime_ssd.core.frames import Frame, Image, LazyImage
 from realtime_ssd.core.spec import read_spec
-from tests.tiny import picture
+from tests.tiny import bright_cell
 
 
 def opened(path: Path, batch: int = 1, *, live: bool = False) -> OnnxRuntimeBackend:
@@ -24,7 +24,7 @@ def run(backend: OnnxRuntimeBackend, frames: Sequence[Frame]) -> list[list[dict[
 
 
 def frame(size: tuple[int, int] = (120, 160), number: int = 0) -> Frame:
-    return Frame(picture((number % 4, number // 4 % 4), size), number)
+    return Frame(bright_cell((number % 4, number // 4 % 4), size), number)
 
 
 @pytest.mark.parametrize("batch", [1, 3])

@@ -43,7 +43,7 @@ DEMO = ("--source", "demo:160x96,frames=2")
         ("did you mean 'bright'", (*DEMO, "--classes", "brigth", "--model", "TINY")),
         ("--batch must be at least 1", (*DEMO, "--batch", "0", "--model", "TINY")),
         ("--max-frames must be at least 1", (*DEMO, "--max-frames", "0", "--model", "TINY")),
-        ("--score-threshold must lie from", (*DEMO, "--score-threshold", "2", "--model", "TINY")),
+        ("--score-threshold must be between", (*DEMO, "--score-threshold", "2", "--model", "TINY")),
         ("unknown scheme", ("--source", "gopher://host/x", "--model", "TINY")),
         ("video format", (*DEMO, "--output", "x.doc", "--model", "TINY")),
         ("cannot be written", (*DEMO, "--output", "/dev/null/x.mp4", "--model", "TINY")),
@@ -64,7 +64,7 @@ def test_wrong_usage_exits_with_2(tiny: Path, text: str, words: tuple[str, ...])
         ("name each source with --source", ("--source", "a.jpg", "b.jpg")),
         ("there is no command 'modles'; did you mean 'models'", ("modles",)),
         ("unexpected argument 'nope'; see realtime-ssd models --help", ("models", "nope")),
-        ("--iou-threshold must lie from 0 to 1, not nan", (*DEMO, "--iou-threshold", "nan")),
+        ("--iou-threshold must be between 0 and 1, not nan", (*DEMO, "--iou-threshold", "nan")),
         ("--pre-nms-top-k must be at least 1, not 0", (*DEMO, "--pre-nms-top-k", "0")),
         ("model file 'missing.onnx' does not exist", (*DEMO, "--model", "missing.onnx")),
     ],
@@ -144,13 +144,13 @@ def test_unusable_models(tmp_path: Path) -> None:
     damaged.write_bytes(b"\x08\x07junk" * 20)
     assert_rejected(1, "not a readable ONNX file", *DEMO, "--model", damaged)
     (tmp_path / "empty.onnx").touch()
-    assert_rejected(1, "there is nothing in it", *DEMO, "--model", tmp_path / "empty.onnx")
+    assert_rejected(1, "its graph is empty", *DEMO, "--model", tmp_path / "empty.onnx")
 
     bare = tiny_model(tmp_path / "bare.onnx")
     model = onnx.load(str(bare))
     del model.metadata_props[:]
     onnx.save(model, str(bare))
-    assert_rejected(1, "carries no model specification", *DEMO, "--model", bare)
+    assert_rejected(1, "has no model specification", *DEMO, "--model", bare)
 
     spec = tiny_spec()
     wrong = replace(spec, labels=("background", "bright", "dark"))

@@ -71,7 +71,7 @@ def test_an_impossible_batch_size_is_reported_before_any_measurement(
     onnx.save(model, str(fixed))
     finished = run("benchmark", "--model", fixed, "--batch", "1,8", *SHORT)
     assert finished.returncode == 2
-    assert "has a fixed batch of 1, so --batch 8 is not possible" in finished.stderr
+    assert "has a fixed batch of 1, so --batch cannot be 8" in finished.stderr
     assert "one batch at a time" not in finished.stderr
 
 

@@ -10,7 +10,7 @@ import cv2
 import pytest
 
 from tests.cli.program import run, start
-from tests.tiny import picture
+from tests.tiny import bright_cell
 from tests.videos import make_video, readable, stamps_of
 
 
@@ -19,7 +19,7 @@ def photos(tmp_path: Path) -> Path:
     folder = tmp_path / "photos"
     folder.mkdir()
     for number, cell in enumerate([(0, 1), (2, 3)]):
-        cv2.imwrite(str(folder / f"{number}.png"), picture(cell))
+        cv2.imwrite(str(folder / f"{number}.png"), bright_cell(cell))
     return folder
 
 

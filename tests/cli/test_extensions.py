@@ -167,11 +167,11 @@ def run(package: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from tests.tiny import picture
+    from tests.tiny import bright_cell
 
     folder = tmp_path_factory.mktemp("photos")
     for number in range(3):
-        cv2.imwrite(str(folder / f"{number}.png"), picture((2, number)))
+        cv2.imwrite(str(folder / f"{number}.png"), bright_cell((2, number)))
     return folder
 
 

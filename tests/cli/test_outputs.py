@@ -13,7 +13,7 @@ from realtime_ssd.cli import main
 from realtime_ssd.cli.outputs import plan_outputs
 from realtime_ssd.core.errors import UsageError
 from realtime_ssd.sources import SourceInfo
-from tests.tiny import picture
+from tests.tiny import bright_cell
 from tests.videos import make_video, stamps_of
 
 DEMO = ("--source", "demo:160x96,frames=2")
@@ -34,7 +34,7 @@ def photos(tmp_path: Path) -> Path:
     """Two folders with a photo of the same name in each."""
     for name, cell in (("one", (0, 1)), ("two", (2, 3))):
         (tmp_path / "photos" / name).mkdir(parents=True)
-        cv2.imwrite(str(tmp_path / "photos" / name / "a.png"), picture(cell))
+        cv2.imwrite(str(tmp_path / "photos" / name / "a.png"), bright_cell(cell))
     return tmp_path / "photos"
 
 

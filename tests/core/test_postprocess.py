@@ -1,8 +1,7 @@
-"""Decode and NMS against a plain loop over all candidates, and against OpenCV's NMS."""
+"""Decoding and NMS, compared with a loop over all candidates and with the NMS of OpenCV."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -19,14 +18,18 @@ from realtime_ssd.core.spec import InputSpec, ModelSpec, Thresholds, read_spec
 Floats = NDArray[np.float32]
 
 
-def plain(spec: ModelSpec, scores: Floats, offsets: Floats) -> list[tuple[float, int, int]]:
-    """Do what the specification says, one candidate after another."""
+Row = tuple[float, int, int]
+"""Score, default box and class of a detection."""
+
+
+def reference(spec: ModelSpec, scores: Floats, offsets: Floats) -> list[Row]:
+    """Follow the definition, one candidate after another."""
     limits = spec.thresholds
     boxes = offsets
     if spec.coding != "corners":
         order = [1, 0, 3, 2] if spec.coding == "yxhw" else [0, 1, 2, 3]
         boxes = decode(offsets[:, order], spec.boxes.boxes(), spec.variances).astype(np.float32)
-    kept: list[tuple[float, int, int]] = []
+    kept: list[Row] = []
     for column in range(spec.num_classes):
         if column == spec.background:
             continue
@@ -34,22 +37,18 @@ def plain(spec: ModelSpec, scores: Floats, offsets: Floats) -> list[tuple[float,
         best = sorted(rows.tolist(), key=lambda row: (-scores[row, column], row))[
             : limits.pre_nms_top_k
         ]
-        chosen: list[int] = []
+        free: list[int] = []
         for row in best:
-            if (
-                not chosen
-                or (iou(boxes[row][None], boxes[chosen])[0] <= limits.iou_threshold).all()
-            ):
-                chosen.append(row)
-        kept += [(float(scores[row, column]), row, column) for row in chosen]
+            if not free or (iou(boxes[row][None], boxes[free])[0] <= limits.iou_threshold).all():
+                free.append(row)
+        kept += [(float(scores[row, column]), row, column) for row in free]
     return sorted(kept, key=lambda item: (-item[0], item[1], item[2]))[: limits.max_detections]
 
 
-def as_list(found: RawDetections) -> list[tuple[float, int, int]]:
-    rows = zip(
-        found.scores.tolist(), found.box_indices.tolist(), found.class_ids.tolist(), strict=True
+def as_list(raw: RawDetections) -> list[Row]:
+    return list(
+        zip(raw.scores.tolist(), raw.box_indices.tolist(), raw.class_ids.tolist(), strict=True)
     )
-    return [tuple(row) for row in rows]  # type: ignore[misc]
 
 
 def corners_spec(classes: int, limits: Thresholds) -> ModelSpec:
@@ -67,40 +66,40 @@ def corners_spec(classes: int, limits: Thresholds) -> ModelSpec:
 @settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 2**31),
-    boxes=st.integers(1, 150),
+    count=st.integers(1, 150),
     classes=st.integers(1, 4),
     levels=st.sampled_from([3, 10, 10**6]),
-    keep=st.sampled_from([1, 3, 20, 500]),
+    limit=st.sampled_from([1, 3, 20, 500]),
     top_k=st.sampled_from([1, 5, 400]),
 )
-def test_equals_a_plain_loop(
-    seed: int, boxes: int, classes: int, levels: int, keep: int, top_k: int
+def test_equals_the_reference(
+    seed: int, count: int, classes: int, levels: int, limit: int, top_k: int
 ) -> None:
     random = np.random.default_rng(seed)
-    scores = (random.integers(0, levels, (boxes, classes + 1)) / levels).astype(np.float32)
-    corner = random.integers(0, 6, (boxes, 2)) / 8
-    sides = random.integers(0, 5, (boxes, 2)) / 8  # also empty boxes
-    places = np.concatenate([corner, corner + sides], axis=1).astype(np.float32)
-    spec = corners_spec(classes, Thresholds(0.2, 0.5, top_k, keep))
-    assert as_list(PostProcessor(spec)(scores, places)) == plain(spec, scores, places)
+    scores = (random.integers(0, levels, (count, classes + 1)) / levels).astype(np.float32)
+    corner = random.integers(0, 6, (count, 2)) / 8
+    sides = random.integers(0, 5, (count, 2)) / 8  # also empty boxes
+    boxes = np.concatenate([corner, corner + sides], axis=1).astype(np.float32)
+    spec = corners_spec(classes, Thresholds(0.2, 0.5, top_k, limit))
+    assert as_list(PostProcessor(spec)(scores, boxes)) == reference(spec, scores, boxes)
 
 
-def test_boundary_iou_is_kept() -> None:
+def test_box_with_iou_at_the_threshold_is_kept() -> None:
     spec = corners_spec(1, Thresholds(0.1, 0.5))
-    places = np.array([[0, 0, 0.5, 1], [0, 0, 0.25, 1], [0, 0, 0.3, 1]], np.float32)
+    boxes = np.array([[0, 0, 0.5, 1], [0, 0, 0.25, 1], [0, 0, 0.3, 1]], np.float32)
     scores = np.array([[0, 0.9], [0, 0.8], [0, 0.7]], np.float32)
-    # IoU 0.5 exactly stays; 0.6 with the first goes.
-    assert PostProcessor(spec)(scores, places).box_indices.tolist() == [0, 1]
+    # The second has an IoU of exactly 0.5 with the first, the third one of 0.6.
+    assert PostProcessor(spec)(scores, boxes).box_indices.tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.05, 0.01])
-def test_real_heads(coco_model: Path, shared_data: Path, threshold: float) -> None:
+def test_recorded_heads(coco_model: Path, shared_data: Path, threshold: float) -> None:
     spec = read_spec(coco_model).with_thresholds(score_threshold=threshold)
     for name in ("dog", "000009"):
         heads = np.load(shared_data / f"golden/onnx_heads/{name}.npz")
         scores = np.asarray(heads["class_scores"], np.float32).reshape(-1, 91)
         offsets = np.asarray(heads["box_encodings"], np.float32).reshape(-1, 4)
-        assert as_list(PostProcessor(spec)(scores, offsets)) == plain(spec, scores, offsets)
+        assert as_list(PostProcessor(spec)(scores, offsets)) == reference(spec, scores, offsets)
 
 
 @settings(max_examples=30, deadline=None)
@@ -108,12 +107,12 @@ def test_real_heads(coco_model: Path, shared_data: Path, threshold: float) -> No
 def test_equals_opencv(seed: int, count: int) -> None:
     random = np.random.default_rng(seed)
     corner = random.uniform(0, 0.6, (count, 2))
-    places = np.concatenate([corner, corner + random.uniform(0.05, 0.4, (count, 2))], 1)
-    places = places.astype(np.float32)
+    boxes = np.concatenate([corner, corner + random.uniform(0.05, 0.4, (count, 2))], 1)
+    boxes = boxes.astype(np.float32)
     scores = np.zeros((count, 2), np.float32)
     scores[:, 1] = random.permutation(count) / count * 0.8 + 0.1
-    spec = replace(corners_spec(1, Thresholds(0.05, 0.45, 400, 400)))
-    sized = [(x1, y1, x2 - x1, y2 - y1) for x1, y1, x2, y2 in (places * 1000).tolist()]
-    wanted = cv2.dnn.NMSBoxes(sized, scores[:, 1].tolist(), 0.05, 0.45)
-    found = PostProcessor(spec)(scores, places).box_indices.tolist()
-    assert found == np.asarray(wanted).ravel().tolist()
+    spec = corners_spec(1, Thresholds(0.05, 0.45, 400, 400))
+    sized = [(x1, y1, x2 - x1, y2 - y1) for x1, y1, x2, y2 in (boxes * 1000).tolist()]
+    expected = cv2.dnn.NMSBoxes(sized, scores[:, 1].tolist(), 0.05, 0.45)
+    kept = PostProcessor(spec)(scores, boxes).box_indices.tolist()
+    assert kept == np.asarray(expected).ravel().tolist()

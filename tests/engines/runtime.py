@@ -14,7 +14,7 @@ from realtime_ssd_engines.tensorrt.build import Engine, EngineOptions, obtain
 from realtime_ssd_engines.tensorrt.toolchain import Built, Job, Machine, OpenEngine, Progress
 
 from realtime_ssd.core.spec import ModelSpec, read_spec
-from tests.tiny import picture
+from tests.tiny import bright_cell
 
 MACHINE = Machine("ONNX Runtime on a CPU", "0.0", "1.0", "none")
 
@@ -84,7 +84,7 @@ class OnnxEngine:
 def get(model: Path, cache: Path, tools: OnnxToolchain | None = None, **options: object) -> Engine:
     """Get the engine of a model from a cache of its own."""
     given = EngineOptions(cache=cache, **options)  # type: ignore[arg-type]
-    frames = [picture((1, 2)), picture((3, 0))]
+    frames = [bright_cell((1, 2)), bright_cell((3, 0))]
     return obtain(model, read_spec(model), given, None, frames, tools or OnnxToolchain())
 
 

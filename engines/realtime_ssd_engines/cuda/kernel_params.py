@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from realtime_ssd.core.errors import ModelError
 from realtime_ssd.core.postprocess import RawDetections
-from realtime_ssd.core.preprocess import place
+from realtime_ssd.core.preprocess import letterbox_params
 from realtime_ssd.core.spec import InputSpec, ModelSpec
 
 __all__ = [
@@ -293,7 +293,7 @@ def fill_frame(
         pitches: Bytes from row to row of each plane.
         colour: Factors for NV12; None for BGR.
     """
-    spot = place(spec, *size)
+    spot = letterbox_params(spec, *size)
     row["plane0"], row["plane1"] = planes
     row["pitch0"], row["pitch1"] = pitches
     row["width"], row["height"] = size

@@ -170,7 +170,7 @@ def _fixed_batch(model: Path, spec: ModelSpec, options: EngineOptions) -> bool:
         item.dim_value if item.HasField("dim_value") else None
         for item in value.type.tensor_type.shape.dim
     ]
-    check_batch(size, model, options.max_batch, "--max-batch")
+    check_batch(size, model, options.max_batch, "max_batch")
     return bool(size and size[0])
 
 

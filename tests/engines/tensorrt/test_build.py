@@ -20,7 +20,7 @@ from realtime_ssd.core.errors import ModelError, UsageError
 from realtime_ssd.core.gpu import find_gpus
 from realtime_ssd.core.spec import read_spec
 from tests.engines.runtime import OnnxToolchain, get, get_in_process
-from tests.tiny import picture
+from tests.tiny import bright_cell
 
 
 def input_type(plan: bytes) -> int:
@@ -85,7 +85,7 @@ def test_a_fixed_batch_has_no_profile_and_takes_one_image(model: Path, tmp_path:
     tools = OnnxToolchain()
     get(model, tmp_path / "c", tools)
     assert tools.jobs[0].batches is None
-    with pytest.raises(UsageError, match=r"fixed batch of 1, so --max-batch 4 is not possible"):
+    with pytest.raises(UsageError, match=r"fixed batch of 1, so `max_batch` cannot be 4"):
         get(model, tmp_path / "c", tools, max_batch=4)
     fixed.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 3
     onnx.save(fixed, str(model))
@@ -99,12 +99,12 @@ def test_int8_is_calibrated_on_photos(model: Path, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
     for cell in range(4):
-        cv2.imwrite(str(photos / f"{cell}.png"), picture((cell, cell)))
+        cv2.imwrite(str(photos / f"{cell}.png"), bright_cell((cell, cell)))
     done = get(model, tmp_path / "c", precision="int8", calibration=photos)
     kinds = {node.op_type for node in onnx.load_from_string(done.plan).graph.node}
     assert "QuantizeLinear" in kinds
     assert done.key.calibration
-    cv2.imwrite(str(photos / "more.png"), picture((0, 3)))
+    cv2.imwrite(str(photos / "more.png"), bright_cell((0, 3)))
     more = get(model, tmp_path / "c", precision="int8", calibration=photos)
     assert more.key.calibration != done.key.calibration
 

@@ -29,7 +29,7 @@ from realtime_ssd.core.frames import Frame
 from realtime_ssd.core.gpu import find_gpus
 from realtime_ssd.core.spec import read_spec
 from tests.engines.cuda.test_gpu_loop import _host_kernels  # noqa: F401 - an automatic fixture
-from tests.tiny import picture
+from tests.tiny import bright_cell
 
 pytestmark = [
     pytest.mark.gpu,
@@ -50,7 +50,7 @@ CELLS = [(0, 0), (1, 2), (3, 3), (2, 1), (0, 3)]
 
 
 def frames() -> list[Frame]:
-    return [Frame(picture(cell), index=i) for i, cell in enumerate(CELLS)]
+    return [Frame(bright_cell(cell), index=i) for i, cell in enumerate(CELLS)]
 
 
 def answers(backend: Backend, given: list[Frame]) -> list[Detections]:
@@ -170,10 +170,10 @@ def test_a_fixed_batch_of_one(model: Path) -> None:
 def test_other_precisions_layers_and_a_second_look(
     model: Path, tmp_path: Path, precision: str
 ) -> None:
-    cv2.imwrite(str(tmp_path / "1.png"), picture((1, 1)))
+    cv2.imwrite(str(tmp_path / "1.png"), bright_cell((1, 1)))
     said: list[str] = []
     options = EngineOptions(precision, max_batch=2, calibration=tmp_path)
-    done = obtain(model, read_spec(model), options, said.append, [picture((2, 2))])
+    done = obtain(model, read_spec(model), options, said.append, [bright_cell((2, 2))])
     assert "comparing it with ONNX Runtime" in said
     if os.environ.get("HOST_TENSORRT") in ("10", "11"):
         assert "  100 % built" in said

@@ -12,7 +12,7 @@ from realtime_ssd_engines.tensorrt.toolchain import Machine
 
 from realtime_ssd.core.errors import ModelError
 from tests.engines.runtime import OnnxToolchain, get
-from tests.tiny import picture
+from tests.tiny import bright_cell
 
 
 def entry(folder: Path) -> Entry:
@@ -41,7 +41,7 @@ def test_why_an_engine_cannot_be_compared(model: Path, tmp_path: Path) -> None:
 
 
 def test_int8_is_compared_when_built(model: Path, tmp_path: Path) -> None:
-    cv2.imwrite(str(tmp_path / "1.png"), picture((1, 1)))
+    cv2.imwrite(str(tmp_path / "1.png"), bright_cell((1, 1)))
     get(model, tmp_path / "c", precision="int8", calibration=tmp_path)
     with pytest.raises(ModelError, match="is compared while it is built"):
         recheck(entry(tmp_path / "c"), OnnxToolchain())

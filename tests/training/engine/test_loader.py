@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 from realtime_ssd_training.data import Dataset, open_dataset
-from realtime_ssd_training.data.augment import SSDAugmentation, fit
-from realtime_ssd_training.data.joined import open_set
+from realtime_ssd_training.data.augment import SSDAugmentation, resize_sample
+from realtime_ssd_training.data.concat import open_datasets
 from realtime_ssd_training.engine.loader import Batch, Loader, LoaderOptions
 
 from realtime_ssd.core.errors import RealtimeSSDError
 from realtime_ssd.core.spec import InputSpec
-from tests.training.data.folders import picture, write
+from tests.training.data.builders import write_image, write_text
 
 SPEC = InputSpec(48, 40, "RGB", (123.0, 117.0, 104.0), (0.5, 0.25, 2.0))
 AUGMENT = SSDAugmentation(SPEC)
@@ -31,10 +31,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     lines = []
     for k in range(COUNT):
         name = f"{k:02}.png"
-        picture(folder / name, 60 + k, 50, seed=k)
+        write_image(folder / name, 60 + k, 50, seed=k)
         boxes = [f"{name},{2 + 9 * n},3,{40 + n},{30 + k},cat" for n in range(k % 3)]
         lines += boxes or [f"{name},,,,,"]
-    return open_dataset(f"csv:{write(folder / 'boxes.csv', chr(10).join(lines))}")
+    return open_dataset(f"csv:{write_text(folder / 'boxes.csv', chr(10).join(lines))}")
 
 
 def read(
@@ -136,7 +136,7 @@ def test_ranks_share_the_images(data: Dataset, drop_last: bool) -> None:
 
 
 def test_repeats_are_augmented_anew(data: Dataset) -> None:
-    twice = open_set(data.name, repeat=2)
+    twice = open_datasets(data.name, repeat=2)
     batches = read(twice, replace(OPTIONS, batch_size=22, shuffle=False))
     assert batches[0].names[:COUNT] == batches[0].names[COUNT:]
     first, second = batches[0].images.split(COUNT)
@@ -152,7 +152,7 @@ def test_what_a_batch_holds(data: Dataset) -> None:
     assert inputs.is_contiguous(memory_format=torch.channels_last)
     size = np.array([48, 40, 48, 40])
     for k, target in enumerate(batch.targets):
-        seen = fit(data[k], SPEC)
+        seen = resize_sample(data[k], SPEC)
         assert torch.equal(batch.images[k], torch.from_numpy(seen.image))
         assert np.allclose(target.boxes.numpy() * size, seen.boxes, atol=1e-4)
         assert target.labels.tolist() == seen.labels.tolist()
@@ -162,10 +162,10 @@ def test_what_a_batch_holds(data: Dataset) -> None:
 
 
 def test_difficult_and_crowd_boxes_are_ignored(tmp_path: Path) -> None:
-    picture(tmp_path / "a.png")
+    write_image(tmp_path / "a.png")
     head = "image,xmin,ymin,xmax,ymax,class,difficult,iscrowd\n"
     rows = "".join(f"a.png,1,1,9,{9 + k},cat,{k & 1},{k >> 1}\n" for k in range(4))
-    data = open_dataset(f"csv:{write(tmp_path / 'boxes.csv', head + rows)}")
+    data = open_dataset(f"csv:{write_text(tmp_path / 'boxes.csv', head + rows)}")
     (batch,) = read(data, LoaderOptions(1), augment=False)
     assert batch.targets[0].ignored.tolist() == [False, True, True, True]
     assert batch.difficult.tolist() == [False, True, False, True]
@@ -176,11 +176,11 @@ def broken(tmp_path: Path) -> Dataset:
     """Four images, of which two vanish and change after opening."""
     rows = []
     for k in range(4):
-        picture(tmp_path / f"{k}.png", seed=k)
+        write_image(tmp_path / f"{k}.png", seed=k)
         rows.append(f"{k}.png,1,1,9,9,cat")
-    data = open_dataset(f"csv:{write(tmp_path / 'boxes.csv', chr(10).join(rows))}")
+    data = open_dataset(f"csv:{write_text(tmp_path / 'boxes.csv', chr(10).join(rows))}")
     (tmp_path / "1.png").unlink()
-    picture(tmp_path / "2.png", 80, 60)
+    write_image(tmp_path / "2.png", 80, 60)
     return data
 
 

@@ -76,7 +76,7 @@ def board(folder: Path) -> dict[str, list[tuple[int, float]]]:
         ("checkpoint 'missing' does not exist", ("--data", "demo:1-1", "--init", "missing")),
         ("there is no file 'missing'", ("--data", "demo:1-1", "--backbone", "missing")),
         ("needs its checksum", ("--data", "demo:1-1", "--backbone", "http://x/y.pth")),
-        ("names no data set", ("--data", "nothing")),
+        ("does not specify a dataset", ("--data", "nothing")),
         ("cannot be", ("--data", "demo:1-1", "--output", "/proc/run")),
         ("cannot be", ("--data", "demo:1-1", "--output", "/proc")),
         ("unable to convert", ("--epochs", "many")),

@@ -15,7 +15,7 @@ import torch
 from realtime_ssd_training.engine.checkpoint import save_checkpoint
 from realtime_ssd_training.engine.session import Command
 from realtime_ssd_training.models import SSD, create
-from realtime_ssd_training.models.backbones import find_backbone, folder, load_backbone
+from realtime_ssd_training.models.backbones import find_backbone, load_backbone
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
@@ -270,13 +270,13 @@ def test_fetched_once_and_checked_each_time(server: str, cache: Path, tmp_path: 
     data = (tmp_path / "server/vgg.pth").read_bytes()
     digest = hashlib.sha256(data).hexdigest()
     path = find_backbone(f"{server}/vgg.pth#{digest[:8]}")
-    assert (path, folder()) == (cache / "vgg.pth", cache)
+    assert path == cache / "vgg.pth"
     assert path.read_bytes() == data
     (tmp_path / "server/vgg.pth").unlink()
     assert find_backbone(f"{server}/vgg.pth#{digest}") == path  # no longer on the server
     path.write_bytes(data[:-1])
     with pytest.raises(
-        RealtimeSSDError, match=r"cannot be fetched .* give its path with --backbone"
+        RealtimeSSDError, match=r"cannot be downloaded .* set `backbone` to its path"
     ):
         find_backbone(f"{server}/vgg.pth#{digest[:8].upper()}")
     (tmp_path / "server/vgg.pth").write_bytes(data)
@@ -285,13 +285,13 @@ def test_fetched_once_and_checked_each_time(server: str, cache: Path, tmp_path: 
 
 def test_what_came_is_not_what_was_asked_for(server: str, cache: Path, tmp_path: Path) -> None:
     (tmp_path / "server/vgg.pth").write_bytes(b"something else")
-    with pytest.raises(ModelError, match=r"expected 12345678\.\.\.; it was thrown away"):
+    with pytest.raises(ModelError, match=r"expected 12345678\.\.\.; the download was discarded"):
         find_backbone(f"{server}/vgg.pth#12345678")
     assert list(cache.iterdir()) == []
     for address in (f"{server}/vgg.pth", f"{server}/vgg.pth#1234567", f"{server}/vgg.pth#ghijklmn"):
         with pytest.raises(UsageError, match="needs its checksum; write URL#SHA256"):
             find_backbone(address)
-    with pytest.raises(RealtimeSSDError, match="cannot be fetched"):
+    with pytest.raises(RealtimeSSDError, match="cannot be downloaded"):
         find_backbone("http://127.0.0.1:9/vgg.pth#12345678")
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from realtime_ssd.core.errors import RealtimeSSDError, first_line
-from realtime_ssd_training.data.joined import build_augmentation
+from realtime_ssd_training.data.augment import build_augmentation
 from realtime_ssd_training.data.sample import Dataset
 from realtime_ssd_training.engine.distributed import World
 from realtime_ssd_training.engine.loader import Loader, LoaderOptions

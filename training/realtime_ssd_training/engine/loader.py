@@ -18,7 +18,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from realtime_ssd.core.errors import RealtimeSSDError
 from realtime_ssd.core.spec import InputSpec
-from realtime_ssd_training.data.augment import fit
+from realtime_ssd_training.data.augment import resize_sample
 from realtime_ssd_training.data.sample import Dataset, Problem, Sample, unreadable
 
 __all__ = ["Augment", "Batch", "Loader", "LoaderOptions", "Target", "normalise"]
@@ -274,7 +274,7 @@ class _Samples(TorchDataset[_Item]):
         except RealtimeSSDError as error:
             return index, unreadable(self.dataset, index, error)
         if self.augment is None:
-            return index, fit(sample, self.spec)
+            return index, resize_sample(sample, self.spec)
         return index, self.augment(sample, np.random.default_rng([self.seed, epoch, index]))
 
 

@@ -12,8 +12,8 @@ import torch
 
 from realtime_ssd.core.errors import UsageError
 from realtime_ssd_training.data import Dataset, summarise
-from realtime_ssd_training.data.classes import listed
-from realtime_ssd_training.data.joined import open_set
+from realtime_ssd_training.data.classes import format_names
+from realtime_ssd_training.data.concat import open_datasets
 from realtime_ssd_training.engine.checkpoint import load_model, read_checkpoint, start_from
 from realtime_ssd_training.engine.distributed import World, join, leave
 from realtime_ssd_training.engine.run_folder import RunFolder
@@ -95,7 +95,7 @@ class Command:
         steps = len(trainer.loader) * recipe.run.epochs
         print(
             f"training on {_counted(len(train) // recipe.data.repeat, 'image')} "
-            f"({listed(train.labels[1:])}): {_counted(recipe.run.epochs, 'epoch')}, "
+            f"({format_names(train.labels[1:])}): {_counted(recipe.run.epochs, 'epoch')}, "
             f"{_counted(steps, 'step')}"
         )
         if val is None:
@@ -143,9 +143,9 @@ def finish(folder: RunFolder, outcome: Outcome, data: Dataset) -> None:
             "add --resume to the command to go on"
         )
         return
-    from realtime_ssd_training.export import export_onnx, photos_of
+    from realtime_ssd_training.export import export_onnx, first_images
 
-    export_onnx(load_model(folder.best), folder.onnx, photos=photos_of(data))
+    export_onnx(load_model(folder.best), folder.onnx, photos=first_images(data))
     best = read_checkpoint(folder.best).facts
     scored = f"mAP {best['score']:.4f} in " if best["score"] is not None else ""
     print(f"{folder.onnx}: {scored}epoch {best['epoch']} of {outcome.epochs}")
@@ -182,7 +182,9 @@ def _network(recipe: Recipe, labels: Sequence[str]) -> SSD:
 
 def _open(recipe: Recipe, text: str, labels: Sequence[str], repeat: int = 1) -> Dataset:
     data = recipe.data
-    return open_set(text, labels or None, remap=data.remap, only=data.only or None, repeat=repeat)
+    return open_datasets(
+        text, labels or None, remap=data.remap, only=data.only or None, repeat=repeat
+    )
 
 
 def _check_objects(data: Dataset, *, difficult: bool) -> None:
@@ -195,8 +197,8 @@ def _check_objects(data: Dataset, *, difficult: bool) -> None:
     truths = (data.annotation(index) for index in range(len(data)))
     if not any((~truth.crowd & (~truth.difficult | difficult)).any() for truth in truths):
         raise UsageError(
-            f"'{data.name}' has no object of the classes {listed(data.labels[1:])} that counts; "
-            "look at its annotations, --classes and --remap"
+            f"'{data.name}' has no object of the classes {format_names(data.labels[1:])} that "
+            "counts; look at its annotations, --classes and --remap"
         )
 
 

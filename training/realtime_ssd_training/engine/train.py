@@ -360,8 +360,8 @@ class Trainer:
                 self.val,
                 run.metric,
                 workers=run.workers,
-                asked=asked,
-                tell=self._tell_once,
+                stop_requested=asked,
+                on_problems=self._tell_once,
             ).mean
             # Without any object there is nothing to compare by.
             score = None if isnan(score) else score

@@ -6,7 +6,6 @@ so that the network sees on its own input what the file's network saw on its own
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,15 +14,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from realtime_ssd.core.downloads import download
 from realtime_ssd.core.errors import ModelError, UsageError
-from realtime_ssd.core.files import sha256_of
+from realtime_ssd.core.files import cache_folder
 from realtime_ssd.core.spec import InputSpec
-from realtime_ssd.zoo import download
 from realtime_ssd_training.engine.checkpoint import read_checkpoint, read_pickled
 from realtime_ssd_training.importers.caffe_weights import read_weights
 from realtime_ssd_training.models import SSD
 
-__all__ = ["Backbone", "find_backbone", "folder", "load_backbone"]
+__all__ = ["Backbone", "find_backbone", "load_backbone"]
 
 Weights = Mapping[str, Tensor]
 
@@ -95,14 +94,6 @@ def load_backbone(model: SSD, text: str) -> tuple[int, int]:
     return len(found.tensors), len(own)
 
 
-def folder() -> Path:
-    """Give the folder of fetched backbones (`REALTIME_SSD_BACKBONES` moves it)."""
-    from platformdirs import user_cache_path
-
-    given = os.environ.get("REALTIME_SSD_BACKBONES")
-    return Path(given) if given else user_cache_path("realtime-ssd") / "backbones"
-
-
 def find_backbone(text: str) -> Path:
     """Find the file that a recipe names, and fetch it if need be.
 
@@ -111,7 +102,7 @@ def find_backbone(text: str) -> Path:
 
     Raises:
         UsageError: If there is no such file, or the address has no checksum.
-        RealtimeSSDError: If it cannot be fetched.
+        RealtimeSSDError: If it cannot be downloaded.
         ModelError: If what came has another checksum.
     """
     if not re.match(r"https?://", text):
@@ -122,13 +113,8 @@ def find_backbone(text: str) -> Path:
     url, _, digest = text.partition("#")
     if not re.fullmatch(r"[0-9a-fA-F]{8,64}", digest):
         raise UsageError(f"'{url}' needs its checksum; write URL#SHA256, at least 8 digits of it")
-    path = folder() / url.rsplit("/", 1)[1]
-    if not path.is_file() or not sha256_of(path).startswith(digest.lower()):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"folder '{path.parent}' cannot be made: {error.strerror}") from None
-        download(url, digest, path, "give its path with --backbone")
+    path = cache_folder("backbones") / url.rsplit("/", 1)[1]
+    download(url, digest, path, hint="set `backbone` to its path")
     return path
 
 
