@@ -342,7 +342,7 @@ def test_files_without_a_suitable_backbone_are_rejected(detector: SSD, tmp_path:
     )
     for name in ("text.pth", "list.pth", "malicious.pth"):
         with pytest.raises(
-            ModelError, match="is not a PyTorch file of plain weights|has no state_dict"
+            ModelError, match=r"is not a PyTorch file of plain weights|has no state_dict"
         ):
             load_backbone(detector, str(tmp_path / name))
     assert not (tmp_path / "mark").exists()

@@ -27,10 +27,6 @@ class StopRequested(Exception):  # noqa: N818 - not an error
     """Raised to end an evaluation when a stop was requested."""
 
 
-StopCheck = Callable[[], object]
-"""Returns a true value to stop the evaluation."""
-
-
 def detect(
     model: SSD,
     dataset: Dataset,
