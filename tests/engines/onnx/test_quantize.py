@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import onnx
 import pytest
-from onnx import numpy_helper
+from onnx import TensorProto, numpy_helper
 from realtime_ssd_engines.onnx.quantize import quantize
 
 from realtime_ssd.core.errors import UsageError
@@ -37,6 +37,24 @@ def test_weights_have_one_scale_per_channel(
     zero_points = [value for name, value in values.items() if name.endswith("zero_point")]
     if symmetric:
         assert not any(value.any() for value in zero_points)
+
+
+def test_tensorrt_models_quantise_both_inputs_of_convolutions_but_no_bias(
+    model: Path, photos: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "int8.onnx"
+    quantize(model, output, photos)
+    graph = onnx.load(str(output)).graph
+    producers = {name: node for node in graph.node for name in node.output}
+    dtypes = {item.name: item.data_type for item in graph.initializer}
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    assert len(convolutions) == 2
+    for node in convolutions:
+        activation, weights, *bias = node.input
+        assert producers[activation].op_type == producers[weights].op_type == "DequantizeLinear"
+        assert not any(name in producers for name in bias)
+    quantized = {node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"}
+    assert TensorProto.INT32 not in {dtypes.get(name) for name in quantized}
 
 
 def test_the_specification_and_the_log_level_are_preserved(

@@ -113,6 +113,16 @@ class _Error:
         return self._text
 
 
+def _check_dequantized_types(graph: onnx.GraphProto) -> None:
+    """Reject INT32 inputs of DequantizeLinear, as every TensorRT parser does."""
+    int32 = {item.name for item in graph.initializer if item.data_type == TensorProto.INT32}
+    for node in graph.node:
+        if node.op_type == "DequantizeLinear" and node.input[0] in int32:
+            raise ValueError(
+                f"{node.name}: input has type Int32 but must have type FP8, Int4 or Int8"
+            )
+
+
 class OnnxParser:
     def __init__(self, network: Network, logger: Any) -> None:
         self._network, self._errors = network, [""]
@@ -122,6 +132,7 @@ class OnnxParser:
         try:
             model = onnx.load(path)
             onnx.checker.check_model(model)
+            _check_dequantized_types(model.graph)
         except Exception as error:
             self._errors, self.num_errors = [str(error)], 1
             return False
