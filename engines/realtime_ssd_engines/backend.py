@@ -25,7 +25,7 @@ from realtime_ssd.core.errors import ModelError, UsageError
 from realtime_ssd.core.frames import Frame
 from realtime_ssd.core.postprocess import RawDetections, to_frame_detections
 from realtime_ssd.core.spec import ModelSpec, read_spec, spec_from_json
-from realtime_ssd_engines.cuda.driver import Device
+from realtime_ssd_engines.cuda.driver import Device, graphs_available
 from realtime_ssd_engines.cuda.kernel_params import ImageHeader
 from realtime_ssd_engines.cuda.kernel_set import KernelSet
 from realtime_ssd_engines.cuda.slots import FrameSlot, Network
@@ -171,11 +171,18 @@ class GpuBackend(Closeable):
 
     def _add_slots(self, network: Network, count: int, graphs: bool) -> None:
         for _ in range(count):
-            slot = FrameSlot(self._device, self._kernels, network, self.max_batch, graphs)
+            capture = graphs and not (self._slots and self._slots[0].capture_error)
+            slot = FrameSlot(self._device, self._kernels, network, self.max_batch, capture)
             self._owned.append(slot)
             self._slots.append(slot)
             self._free_slots.put(slot)
-        if graphs and not self._slots[0].uses_graphs:
+            if slot.capture_error:
+                _log.warning(
+                    "the model cannot be captured as a CUDA graph, so each batch takes several "
+                    "launches instead of one: %s",
+                    slot.capture_error,
+                )
+        if graphs and not graphs_available():
             _log.warning(
                 "cuda-bindings is not installed, so each batch takes several launches instead of "
                 "one; install it with: pip install cuda-bindings"

@@ -11,6 +11,8 @@ thread: `with device: ...`.
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realtime_ssd.core.errors import ModelError
-from realtime_ssd.core.gpu import Gpu, cuda_version, find_gpus
+from realtime_ssd.core.gpu import Gpu, cuda_version, driver_library, find_gpus
 
 __all__ = [
     "Buffer",
@@ -35,6 +37,8 @@ __all__ = [
 ]
 
 MEBIBYTE = 1 << 20
+_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING
+_BLOCKING_SYNC = 4  # CU_CTX_SCHED_BLOCKING_SYNC
 _primary_contexts: dict[int, Any] = {}
 _contexts_lock = threading.Lock()
 
@@ -91,6 +95,7 @@ class Device:
         self._cuda.init()
         with self.translate_errors("create a context"), _contexts_lock:
             if ordinal not in _primary_contexts:
+                _set_primary_context_flags(ordinal)
                 _primary_contexts[ordinal] = self._cuda.Device(ordinal).retain_primary_context()
             self._context = _primary_contexts[ordinal]
 
@@ -143,8 +148,21 @@ class Device:
             return int(self._cuda.mem_get_info()[0])
 
     def stream(self) -> Any:
-        """Create a stream; its `handle` is an int."""
-        return self._cuda.Stream()
+        """Create a stream; its `handle` is an int.
+
+        The stream does not synchronise with the default stream.
+        """
+        return self._cuda.Stream(_NON_BLOCKING)
+
+    def wait_for_default_stream(self, stream: Any, event: Any) -> None:
+        """Delay further work on a stream until the current work on the default stream is done.
+
+        Args:
+            stream: The stream that waits.
+            event: Event to use.
+        """
+        event.record()
+        stream.wait_for_event(event)
 
     def event(self) -> Any:
         """Create an event with timing."""
@@ -208,7 +226,7 @@ class Device:
             The graph, or None if cuda-bindings is not installed.
 
         Raises:
-            ModelError: If the driver refuses the capture.
+            ModelError: If the work cannot be captured; the stream remains usable.
         """
         return None if _bindings("driver") is None else Graph(self, stream, work)
 
@@ -262,13 +280,18 @@ class Graph:
         self._stream = self._api.CUstream(stream.handle)
         mode = self._api.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         self._check(self._api.cuStreamBeginCapture(self._stream, mode))
+        graph = None
         try:
-            work()
+            with _no_garbage_collection():
+                try:
+                    work()
+                finally:
+                    error, graph = self._api.cuStreamEndCapture(self._stream)
+            self._check((error,))
+            self._executable: Any = self._check(self._api.cuGraphInstantiate(graph, 0))
         finally:
-            error, graph = self._api.cuStreamEndCapture(self._stream)
-        self._check((error,))
-        self._executable: Any = self._check(self._api.cuGraphInstantiate(graph, 0))
-        self._check(self._api.cuGraphDestroy(graph))
+            if graph is not None and int(graph):
+                self._api.cuGraphDestroy(graph)
         self._check(self._api.cuGraphUpload(self._executable, self._stream))
 
     def launch(self) -> None:
@@ -288,6 +311,25 @@ class Graph:
                 "this happens again, check the driver's log"
             )
         return result[1] if len(result) > 1 else None
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Disable garbage collection: destructors of GPU objects would invalidate a capture."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _set_primary_context_flags(ordinal: int) -> None:
+    """Make waits block instead of spin: FFmpeg rejects a primary context with other flags."""
+    library, device = driver_library(), ctypes.c_int()
+    if library is not None and not library.cuDeviceGet(ctypes.byref(device), ordinal):
+        library.cuDevicePrimaryCtxSetFlags_v2(device, _BLOCKING_SYNC)
 
 
 def graphs_available() -> bool:

@@ -30,7 +30,7 @@ class EngineNetwork:
         spec: Specification of the model.
 
     Attributes:
-        boxes: Number of default boxes, from the engine's outputs.
+        boxes: Number of default boxes.
         types: Precision of "input", "scores" and "offsets".
         engine: TensorRT's `ICudaEngine`.
 
@@ -56,8 +56,12 @@ class EngineNetwork:
         self.types: dict[str, Precision] = {
             key: tensors[name].precision for key, name in self._names.items()
         }
-        self.boxes = tensors[spec.scores_output].shape[1]
+        self.boxes = spec.num_boxes
         self._input_shape = (3, spec.input.height, spec.input.width)
+        self._output_shapes = {
+            spec.scores_output: (spec.num_boxes, spec.num_classes),
+            spec.offsets_output: (spec.num_boxes, 4),
+        }
         self._activation_memory: dict[int, Buffer] = {}
 
     def context(self, stream: Any, images: int) -> Any:
@@ -72,7 +76,18 @@ class EngineNetwork:
         context = compat.create_context(self.engine, memory.address, memory.size, stream.handle)
         if not context.set_input_shape(self._names["input"], (images, *self._input_shape)):
             raise ModelError(f"the engine does not support a batch of {images}; build it again")
+        self._check_outputs(context, images)
         return context
+
+    def _check_outputs(self, context: Any, images: int) -> None:
+        """Check the output shapes, which TensorRT may know only once the input shape is set."""
+        for name, shape in self._output_shapes.items():
+            actual, expected = tuple(context.get_tensor_shape(name)), (images, *shape)
+            if actual != expected:
+                raise ModelError(
+                    f"output '{name}' of the engine has shape {actual}, but its specification "
+                    f"requires {expected}; import the model again"
+                )
 
     def bind(
         self, addresses: dict[str, int], images: int, stream: Any

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import gc
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
@@ -34,7 +35,7 @@ from realtime_ssd.core.frames import Frame, Surface
 from realtime_ssd.core.gpu import find_gpus
 from realtime_ssd.core.postprocess import PostProcessor, to_frame_detections
 from realtime_ssd.core.preprocess import preprocess
-from realtime_ssd.core.spec import ModelSpec
+from realtime_ssd.core.spec import ModelSpec, Thresholds
 from tests.engines.cuda.host_driver import HOST_GPU
 from tests.engines.cuda.host_kernels import build
 from tests.engines.cuda.test_detect import make_spec, random_heads
@@ -62,6 +63,22 @@ def host_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def device() -> Device:
     return Device()
+
+
+needs_stand_in = pytest.mark.skipif(
+    not os.environ.get(HOST_GPU), reason="faults are injected into the stand-in only"
+)
+
+
+@pytest.fixture
+def stand_in() -> Iterator[ctypes.CDLL]:
+    """Return the driver stand-in; injected faults are reset after the test."""
+    library = ctypes.CDLL("libcuda.so.1")
+    library.host_device_bytes.restype = ctypes.c_size_t
+    library.host_pinned_bytes.restype = ctypes.c_size_t
+    yield library
+    library.host_fail(0)
+    library.host_set_memory_limit(ctypes.c_size_t(1 << 40))
 
 
 BATCH = 4
@@ -189,6 +206,42 @@ def test_surfaces_in_gpu_memory_are_read_in_place(device: Device) -> None:
     np.testing.assert_allclose(tensor, grey, rtol=1e-6, atol=1e-6)
 
 
+@needs_stand_in
+def test_surfaces_are_read_after_the_decoder_wrote_them(
+    device: Device, stand_in: ctypes.CDLL
+) -> None:
+    """FFmpeg's decoder works on the default stream, which the slots do not wait for implicitly."""
+    backend, *_ = open_backend(device)
+    pixels = np.full(64 * 96, 128, np.uint8)
+    pixels[: 64 * 64] = np.random.default_rng(0).integers(0, 256, 64 * 64)
+    with backend, device:
+        buffer = device.buffer(pixels.nbytes)
+        address = ctypes.c_size_t(buffer.address)
+        size = ctypes.c_size_t(pixels.nbytes)
+        stand_in.cuMemcpyHtoDAsync_v2(address, ctypes.c_void_p(pixels.ctypes.data), size, None)
+        planes = (buffer.address, buffer.address + 64 * 64)
+        surface = Surface(64, 64, planes, (64, 64), "bt709", full_range=True, owner=buffer)
+        frame = Frame(np.zeros((64, 64, 3), np.uint8), surface=surface)
+        backend.collect(backend.submit([frame]))
+        tensor = network_input(backend, device, 1)[0]
+        buffer.close()
+    grey = np.repeat(pixels[: 64 * 64].reshape(64, 64, 1), 3, axis=2)
+    np.testing.assert_allclose(tensor, preprocess(grey, backend.spec.input), rtol=1e-6, atol=1e-6)
+
+
+@needs_stand_in
+def test_batches_do_not_wait_for_work_on_the_default_stream(
+    device: Device, stand_in: ctypes.CDLL
+) -> None:
+    backend, *_ = open_backend(device)
+    with backend, device:
+        buffer = device.buffer(16)
+        stand_in.cuMemsetD8Async(ctypes.c_size_t(buffer.address), 0, ctypes.c_size_t(16), None)
+        backend.collect(backend.submit(random_frames(2)))
+        assert stand_in.host_default_stream_work() == 1
+        buffer.close()
+
+
 def test_unused_images_of_a_batch_are_blank(device: Device) -> None:
     """Three frames run as a batch of four, after the fourth frame's memory has been freed."""
     backend, *_ = open_backend(device, slots=1)
@@ -230,22 +283,6 @@ def test_closing_with_batches_in_flight(device: Device) -> None:
 def test_out_of_memory_error_states_the_sizes(device: Device) -> None:
     with device, pytest.raises(ModelError, match=r"out of memory: 1073741824 MiB .* are free"):
         device.buffer(1 << 50)
-
-
-needs_stand_in = pytest.mark.skipif(
-    not os.environ.get(HOST_GPU), reason="faults are injected into the stand-in only"
-)
-
-
-@pytest.fixture
-def stand_in() -> Iterator[ctypes.CDLL]:
-    """Return the driver stand-in; injected faults are reset after the test."""
-    library = ctypes.CDLL("libcuda.so.1")
-    library.host_device_bytes.restype = ctypes.c_size_t
-    library.host_pinned_bytes.restype = ctypes.c_size_t
-    yield library
-    library.host_fail(0)
-    library.host_set_memory_limit(ctypes.c_size_t(1 << 40))
 
 
 @needs_stand_in
@@ -330,6 +367,68 @@ def test_without_cuda_graphs_batches_run_with_a_warning(
     with backend:
         assert len(backend.collect(backend.submit(random_frames(2)))) == 2
     assert "cuda-bindings is not installed" in caplog.text
+
+
+class UncapturableHeads(RecordedHeads):
+    """A network that synchronises its stream, which is not allowed during a capture."""
+
+    def bind(
+        self, addresses: dict[str, int], images: int, stream: Any
+    ) -> tuple[Callable[[], None], Callable[[], None]]:
+        enqueue, release = super().bind(addresses, images, stream)
+
+        def enqueue_and_wait() -> None:
+            enqueue()
+            stream.synchronize()
+
+        return enqueue_and_wait, release
+
+
+def test_networks_that_cannot_be_captured_run_with_a_warning(
+    device: Device, caplog: pytest.LogCaptureFixture
+) -> None:
+    spec = make_spec()
+    scores, offsets = random_heads(spec, BATCH, seed=3)
+    with device:
+        network = UncapturableHeads(device, scores, offsets)
+        backend = GpuBackend(device, network, spec, BackendOptions(batch=BATCH))
+    with backend:
+        assert not any(slot.uses_graphs for slot in backend.slots)
+        results = backend.collect(backend.submit(random_frames(3)))
+    assert [message for message in caplog.messages if "cannot be captured" in message] == [
+        caplog.messages[0]
+    ]
+    expected = PostProcessor(spec)(scores[0], offsets[0])
+    np.testing.assert_allclose(results[0].scores, expected.scores, rtol=1e-5)
+
+
+def test_garbage_collection_is_disabled_during_capture(device: Device) -> None:
+    states = []
+    with device:
+        stream = device.stream()
+        graph = device.capture(stream, lambda: states.append(gc.isenabled()))
+        assert graph is not None
+        graph.close()
+    assert states == [False]
+    assert gc.isenabled()
+
+
+@needs_stand_in
+def test_the_primary_context_blocks_instead_of_spinning(
+    device: Device, stand_in: ctypes.CDLL
+) -> None:
+    """FFmpeg's hardware decoder rejects a primary context with other flags."""
+    assert stand_in.host_flags_at_retain() == 4  # CU_CTX_SCHED_BLOCKING_SYNC
+
+
+def test_unused_output_rows_are_zero(device: Device) -> None:
+    limits = Thresholds(score_threshold=0.99, pre_nms_top_k=40, max_detections=20)
+    backend, *_ = open_backend(device, spec=make_spec(thresholds=limits), slots=1)
+    with backend:
+        (detections,) = backend.collect(backend.submit(random_frames(1)))
+        (slot,) = backend.slots
+        assert len(detections) < backend.spec.thresholds.max_detections
+        assert not slot._output[0, len(detections) + 1 :].any()
 
 
 def test_an_unknown_gpu_raises_model_error() -> None:

@@ -112,6 +112,14 @@ def test_engines_that_tensorrt_cannot_load_are_rebuilt(
         TensorRTToolchain().load(b"garbage", read_spec(model))
 
 
+def test_engines_whose_outputs_contradict_the_specification_are_rejected(model: Path) -> None:
+    spec = read_spec(model)
+    plan = get_or_build_engine(model, spec, EngineOptions()).plan
+    wrong = dataclasses.replace(spec, labels=(*spec.labels, "another class"))
+    with pytest.raises(ModelError, match=r"'scores' .* has shape \(1, 16, 2\), .* \(1, 16, 3\)"):
+        TensorRTToolchain().load(plan, wrong)
+
+
 def test_engine_files_run_without_their_onnx_file(model: Path, tmp_path: Path) -> None:
     from realtime_ssd_engines.cli import build as build_command
 

@@ -290,7 +290,12 @@ class Engine:
         return self._modes[name]
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        return tuple(n if isinstance(n, int) else -1 for n in self.values[name].shape)
+        """Return declared sizes; TensorRT may infer -1 for sizes that the ONNX file declares."""
+        is_input = self._modes[name] == TensorIOMode.INPUT
+        sizes = self.values[name].shape
+        return tuple(
+            n if isinstance(n, int) and (is_input or i > 1) else -1 for i, n in enumerate(sizes)
+        )
 
     def create_engine_inspector(self) -> Inspector:
         return Inspector()
@@ -347,6 +352,11 @@ class Context:
         if valid:
             self._shape = tuple(shape)
         return valid
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        if self._engine.get_tensor_mode(name) == TensorIOMode.INPUT:
+            return self._shape
+        return (self._shape[0], *self._engine.values[name].shape[1:])
 
     def set_tensor_address(self, name: str, address: int) -> bool:
         assert name in self._engine.values
