@@ -21,7 +21,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -254,7 +254,7 @@ def _call(trt: Any) -> Iterator[str]:
         for fp16, int8 in ((False, False), (True, False), (True, True)):
             compat.set_precision(empty_network, config, fp16=fp16, int8=int8)
 
-    calls = {
+    calls: dict[str, Callable[[], object]] = {
         "version": library.version,
         "logger": lambda: _log(trt, library),
         "network flags": lambda: compat._network_flags(trt),
@@ -266,7 +266,7 @@ def _call(trt: Any) -> Iterator[str]:
     }
     for name, call in calls.items():
         try:
-            call()  # type: ignore[no-untyped-call]
+            call()
         except Exception as error:  # every failure is reported
             yield f"{name}: {type(error).__name__}: {error}"
 

@@ -29,7 +29,7 @@ from realtime_ssd_engines.cuda.driver import Device, graphs_available
 from realtime_ssd_engines.cuda.kernel_params import ImageHeader
 from realtime_ssd_engines.cuda.kernel_set import KernelSet
 from realtime_ssd_engines.cuda.slots import FrameSlot, Network
-from realtime_ssd_engines.requirements import require_gpu
+from realtime_ssd_engines.requirements import Flavor, installed_flavors, require_gpu
 
 if TYPE_CHECKING:
     from realtime_ssd_engines.tensorrt.cache import CacheEntry
@@ -51,16 +51,17 @@ def open_backend(path: Path, spec: ModelSpec, options: BackendOptions) -> GpuBac
     from realtime_ssd_engines.tensorrt.compat import IncompatibleEngineError
     from realtime_ssd_engines.tensorrt.engine_builder import EngineOptions
 
+    flavor = installed_flavors()[0]
     device = Device()
     engine_options = EngineOptions(
         options.precision, max_batch=options.batch, calibration=options.calibration
     )
     try:
-        return _open_onnx(device, path, spec, options, engine_options)
+        return _open_onnx(device, path, spec, options, engine_options, flavor)
     except IncompatibleEngineError as error:
         _log.warning("%s", error)
         engine_options = replace(engine_options, rebuild=True)
-        return _open_onnx(device, path, spec, options, engine_options)
+        return _open_onnx(device, path, spec, options, engine_options, flavor)
 
 
 def _open_onnx(
@@ -69,18 +70,23 @@ def _open_onnx(
     spec: ModelSpec,
     options: BackendOptions,
     engine_options: EngineOptions,
+    flavor: Flavor,
 ) -> GpuBackend:
     from realtime_ssd_engines.tensorrt.engine_builder import get_or_build_engine
+    from realtime_ssd_engines.tensorrt.toolchain import make_toolchain
 
-    engine = get_or_build_engine(path, spec, engine_options, _log.warning)
-    return _open_plan(device, engine.plan, spec, options)
+    toolchain = make_toolchain(flavor)
+    engine = get_or_build_engine(path, spec, engine_options, _log.warning, toolchain=toolchain)
+    return _open_plan(device, engine.plan, spec, options, flavor)
 
 
-def _open_plan(device: Device, plan: bytes, spec: ModelSpec, options: BackendOptions) -> GpuBackend:
+def _open_plan(
+    device: Device, plan: bytes, spec: ModelSpec, options: BackendOptions, flavor: Flavor
+) -> GpuBackend:
     from realtime_ssd_engines.tensorrt.network import EngineNetwork
 
     with device:
-        return GpuBackend(device, EngineNetwork(device, plan, spec), spec, options)
+        return GpuBackend(device, EngineNetwork(device, plan, spec, flavor), spec, options)
 
 
 def open_engine(path: Path, options: BackendOptions) -> GpuBackend:
@@ -108,8 +114,8 @@ def open_engine(path: Path, options: BackendOptions) -> GpuBackend:
         iou_threshold=options.iou_threshold,
         pre_nms_top_k=options.pre_nms_top_k,
     )
-    require_gpu("run TensorRT engines")
-    return _open_plan(Device(), path.read_bytes(), spec, options)
+    require_gpu("run TensorRT engines", entry.key.flavor)
+    return _open_plan(Device(), path.read_bytes(), spec, options, entry.key.flavor)
 
 
 def _read_entry_spec(entry: CacheEntry) -> ModelSpec:

@@ -19,6 +19,7 @@ from typing import Any
 
 from realtime_ssd.core.errors import ModelError
 from realtime_ssd.core.files import cache_folder, replace_file, sha256_of
+from realtime_ssd_engines.requirements import Flavor
 
 __all__ = ["CacheEntry", "EngineCache", "EngineKey", "default_folder", "read_entry"]
 
@@ -37,7 +38,7 @@ class EngineKey:
         opt_batch: Batch size the engine is optimised for.
         gpu: Name of the GPU.
         capability: Compute capability, such as "9.0".
-        tensorrt: Version of TensorRT.
+        tensorrt: Version of TensorRT, or "RTX " and the version of TensorRT-RTX.
         driver: Release of the driver.
         calibration: Fingerprint of the INT8 calibration images; "" for other precisions.
     """
@@ -52,6 +53,11 @@ class EngineKey:
     tensorrt: str
     driver: str
     calibration: str = ""
+
+    @property
+    def flavor(self) -> Flavor:
+        """Flavour of TensorRT that built the engine."""
+        return "rtx" if self.tensorrt.startswith("RTX ") else "tensorrt"
 
     @property
     def digest(self) -> str:
