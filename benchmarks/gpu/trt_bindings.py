@@ -274,7 +274,7 @@ def _call(trt: Any) -> Iterator[str]:
 def _log(trt: Any, library: Any) -> None:
     messages = library.message_log()
     for severity in (trt.ILogger.Severity.INFO, trt.ILogger.Severity.ERROR):
-        messages.logger.log(severity, f"test message of severity {severity}")
+        messages.logger.log(severity, f"test: {severity}")
     assert messages.errors == [f"test: {trt.ILogger.Severity.ERROR}"]
 
 
