@@ -60,7 +60,7 @@ CALLS = {
     "Runtime": {"deserialize_cuda_engine"},
     "EngineInspector": {"get_engine_information"},
     "ITensor": {"dtype"},
-    "ParserError": {"desc"},
+    "ParserError": {"desc", "node_name", "node_operator"},
 }
 """Attributes of objects that are not assigned to a variable."""
 
@@ -89,6 +89,16 @@ ALTERNATIVES = {
         "",
     ),
     "IBuilderConfig.progress_monitor": "",
+    **dict.fromkeys(  # TensorRT-RTX only
+        [
+            "ComputeCapability",
+            "ComputeCapability.__members__",
+            "IBuilderConfig.num_compute_capabilities",
+            "IBuilderConfig.set_compute_capability",
+        ],
+        "",
+    ),
+    **dict.fromkeys(["ParserError.node_name", "ParserError.node_operator"], ""),
 }
 """Names that may be absent if the alternative exists; "" if the code works without them."""
 
