@@ -37,7 +37,7 @@ from realtime_ssd.core.results import FrameResult
 from realtime_ssd.core.spec import read_spec
 from realtime_ssd.pipeline import Pipeline
 from realtime_ssd.sinks.video import VideoSink, add_video
-from realtime_ssd.sources.file import FrameConverter
+from realtime_ssd.sources.ffmpeg import FrameConverter
 
 ROUNDS = 5
 DEMO_FRAMES = 900
@@ -62,7 +62,7 @@ def decode(video: Path, *, convert: bool) -> int:
         container.streams.video[0].thread_type = "AUTO"
         for frame in container.decode(video=0):
             if convert:
-                converter.paint(frame)
+                converter.to_bgr(frame)
             count += 1
     return count
 

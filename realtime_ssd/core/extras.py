@@ -14,13 +14,14 @@ def missing_packages(*packages: str) -> list[str]:
     return [package for package in dict.fromkeys(packages) if not _is_installed(package)]
 
 
-def require(extra: str, *packages: str, purpose: str) -> None:
+def require(extra: str, *packages: str, purpose: str, alternative: str = "") -> None:
     """Raise an error if packages of an extra are not installed.
 
     Args:
         extra: Name of the extra that installs them.
         packages: Import names.
         purpose: The action that requires them, as the subject of a sentence.
+        alternative: Another remedy, as in "set `metric` to voc".
 
     Raises:
         RealtimeSSDError: If a package is missing; the message has the command that installs it.
@@ -28,9 +29,9 @@ def require(extra: str, *packages: str, purpose: str) -> None:
     missing = missing_packages(*packages)
     if missing:
         names = ", ".join(f"'{package}'" for package in missing)
-        raise RealtimeSSDError(
-            f"{purpose} requires {names}; run pip install 'realtime-ssd[{extra}]'"
-        )
+        remedy = f"run pip install 'realtime-ssd[{extra}]'"
+        remedy += f" or {alternative}" if alternative else ""
+        raise RealtimeSSDError(f"{purpose} requires {names}; {remedy}")
 
 
 def _is_installed(package: str) -> bool:

@@ -34,6 +34,8 @@ def test_the_error_has_the_command_that_installs_the_extra() -> None:
         "training requires 'not_installed', 'nor_this'; run pip install 'realtime-ssd[train]'"
     )
     assert not isinstance(caught.value, UsageError)
+    with pytest.raises(RealtimeSSDError, match=r"'realtime-ssd\[train\]' or use an ONNX file$"):
+        require("train", "not_installed", purpose="x", alternative="use an ONNX file")
     assert caught.value.exit_status == 1
 
 

@@ -74,7 +74,7 @@ def test_a_missing_package_is_reported_before_any_input_is_read(
         main(arguments)
     output = capsys.readouterr()
     assert caught.value.code == 1
-    assert f"requires '{package}'; run pip install 'realtime-ssd[train]'\n" in output.err
+    assert f"requires '{package}'; run pip install 'realtime-ssd[train]'" in output.err
     assert len(output.err.splitlines()) == 1
     assert not output.out
     assert sorted(folder.iterdir()) == before

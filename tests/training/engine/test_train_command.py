@@ -80,7 +80,7 @@ def tensorboard_points(folder: Path) -> dict[str, list[tuple[int, float]]]:
             ("--data", "demo:1-1", "--backbone", "missing"),
         ),
         ("needs a checksum", ("--data", "demo:1-1", "--backbone", "http://x/y.pth")),
-        ("names no data set", ("--data", "nothing")),
+        ("does not specify a dataset", ("--data", "nothing")),
         ("cannot be", ("--data", "demo:1-1", "--output", "/proc/run")),
         ("cannot be", ("--data", "demo:1-1", "--output", "/proc")),
         ("unable to convert", ("--epochs", "many")),

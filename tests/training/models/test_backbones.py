@@ -341,7 +341,9 @@ def test_files_without_a_suitable_backbone_are_rejected(detector: SSD, tmp_path:
         pickle.dumps({"features.0.weight": Malicious(tmp_path / "mark")}, 2)
     )
     for name in ("text.pth", "list.pth", "malicious.pth"):
-        with pytest.raises(ModelError, match="is not a PyTorch file of plain weights"):
+        with pytest.raises(
+            ModelError, match=r"is not a PyTorch file of plain weights|has no state_dict"
+        ):
             load_backbone(detector, str(tmp_path / name))
     assert not (tmp_path / "mark").exists()
     torch.save({"layer1.0.weight": torch.zeros(3)}, tmp_path / "resnet.pth")

@@ -68,7 +68,7 @@ def evaluate(
     )
 
     checked_metric = check_metric(metric)
-    _check_packages(model, data, metric, report)
+    _check_packages(model, data)
     check_outputs(json, report, overwrite=overwrite)
     path = _find_model(model)
     dataset = open_dataset(data, None, parse_remap(remap), parse_classes(classes))
@@ -92,8 +92,8 @@ def evaluate(
         _compare_with_reference(result, expected)
 
 
-def _check_packages(model: str, data: str, metric: str, report: Path | None) -> None:
-    """Check that all packages this evaluation imports are installed.
+def _check_packages(model: str, data: str) -> None:
+    """Check that the packages that read the model and the dataset are installed.
 
     Raises:
         RealtimeSSDError: If a package is missing.
@@ -102,10 +102,6 @@ def _check_packages(model: str, data: str, metric: str, report: Path | None) -> 
     from realtime_ssd_training.data.dataset_factory import required_packages
 
     packages = [*required_packages(data)]
-    if metric == "coco":
-        packages.append("faster_coco_eval")
-    if report is not None:
-        packages.append("matplotlib")
     if Path(model).suffix == ".safetensors":
         packages += ["torch", "safetensors"]
     require("train", *packages, purpose="evaluating")
@@ -168,13 +164,12 @@ def _print_result(result: Evaluation) -> None:
     counts = ", ".join(f"{count} {kind}" for kind, count in errors.counts.items())
     lines = [
         summary,
-        f"at score {errors.score:.2f}, the best F1: {errors.true_positives} of {errors.objects} objects "
-        f"detected; errors: {counts}",
+        f"at score {errors.score:.2f}, the best F1: {errors.true_positives} of {errors.objects} "
+        f"objects detected; errors: {counts}",
     ]
     if result.unknown_classes:
-        lines.append(
-            f"excluded, as the model does not know them: {', '.join(result.unknown_classes)}"
-        )
+        names = ", ".join(result.unknown_classes)
+        lines.append(f"excluded, as the model does not know them: {names}")
     console.print("\n".join(lines), highlight=False, markup=False)
 
 

@@ -27,7 +27,6 @@ __all__ = [
     "load_matching_weights",
     "load_model",
     "load_weights",
-    "plain_state_dict",
     "read_checkpoint",
     "read_pickled",
     "save_checkpoint",
@@ -155,15 +154,6 @@ def read_pickled(path: Path, message: str) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ModelError(message) from error
-
-
-def plain_state_dict(content: Mapping[Any, Any]) -> dict[str, Tensor]:
-    """Return the tensors of a state dict by name, without the "module." of data parallelism."""
-    return {
-        str(key).removeprefix("module."): value
-        for key, value in content.items()
-        if isinstance(value, Tensor)
-    }
 
 
 def load_model(path: str | Path) -> SSD:

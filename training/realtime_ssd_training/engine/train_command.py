@@ -208,8 +208,9 @@ def _check_has_objects(dataset: Dataset, *, use_difficult: bool) -> None:
     """
     annotations = (dataset.annotation(index) for index in range(len(dataset)))
     if not any((~a.crowd & (~a.difficult | use_difficult)).any() for a in annotations):
+        names = format_names(dataset.labels[1:])
         raise UsageError(
-            f"'{dataset.name}' has no usable object of the classes {format_names(dataset.labels[1:])}; "
+            f"'{dataset.name}' has no usable object of the classes {names}; "
             "check its annotations, `classes` and `remap`"
         )
 

@@ -19,13 +19,12 @@ from realtime_ssd_training.models import SSD
 
 __all__ = ["StopRequested", "detect", "score_model"]
 
+StopCheck = Callable[[], object]
+"""Returns a true value to stop the evaluation."""
+
 
 class StopRequested(Exception):  # noqa: N818 - not an error
     """Raised to end an evaluation when a stop was requested."""
-
-
-StopCheck = Callable[[], object]
-"""Returns a true value to stop the evaluation."""
 
 
 def detect(

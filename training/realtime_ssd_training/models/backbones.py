@@ -18,12 +18,9 @@ from realtime_ssd.core.downloads import download
 from realtime_ssd.core.errors import ModelError, UsageError
 from realtime_ssd.core.files import cache_folder
 from realtime_ssd.core.spec import InputSpec
-from realtime_ssd_training.engine.checkpoint import (
-    plain_state_dict,
-    read_checkpoint,
-    read_pickled,
-)
+from realtime_ssd_training.engine.checkpoint import read_checkpoint
 from realtime_ssd_training.importers.caffe_weights import read_weights
+from realtime_ssd_training.importers.pytorch_file import read_state_dict
 from realtime_ssd_training.models import SSD
 
 __all__ = ["find_backbone", "load_backbone"]
@@ -150,21 +147,11 @@ def _read(path: Path, model: SSD) -> _Backbone:
             for kind, array in zip(("weight", "bias"), arrays, strict=False)
         }
         return _Backbone(tensors, _CAFFE_BGR, "low.0")
-    return reader(_read_state_dict(path), model)
-
-
-def _read_state_dict(path: Path) -> Weights:
-    message = (
-        f"'{path}' is not a PyTorch file of plain weights: it is damaged or contains objects that "
-        "would run code when loaded; download it again, or save its state_dict()"
-    )
-    content = read_pickled(path, message)
-    if not isinstance(content, Mapping):
-        raise ModelError(message)
-    return {
+    weights = {
         name: value.float() if value.is_floating_point() else value
-        for name, value in plain_state_dict(content).items()
+        for name, value in read_state_dict(path).items()
     }
+    return reader(weights, model)
 
 
 def _vgg(weights: Weights, model: SSD) -> _Backbone:
