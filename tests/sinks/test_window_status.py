@@ -125,8 +125,8 @@ class Window(WindowSink):
 
 def test_status_of_a_camera_has_rate_latency_and_drops(gui: StubGui) -> None:
     window = Window(CAMERA, FILE)
-    window.statistics.drop("camera", "replaced", 3)
-    window.statistics.drop("file", "stopped", 1)
+    for source, outcome in (*[("camera", "replaced")] * 3, ("file", "stopped")):
+        window.statistics.on_frame(source, outcome)  # type: ignore[arg-type]
     window.write(result(CAMERA))
     np.testing.assert_array_equal(gui.shown[0], text_image("25.0 FPS   42 ms   4 dropped"))
 
