@@ -228,6 +228,6 @@ def test_many_candidates_in_several_groups_and_chunks(seed: int) -> None:
     corner = random.uniform(0, 0.9, (3000, 2))
     sides = random.uniform(0.01, 0.3, (3000, 2))
     boxes = np.concatenate([corner, corner + sides], axis=1).astype(np.float32)
-    scores = random.integers(0, 500, (3000, 4)).astype(np.float32) / 500
+    scores = random.integers(0, 500, (3000, 4)).astype(np.float32) / np.float32(500)
     spec = corners_spec(3, Thresholds(0.05, 0.3, 900, (20, 100, 1000)[seed]))
     assert as_list(PostProcessor(spec)(scores, boxes)) == reference(spec, scores, boxes)
