@@ -11,8 +11,7 @@ from realtime_ssd_training.cli.train import train
 from realtime_ssd_training.data import open_dataset
 from realtime_ssd_training.data.classes import parse_classes, parse_remap
 from realtime_ssd_training.data.concat import open_datasets
-from realtime_ssd_training.engine.session import changed
-from realtime_ssd_training.recipe import load_recipe
+from realtime_ssd_training.recipe import load_recipe, with_overrides
 
 from realtime_ssd.core.errors import UsageError
 from tests.training.data.builders import labelled_boxes, problem_texts, write_coco, write_text
@@ -102,7 +101,7 @@ def test_a_recipe_remaps_and_selects_classes(tmp_path: Path) -> None:
     recipe = load_recipe(str(file))
     assert recipe.data.remap == {"cat": "pet", "dog": "pet"}
     assert recipe.data.only == ("pet",)
-    recipe = changed(recipe, {"data.only": ["cat"], "data.remap": {"dog": "cat"}})
+    recipe = with_overrides(recipe, {"data.only": ["cat"], "data.remap": {"dog": "cat"}})
     assert (recipe.data.remap, recipe.data.only) == ({"dog": "cat"}, ("cat",))
     write_text(file, '[model]\nname = "x"\n[data.remap]\ncat = 3\n')
     with pytest.raises(UsageError, match=r"remap.cat' is 3; it must be a text"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from msgspec.structs import replace
 from numpy.typing import NDArray
 from realtime_ssd_training.cli.train import train as train_command
 from realtime_ssd_training.data import Dataset, open_dataset
@@ -18,7 +18,7 @@ from realtime_ssd_training.data.preview import CAPTION_HEIGHT, COLUMNS, GAP, ROW
 from realtime_ssd_training.engine.loader import Loader, LoaderOptions
 from realtime_ssd_training.engine.loss import MultiBoxLoss
 from realtime_ssd_training.models import SSD, create
-from realtime_ssd_training.recipe import LossPart, Recipe, from_dict
+from realtime_ssd_training.recipe import LossConfig, Recipe, from_dict
 
 from realtime_ssd.annotators.boxes import color_of
 from realtime_ssd.core.errors import UsageError
@@ -121,7 +121,7 @@ def test_the_preview_follows_the_recipe(model: SSD, data: Dataset, tmp_path: Pat
 
     default = colored_pixels(RECIPE)
     assert colored_pixels(RECIPE) == default
-    assert colored_pixels(replace(RECIPE, loss=LossPart(iou_threshold=0.7))) < default
+    assert colored_pixels(replace(RECIPE, loss=LossConfig(iou_threshold=0.7))) < default
     assert colored_pixels(replace(RECIPE, data=replace(RECIPE.data, difficult="use"))) > default
     disabled = {"photometric": 0.0, "zoom_out": 0.0, "flip": 0.0, "overlaps": ["whole"]}
     plain = read_preview(model, replace(RECIPE, augment=disabled), data, tmp_path / "plain.png")

@@ -234,9 +234,7 @@ def test_missing_packages_are_reported_before_inference(
         monkeypatch.setitem(sys.modules, package, None)
     with open_model(tiny) as backend:
         monkeypatch.setattr(backend, "submit", lambda frames: pytest.fail("inference started"))
-        with pytest.raises(
-            RealtimeSSDError, match=r"'faster_coco_eval'.*or set `metric` to voc"
-        ):
+        with pytest.raises(RealtimeSSDError, match=r"'faster_coco_eval'.*or set `metric` to voc"):
             evaluate(backend, dataset, "coco")
     with pytest.raises(RealtimeSSDError, match="a report requires 'matplotlib'"):
         check_outputs(None, tmp_path / "report", overwrite=False)

@@ -79,9 +79,11 @@ def test_hand_computed_cases(
     truth: Annotation, detected: Detections, every: float, eleven: float
 ) -> None:
     metrics = voc_ap([truth], [detected], LABELS)
-    assert (metrics.metric, metrics.mean) == ("voc", pytest.approx(every))
+    assert metrics.metric == "voc"
+    assert metrics.mean == pytest.approx(every)
     metrics = voc_ap([truth], [detected], LABELS, points="11")
-    assert (metrics.metric, metrics.mean) == ("voc07", pytest.approx(eleven))
+    assert metrics.metric == "voc07"
+    assert metrics.mean == pytest.approx(eleven)
 
 
 def test_detection_is_assigned_to_the_object_with_the_highest_iou_even_if_taken() -> None:
@@ -337,3 +339,12 @@ def test_limits_of_object_sizes(side: float, size: str) -> None:
     for metrics in results:
         values = metrics.classes[0].values
         assert [key for key in ("small", "medium", "large") if values[f"AP_{key}"] > 0.99] == [size]
+
+
+def test_coco_curve_has_101_recalls() -> None:
+    boxes: list[Box] = [(0, 0, 200, 200), (250, 0, 450, 200)]
+    detected = detections([(0.9, boxes[0]), (0.8, BACKGROUND), (0.7, boxes[1])])
+    (item,) = coco_ap([annotation(boxes)], [detected], LABELS).classes
+    np.testing.assert_allclose(item.recall, np.arange(101) / 100, atol=1e-9)
+    np.testing.assert_allclose(item.precision, [1.0] * 51 + [2 / 3] * 50)
+    np.testing.assert_allclose(item.scores, [0.9] * 51 + [0.7] * 50, atol=1e-6)

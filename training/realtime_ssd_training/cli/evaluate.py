@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from realtime_ssd_training.evaluation.evaluate import Evaluation
+    from realtime_ssd_training.evaluation.evaluator import Evaluation
 
 __all__ = ["evaluate"]
 

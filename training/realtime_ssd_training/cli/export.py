@@ -44,7 +44,7 @@ def export(
 
     model = load_model(checkpoint)
     if photos is None:
-        images, name = images_of_run(read_checkpoint(checkpoint).facts)
+        images, name = images_of_run(read_checkpoint(checkpoint).metadata)
     else:
         images, name = _read_images(photos), str(photos)
     error = export_onnx(model, output, precision, images)

@@ -68,7 +68,7 @@ def train(
         check_output(preview, overwrite=True)
 
     from realtime_ssd_training.data.classes import parse_classes, parse_remap
-    from realtime_ssd_training.engine.session import Command
+    from realtime_ssd_training.engine.train_command import TrainCommand
 
     changes = {
         "run.epochs": epochs,
@@ -84,7 +84,7 @@ def train(
         "data.only": parse_classes(classes),
         "data.remap": parse_remap(remap),
     }
-    Command(recipe, output, changes, resume=resume, init=init, device=device).start(preview)
+    TrainCommand(recipe, output, changes, resume=resume, init=init, device=device).run(preview)
 
 
 def _check_packages(recipe: str, data: str | None, val: str | None, *, preview: bool) -> None:

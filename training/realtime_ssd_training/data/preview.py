@@ -81,7 +81,7 @@ def _examples(model: SSD, recipe: Recipe, train: Dataset) -> Iterator[_Example]:
     loader = Loader(train, model.spec.input, options, augment)
     batches = (batch for epoch in count() for batch in loader.epoch(epoch))
     if recipe.data.difficult == "use":
-        batches = (batch.difficult_used() for batch in batches)
+        batches = (batch.with_difficult_used() for batch in batches)
     examples = (
         _Example(name, image.numpy(), target)
         for batch in batches
@@ -105,7 +105,7 @@ def _tile(example: _Example, model: SSD, recipe: Recipe) -> Image:
         ignored=target.ignored,
         first=recipe.loss.first,
     )
-    rows = torch.nonzero(matches.found).flatten()
+    rows = torch.nonzero(matches.matched).flatten()
     for box, label in zip(corners(model.default_boxes[rows]), matches.labels[rows], strict=True):
         _draw_rectangle(canvas, box.numpy() * size, color_of(int(label)), 1)
     _draw_objects(canvas, target, size, model.spec.labels)

@@ -1,4 +1,4 @@
-"""The pieces of MobileNetV2 and V3, and of the SSDLite heads on them.
+"""Building blocks of MobileNetV2 and V3, and SSDLite heads.
 
 Sources: Sandler et al., "MobileNetV2" (2018), sections 3.3 and 6.2, for the inverted residual and
 SSDLite; Howard et al., "Searching for MobileNetV3" (2019), section 5, for squeeze-and-excite and
@@ -13,62 +13,71 @@ from typing import cast
 from torch import Tensor, nn
 from torch.nn import functional
 
-from realtime_ssd_training.models.layers import conv_norm, scaled
+from realtime_ssd_training.models.conv_blocks import conv_norm, scale_channels
 from realtime_ssd_training.models.ssd import FeatureMaps
 
-__all__ = ["HardSwish", "InvertedMaps", "InvertedResidual", "SqueezeExcite", "light_head"]
+__all__ = [
+    "HardSwish",
+    "InvertedResidual",
+    "InvertedResidualFeatureMaps",
+    "SqueezeExcite",
+    "ssdlite_head",
+]
 
 
 class HardSwish(nn.Module):
-    """x · clip(x / 6 + ½, 0, 1), written with the hard sigmoid.
+    """Hard swish, x · clip(x / 6 + ½, 0, 1), composed of a hard sigmoid and a product.
 
-    ONNX has an operator of its own for it, which TensorRT 8 does not read; it reads `HardSigmoid`.
+    TensorRT 8 supports ONNX's `HardSigmoid` operator but not `HardSwish`.
 
     Args:
-        inplace: Taken for the sake of the other activations' form; nothing happens in place.
+        inplace: Ignored; other activations have this argument.
     """
 
     def __init__(self, inplace: bool = False) -> None:
         super().__init__()
 
     def forward(self, features: Tensor) -> Tensor:
-        """Apply it to a tensor of any shape."""
+        """Apply the activation to a tensor of any shape."""
         return features * functional.hardsigmoid(features)
 
 
 class SqueezeExcite(nn.Module):
-    """Weigh each channel by what the mean of all channels says.
+    """Squeeze-and-excite: channel weights computed from the mean of all channels.
 
     Args:
-        channels: Channels of the feature map; a quarter of them, in eights, lies between.
+        channels: Channels of the feature map; the hidden layer has a quarter of them, rounded to a
+            multiple of 8.
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        middle = scaled(channels // 4, 1.0)
-        self.squeeze = nn.Conv2d(channels, middle, 1)
-        self.excite = nn.Conv2d(middle, channels, 1)
+        hidden = scale_channels(channels // 4, 1.0)
+        self.squeeze = nn.Conv2d(channels, hidden, 1)
+        self.excite = nn.Conv2d(hidden, channels, 1)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Weigh N × C × H × W features."""
+        """Weight the channels of N × C × H × W features."""
         mean = functional.adaptive_avg_pool2d(features, 1)
         weights = self.excite(functional.relu(self.squeeze(mean)))
         return features * functional.hardsigmoid(weights)
 
 
 class InvertedResidual(nn.Module):
-    """Widen by 1×1, filter each channel, narrow by 1×1 linearly; add the input where it fits.
+    """1×1 expansion, depthwise convolution and linear 1×1 projection, with a residual connection.
+
+    The residual connection exists if input and output have the same shape.
 
     Args:
         inputs: Input channels.
-        expanded: Channels in between; as many as `inputs` leave the first convolution out.
+        expanded: Channels after the expansion; there is no expansion layer if equal to `inputs`.
         outputs: Output channels.
-        kernel: Side of the depthwise kernel.
-        stride: Step of the depthwise kernel.
-        squeeze: Whether a `SqueezeExcite` follows it.
+        kernel: Kernel size of the depthwise convolution.
+        stride: Stride of the depthwise convolution.
+        squeeze: Whether a `SqueezeExcite` follows the depthwise convolution.
         activation: Class of the activations.
-        eps: Of the normalisations.
-        momentum: Of the normalisations.
+        eps: Epsilon of the normalisations.
+        momentum: Momentum of the normalisations.
     """
 
     def __init__(
@@ -85,7 +94,7 @@ class InvertedResidual(nn.Module):
         momentum: float = 0.1,
     ) -> None:
         super().__init__()
-        self.adds = stride == 1 and inputs == outputs
+        self.has_residual = stride == 1 and inputs == outputs
         self.expand: nn.Module = nn.Identity()
         if expanded != inputs:
             self.expand = conv_norm(
@@ -101,25 +110,25 @@ class InvertedResidual(nn.Module):
             eps=eps,
             momentum=momentum,
         )
-        narrow = conv_norm(expanded, outputs, activation=None, eps=eps, momentum=momentum)
-        weigh = [SqueezeExcite(expanded)] if squeeze else []
-        self.rest = nn.Sequential(depthwise, *weigh, narrow)
+        project = conv_norm(expanded, outputs, activation=None, eps=eps, momentum=momentum)
+        attention = [SqueezeExcite(expanded)] if squeeze else []
+        self.rest = nn.Sequential(depthwise, *attention, project)
 
     def forward(self, features: Tensor) -> Tensor:
         """Compute N × outputs × H/stride × W/stride features."""
         result: Tensor = self.rest(self.expand(features))
-        return features + result if self.adds else result
+        return features + result if self.has_residual else result
 
 
-class InvertedMaps(FeatureMaps):
-    """A trunk of inverted residuals; its maps are a widened one inside, its last, and the extras'.
+class InvertedResidualFeatureMaps(FeatureMaps):
+    """Feature maps of an inverted residual network and its extra layers.
 
     Args:
         stem: First layer.
         blocks: Inverted residuals.
-        tap: Index of the block whose widened features are the first map.
+        tap: Index of the block whose expanded features are the first map.
         last: Layer after the blocks; its output is the second map.
-        extras: Further layers, each with a map.
+        extras: Extra layers; the output of each is a map.
         channels: Channels of all maps.
     """
 
@@ -140,8 +149,8 @@ class InvertedMaps(FeatureMaps):
     def forward(self, images: Tensor) -> list[Tensor]:
         """Compute the maps; see `FeatureMaps.forward`."""
         features, maps = self.stem(images), []
-        for number, block in enumerate(self.blocks):
-            if number == self.tap:
+        for index, block in enumerate(self.blocks):
+            if index == self.tap:
                 tapped = cast(InvertedResidual, block)
                 maps.append(tapped.expand(features))
                 features = tapped.rest(maps[0])
@@ -153,17 +162,17 @@ class InvertedMaps(FeatureMaps):
         return maps
 
 
-def light_head(
+def ssdlite_head(
     inputs: int, outputs: int, *, bias: bool = False, eps: float = 1e-5, momentum: float = 0.1
 ) -> nn.Sequential:
-    """Build SSDLite's head: 3×3 depthwise, normalised, ReLU6, then 1×1.
+    """Build an SSDLite head: 3×3 depthwise convolution with norm and ReLU6, then 1×1 convolution.
 
     Args:
         inputs: Channels of the feature map.
-        outputs: Boxes of a cell times classes, or times 4.
-        bias: Whether the depthwise convolution has one before its normalisation.
-        eps: Of the normalisation.
-        momentum: Of the normalisation.
+        outputs: Boxes per cell times classes, or times 4.
+        bias: Whether the depthwise convolution has a bias.
+        eps: Epsilon of the normalisation.
+        momentum: Momentum of the normalisation.
     """
     depthwise = conv_norm(
         inputs,

@@ -1,6 +1,6 @@
-"""Runs the proof on the stand-in for the driver; called by `test_gpu.py` in a process of its own.
+"""Runs the GPU benchmark on the driver stand-in; started by `test_gpu.py` as a separate process.
 
-On the stand-in, "machine code" is the path of the library built for the host.
+On the stand-in, "machine code" is the path of a library compiled for the host.
 """
 
 from __future__ import annotations
@@ -18,5 +18,5 @@ def compile_kernel(name: str, settings: dict[str, str], *_: object) -> bytes:
 
 
 if __name__ == "__main__":
-    kernel_set.compile_kernel = compile_kernel  # type: ignore[assignment]
+    vars(kernel_set)["compile_kernel"] = compile_kernel
     sys.exit(main(sys.argv[1:]))

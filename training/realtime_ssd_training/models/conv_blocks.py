@@ -1,4 +1,4 @@
-"""The pieces the networks are built of, and how they are initialised."""
+"""Convolution blocks, heads and weight initialisation of the networks."""
 
 from __future__ import annotations
 
@@ -11,45 +11,45 @@ from realtime_ssd.core.spec import ModelSpec
 
 __all__ = [
     "L2Norm",
+    "conv_heads",
     "conv_norm",
-    "plain_heads",
-    "scaled",
-    "separable",
-    "start_convolutions",
-    "start_heads",
+    "init_convs",
+    "init_heads",
+    "scale_channels",
+    "separable_conv",
 ]
 
 
 class L2Norm(nn.Module):
-    """Scale each position's feature vector to unit length, then by a learned factor per channel.
+    """L2 normalisation over channels with a learned scale per channel.
 
-    Source: Liu et al., "ParseNet" (2015), section 3.3; SSD uses it on conv4_3 with factor 20. The
-    sum is written out because ONNX opset 17 and TensorRT 8.6 agree on `ReduceSum`, not on
+    Source: Liu et al., "ParseNet" (2015), section 3.3; SSD uses it on conv4_3 with scale 20. The
+    norm is an explicit sum because ONNX opset 17 and TensorRT 8.6 agree on `ReduceSum` but not on
     `ReduceL2`.
 
     Args:
         channels: Channels of the feature map.
-        start: Initial factor.
+        initial_scale: Initial scale.
     """
 
-    def __init__(self, channels: int, start: float = 20.0) -> None:
+    def __init__(self, channels: int, initial_scale: float = 20.0) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.full((channels,), start))
+        self.weight = nn.Parameter(torch.full((channels,), initial_scale))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Normalise N × C × H × W features over C, in float32 whatever their type."""
+        """Normalise N × C × H × W features over C; the norm is computed in float32."""
         wide = features.float()
-        length = torch.sqrt(torch.sum(wide * wide, dim=1, keepdim=True)).clamp(min=1e-12)
-        unit = (wide / length).to(features.dtype)
+        norm = torch.sqrt(torch.sum(wide * wide, dim=1, keepdim=True)).clamp(min=1e-12)
+        unit = (wide / norm).to(features.dtype)
         return unit * self.weight.view(1, -1, 1, 1)
 
 
-def scaled(channels: int, width: float, least: int = 8) -> int:
-    """Multiply a channel count by `width`, rounded to a multiple of 8 and never 10 % too small.
+def scale_channels(channels: int, width: float, minimum: int = 8) -> int:
+    """Return a channel count times `width`, rounded to a multiple of 8 but at most 10 % down.
 
     Source: the rounding rule of MobileNetV2's reference implementation.
     """
-    rounded = max(least, int(channels * width + 4) // 8 * 8)
+    rounded = max(minimum, int(channels * width + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * channels * width else rounded
 
 
@@ -65,18 +65,18 @@ def conv_norm(
     eps: float = 1e-5,
     momentum: float = 0.1,
 ) -> nn.Sequential:
-    """Build convolution, batch normalisation and activation, padded to keep the size at stride 1.
+    """Build a "same"-padded convolution with batch normalisation and activation.
 
     Args:
         inputs: Input channels.
         outputs: Output channels.
-        kernel: Side of the kernel.
-        stride: Step of the kernel.
-        groups: Groups of the convolution; equal to `inputs` for a depthwise one.
-        activation: Class of the activation, or None for none.
-        bias: Whether the convolution has a bias, which the normalisation takes away again.
-        eps: Added to the variance.
-        momentum: Share of a new batch in the running statistics.
+        kernel: Kernel size.
+        stride: Stride.
+        groups: Groups of the convolution; `inputs` for a depthwise one.
+        activation: Class of the activation; None for none.
+        bias: Whether the convolution has a bias, although the normalisation cancels it.
+        eps: Epsilon of the normalisation.
+        momentum: Momentum of the running statistics.
 
     Returns:
         The layers in order: 0 convolution, 1 normalisation, 2 activation.
@@ -88,22 +88,22 @@ def conv_norm(
     return nn.Sequential(*layers)
 
 
-def separable(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
-    """Build MobileNetV1's block: 3×3 depthwise, then 1×1, each normalised and rectified."""
+def separable_conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    """Build MobileNetV1's block: 3×3 depthwise and 1×1 convolution, each with norm and ReLU."""
     return nn.Sequential(
         conv_norm(inputs, inputs, 3, stride=stride, groups=inputs), conv_norm(inputs, outputs)
     )
 
 
-def plain_heads(
+def conv_heads(
     channels: Sequence[int], spec: ModelSpec, kernel: int
 ) -> tuple[list[nn.Module], list[nn.Module]]:
-    """Build one convolution for the scores and one for the offsets of each feature map.
+    """Build one convolution for scores and one for offsets per feature map.
 
     Args:
         channels: Channels of each map.
-        spec: Contract of the model.
-        kernel: Side of the convolutions; they keep the size of the map.
+        spec: Specification of the model.
+        kernel: Kernel size; the padding keeps the size of the map.
 
     Returns:
         Score heads and offset heads.
@@ -118,8 +118,8 @@ def plain_heads(
     return heads(spec.num_classes), heads(4)
 
 
-def start_convolutions(module: nn.Module) -> None:
-    """Initialise every convolution below `module` as He et al. (2015) do, biases at zero."""
+def init_convs(module: nn.Module) -> None:
+    """Initialise all convolutions of a module as in He et al. (2015), with zero biases."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
@@ -127,8 +127,8 @@ def start_convolutions(module: nn.Module) -> None:
                 nn.init.zeros_(layer.bias)
 
 
-def start_heads(modules: Sequence[nn.Module]) -> None:
-    """Initialise every convolution below `modules` as the SSD paper does: Xavier, biases zero."""
+def init_heads(modules: Sequence[nn.Module]) -> None:
+    """Initialise all convolutions of modules as in the SSD paper: Xavier, zero biases."""
     for module in modules:
         for layer in module.modules():
             if isinstance(layer, nn.Conv2d):
