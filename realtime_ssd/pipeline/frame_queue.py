@@ -14,7 +14,7 @@ __all__ = ["FrameQueue", "SourceQueue"]
 
 FILE_QUEUE_SIZE = 2
 FILE_BATCH_TIMEOUT = 0.1
-"""Seconds a batch of frames from files waits to be filled; it is only reached when a file stalls."""
+"""Seconds a batch of frames from files waits to be filled; only reached when a file stalls."""
 
 
 @dataclass(slots=True, eq=False)
@@ -135,7 +135,7 @@ class FrameQueue:
             self._changed.notify_all()
 
     def _resize(self, max_frames: int) -> None:
-        """Let files read one frame more ahead than the next batch takes."""
+        """Allow files to read one frame more ahead than the next batch takes."""
         maxsize = max(FILE_QUEUE_SIZE, max_frames + 1)
         for source in self._sources:
             if not source.live and source.maxsize != maxsize:

@@ -1,4 +1,4 @@
-"""Everything that stands still: sky, houses, road, pavements, trees and lamps, painted once."""
+"""The static background, rendered once: sky, houses, road, pavements, trees and lamps."""
 
 from __future__ import annotations
 
@@ -6,38 +6,40 @@ import cv2
 import numpy as np
 
 from realtime_ssd.core.frames import Image
-from realtime_ssd.synthetic.camera import Array, View
 from realtime_ssd.synthetic.canvas import UP, Canvas
-from realtime_ssd.synthetic.facades import bridge, houses, skyline
-from realtime_ssd.synthetic.greenery import row_of_trees, street_furniture
-from realtime_ssd.synthetic.light import Light
+from realtime_ssd.synthetic.facades import draw_bridge, draw_houses, draw_skyline
+from realtime_ssd.synthetic.greenery import draw_street_furniture, tree_positions
+from realtime_ssd.synthetic.lighting import Light
+from realtime_ssd.synthetic.projection import Array, View
 from realtime_ssd.synthetic.street_plan import Street
 
-__all__ = ["paint_background"]
+__all__ = ["draw_background"]
 
 _WHITE = np.array([214.0, 216, 216])
 _SKY_ROWS, _SKY_COLUMNS = 180, 320
 
 
-def paint_background(
+def draw_background(
     rng: np.random.Generator, street: Street, light: Light, view: View, width: int, height: int
 ) -> Image:
-    """Paint the still picture, `height` × `width` × 3 BGR."""
+    """Return the background, `height` × `width` × 3 BGR."""
     streams = rng.spawn(6)
-    image = _sky(streams[0], light, view, width, height)
+    image = _render_sky(streams[0], light, view, width, height)
     canvas = Canvas(image, view, light)
-    trees = row_of_trees(streams[1], street, street.end)
-    skyline(canvas, streams[2])
-    _ground(canvas, streams[3], street)
-    _cast_shadows(canvas, street, trees)
-    bridge(canvas, streams[4], street, street.end)
-    houses(canvas, streams[5], street, street.end)
-    street_furniture(canvas, streams[1], street, trees)
+    trees = tree_positions(streams[1], street, street.end)
+    draw_skyline(canvas, streams[2])
+    _draw_ground(canvas, streams[3], street)
+    _draw_shadows(canvas, street, trees)
+    draw_bridge(canvas, streams[4], street, street.end)
+    draw_houses(canvas, streams[5], street, street.end)
+    draw_street_furniture(canvas, streams[1], street, trees)
     return image
 
 
-def _sky(rng: np.random.Generator, light: Light, view: View, width: int, height: int) -> Image:
-    """Gradient, sun and clouds, painted small and enlarged so that every size looks the same."""
+def _render_sky(
+    rng: np.random.Generator, light: Light, view: View, width: int, height: int
+) -> Image:
+    """Return gradient, sun and clouds, rendered at a fixed size and scaled for any frame size."""
     rows, columns = _SKY_ROWS, _SKY_COLUMNS
     y = (np.arange(rows) + 0.5) * height / rows
     x = (np.arange(columns) + 0.5) * width / columns
@@ -55,7 +57,7 @@ def _sky(rng: np.random.Generator, light: Light, view: View, width: int, height:
     small = np.clip(sky, 0, 255).astype(np.uint8)
     image: Image = cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
     if light.time == "night":
-        _stars(rng, image, view)
+        _draw_stars(rng, image, view)
     return image
 
 
@@ -65,7 +67,7 @@ def _cloud_colour(light: Light) -> Array:
 
 
 def _clouds(rng: np.random.Generator, light: Light, rays: Array) -> Array:
-    """Cover of the sky by clouds, 0 to 1, from a few octaves of smooth noise overhead."""
+    """Return the cloud cover of each ray, 0 to 1, from four octaves of smooth noise."""
     noise = sum(
         cv2.resize(rng.random((size, size), np.float32), (256, 256), interpolation=cv2.INTER_CUBIC)
         / (octave + 1.6)
@@ -80,44 +82,44 @@ def _clouds(rng: np.random.Generator, light: Light, rays: Array) -> Array:
     return np.asarray(cover * np.clip((rays[..., 1] - 0.02) * 9, 0, 1))[..., None]
 
 
-def _stars(rng: np.random.Generator, image: Image, view: View) -> None:
+def _draw_stars(rng: np.random.Generator, image: Image, view: View) -> None:
     rows, columns = image.shape[:2]
-    spots = rng.random((90, 2)) * [columns, rows]
+    positions = rng.random((90, 2)) * [columns, rows]
     size = max(1, round(rows / 720))
-    for x, y in spots:
+    for x, y in positions:
         cv2.circle(image, (int(x), int(y)), size - 1, (150, 140, 130), -1, cv2.LINE_AA)
 
 
-def _ground(canvas: Canvas, rng: np.random.Generator, street: Street) -> None:
+def _draw_ground(canvas: Canvas, rng: np.random.Generator, street: Street) -> None:
     meadow, slab = np.array([66.0, 104, 88]), np.array([150.0, 156, 160]) * rng.uniform(0.9, 1.05)
     asphalt = np.array([92.0, 90, 88]) * rng.uniform(0.85, 1.12)
     canvas.ground((-400, 400), (-60, 600), meadow)
     if street.open_side:
         edge = street.open_side * street.wall
         canvas.ground((min(edge, edge * 6), max(edge, edge * 6)), (-60, street.end), slab * 0.94)
-        _tiles(canvas, (edge, edge + street.open_side * 14), slab * 0.8, 2.4)
+        _draw_tiles(canvas, (edge, edge + street.open_side * 14), slab * 0.8, 2.4)
     for side in (-1, 1):
         x = (side * street.kerb, side * street.wall)
         canvas.ground((min(x), max(x)), (-60, street.end), slab)
-        _tiles(canvas, x, slab * 0.88, 1.2)
+        _draw_tiles(canvas, x, slab * 0.88, 1.2)
     canvas.ground((-street.kerb, street.kerb), (-60, street.end), asphalt)
-    _patches(canvas, rng, street, asphalt)
+    _draw_road_surface(canvas, rng, street, asphalt)
     bikes = np.array([86.0, 84, 140]) if rng.random() < 0.6 else asphalt * 1.08
     for side in (-1, 1):
         low, high = sorted((side * (street.road + 0.12), side * (street.kerb - 0.1)))
         canvas.ground((low, high), (-60, street.end), bikes)
-        _kerb(canvas, street, side)
-    _marks(canvas, street)
+        _draw_kerb(canvas, street, side)
+    _draw_markings(canvas, street)
 
 
-def _strips(x: Array, z: Array, half: float, long: float) -> Array:
-    """Ground rectangles N × 4 × 3 centred on x, starting at z, in metres."""
+def _strips(x: Array, z: Array, half_width: float, length: float) -> Array:
+    """Return N × 4 × 3 corners of ground rectangles centred on x and starting at z, in metres."""
     x, z = np.broadcast_arrays(np.asarray(x, np.float64), np.asarray(z, np.float64))
-    corners = [(-half, 0.0), (half, 0.0), (half, long), (-half, long)]
+    corners = [(-half_width, 0.0), (half_width, 0.0), (half_width, length), (-half_width, length)]
     return np.stack([np.stack([x + dx, x * 0, z + dz], -1) for dx, dz in corners], axis=-2)
 
 
-def _tiles(canvas: Canvas, x: tuple[float, float], colour: Array, pitch: float) -> None:
+def _draw_tiles(canvas: Canvas, x: tuple[float, float], colour: Array, pitch: float) -> None:
     left, right = min(x), max(x)
     middle, half = (left + right) / 2, (right - left) / 2
     z = np.arange(-24.0, 46.0, pitch)
@@ -127,8 +129,10 @@ def _tiles(canvas: Canvas, x: tuple[float, float], colour: Array, pitch: float) 
         canvas.quads(_strips(lines, np.full(len(lines), start), 0.018, 14.0), colour, UP)
 
 
-def _patches(canvas: Canvas, rng: np.random.Generator, street: Street, asphalt: Array) -> None:
-    """Repairs, cracks and wheel tracks, so that the road is not one flat colour."""
+def _draw_road_surface(
+    canvas: Canvas, rng: np.random.Generator, street: Street, asphalt: Array
+) -> None:
+    """Draw repairs, cracks and wheel tracks on the road."""
     for lane in range(street.lanes):
         for side in (-1, 1):
             for off in (-0.8, 0.8):
@@ -143,7 +147,7 @@ def _patches(canvas: Canvas, rng: np.random.Generator, street: Street, asphalt: 
         canvas.quads(_strips(x[k : k + 1], z[k : k + 1], *size), tone, UP)
 
 
-def _kerb(canvas: Canvas, street: Street, side: int) -> None:
+def _draw_kerb(canvas: Canvas, street: Street, side: int) -> None:
     x = side * street.kerb
     for near, far, start in ((0.0, 0.26, 0.0), (-0.06, 0.0, 0.0)):
         edge = sorted((x + side * near, x + side * far))
@@ -151,8 +155,8 @@ def _kerb(canvas: Canvas, street: Street, side: int) -> None:
         canvas.ground((edge[0], edge[1]), (-60 + start, street.end), tone)
 
 
-def _marks(canvas: Canvas, street: Street) -> None:
-    """Lines of the road and a zebra crossing."""
+def _draw_markings(canvas: Canvas, street: Street) -> None:
+    """Draw lane markings and a zebra crossing."""
     end = street.end
     for x in (-0.12, 0.12):
         canvas.ground((x - 0.05, x + 0.05), (-60, end), _WHITE)
@@ -171,8 +175,8 @@ def _marks(canvas: Canvas, street: Street) -> None:
     canvas.quads(_strips(bars, z, 0.26, 4.0), _WHITE, UP)
 
 
-def _cast_shadows(canvas: Canvas, street: Street, trees: list[tuple[float, float]]) -> None:
-    """Soft shadows of the trees, and the dark foot of the houses."""
+def _draw_shadows(canvas: Canvas, street: Street, trees: list[tuple[float, float]]) -> None:
+    """Draw soft shadows of the trees and contact shadows of the houses."""
     light = canvas.light
     across = light.direction[[0, 2]] / max(float(light.direction[1]), 0.35)
     angle = np.linspace(0, 2 * np.pi, 14, endpoint=False)

@@ -1,4 +1,4 @@
-"""Painting world geometry onto the still picture."""
+"""Canvas that draws world geometry onto the static background."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 
 from realtime_ssd.core.frames import Image
-from realtime_ssd.synthetic.camera import NEAR, Array, View
-from realtime_ssd.synthetic.light import Light
-from realtime_ssd.synthetic.shapes import SHIFT, fixed
+from realtime_ssd.synthetic.lighting import Light
+from realtime_ssd.synthetic.projection import NEAR, Array, View
+from realtime_ssd.synthetic.shapes import SHIFT, to_fixed_point
 
 __all__ = ["UP", "Canvas", "Wall"]
 
@@ -20,10 +20,10 @@ UP = np.array([0.0, 1.0, 0.0])
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Wall:
-    """A vertical plane with metres along it (u) and up (v).
+    """A vertical plane with coordinates in metres: u along the plane, v up.
 
     Attributes:
-        origin: World point of (0, 0).
+        origin: World coordinates of (0, 0).
         along: Unit vector of u.
         normal: Unit normal.
     """
@@ -32,26 +32,26 @@ class Wall:
     along: Array
     normal: Array
 
-    def quads(self, spots: Array) -> Array:
-        """Corners N × 4 × 3 of N × 4 rectangles (u0, v0, u1, v1)."""
-        u0, v0, u1, v1 = np.atleast_2d(spots).T
+    def quads(self, rectangles: Array) -> Array:
+        """Return N × 4 × 3 world corners of N × 4 rectangles (u0, v0, u1, v1)."""
+        u0, v0, u1, v1 = np.atleast_2d(rectangles).T
         u = np.stack([u0, u1, u1, u0], axis=1)[..., None]
         v = np.stack([v0, v0, v1, v1], axis=1)[..., None]
         return np.asarray(self.origin + u * self.along + v * UP)
 
     def forward(self, distance: float) -> Wall:
-        """The same plane moved along its normal, in metres."""
+        """Return the plane moved by `distance` metres along its normal."""
         return Wall(self.origin + distance * self.normal, self.along, self.normal)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Canvas:
-    """The picture being painted.
+    """An image to draw world geometry on.
 
     Attributes:
         image: H × W × 3 BGR.
         view: Projection.
-        light: Light of the scene.
+        light: Lighting of the scene.
     """
 
     image: Image
@@ -59,25 +59,27 @@ class Canvas:
     light: Light
 
     def quads(self, corners: Array, colours: Array, normal: Array, lamp: float = 0.0) -> None:
-        """Paint N × 4 × 3 quadrilaterals with N × 3 (or one) colours on one normal.
+        """Draw N × 4 × 3 quadrilaterals with one colour or N × 3 colours and a common normal.
 
-        `lamp` is the share of a colour's own light: 1 keeps the colour as it is.
+        `lamp` is the emissive fraction of the colours: 1 leaves them unshaded.
         """
         corners = corners.reshape(-1, corners.shape[-2], 3)
         colours = np.broadcast_to(np.asarray(colours, np.float64), (len(corners), 3))
         lit = self.light.shade(colours, normal[None])
         lit = lit * (1 - lamp) + colours * lamp
         flat = corners.reshape(-1, 3)
-        seen = self.view.camera.see(flat).reshape(corners.shape)
-        distance = np.linalg.norm(seen.mean(axis=1), axis=1)
-        for k in np.flatnonzero(seen[:, :, 2].max(axis=1) >= NEAR):
+        camera_corners = self.view.camera.to_camera(flat).reshape(corners.shape)
+        distance = np.linalg.norm(camera_corners.mean(axis=1), axis=1)
+        for k in np.flatnonzero(camera_corners[:, :, 2].max(axis=1) >= NEAR):
             shade = self.light.fade(lit[k], float(distance[k]))
             points = self.view.polygon(corners[k])
             if points is not None:
-                cv2.fillConvexPoly(self.image, fixed(points), shade.tolist(), cv2.LINE_AA, SHIFT)
+                cv2.fillConvexPoly(
+                    self.image, to_fixed_point(points), shade.tolist(), cv2.LINE_AA, SHIFT
+                )
 
     def ground(self, x: tuple[float, float], z: tuple[float, float], colour: Array) -> None:
-        """Paint a rectangle on the ground in metres, in strips so that haze can deepen."""
+        """Draw a rectangle on the ground in metres, in strips that fade with distance."""
         cuts = [z[0], *(c for c in (0.0, 25.0, 60.0, 120.0, 240.0) if z[0] < c < z[1]), z[1]]
         strips = [
             [[x[0], 0, a], [x[1], 0, a], [x[1], 0, b], [x[0], 0, b]] for a, b in pairwise(cuts)
@@ -85,20 +87,20 @@ class Canvas:
         self.quads(np.array(strips, np.float64), np.asarray(colour), UP)
 
     def discs(self, centres: Array, radii: Array, colours: Array, distance: float) -> None:
-        """Paint N balls as flat discs in N × 3 finished colours, faded by distance in metres."""
-        seen = self.view.camera.see(centres)
-        if seen[:, 2].min() < NEAR:
+        """Draw N spheres as discs with N × 3 shaded colours, faded by a distance in metres."""
+        points = self.view.camera.to_camera(centres)
+        if points[:, 2].min() < NEAR:
             return
-        pixels = fixed(self.view.pixels(seen))
-        reach = np.rint(radii * self.view.scale / seen[:, 2] * (1 << SHIFT)).astype(int)
+        pixels = to_fixed_point(self.view.pixels(points))
+        pixel_radii = np.rint(radii * self.view.scale / points[:, 2] * (1 << SHIFT)).astype(int)
         shades = self.light.fade(colours, distance)
-        for spot, radius, shade in zip(pixels.tolist(), reach, shades, strict=True):
-            cv2.circle(self.image, spot, int(radius), shade.tolist(), -1, cv2.LINE_AA, SHIFT)
+        for centre, radius, shade in zip(pixels.tolist(), pixel_radii, shades, strict=True):
+            cv2.circle(self.image, centre, int(radius), shade.tolist(), -1, cv2.LINE_AA, SHIFT)
 
     def darken(self, polygons: list[Array], strength: float, softness: float) -> None:
-        """Multiply the picture inside world polygons by 1 - strength, with soft edges.
+        """Multiply the image inside world polygons by 1 - strength, with soft edges.
 
-        `softness` is the blur as a share of the picture's height.
+        `softness` is the blur as a fraction of the image height.
         """
         rows, columns = self.image.shape[:2]
         mask = np.full((rows, columns), 255, np.uint8)
@@ -106,7 +108,7 @@ class Canvas:
         for polygon in polygons:
             points = self.view.polygon(polygon)
             if points is not None:
-                cv2.fillConvexPoly(mask, fixed(points), tone, cv2.LINE_AA, SHIFT)
+                cv2.fillConvexPoly(mask, to_fixed_point(points), tone, cv2.LINE_AA, SHIFT)
         size = 2 * round(softness * rows / 2) + 1
         mask = cv2.blur(mask, (size, size))
         cv2.multiply(self.image, cv2.merge([mask] * 3), dst=self.image, scale=1 / 255)

@@ -1,4 +1,4 @@
-"""What is laid over the painted street: shadows, glowing lamps, vignette and sensor noise."""
+"""Effects on the rendered street: shadows, bloom of lamps, vignette and sensor noise."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ import cv2
 import numpy as np
 
 from realtime_ssd.core.frames import Image
-from realtime_ssd.synthetic.camera import NEAR, Array, View
-from realtime_ssd.synthetic.light import Light
-from realtime_ssd.synthetic.shapes import Placed, fill
+from realtime_ssd.synthetic.lighting import Light
+from realtime_ssd.synthetic.projection import NEAR, Array, View
+from realtime_ssd.synthetic.shapes import PlacedSolid, fill
 from realtime_ssd.synthetic.traffic import Actor
 
 __all__ = ["Effects"]
 
-_REACH = 32
-_FALL = 0.22
+_DISC_RADIUS = 32
+_VIGNETTE_STRENGTH = 0.22
 
 
 class Effects:
     """The effects of one scene at one size.
 
     Args:
-        width: Of the frames in pixels.
-        height: Of the frames in pixels.
-        seed: Of the noise.
-        light: Light of the scene.
+        width: Width of the frames in pixels.
+        height: Height of the frames in pixels.
+        seed: Seed of the noise.
+        light: Lighting of the scene.
     """
 
     def __init__(self, width: int, height: int, seed: int, light: Light) -> None:
@@ -35,17 +35,17 @@ class Effects:
         self._seed = seed
         self._discs: dict[tuple[int, int, int], Image] = {}
 
-    def shadows(self, image: Image, view: View, actors: Sequence[Actor]) -> None:
-        """Darken the ground below and beside the actors, in a soft mask of half the size."""
+    def draw_shadows(self, image: Image, view: View, actors: Sequence[Actor]) -> None:
+        """Darken the ground under and next to the actors with a blurred mask of half the size."""
         size = (max(2, self.width // 2), max(2, self.height // 2))
         mask = np.full((size[1], size[0]), 255, np.uint8)
         ratio = np.array(size) / [self.width, self.height]
-        grounds = [self._shadow(actor) for actor in actors if actor.heading]
+        shadows = [self._shadow(actor) for actor in actors if actor.heading]
         cast = round(255 * (1 - self.light.shadow))
         under = round(255 * (1 - min(0.75, self.light.shadow + 0.2)))
         for tone, count in ((cast, 8), (under, 4)):
-            for ground in grounds:
-                points = view.polygon(ground[:count]) if count == 4 else view.hull(ground)
+            for shadow in shadows:
+                points = view.polygon(shadow[:count]) if count == 4 else view.hull(shadow)
                 if points is not None:
                     fill(mask, points * ratio, (tone,))
         soft = 2 * round(size[1] * 0.008) + 1
@@ -53,7 +53,7 @@ class Effects:
         cv2.multiply(image, cv2.merge([mask, mask, mask]), dst=image, scale=1 / 255)
 
     def _shadow(self, actor: Actor) -> Array:
-        """8 × 3: the footprint on the ground, and the same moved away from the sun."""
+        """Return 8 × 3 points: the footprint, and the footprint moved away from the sun."""
         x0, z0, x1, z1 = actor.footprint
         if actor.height < 2.0 and x1 - x0 < 1.0:
             x0, x1 = x0 + 0.12, x1 - 0.12
@@ -63,44 +63,46 @@ class Effects:
         foot = [(x0, z0), (x1, z0), (x1, z1), (x0, z1)]
         return np.array([(x, 0, z) for x, z in foot] + [(x + dx, 0, z + dz) for x, z in foot])
 
-    def glow(self, image: Image, view: View, actor: Actor) -> None:
-        """Add the bloom of an actor's lamps; nearer things are painted over it afterwards."""
-        for spot, radius, colour in self._lamps(actor, view):
-            self._bloom(image, spot, radius, colour)
+    def draw_bloom(self, image: Image, view: View, actor: Actor) -> None:
+        """Add the bloom of the lamps of an actor, before nearer actors are drawn over it."""
+        for centre, radius, colour in self._lamps(actor, view):
+            self._add_disc(image, centre, radius, colour)
 
     def _lamps(self, actor: Actor, view: View) -> list[tuple[Array, float, tuple[int, int, int]]]:
-        """Pixel, radius in pixels and colour of the lamps of an actor that face the eye."""
-        thing, signal = actor.thing, actor.label == "traffic light"
-        if not isinstance(thing, Placed) or actor.hidden > 0.5:
+        """Return centre and radius in pixels and colour of the lamps that face the camera."""
+        shape, signal = actor.shape, actor.label == "traffic light"
+        if not isinstance(shape, PlacedSolid) or actor.hidden > 0.5:
             return []
         if not signal and self.light.lamps < 0.5:
             return []
-        found = []
-        for k in np.flatnonzero(thing.solid.lamps >= 0.8):
-            corners = thing.vertices[thing.solid.starts[k] : thing.solid.starts[k + 1]]
+        lamps = []
+        for k in np.flatnonzero(shape.solid.lamps >= 0.8):
+            corners = shape.vertices[shape.solid.starts[k] : shape.solid.starts[k + 1]]
             middle = corners.mean(axis=0)
-            seen = view.camera.see(middle[None])
-            if seen[0, 2] < NEAR or (view.camera.position - middle) @ thing.normals[k] <= 0:
+            point = view.camera.to_camera(middle[None])
+            if point[0, 2] < NEAR or (view.camera.position - middle) @ shape.normals[k] <= 0:
                 continue
-            radius = (0.55 if signal else 0.8) * view.scale / float(seen[0, 2])
-            blue, green, red = thing.solid.colours[k].astype(int).tolist()
-            found.append((view.pixels(seen)[0], radius, (blue, green, red)))
-        return found
+            radius = (0.55 if signal else 0.8) * view.scale / float(point[0, 2])
+            blue, green, red = shape.solid.colours[k].astype(int).tolist()
+            lamps.append((view.pixels(point)[0], radius, (blue, green, red)))
+        return lamps
 
-    def _bloom(
-        self, image: Image, spot: Array, radius: float, colour: tuple[int, int, int]
+    def _add_disc(
+        self, image: Image, centre: Array, radius: float, colour: tuple[int, int, int]
     ) -> None:
-        """Add a soft disc of light at a sub-pixel place."""
+        """Add a soft disc of light with a sub-pixel centre."""
         if not 1.0 < radius < 2 * self.height:
             return
-        x0, y0 = np.maximum(np.floor(spot - radius).astype(int), 0).tolist()
-        x1, y1 = np.minimum(np.ceil(spot + radius).astype(int), [self.width, self.height]).tolist()
+        x0, y0 = np.maximum(np.floor(centre - radius).astype(int), 0).tolist()
+        x1, y1 = np.minimum(
+            np.ceil(centre + radius).astype(int), [self.width, self.height]
+        ).tolist()
         if x1 <= x0 or y1 <= y0:
             return
-        ratio = _REACH / radius
+        ratio = _DISC_RADIUS / radius
         warp = np.array([
-            [ratio, 0, (x0 + 0.5 - spot[0]) * ratio + _REACH],
-            [0, ratio, (y0 + 0.5 - spot[1]) * ratio + _REACH],
+            [ratio, 0, (x0 + 0.5 - centre[0]) * ratio + _DISC_RADIUS],
+            [0, ratio, (y0 + 0.5 - centre[1]) * ratio + _DISC_RADIUS],
         ])  # fmt: skip
         light = cv2.warpAffine(
             self._disc(colour), warp, (x1 - x0, y1 - y0),
@@ -116,28 +118,28 @@ class Effects:
             self._discs[colour] = tinted.astype(np.uint8)
         return self._discs[colour]
 
-    def lens(self, image: Image, i: int) -> None:
-        """Darken the corners and add the sensor's noise."""
+    def add_vignette_and_noise(self, image: Image, i: int) -> None:
+        """Darken the corners and add sensor noise; `i` is the index of the frame."""
         cv2.multiply(image, self._vignette, dst=image, scale=1 / 255)
         rng = np.random.default_rng([self._seed, 5, i % (1 << 32)])
         y, x = rng.integers(0, 64, 2).tolist()
         part = self._noise[y : y + self.height, x : x + self.width]
         cv2.add(image, part, dst=image)
-        cv2.subtract(image, self._level, dst=image)
+        cv2.subtract(image, self._noise_offset, dst=image)
 
     @cached_property
     def _vignette(self) -> Image:
         y = (np.arange(self.height, dtype=np.float32) + 0.5) / self.height - 0.5
         x = (np.arange(self.width, dtype=np.float32) + 0.5) / self.width - 0.5
-        fall = 1 - _FALL * (2 * (y[:, None] ** 2 + x[None] ** 2)) ** 1.3
-        one = (fall * 255).astype(np.uint8)
-        vignette: Image = cv2.merge([one, one, one])
+        fall = 1 - _VIGNETTE_STRENGTH * (2 * (y[:, None] ** 2 + x[None] ** 2)) ** 1.3
+        channel = (fall * 255).astype(np.uint8)
+        vignette: Image = cv2.merge([channel, channel, channel])
         return vignette
 
     @cached_property
-    def _level(self) -> Image:
-        level: Image = np.full((self.height, self.width, 3), _NOISE_MEAN, np.uint8)
-        return level
+    def _noise_offset(self) -> Image:
+        offset: Image = np.full((self.height, self.width, 3), _NOISE_MEAN, np.uint8)
+        return offset
 
     @cached_property
     def _noise(self) -> Image:
@@ -155,7 +157,7 @@ _NOISE_MEAN = 12
 
 
 def _soft_disc() -> Image:
-    grid = np.arange(-_REACH, _REACH + 1) / _REACH
+    grid = np.arange(-_DISC_RADIUS, _DISC_RADIUS + 1) / _DISC_RADIUS
     far = np.minimum(np.hypot(grid[None], grid[:, None]), 1.0)
     return np.asarray(255 * (0.55 * (1 - far) ** 2.2 + 0.35 * (1 - far) ** 8), np.uint8)
 

@@ -1,14 +1,14 @@
-"""Houses with windows, shops and balconies, and the bridge that closes the street."""
+"""House fronts with windows, shops and balconies, and the bridge at the end of the street."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from realtime_ssd.synthetic.camera import Array
 from realtime_ssd.synthetic.canvas import Canvas, Wall
+from realtime_ssd.synthetic.projection import Array
 from realtime_ssd.synthetic.street_plan import Street
 
-__all__ = ["bridge", "houses", "skyline"]
+__all__ = ["draw_bridge", "draw_houses", "draw_skyline"]
 
 _WALLS = np.array([
     [112, 140, 178], [120, 160, 206], [150, 176, 204], [92, 108, 156], [176, 186, 196],
@@ -22,8 +22,8 @@ _BORDER = np.array([-0.1, -0.05, 0.1, 0.1])
 _WARM = np.array([120.0, 205.0, 255.0])
 
 
-def skyline(canvas: Canvas, rng: np.random.Generator) -> None:
-    """Hazy towers far away, in every direction the camera may look."""
+def draw_skyline(canvas: Canvas, rng: np.random.Generator) -> None:
+    """Draw distant towers in every direction the camera may face."""
     for distance, tall, count in ((320.0, 55.0, 46), (230.0, 34.0, 40)):
         angles = np.sort(rng.uniform(-2.2, 2.2, count))
         for angle in angles:
@@ -35,8 +35,8 @@ def skyline(canvas: Canvas, rng: np.random.Generator) -> None:
             canvas.quads(wall.quads(np.array([0, -4, wide, high])), tone, wall.normal)
 
 
-def houses(canvas: Canvas, rng: np.random.Generator, street: Street, end: float) -> None:
-    """Rows of houses on both sides, up to z = `end` metres, far ones first."""
+def draw_houses(canvas: Canvas, rng: np.random.Generator, street: Street, end: float) -> None:
+    """Draw rows of houses on both sides up to z = `end` metres, far ones first."""
     plots: list[tuple[float, int, float, float]] = []
     for side in (-1, 1):
         z = -62.0
@@ -46,10 +46,10 @@ def houses(canvas: Canvas, rng: np.random.Generator, street: Street, end: float)
                 plots.append((abs(z + wide / 2), side, z, min(wide, end - z)))
             z += wide + (rng.uniform(3, 8) if rng.random() < 0.25 else 0.0)
     for _, side, z, wide in sorted(plots, key=lambda plot: -plot[0]):
-        _house(canvas, rng, (side * street.wall, z), wide, side)
+        _draw_house(canvas, rng, (side * street.wall, z), wide, side)
 
 
-def _house(
+def _draw_house(
     canvas: Canvas, rng: np.random.Generator, corner: tuple[float, float], wide: float, side: int
 ) -> None:
     x, z = corner
@@ -64,13 +64,13 @@ def _house(
         if (canvas.view.camera.position[2] - edge) * normal > 0:
             canvas.quads(gable.quads(np.array([0, 0, 14, high])), colour * 0.86, gable.normal)
     canvas.quads(front.quads(np.array([0, 0, wide, high])), colour, front.normal)
-    _windows(canvas, rng, front, (wide, high), (floors, storey), colour)
-    _shop(canvas, rng, front, wide, colour)
+    _draw_windows(canvas, rng, front, (wide, high), (floors, storey), colour)
+    _draw_shop(canvas, rng, front, wide, colour)
     cornice = np.array([[-0.1, high - 0.45, wide + 0.1, high], [0, 3.75, wide, 4.0]])
     canvas.quads(front.forward(0.2).quads(cornice), colour * 1.12, front.normal)
 
 
-def _windows(
+def _draw_windows(
     canvas: Canvas,
     rng: np.random.Generator,
     front: Wall,
@@ -91,7 +91,7 @@ def _windows(
         front.quads(frame), np.minimum(colour * rng.choice([0.72, 1.22]), 245), front.normal
     )
     glass = np.column_stack([u - half, v, u + half, v + up])
-    _glass(canvas, rng, front, glass)
+    _draw_panes(canvas, rng, front, glass)
     if rng.random() < 0.75:
         bar = np.column_stack([u - 0.04, v, u + 0.04, v + up])
         canvas.quads(front.quads(bar), np.array([190.0, 194, 196]), front.normal)
@@ -102,22 +102,22 @@ def _windows(
             canvas.quads(front.forward(0.7).quads(chosen), colour * 0.55, front.normal)
 
 
-def _glass(canvas: Canvas, rng: np.random.Generator, front: Wall, spots: Array) -> None:
-    """Panes that reflect the sky, some of them lit from inside when lamps burn."""
-    light, count = canvas.light, len(spots)
+def _draw_panes(canvas: Canvas, rng: np.random.Generator, front: Wall, panes: Array) -> None:
+    """Draw panes that reflect the sky, some of them lit from inside when lamps are on."""
+    light, count = canvas.light, len(panes)
     mirror = rng.uniform(0.12, 0.5, (count, 1))
     day = np.array([[78.0, 62, 50]]) * light.ambient * (1 - mirror) + light.sky_low * mirror * 0.8
     warm = _WARM * rng.uniform(0.55, 1.0, (count, 1)) * rng.uniform([0.8, 0.9, 1], 1, (count, 3))
     lit = rng.random((count, 1)) < 0.55 * max(0.0, light.lamps - 0.05)
-    canvas.quads(front.quads(spots), np.where(lit, warm, day), front.normal, 1.0)
-    upper = spots * 1.0
+    canvas.quads(front.quads(panes), np.where(lit, warm, day), front.normal, 1.0)
+    upper = panes * 1.0
     upper[:, 1] = upper[:, 3] - (upper[:, 3] - upper[:, 1]) * rng.uniform(0.15, 0.5, count)
     chosen = (rng.random(count) < 0.35) & ~lit[:, 0]
     if chosen.any():
         canvas.quads(front.quads(upper[chosen]), np.array([176.0, 184, 188]), front.normal)
 
 
-def _shop(
+def _draw_shop(
     canvas: Canvas, rng: np.random.Generator, front: Wall, wide: float, colour: Array
 ) -> None:
     canvas.quads(front.quads(np.array([0, 0, wide, 0.5])), colour * 0.6, front.normal)
@@ -135,7 +135,7 @@ def _shop(
     canvas.quads(front.quads(panes), shop * rng.uniform(0.75, 1.1, (bays, 1)), front.normal, 1.0)
     sign = _AWNINGS[int(rng.integers(len(_AWNINGS)))]
     if rng.random() < 0.6:
-        _awnings(canvas, front, panes, sign)
+        _draw_awnings(canvas, front, panes, sign)
     board = np.array([0.4, 3.15, wide - 0.4, 3.65])
     canvas.quads(front.forward(0.1).quads(board), sign * 0.9, front.normal)
     text = starts + step / 2
@@ -143,7 +143,7 @@ def _shop(
     canvas.quads(front.forward(0.12).quads(words), np.array([225.0, 230, 232]), front.normal)
 
 
-def _awnings(canvas: Canvas, front: Wall, panes: Array, colour: Array) -> None:
+def _draw_awnings(canvas: Canvas, front: Wall, panes: Array, colour: Array) -> None:
     stripes = 6
     for u0, _, u1, _ in panes:
         edges = np.linspace(u0 - 0.15, u1 + 0.15, stripes + 1)
@@ -156,8 +156,8 @@ def _awnings(canvas: Canvas, front: Wall, panes: Array, colour: Array) -> None:
             canvas.quads(corners[None], shade, tilt)
 
 
-def bridge(canvas: Canvas, rng: np.random.Generator, street: Street, end: float) -> None:
-    """A railway bridge across the street: traffic comes out of its dark underpass."""
+def draw_bridge(canvas: Canvas, rng: np.random.Generator, street: Street, end: float) -> None:
+    """Draw a railway bridge across the street, with a dark underpass for traffic."""
     side = 90.0
     across = np.array([1.0, 0, 0])
     front = Wall(np.array([0.0, 0, end]), across, np.array([0.0, 0, -1]))
@@ -168,7 +168,7 @@ def bridge(canvas: Canvas, rng: np.random.Generator, street: Street, end: float)
     joints = np.arange(-60.0, 60.0, 3.0)
     seams = np.column_stack([joints, np.full(40, 0.0), joints + 0.08, np.full(40, deck + 2.2)])
     canvas.quads(front.quads(seams), tone * 0.82, front.normal)
-    hole = canvas.light.gloom
+    hole = canvas.light.underpass
     canvas.quads(front.quads(np.array([-half, 0, half, deck])), hole, front.normal, 1.0)
     lights = np.linspace(-half * 0.8, half * 0.8, 5)
     lamp = np.column_stack([lights - 0.3, np.full(5, deck - 0.35), lights + 0.3,

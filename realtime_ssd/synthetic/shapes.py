@@ -1,4 +1,4 @@
-"""Rigid things built from convex polygons, and how they are projected and painted."""
+"""Rigid solids of convex polygons, their projection and rendering."""
 
 from __future__ import annotations
 
@@ -11,48 +11,48 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realtime_ssd.core.frames import Image
-from realtime_ssd.synthetic.camera import NEAR, Array, View, clip_near
-from realtime_ssd.synthetic.light import Light
+from realtime_ssd.synthetic.lighting import Light
+from realtime_ssd.synthetic.projection import NEAR, Array, View, clip_near
 
 __all__ = [
     "SHIFT",
     "Builder",
     "Outline",
-    "Placed",
-    "PlacedSketch",
+    "PlacedSolid",
+    "ProjectedSolid",
     "Solid",
     "bounds_of",
     "fill",
-    "fixed",
     "patch",
+    "to_fixed_point",
 ]
 
 SHIFT = 4
-"""Fractional bits of the coordinates given to OpenCV."""
+"""Fractional bits of OpenCV's fixed-point coordinates."""
 
 Colour = Sequence[float]
 Outline = list[NDArray[np.float32]]
-"""Convex polygons in pixels whose union is the silhouette of a thing."""
+"""Convex polygons in pixels whose union is a silhouette."""
 
 
-def fixed(points: NDArray[np.floating[Any]]) -> NDArray[np.int32]:
-    """Convert pixels (0 is the left edge) to OpenCV's fixed point (0 is the first centre)."""
+def to_fixed_point(points: NDArray[np.floating[Any]]) -> NDArray[np.int32]:
+    """Convert pixels (0 is the left edge) to OpenCV's fixed point (0 is the first pixel centre)."""
     return np.asarray(np.rint((points - 0.5) * (1 << SHIFT)), np.int32)
 
 
 def bounds_of(points: NDArray[np.floating[Any]]) -> Array:
-    """x1, y1, x2, y2 around N × 2 points."""
+    """Return the bounding box x1, y1, x2, y2 of N × 2 points."""
     box: Array = np.concatenate([points.min(axis=0), points.max(axis=0)]).astype(np.float64)
     return box
 
 
 def fill(image: NDArray[np.uint8], points: NDArray[np.floating[Any]], colour: Colour) -> None:
-    """Fill one convex polygon, anti-aliased."""
-    cv2.fillConvexPoly(image, fixed(points), tuple(colour), cv2.LINE_AA, SHIFT)
+    """Fill a convex polygon with anti-aliasing."""
+    cv2.fillConvexPoly(image, to_fixed_point(points), tuple(colour), cv2.LINE_AA, SHIFT)
 
 
 def patch(quad: Array, u0: float, u1: float, v0: float, v1: float) -> Array:
-    """Cut a rectangle out of a quadrilateral by bilinear interpolation.
+    """Return a rectangle in the parameter space of a quadrilateral, bilinearly interpolated.
 
     Args:
         quad: 4 × 3 corners: (u, v) = (0, 0), (1, 0), (1, 1), (0, 1).
@@ -74,7 +74,7 @@ def patch(quad: Array, u0: float, u1: float, v0: float, v1: float) -> Array:
 
 @dataclass(slots=True)
 class Builder:
-    """Collects the faces of a thing, part by part, in local metres (x right, y up, z forward)."""
+    """Collects the faces of a solid, part by part, in local metres (x right, y up, z forward)."""
 
     points: list[Array] = field(default_factory=list)
     colours: list[Colour] = field(default_factory=list)
@@ -85,7 +85,7 @@ class Builder:
     def face(
         self, points: Array, colour: Colour, normal: Array | None = None, lamp: float = 0.0
     ) -> None:
-        """Add a convex polygon; `lamp` above 0 makes it shine by itself when lamps burn."""
+        """Add a convex polygon; `lamp` is its emissive fraction when lamps are on."""
         if normal is None:
             normal = np.cross(points[1] - points[0], points[2] - points[0])
             normal = normal / (np.linalg.norm(normal) or 1.0)
@@ -95,19 +95,19 @@ class Builder:
         self.lamps.append(lamp)
 
     def end_part(self) -> None:
-        """Close a convex part: its faces so far are drawn together."""
+        """Finish a convex part, made of the faces since the last one."""
         start = self.parts[-1][1] if self.parts else 0
         self.parts.append((start, len(self.points)))
 
     def prism(self, profile: Sequence[tuple[float, float, float]], colour: Colour) -> list[Array]:
-        """Add a side profile pulled to both sides.
+        """Add a side profile extruded to both sides.
 
         Args:
-            profile: Convex (z, y, half width) seen with forward to the right, anticlockwise.
+            profile: Convex polygon of (z, y, half width), anticlockwise with forward to the right.
             colour: Blue, green, red.
 
         Returns:
-            One quadrilateral an edge of the profile, then the left and the right side.
+            One quadrilateral per edge of the profile, then the left and the right side.
         """
         z, y, half = np.array(profile).T
         right = np.column_stack([half, y, z])
@@ -118,13 +118,13 @@ class Builder:
             for i, j in zip(range(len(z)), following, strict=True)
         ]
         sides = [left[::-1], right]
-        middle = np.vstack([left, right]).mean(axis=0)
+        centre = np.vstack([left, right]).mean(axis=0)
         for points in (*quads, *sides):
-            self.face(points, colour, _outward(points, middle))
+            self.face(points, colour, _outward_normal(points, centre))
         return [*quads, *sides]
 
     def solid(self, split: float | None = None) -> Solid:
-        """Finish.
+        """Return the solid.
 
         Args:
             split: Plane z = split between the rear parts (added first) and the front parts.
@@ -148,26 +148,26 @@ class Builder:
         )
 
 
-def _outward(points: Array, middle: Array) -> Array:
+def _outward_normal(points: Array, centre: Array) -> Array:
     normal = np.cross(points[1] - points[0], points[2] - points[0])
     normal = normal / (np.linalg.norm(normal) or 1.0)
-    return normal if normal @ (points.mean(axis=0) - middle) >= 0 else -normal
+    return normal if normal @ (points.mean(axis=0) - centre) >= 0 else -normal
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Solid:
-    """A rigid thing in local metres.
+    """A rigid solid in local metres.
 
     Attributes:
-        vertices: N × 3, the polygons' corners one after the other.
-        starts: Where each polygon begins, and N.
-        following: The next corner of each corner in its polygon.
-        colours: Colour of each polygon, blue, green, red.
+        vertices: N × 3 corners of all polygons.
+        starts: Index of the first corner of each polygon, then N.
+        following: Index of the next corner in the polygon, for each corner.
+        colours: Colour of each polygon: blue, green, red.
         normals: Unit normal of each polygon.
-        lamps: Own light of each polygon, 0 to 1.
-        parts: First and last+1 polygon of each convex part, in drawing order.
-        split: Plane z = split where the drawing order of the parts turns round, or None.
-        bounds: Smallest x, y, z and largest x, y, z.
+        lamps: Emissive fraction of each polygon, 0 to 1.
+        parts: Range of polygons of each convex part, in drawing order.
+        split: Plane z = split at which the drawing order of the parts reverses, or None.
+        bounds: Minimum x, y, z and maximum x, y, z.
     """
 
     vertices: Array
@@ -180,104 +180,108 @@ class Solid:
     split: float | None
     bounds: Array
 
-    def placed(self, position: Array, turn: Array) -> Placed:
-        """Put the thing into the world at a position with a 3 × 3 turn (local to world)."""
-        return Placed(
-            self, self.vertices @ turn.T + position, self.normals @ turn.T, position, turn
+    def place(self, position: Array, rotation: Array) -> PlacedSolid:
+        """Place the solid in the world with a position and a 3 × 3 rotation (local to world)."""
+        return PlacedSolid(
+            self,
+            self.vertices @ rotation.T + position,
+            self.normals @ rotation.T,
+            position,
+            rotation,
         )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Placed:
-    """A `Solid` somewhere in the world."""
+class PlacedSolid:
+    """A `Solid` in world coordinates."""
 
     solid: Solid
     vertices: Array
     normals: Array
     position: Array
-    turn: Array
+    rotation: Array
 
-    def sketch(self, view: View) -> PlacedSketch | None:
-        """Project for one picture; None if the thing is behind the lens."""
-        seen = view.camera.see(self.vertices)
-        nearest = float(seen[:, 2].min())
-        if nearest < NEAR and seen[:, 2].max() < NEAR:
+    def project(self, view: View) -> ProjectedSolid | None:
+        """Project the solid for one frame; None if it is behind the near plane."""
+        points = view.camera.to_camera(self.vertices)
+        nearest = float(points[:, 2].min())
+        if nearest < NEAR and points[:, 2].max() < NEAR:
             return None
-        pixels = view.pixels(seen) if nearest >= NEAR else None
+        pixels = view.pixels(points) if nearest >= NEAR else None
         starts = self.solid.starts
         outline: Outline = []
         for first, last in self.solid.parts:
-            inside = slice(starts[first], starts[last])
-            points = pixels[inside] if pixels is not None else self._cut(view, seen, inside)
-            if len(points) >= 3:
-                outline.append(cv2.convexHull(points.astype(np.float32)).reshape(-1, 2))
+            part = slice(starts[first], starts[last])
+            corners = pixels[part] if pixels is not None else self._clip(view, points, part)
+            if len(corners) >= 3:
+                outline.append(cv2.convexHull(corners.astype(np.float32)).reshape(-1, 2))
         if not outline:
             return None
-        corners = pixels if pixels is not None else np.vstack(outline)
-        return PlacedSketch(self, view, seen, pixels, outline, bounds_of(corners))
+        bounds = bounds_of(pixels if pixels is not None else np.vstack(outline))
+        return ProjectedSolid(self, view, points, pixels, outline, bounds)
 
-    def _cut(self, view: View, seen: Array, inside: slice) -> Array:
-        """Corners in pixels of a convex part cut at the near plane."""
-        here, there = seen[inside], seen[self.solid.following[inside]]
-        crossing = (here[:, 2] >= NEAR) != (there[:, 2] >= NEAR)
-        a, b = here[crossing], there[crossing]
+    def _clip(self, view: View, points: Array, part: slice) -> Array:
+        """Return the corners in pixels of a convex part clipped at the near plane."""
+        starts, ends = points[part], points[self.solid.following[part]]
+        crossing = (starts[:, 2] >= NEAR) != (ends[:, 2] >= NEAR)
+        a, b = starts[crossing], ends[crossing]
         on_plane = a + (b - a) * ((NEAR - a[:, 2]) / (b[:, 2] - a[:, 2]))[:, None]
-        return view.pixels(np.vstack([here[here[:, 2] >= NEAR], on_plane]))
+        return view.pixels(np.vstack([starts[starts[:, 2] >= NEAR], on_plane]))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class PlacedSketch:
-    """A `Placed` thing projected for one picture.
+class ProjectedSolid:
+    """A `PlacedSolid` projected for one frame.
 
     Attributes:
-        thing: The thing.
+        placed: The solid in the world.
         view: The projection.
-        seen: N × 3 corners as the camera sees them.
-        pixels: N × 2 corners in pixels, or None if some are behind the near plane.
+        points: N × 3 corners in camera coordinates.
+        pixels: N × 2 corners in pixels; None if any is behind the near plane.
         outline: Silhouette.
         bounds: x1, y1, x2, y2 of the silhouette in pixels.
     """
 
-    thing: Placed
+    placed: PlacedSolid
     view: View
-    seen: Array
+    points: Array
     pixels: Array | None
     outline: Outline
     bounds: Array
 
-    def paint(self, image: Image, light: Light, hidden: float = 0.0) -> None:
-        """Paint the faces turned to the camera, far parts first; `hidden` as in `Light.fade`."""
-        solid, eye = self.thing.solid, self.view.camera.position
+    def draw(self, image: Image, light: Light, hidden: float = 0.0) -> None:
+        """Draw the front faces, far parts first; `hidden` as in `Light.fade`."""
+        solid, eye = self.placed.solid, self.view.camera.position
         starts = solid.starts
-        towards = eye - self.thing.vertices[starts[:-1]]
-        facing = (np.einsum("ij,ij->i", towards, self.thing.normals) > 0).tolist()
-        colours = self._lit(light, hidden).tolist()
-        corners = fixed(self.pixels) if self.pixels is not None else None
-        begin = starts.tolist()
-        for first, last in self._ordered():
+        towards = eye - self.placed.vertices[starts[:-1]]
+        facing = (np.einsum("ij,ij->i", towards, self.placed.normals) > 0).tolist()
+        colours = self._shaded_colours(light, hidden).tolist()
+        corners = to_fixed_point(self.pixels) if self.pixels is not None else None
+        offsets = starts.tolist()
+        for first, last in self._ordered_parts():
             for k in range(first, last):
                 if not facing[k]:
                     continue
                 if corners is not None:
-                    points = corners[begin[k] : begin[k + 1]]
+                    points = corners[offsets[k] : offsets[k + 1]]
                 else:
-                    inside = clip_near(self.seen[begin[k] : begin[k + 1]])
+                    inside = clip_near(self.points[offsets[k] : offsets[k + 1]])
                     if len(inside) < 3:
                         continue
-                    points = fixed(self.view.pixels(inside))
+                    points = to_fixed_point(self.view.pixels(inside))
                 cv2.fillConvexPoly(image, points, colours[k], cv2.LINE_AA, SHIFT)
 
-    def _ordered(self) -> Sequence[tuple[int, int]]:
-        solid, thing = self.thing.solid, self.thing
+    def _ordered_parts(self) -> Sequence[tuple[int, int]]:
+        solid, placed = self.placed.solid, self.placed
         if solid.split is None:
             return solid.parts
-        ahead = ((self.view.camera.position - thing.position) @ thing.turn)[2] > solid.split
+        ahead = ((self.view.camera.position - placed.position) @ placed.rotation)[2] > solid.split
         return solid.parts if ahead else solid.parts[::-1]
 
-    def _lit(self, light: Light, hidden: float) -> Array:
-        solid = self.thing.solid
-        lit = light.shade(solid.colours, self.thing.normals)
-        shine = (solid.lamps * (0.35 + 0.65 * light.lamps))[:, None]
-        lit = lit * (1 - shine) + solid.colours * shine
-        distance = float(np.linalg.norm(self.thing.position - self.view.camera.position))
+    def _shaded_colours(self, light: Light, hidden: float) -> Array:
+        solid = self.placed.solid
+        lit = light.shade(solid.colours, self.placed.normals)
+        emission = (solid.lamps * (0.35 + 0.65 * light.lamps))[:, None]
+        lit = lit * (1 - emission) + solid.colours * emission
+        distance = float(np.linalg.norm(self.placed.position - self.view.camera.position))
         return light.fade(lit, distance, hidden)

@@ -1,4 +1,4 @@
-"""The plan of the street and where its camera and traffic lights stand."""
+"""Layout of the street, its camera and its traffic lights."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from realtime_ssd.synthetic import signals
-from realtime_ssd.synthetic.camera import Array, Camera, View, vec
-from realtime_ssd.synthetic.shapes import Placed
+from realtime_ssd.synthetic import traffic_lights
+from realtime_ssd.synthetic.projection import Array, Camera, View, vec
+from realtime_ssd.synthetic.shapes import PlacedSolid
 
-__all__ = ["Street", "camera_pose", "traffic_lights"]
+__all__ = ["Street", "camera_pose", "place_traffic_lights"]
 
-LANE = 3.3
+LANE_WIDTH = 3.3
 
 
 @dataclass(frozen=True, slots=True)
 class Street:
-    """Cross-section of the street; distances in metres from the middle of the road.
+    """Cross-section of the street; distances are in metres from the centre of the road.
 
     Attributes:
-        lanes: Lanes in each direction.
+        lanes: Number of lanes per direction.
         pavement: Width of the pavement.
-        open_side: -1 or +1 where the camera stands on an open square, else 0.
-        end: z of the bridge that closes the street.
+        open_side: Side of the open square with the camera, -1 or +1; 0 without a square.
+        end: z of the bridge at the end of the street.
         zebra: z of the near edge of the zebra crossing.
     """
 
@@ -37,39 +37,39 @@ class Street:
     @property
     def road(self) -> float:
         """Edge of the outermost lane."""
-        return self.lanes * LANE
+        return self.lanes * LANE_WIDTH
 
     @property
     def bikes(self) -> float:
-        """Middle of the cycle lane."""
+        """Centre of the cycle lane."""
         return self.road + 0.95
 
     @property
     def kerb(self) -> float:
-        """Kerb of the pavement."""
+        """Edge of the pavement."""
         return self.road + 1.9
 
     @property
     def trees(self) -> float:
-        """Line of trees and lamps, behind the people."""
+        """Line of trees and lamps."""
         return self.kerb + self.pavement - 0.7
 
     @property
     def wall(self) -> float:
-        """Fronts of the houses."""
+        """House fronts."""
         return self.kerb + self.pavement + 0.4
 
     def lane_x(self, side: int, lane: int) -> float:
-        """Middle of a lane; traffic keeps to the right."""
-        return side * LANE * (lane + 0.5)
+        """Return the centre of a lane; traffic drives on the right."""
+        return side * LANE_WIDTH * (lane + 0.5)
 
     def walk_x(self, lane: int) -> float:
-        """Line that people walk along: lane 0 near the kerb, lane 1 near the houses."""
+        """Return the line that people walk along: lane 0 near the kerb, lane 1 near the houses."""
         return self.kerb + (1.0, 2.3)[lane]
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, pose: str) -> Street:
-        """Draw a street for a camera pose."""
+    def sample(cls, rng: np.random.Generator, pose: str) -> Street:
+        """Sample a street for a camera pose."""
         lanes = 1 if pose == "square" or rng.random() < 0.5 else 2
         side = int(rng.choice([-1, 1])) if pose == "square" else 0
         zebra = rng.uniform(-3.0, 10.0) if pose == "square" else rng.uniform(12.0, 24.0)
@@ -77,7 +77,7 @@ class Street:
 
 
 def camera_pose(rng: np.random.Generator, street: Street, pose: str) -> Camera:
-    """Place the camera: on a gantry, on a mast at the corner, or across a square."""
+    """Sample a camera: on a gantry, on a mast at the corner, or across a square."""
     side = street.open_side or int(rng.choice([-1, 1]))
     if pose == "gantry":
         x, high = rng.uniform(-1, 1) * street.road, rng.uniform(4.6, 6.4)
@@ -91,50 +91,54 @@ def camera_pose(rng: np.random.Generator, street: Street, pose: str) -> Camera:
         x, high = side * (street.kerb + rng.uniform(9.0, 13.0)), rng.uniform(2.6, 4.2)
         yaw, pitch = -side * rng.uniform(0.85, 1.3), rng.uniform(0.0, 0.08)
         focal = rng.uniform(1.35, 1.75)
-    return Camera.look(np.array([x, high, 0.0]), yaw, pitch, focal)
+    return Camera.from_angles(np.array([x, high, 0.0]), yaw, pitch, focal)
 
 
-def traffic_lights(
+def place_traffic_lights(
     rng: np.random.Generator, street: Street, camera: Camera
-) -> list[tuple[Array, Array, float, Placed]]:
-    """Put one to three traffic lights where the camera sees them well."""
+) -> list[tuple[Array, Array, float, PlacedSolid]]:
+    """Sample one to three traffic lights within the view of the camera.
+
+    Returns:
+        Position, rotation, offset of the cycle in seconds, and pole of each.
+    """
     base = np.array([[camera.focal * 0.75, 0, 0.5], [0, camera.focal, 0.5]])
     view = View(camera, base)
-    wanted = int(rng.integers(1, 4))
-    found: list[tuple[Array, Array, float, Placed]] = []
-    taken: list[float] = []
+    count = int(rng.integers(1, 4))
+    lights: list[tuple[Array, Array, float, PlacedSolid]] = []
+    columns: list[float] = []
     offset = rng.uniform(0, 14)
     for _ in range(160):
         side = int(rng.choice([-1, 1]))
         arm = 0.0 if rng.random() < 0.6 else -side * rng.uniform(1.6, 3.4)
         low = rng.uniform(2.3, 2.9) if not arm else rng.uniform(4.5, 5.0)
         foot = np.array([side * (street.kerb + 0.35), 0.0, rng.uniform(-6.0, 34.0)])
-        place = foot + vec(arm, low, 0.0)
-        ends = np.array([place, place + vec(0, signals.HEAD_HIGH, 0)])
-        seen = camera.see(ends)
-        if not (6.5 < seen[0, 2] < 20 and abs(place[0] - camera.position[0]) > 1.5):
+        position = foot + vec(arm, low, 0.0)
+        ends = np.array([position, position + vec(0, traffic_lights.HEAD_HEIGHT, 0)])
+        points = camera.to_camera(ends)
+        if not (6.5 < points[0, 2] < 20 and abs(position[0] - camera.position[0]) > 1.5):
             continue
-        spot = view.pixels(seen)
-        shown = 0.06 < spot[0, 0] < 0.94 and spot[1, 1] > 0.05 and spot[0, 1] < 0.9
-        if not shown or any(abs(spot[0, 0] - u) < 0.12 for u in taken):
+        pixels = view.pixels(points)
+        visible = 0.06 < pixels[0, 0] < 0.94 and pixels[1, 1] > 0.05 and pixels[0, 1] < 0.9
+        if not visible or any(abs(pixels[0, 0] - column) < 0.12 for column in columns):
             continue
-        taken.append(float(spot[0, 0]))
-        found.append(_mount(rng, camera, foot, place, offset))
-        if len(found) == wanted:
+        columns.append(float(pixels[0, 0]))
+        lights.append(_mount(rng, camera, foot, position, offset))
+        if len(lights) == count:
             break
-    return found
+    return lights
 
 
 def _mount(
-    rng: np.random.Generator, camera: Camera, foot: Array, place: Array, offset: float
-) -> tuple[Array, Array, float, Placed]:
-    towards = camera.position - place
+    rng: np.random.Generator, camera: Camera, foot: Array, position: Array, offset: float
+) -> tuple[Array, Array, float, PlacedSolid]:
+    towards = camera.position - position
     angle = math.atan2(towards[0], towards[2]) + rng.uniform(-0.45, 0.45)
-    turn = np.array(
+    rotation = np.array(
         [[math.cos(angle), 0, math.sin(angle)], [0, 1, 0], [-math.sin(angle), 0, math.cos(angle)]]
     )
-    arm = float(place[0] - foot[0])
-    high = float(place[1]) + (0.3 if not arm else signals.HEAD_HIGH * 0.7)
+    arm = float(position[0] - foot[0])
+    height = float(position[1]) + (0.3 if not arm else traffic_lights.HEAD_HEIGHT * 0.7)
     away = -1.0 if camera.position[2] < foot[2] else 1.0
-    pole = signals.pole(high, arm * away).placed(foot, np.diag([away, 1.0, away]))
-    return place, turn, offset, pole
+    pole = traffic_lights.pole(height, arm * away).place(foot, np.diag([away, 1.0, away]))
+    return position, rotation, offset, pole

@@ -1,4 +1,4 @@
-"""Who is on the street at a moment: endless flows of vehicles, cyclists and people."""
+"""Traffic: endless flows of vehicles, cyclists and pedestrians."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from realtime_ssd.synthetic import signals, vehicles
-from realtime_ssd.synthetic.camera import Array
-from realtime_ssd.synthetic.figures import Figure, Person, Rider
-from realtime_ssd.synthetic.shapes import Placed, Solid
+from realtime_ssd.synthetic import traffic_lights, vehicles
+from realtime_ssd.synthetic.people import Figure, Person, Rider
+from realtime_ssd.synthetic.projection import Array
+from realtime_ssd.synthetic.shapes import PlacedSolid, Solid
 from realtime_ssd.synthetic.street_plan import Street
 
 __all__ = ["Actor", "Traffic"]
 
-TUNNEL = 9.0
-"""Metres that things still travel under the bridge before they are gone."""
-_AHEAD = np.eye(3)
-_BACK = np.diag([-1.0, 1.0, -1.0])
+UNDERPASS_LENGTH = 9.0
+"""Distance in metres that actors travel under the bridge before they disappear."""
+_FORWARD = np.eye(3)
+_BACKWARD = np.diag([-1.0, 1.0, -1.0])
 _VEHICLES: dict[str, Callable[[np.random.Generator], Solid]] = {
     "car": vehicles.car,
     "bus": vehicles.bus,
@@ -29,21 +29,21 @@ _VEHICLES: dict[str, Callable[[np.random.Generator], Solid]] = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Actor:
-    """One thing on the street at one moment.
+    """A road user or an obstacle at one point in time.
 
     Attributes:
-        label: Its label, or "" for a thing that only hides others.
-        track_id: The same number for the same thing in every frame.
-        thing: Its shape in the world.
-        footprint: Smallest x, z and largest x, z on the ground in metres.
-        height: In metres.
-        heading: +1 away along z, -1 back, 0 where it has none.
-        hidden: Share by which the darkness under the bridge has swallowed it, 0 to 1.
+        label: Label; empty for an obstacle that only hides others.
+        track_id: Identifies the actor in all frames.
+        shape: Geometry in the world.
+        footprint: Minimum x, z and maximum x, z on the ground in metres.
+        height: Height in metres.
+        heading: +1 along z, -1 against z, 0 if static.
+        hidden: Fraction hidden by the darkness of the underpass, 0 to 1.
     """
 
     label: str
     track_id: int
-    thing: Placed | Figure
+    shape: PlacedSolid | Figure
     footprint: tuple[float, float, float, float]
     height: float
     heading: int = 0
@@ -52,19 +52,19 @@ class Actor:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Flow:
-    """Things that follow each other along one line at one speed, for ever.
+    """An endless sequence of actors on one line at one speed.
 
     Attributes:
-        kinds: What may come, with its probability (they sum to at most 1, the rest is a gap).
-        x: Distance of the line from the middle of the road in metres.
-        heading: +1 away along z, -1 back.
-        speed: Metres per second.
-        gap: Metres between the slots.
-        jitter: How far a thing may be off its slot along the line, in metres.
-        aside: How far a thing may be off the line, in metres.
-        span: Smallest and largest z.
-        phase: Metres travelled at time 0.
-        wave: Amplitude in metres of the slow speeding up and down.
+        kinds: Probability of each label; the remainder to 1 is that of an empty slot.
+        x: Distance of the line from the centre of the road in metres.
+        heading: +1 along z, -1 against z.
+        speed: Mean speed in metres per second.
+        gap: Distance between slots in metres.
+        jitter: Maximum offset from the slot along the line in metres.
+        aside: Maximum lateral offset from the line in metres.
+        span: Minimum and maximum z.
+        phase: Distance travelled at time 0 in metres.
+        wave: Amplitude of the variation of the distance in metres.
     """
 
     kinds: dict[str, float]
@@ -79,17 +79,17 @@ class Flow:
     wave: float
 
     def travelled(self, time: float) -> float:
-        """Metres since the flow began; never falls."""
-        pulse = 2 * math.pi * 0.06
-        return self.phase + self.speed * time + self.wave * math.sin(pulse * time + self.phase)
+        """Return the distance travelled at a time in metres; never decreases."""
+        rate = 2 * math.pi * 0.06
+        return self.phase + self.speed * time + self.wave * math.sin(rate * time + self.phase)
 
     def slots(self, time: float) -> Iterator[tuple[int, int, float]]:
-        """Slot, lap and metres along the line of every slot at a time."""
+        """Yield slot, lap and position along the line in metres for every slot."""
         count = int((self.span[1] - self.span[0]) / self.gap)
-        length, gone = count * self.gap, self.travelled(time)
+        length, travelled = count * self.gap, self.travelled(time)
         for slot in range(count):
             shift = self.jitter * math.sin(12.9898 * (slot + 1) + self.phase)
-            lap, along = divmod(gone + slot * self.gap + shift, length)
+            lap, along = divmod(travelled + slot * self.gap + shift, length)
             yield slot, int(lap), along
 
 
@@ -101,53 +101,53 @@ class Traffic:
         seed: Seed of the scene.
         end: z of the bridge.
         flows: The flows.
-        lights: Position, turn and offset in seconds of each traffic light, and its pole.
+        lights: Position, rotation, offset of the cycle in seconds, and pole of each traffic light.
     """
 
     seed: int
     end: float
     flows: list[Flow]
-    lights: list[tuple[Array, Array, float, Placed]]
-    known: dict[tuple[int, int, int], tuple[str, Solid | Person | Rider | None, float]] = field(
-        default_factory=dict
+    lights: list[tuple[Array, Array, float, PlacedSolid]]
+    appearances: dict[tuple[int, int, int], tuple[str, Solid | Person | Rider | None, float]] = (
+        field(default_factory=dict)
     )
 
-    def actors(self, time: float, near: Callable[[float, float, float], bool]) -> list[Actor]:
-        """What is on the street at a time in seconds.
+    def actors(self, time: float, in_view: Callable[[float, float, float], bool]) -> list[Actor]:
+        """Return the actors at a point in time.
 
         Args:
-            time: Seconds of the scene.
-            near: Tells whether something at x, z with a radius in metres may be in the picture.
+            time: Scene time in seconds.
+            in_view: Returns whether a disc at x, z with a radius in metres may be in the frame.
         """
-        found: list[Actor] = []
+        actors: list[Actor] = []
         for number, flow in enumerate(self.flows):
             for slot, lap, along in flow.slots(time):
                 z = flow.span[0] + along if flow.heading > 0 else flow.span[1] - along
-                if not near(flow.x, z, 6.5 if flow.gap > 15 else 1.2):
+                if not in_view(flow.x, z, 6.5 if flow.gap > 15 else 1.2):
                     continue
-                label, look, aside = self._look(number, flow, slot, lap)
-                if look is not None:
+                label, body, aside = self._appearance(number, flow, slot, lap)
+                if body is not None:
                     position = np.array([flow.x + aside, 0.0, z])
                     track = 1000 + (lap * 100 + slot) * 16 + number
                     travelled = lap * 7.0 + flow.travelled(time)
-                    actor = _actor(label, track, look, position, flow.heading, travelled)
-                    hidden = min(1.0, max(0.0, (z - self.end) / (TUNNEL - 2.0)))
-                    found.append(replace(actor, hidden=hidden) if hidden else actor)
+                    actor = _actor(label, track, body, position, flow.heading, travelled)
+                    hidden = min(1.0, max(0.0, (z - self.end) / (UNDERPASS_LENGTH - 2.0)))
+                    actors.append(replace(actor, hidden=hidden) if hidden else actor)
         for number, light in enumerate(self.lights):
-            found.extend(_light(number, light, time))
-        return found
+            actors.extend(_traffic_light(number, light, time))
+        return actors
 
-    def _look(
+    def _appearance(
         self, number: int, flow: Flow, slot: int, lap: int
     ) -> tuple[str, Solid | Person | Rider | None, float]:
         key = (number, slot, lap % (1 << 32))
-        if key not in self.known:
-            if len(self.known) > 512:
-                self.known.clear()
-            self.known[key] = self._draw(key, flow)
-        return self.known[key]
+        if key not in self.appearances:
+            if len(self.appearances) > 512:
+                self.appearances.clear()
+            self.appearances[key] = self._sample(key, flow)
+        return self.appearances[key]
 
-    def _draw(
+    def _sample(
         self, key: tuple[int, int, int], flow: Flow
     ) -> tuple[str, Solid | Person | Rider | None, float]:
         rng = np.random.default_rng([self.seed, *key])
@@ -156,23 +156,23 @@ class Traffic:
             chance -= share
             if chance < 0:
                 if label == "person":
-                    return label, Person.draw(rng), aside
+                    return label, Person.sample(rng), aside
                 if label == "cyclist":
-                    return label, Rider.draw(rng), aside
+                    return label, Rider.sample(rng), aside
                 return label, _VEHICLES[label](rng), aside
         return "", None, 0.0
 
     @classmethod
-    def draw(
+    def sample(
         cls,
         seed: int,
         rng: np.random.Generator,
         street: Street,
-        lights: list[tuple[Array, Array, float, Placed]],
+        lights: list[tuple[Array, Array, float, PlacedSolid]],
     ) -> Traffic:
-        """Draw the flows of a street."""
+        """Sample the flows of a street."""
         flows: list[Flow] = []
-        last = street.end + TUNNEL
+        last = street.end + UNDERPASS_LENGTH
         span = (-32.0, last)
         for side in (1, -1):
             for lane in range(street.lanes):
@@ -200,36 +200,38 @@ def _vehicle_flow(rng: np.random.Generator, side: int, x: float, span: tuple[flo
 def _actor(
     label: str,
     track: int,
-    look: Solid | Person | Rider,
+    body: Solid | Person | Rider,
     position: Array,
     heading: int,
     travelled: float,
 ) -> Actor:
-    turn = _AHEAD if heading > 0 else _BACK
+    rotation = _FORWARD if heading > 0 else _BACKWARD
     x, _, z = position
-    if isinstance(look, Solid):
-        half, high, long = look.bounds[3], look.bounds[4], look.bounds[5]
-        box = (x - half, z - long, x + half, z + long)
-        return Actor(label, track, look.placed(position, turn), box, high, heading)
-    if isinstance(look, Person):
-        figure = look.posed(position, turn, travelled * 2 * math.pi / 1.45)
+    if isinstance(body, Solid):
+        half_width, height, half_length = body.bounds[3], body.bounds[4], body.bounds[5]
+        box = (x - half_width, z - half_length, x + half_width, z + half_length)
+        return Actor(label, track, body.place(position, rotation), box, height, heading)
+    if isinstance(body, Person):
+        figure = body.pose(position, rotation, travelled * 2 * math.pi / 1.45)
         return Actor(
-            label, track, figure, (x - 0.3, z - 0.3, x + 0.3, z + 0.3), look.height, heading
+            label, track, figure, (x - 0.3, z - 0.3, x + 0.3, z + 0.3), body.height, heading
         )
-    figure = look.posed(position, turn, -travelled * 2 * math.pi / 4.2)
+    figure = body.pose(position, rotation, -travelled * 2 * math.pi / 4.2)
     return Actor(label, track, figure, (x - 0.3, z - 0.9, x + 0.3, z + 0.9), 1.8, heading)
 
 
-_HEADS = tuple(signals.head(state) for state in range(3))
+_HEADS = tuple(traffic_lights.head(state) for state in range(3))
 
 
-def _light(number: int, light: tuple[Array, Array, float, Placed], time: float) -> Iterator[Actor]:
-    position, turn, offset, pole = light
+def _traffic_light(
+    number: int, light: tuple[Array, Array, float, PlacedSolid], time: float
+) -> Iterator[Actor]:
+    position, rotation, offset, pole = light
     low, high = pole.vertices.min(axis=0), pole.vertices.max(axis=0)
     box = (float(low[0]), float(low[2]), float(high[0]), float(high[2]))
     yield Actor("", 0, pole, box, float(pole.solid.bounds[4]))
-    solid = _HEADS[signals.state_at(time, offset)]
+    solid = _HEADS[traffic_lights.state_at(time, offset)]
     x, z = float(position[0]), float(position[2])
-    placed = solid.placed(position, turn)
-    around = (x - 0.3, z - 0.01, x + 0.3, z + 0.01)
-    yield Actor("traffic light", 1 + number, placed, around, 0.0)
+    placed = solid.place(position, rotation)
+    footprint = (x - 0.3, z - 0.01, x + 0.3, z + 0.01)
+    yield Actor("traffic light", 1 + number, placed, footprint, 0.0)

@@ -1,4 +1,4 @@
-"""Cars, buses and trucks as polygons, drawn from a random generator."""
+"""Geometry of random cars, buses and trucks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from realtime_ssd.synthetic.camera import Array
+from realtime_ssd.synthetic.projection import Array
 from realtime_ssd.synthetic.shapes import Builder, Solid, patch
 
 __all__ = ["bus", "car", "truck"]
@@ -38,7 +38,7 @@ _FORWARD = np.array([0.0, 0.0, 1.0])
 _RIGHT = np.array([1.0, 0.0, 0.0])
 
 
-def _pick(rng: np.random.Generator, options: Sequence[Colour]) -> Colour:
+def _choose(rng: np.random.Generator, options: Sequence[Colour]) -> Colour:
     return options[int(rng.integers(len(options)))]
 
 
@@ -50,15 +50,17 @@ def _circle(x: float, y: float, z: float, radius: float, corners: int) -> Array:
 
 
 def _panel(x: float, z: tuple[float, float], y: tuple[float, float]) -> Array:
+    """Return a rectangle in the plane of a constant x."""
     return np.array([[x, y[0], z[0]], [x, y[0], z[1]], [x, y[1], z[1]], [x, y[1], z[0]]])
 
 
 def _plate(z: float, x: tuple[float, float], y: tuple[float, float]) -> Array:
+    """Return a rectangle in the plane of a constant z."""
     return np.array([[x[0], y[0], z], [x[1], y[0], z], [x[1], y[1], z], [x[0], y[1], z]])
 
 
-def _wheels(build: Builder, half: float, axles: Sequence[float], radius: float) -> None:
-    """Tyres seen from the ends and the sides, with hubs; to be added after the body's faces."""
+def _add_wheels(build: Builder, half: float, axles: Sequence[float], radius: float) -> None:
+    """Add wheels as seen from the side; call after the faces of the body."""
     for z in axles:
         for side in (-1.0, 1.0):
             x = side * (half + 0.01)
@@ -67,15 +69,15 @@ def _wheels(build: Builder, half: float, axles: Sequence[float], radius: float) 
             build.face(_circle(x, radius, z, radius * 0.56, 12), _HUB, side * _RIGHT)
 
 
-def _treads(build: Builder, half: float, axles: Sequence[float], radius: float) -> None:
-    """Tyres below the body seen from the front and the rear; to be added before the body."""
+def _add_tyre_ends(build: Builder, half: float, axles: Sequence[float], radius: float) -> None:
+    """Add tyres as seen from the front and the rear; call before the faces of the body."""
     for z, end in ((max(axles) + radius * 0.5, 1.0), (min(axles) - radius * 0.5, -1.0)):
         for side in (-1.0, 1.0):
             x = (side * half, side * (half - 0.26))
             build.face(_plate(z, x, (0.0, radius)), _TYRE, end * _FORWARD)
 
 
-def _lamps(
+def _add_lamps(
     build: Builder, half: float, ends: tuple[float, float], y: float, size: tuple[float, float]
 ) -> None:
     rear, front = ends
@@ -91,16 +93,16 @@ def _darker(colour: Colour, factor: float) -> Colour:
 
 
 def car(rng: np.random.Generator) -> Solid:
-    """Draw a saloon, hatchback, estate or sport utility car."""
+    """Return a random saloon, hatchback, estate car or SUV."""
     kind = int(rng.integers(4))
     length = (4.5, 3.9, 4.7, 4.6)[kind] * rng.uniform(0.95, 1.05)
     high = (1.45, 1.5, 1.5, 1.75)[kind] * rng.uniform(0.97, 1.04)
     half, end = rng.uniform(0.88, 0.95), length / 2
     waist = high * 0.6
-    paint = _pick(rng, _PAINTS)
+    paint = _choose(rng, _PAINTS)
     build = Builder()
     axles, radius = (-length * 0.3, length * 0.31), (0.33, 0.32, 0.34, 0.38)[kind]
-    _treads(build, half * 0.97, axles, radius)
+    _add_tyre_ends(build, half * 0.97, axles, radius)
     hood = end - length * (0.27, 0.2, 0.24, 0.25)[kind]
     body = [
         (-end + 0.06, 0.2, half), (end - 0.08, 0.2, half), (end, 0.42, half),
@@ -108,16 +110,16 @@ def car(rng: np.random.Generator) -> Solid:
         (-end, 0.5, half),
     ]  # fmt: skip
     build.prism(body, paint)
-    _car_details(build, half, end, waist, paint)
-    _wheels(build, half, axles, radius)
+    _add_car_details(build, half, end, waist, paint)
+    _add_wheels(build, half, axles, radius)
     build.end_part()
     tail = -end + (0.75, 0.12, 0.1, 0.1)[kind]
     rake = (0.55, 0.3, 0.22, 0.25)[kind]
-    _cabin(build, (tail, hood - 0.08), (waist - 0.01, high), half, rake, paint)
+    _add_cabin(build, (tail, hood - 0.08), (waist - 0.01, high), half, rake, paint)
     return build.solid()
 
 
-def _car_details(build: Builder, half: float, end: float, waist: float, paint: Colour) -> None:
+def _add_car_details(build: Builder, half: float, end: float, waist: float, paint: Colour) -> None:
     for side in (-1.0, 1.0):
         sill = _panel(side * half, (-end + 0.1, end - 0.12), (0.2, 0.34))
         build.face(sill, _darker(paint, 0.45), side * _RIGHT)
@@ -127,12 +129,12 @@ def _car_details(build: Builder, half: float, end: float, waist: float, paint: C
     build.face(_plate(end, (-half, half), (0.22, 0.4)), _darker(paint, 0.4), _FORWARD)
     build.face(_plate(end, (-half * 0.55, half * 0.55), (0.44, waist * 0.72)), _DARK, _FORWARD)
     build.face(_plate(-end, (-half, half), (0.22, 0.42)), _darker(paint, 0.5), -_FORWARD)
-    _lamps(build, half * 0.98, (-end, end), waist * 0.62, (0.34, 0.16))
+    _add_lamps(build, half * 0.98, (-end, end), waist * 0.62, (0.34, 0.16))
     for z, normal in ((end, _FORWARD), (-end, -_FORWARD)):
         build.face(_plate(z, (-0.26, 0.26), (0.4, 0.52)), _PLATE, normal)
 
 
-def _cabin(
+def _add_cabin(
     build: Builder,
     base: tuple[float, float],
     heights: tuple[float, float],
@@ -160,26 +162,26 @@ def _cabin(
 
 
 def bus(rng: np.random.Generator) -> Solid:
-    """Draw a city bus."""
+    """Return a random city bus."""
     end, half, high = rng.uniform(4.9, 5.9), 1.26, rng.uniform(3.0, 3.25)
     paint, stripe = _LIVERIES[int(rng.integers(len(_LIVERIES)))]
     build = Builder()
     axles, radius = (-end * 0.55, end * 0.6), 0.48
-    _treads(build, half, axles, radius)
+    _add_tyre_ends(build, half, axles, radius)
     body = [
         (-end, 0.32, half), (end, 0.32, half), (end, high - 0.25, half), (end - 0.2, high, half),
         (-end + 0.15, high, half), (-end, high - 0.2, half),
     ]  # fmt: skip
     build.prism(body, paint)
-    _bus_sides(build, end, half, high, stripe)
-    _bus_ends(build, end, half, high)
-    _wheels(build, half, axles, radius)
+    _add_bus_sides(build, end, half, high, stripe)
+    _add_bus_ends(build, end, half, high)
+    _add_wheels(build, half, axles, radius)
     roof = np.array([[-0.7, high, -1.2], [0.7, high, -1.2], [0.7, high, 1.4], [-0.7, high, 1.4]])
     build.face(roof, _darker(paint, 0.8), np.array([0.0, 1.0, 0.0]))
     return build.solid()
 
 
-def _bus_sides(build: Builder, end: float, half: float, high: float, stripe: Colour) -> None:
+def _add_bus_sides(build: Builder, end: float, half: float, high: float, stripe: Colour) -> None:
     windows = 7
     for side in (-1.0, 1.0):
         normal, x = side * _RIGHT, side * half
@@ -199,7 +201,7 @@ def _bus_sides(build: Builder, end: float, half: float, high: float, stripe: Col
         build.face(_panel(half, (z + 0.56, z + 0.6), (0.42, high - 0.5)), _DARK, _RIGHT)
 
 
-def _bus_ends(build: Builder, end: float, half: float, high: float) -> None:
+def _add_bus_ends(build: Builder, end: float, half: float, high: float) -> None:
     wide = half * 0.93
     build.face(_plate(end, (-wide, wide), (1.15, high - 0.62)), _GLASS, _FORWARD)
     build.face(_plate(end, (-wide * 0.9, -wide * 0.3), (1.5, high - 0.7)), (122, 106, 90), _FORWARD)
@@ -212,38 +214,40 @@ def _bus_ends(build: Builder, end: float, half: float, high: float) -> None:
     build.face(_plate(-end, (-wide, wide), (1.7, high - 0.5)), _GLASS, -_FORWARD)
     build.face(_plate(-end, (-wide * 0.8, wide * 0.8), (0.7, 1.4)), (70, 66, 62), -_FORWARD)
     build.face(_plate(-end, (-half, half), (0.32, 0.5)), _DARK, -_FORWARD)
-    _lamps(build, half * 0.95, (-end, end), 0.66, (0.36, 0.22))
+    _add_lamps(build, half * 0.95, (-end, end), 0.66, (0.36, 0.22))
     build.face(_plate(end, (-0.26, 0.26), (0.56, 0.68)), _PLATE, _FORWARD)
 
 
 def truck(rng: np.random.Generator) -> Solid:
-    """Draw a lorry: a cab and a box or a tipper behind it."""
+    """Return a random truck with a box or a tipper body."""
     end, half = rng.uniform(3.4, 4.4), 1.22
     split = end - 2.0
     cab_high = rng.uniform(2.4, 2.8)
     build = Builder()
     axles, radius = (-end * 0.72, -end * 0.72 + 1.1), 0.5
-    _treads(build, half, (min(axles), end - 0.8), radius)
+    _add_tyre_ends(build, half, (min(axles), end - 0.8), radius)
     build.prism(
         [(-end, 0.5, half * 0.8), (split, 0.5, half * 0.8), (split, 0.95, half * 0.8),
          (-end, 0.95, half * 0.8)], (58, 56, 54),
     )  # fmt: skip
     if rng.random() < 0.65:
-        _box(build, rng, (-end, split - 0.15), half)
+        _add_box(build, rng, (-end, split - 0.15), half)
     else:
-        _tipper(build, rng, (-end, split - 0.15), half)
-    _lamps(build, half * 0.9, (-end - 0.01, split - 0.02), 0.62, (0.3, 0.2))
-    _wheels(build, half * 0.98, axles, radius)
+        _add_tipper(build, rng, (-end, split - 0.15), half)
+    _add_lamps(build, half * 0.9, (-end - 0.01, split - 0.02), 0.62, (0.3, 0.2))
+    _add_wheels(build, half * 0.98, axles, radius)
     build.end_part()
-    _cab(build, (split, end), half, cab_high, _pick(rng, _PAINTS))
-    _wheels(build, half * 0.98, (end - 0.8,), radius)
+    _add_cab(build, (split, end), half, cab_high, _choose(rng, _PAINTS))
+    _add_wheels(build, half * 0.98, (end - 0.8,), radius)
     build.end_part()
     return build.solid(split - 0.08)
 
 
-def _box(build: Builder, rng: np.random.Generator, ends: tuple[float, float], half: float) -> None:
+def _add_box(
+    build: Builder, rng: np.random.Generator, ends: tuple[float, float], half: float
+) -> None:
     (rear, front), high = ends, rng.uniform(3.0, 3.6)
-    paint, mark = _pick(rng, _CARGO), _pick(rng, _PAINTS)
+    paint, mark = _choose(rng, _CARGO), _choose(rng, _PAINTS)
     build.prism(
         [(rear, 0.95, half), (front, 0.95, half), (front, high, half), (rear, high, half)], paint
     )
@@ -260,11 +264,11 @@ def _box(build: Builder, rng: np.random.Generator, ends: tuple[float, float], ha
     build.face(_plate(rear, (-half, half), (0.9, 1.05)), (40, 40, 180), -_FORWARD)
 
 
-def _tipper(
+def _add_tipper(
     build: Builder, rng: np.random.Generator, ends: tuple[float, float], half: float
 ) -> None:
     (rear, front), high = ends, rng.uniform(2.1, 2.5)
-    paint = _pick(rng, ((30, 150, 220), (60, 90, 60), (150, 100, 40), (70, 70, 190)))
+    paint = _choose(rng, ((30, 150, 220), (60, 90, 60), (150, 100, 40), (70, 70, 190)))
     build.prism(
         [(rear + 0.1, 0.95, half), (front, 0.95, half), (front, high, half),
          (rear - 0.15, high, half)], paint,
@@ -284,7 +288,7 @@ def _tipper(
             )  # fmt: skip
 
 
-def _cab(
+def _add_cab(
     build: Builder, ends: tuple[float, float], half: float, high: float, paint: Colour
 ) -> None:
     rear, front = ends

@@ -216,7 +216,7 @@ def test_a_failing_latest_sink_is_named_and_everything_else_is_written(
     ("option", "text"),
     [
         ("--processor", "there is no processor 'presense'; did you mean 'presence'?"),
-        ("--sink", "there is no sink 'presense'; installed: "),
+        ("--sink", "'presense' is not a supported output; use NAME:TARGET with one of "),
         ("--annotator", "there is no annotator 'presense'; installed: corner"),
         ("--observer", "there is no observer 'presense'; installed: count"),
     ],

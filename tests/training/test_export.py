@@ -1,7 +1,8 @@
-"""The exported file is the network: same heads in every batch, whole contract, or no file."""
+"""Export to ONNX: outputs equal PyTorch's at every batch size, or no file is written."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,12 +12,13 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from numpy.typing import NDArray
 from onnx import TensorProto
 from realtime_ssd_training.cli.export import export
 from realtime_ssd_training.engine.checkpoint import save_checkpoint
-from realtime_ssd_training.export import export_onnx, photos_of, photos_of_run
+from realtime_ssd_training.export import export_onnx, first_images, images_of_run
 from realtime_ssd_training.models import SSD, create
-from realtime_ssd_training.models.layers import L2Norm
+from realtime_ssd_training.models.conv_blocks import L2Norm
 from realtime_ssd_training.models.ssd import FeatureMaps
 from torch import Tensor, nn
 
@@ -35,7 +37,7 @@ STREET = [StreetScene(320, 180, seed=seed).render(40) for seed in (1, 2, 3)]
 
 
 class Maps(FeatureMaps):
-    """One map of 4 × 4 cells, normalised as SSD300 does, with features far beyond 1."""
+    """One feature map of 4 × 4 cells with L2 normalisation, as in SSD300, and large features."""
 
     def __init__(self, gain: float = 1.0) -> None:
         super().__init__()
@@ -48,24 +50,24 @@ class Maps(FeatureMaps):
         return [self.norm(self.stem(images) * self.gain)]
 
 
-class OnlyBrightImages(Maps):
-    """Depends on a decision in Python, which a traced graph cannot make."""
+class DataDependentMaps(Maps):
+    """Has a branch in Python, which tracing cannot capture."""
 
     def forward(self, images: Tensor) -> list[Tensor]:
         (features,) = super().forward(images)
         return [features * 3.0 if float(images.abs().sum()) > 0 else features]
 
 
-class BatchOfTwo(Maps):
-    """Lets the batch that it was traced with into the graph."""
+class FixedBatchMaps(Maps):
+    """Bakes the batch size of the trace into the graph."""
 
     def forward(self, images: Tensor) -> list[Tensor]:
         (features,) = super().forward(images)
         return [features.reshape(int(images.shape[0]), 16, CELLS, CELLS)]
 
 
-class Broken(Maps):
-    """Gives NaN."""
+class NaNMaps(Maps):
+    """Returns NaN."""
 
     def forward(self, images: Tensor) -> list[Tensor]:
         return [features / 0.0 * 0.0 for features in super().forward(images)]
@@ -85,7 +87,7 @@ def tiny(maps: type[Maps] = Maps, gain: float = 1.0) -> SSD:
 
 
 def street_model() -> SSD:
-    """A small network whose normalisation has seen images, so that its heads are not all zero."""
+    """Return a small network with batch normalisation statistics and therefore nonzero heads."""
     torch.manual_seed(2)
     model = create("ssd_mobilenet_v1_fpn", LABELS, width=0.25, columns=128, rows=128)
     for layer in model.modules():
@@ -102,58 +104,60 @@ def vgg() -> SSD:
     return create("ssd300_vgg16", LABELS)
 
 
-def heads(path: Path, images: np.ndarray) -> list[np.ndarray]:
+def run_onnx(path: Path, images: NDArray[np.float32]) -> list[NDArray[np.float32]]:
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return session.run(["scores", "offsets"], {session.get_inputs()[0].name: images})
+    outputs = session.run(["scores", "offsets"], {session.get_inputs()[0].name: images})
+    return [np.asarray(output) for output in outputs]
 
 
-# VGG16 in FP32 is compared where the checkpoints of other projects are imported.
+# VGG16 in FP32 is covered by the tests of imported checkpoints.
 @pytest.mark.parametrize(
     ("build", "precision"),
     [(tiny, "fp32"), (tiny, "fp16"), (street_model, "fp32"), (street_model, "fp16"), (vgg, "fp16")],
 )
-def test_the_file_equals_the_network_in_any_batch(
-    build: object, precision: str, tmp_path: Path
+def test_exported_network_equals_pytorch_at_any_batch_size(
+    build: Callable[[], SSD], precision: str, tmp_path: Path
 ) -> None:
-    model = build().eval()  # type: ignore[operator]
+    model = build().eval()
     path = tmp_path / "model.onnx"
-    told = export_onnx(model, path, precision, STREET[:1])
+    difference = export_onnx(model, path, precision, STREET[:1])
     assert [item.name for item in tmp_path.iterdir()] == ["model.onnx"]
     images = np.stack([preprocess(photo, model.spec.input) for photo in STREET])
     with torch.no_grad():
         scores, offsets = (head.numpy() for head in model(torch.from_numpy(images)))
     assert np.ptp(scores) > 0.1
-    near = {"fp32": 1e-4, "fp16": 2e-2}[precision]
-    assert 0 <= told <= near
-    # One size is enough for the large one: batches of both were compared before it was kept.
+    tolerance = {"fp32": 1e-4, "fp16": 2e-2}[precision]
+    assert 0 <= difference <= tolerance
+    # One batch size suffices for the large network, as the export compares both.
     for batch in (images[1:2],) if build is vgg else (images, images[1:2]):
-        got = heads(path, batch)
-        assert [head.dtype for head in got] == [np.float32, np.float32]
+        outputs = run_onnx(path, batch)
+        assert [head.dtype for head in outputs] == [np.float32, np.float32]
         first = 0 if len(batch) == 3 else 1
-        np.testing.assert_allclose(got[0], scores[first : first + len(batch)], near, near)
-        np.testing.assert_allclose(got[1], offsets[first : first + len(batch)], near, near)
+        expected = scores[first : first + len(batch)], offsets[first : first + len(batch)]
+        for actual, head in zip(outputs, expected, strict=True):
+            np.testing.assert_allclose(actual, head, tolerance, tolerance)
 
 
-def test_names_shapes_opset_and_contract(tmp_path: Path) -> None:
+def test_names_shapes_opset_and_metadata(tmp_path: Path) -> None:
     model, path = street_model(), tmp_path / "new" / "folder" / "model.onnx"
     export_onnx(model, path, "fp16", STREET)
-    found = onnx.load(str(path))
-    assert [(item.domain, item.version) for item in found.opset_import] == [("", 17)]
+    exported = onnx.load(str(path))
+    assert [(item.domain, item.version) for item in exported.opset_import] == [("", 17)]
     boxes = model.spec.num_boxes
     shapes = {
         value.name: [size.dim_param or size.dim_value for size in value.type.tensor_type.shape.dim]
-        for value in (*found.graph.input, *found.graph.output)
+        for value in (*exported.graph.input, *exported.graph.output)
     }
     assert shapes == {
         model.spec.input.name: ["batch", 3, 128, 128],
         "scores": ["batch", boxes, 3],
         "offsets": ["batch", boxes, 4],
     }
-    assert "Softmax" not in {node.op_type for node in found.graph.node}
+    assert "Softmax" not in {node.op_type for node in exported.graph.node}
     spec = read_spec(path)
     assert (spec.scores_output, spec.offsets_output) == ("scores", "offsets")
     assert spec == replace(model.spec, scores_output="scores", offsets_output="offsets")
-    kinds = {item.data_type for item in found.graph.initializer}
+    kinds = {item.data_type for item in exported.graph.initializer}
     assert TensorProto.FLOAT16 in kinds
 
 
@@ -172,51 +176,56 @@ def test_l2norm_stays_in_fp32_where_fp16_would_overflow(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("maps", "text"),
     [
-        (OnlyBrightImages, "differs from PyTorch by"),
-        (BatchOfTwo, "does not run in batches of 1 and 3"),
-        (Broken, "differs from PyTorch by nan"),
+        (DataDependentMaps, "differs from PyTorch by"),
+        (FixedBatchMaps, "does not run in batches of 1 and 3"),
+        (NaNMaps, "differs from PyTorch by nan"),
     ],
 )
-def test_a_wrong_export_is_refused_and_leaves_the_old_file(
+def test_failed_comparison_keeps_the_existing_file(
     maps: type[Maps], text: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "model.onnx"
     with pytest.raises(ModelError, match=f"the exported 'tiny' {text}"):
         export_onnx(tiny(maps), path, photos=STREET)
     assert not list(tmp_path.iterdir())
-    path.write_text("an older one")
+    path.write_text("previous")
     with pytest.raises(ModelError, match="nothing was written"):
         export_onnx(tiny(maps), path, photos=STREET)
-    assert [item.read_text() for item in tmp_path.iterdir()] == ["an older one"]
+    assert [item.read_text() for item in tmp_path.iterdir()] == ["previous"]
 
 
-def test_places_that_cannot_be_written(tmp_path: Path) -> None:
+def test_invalid_arguments_are_reported_before_the_export(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "realtime_ssd_training.export.to_onnx", lambda model: pytest.fail("exported")
+    )
     (tmp_path / "file").touch()
-    (tmp_path / "taken.onnx").mkdir()
-    for place in ("file/model.onnx", "taken.onnx"):
-        with pytest.raises(UsageError, match="cannot be written"):
-            export_onnx(tiny(), tmp_path / place)
-    assert sorted(item.name for item in tmp_path.rglob("*")) == ["file", "taken.onnx"]
-    with pytest.raises(UsageError, match="precision 'int4' does not exist"):
+    (tmp_path / "folder.onnx").mkdir()
+    for name, message in (("file/x.onnx", "cannot be created"), ("folder.onnx", "is a folder")):
+        with pytest.raises(UsageError, match=message):
+            export_onnx(tiny(), tmp_path / name)
+    assert sorted(item.name for item in tmp_path.rglob("*")) == ["file", "folder.onnx"]
+    with pytest.raises(UsageError, match="`precision` must be fp32 or fp16, not 'int4'"):
         export_onnx(tiny(), tmp_path / "model.onnx", "int4")
 
 
-def test_photos_of_the_run(tmp_path: Path) -> None:
-    facts = {"recipe": {"data": {"train": "demo:3-4:64x48", "val": f"voc:{tmp_path}/gone"}}}
-    images, name = photos_of_run(facts)
+def test_images_of_the_run(tmp_path: Path) -> None:
+    metadata = {"recipe": {"data": {"train": "demo:3-4:64x48", "val": f"voc:{tmp_path}/gone"}}}
+    images, name = images_of_run(metadata)
     assert name == "demo:3-4:64x48"
     assert [image.shape for image in images] == [(48, 64, 3)] * 4
     joined = "demo:3-3:64x48 + demo:4-4:64x48"
-    assert photos_of_run({"recipe": {"data": {"train": joined}}})[1] == joined
-    for useless in ({}, {"recipe": None}, {"recipe": {"data": {"val": "", "train": "rubbish"}}}):
-        assert photos_of_run(useless) == ([], "")
+    assert images_of_run({"recipe": {"data": {"train": joined}}})[1] == joined
+    for invalid in ({}, {"recipe": None}, {"recipe": {"data": {"val": "", "train": "rubbish"}}}):
+        assert images_of_run(invalid) == ([], "")
 
-    def gone(index: int) -> None:
+    def fail(index: int) -> None:
         if index == 1:
             raise RealtimeSSDError("image '1' cannot be decoded; replace or remove it")
 
-    assert len(photos_of(Squares(9, gone))) == 3
-    assert len(photos_of(Squares(1))) == 1
+    assert len(first_images(Squares(9, fail))) == 3
+    assert len(first_images(Squares(1))) == 1
 
 
 @pytest.fixture(scope="module")
@@ -226,29 +235,29 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_the_command_exports_and_keeps_what_is_there(
+def test_command_exports_and_protects_existing_files(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     photos, output = tmp_path / "photos", tmp_path / "model.onnx"
     photos.mkdir()
     for number, image in enumerate(STREET):
         cv2.imwrite(str(photos / f"{number}.png"), image)
-    (photos / "damaged.png").write_bytes(b"no picture")
+    (photos / "damaged.png").write_bytes(b"not an image")
     done = run("export", checkpoint, "--output", output, "--photos", photos)
     assert done.returncode == 0, done.stderr
     assert f"PyTorch's on 3 images of {photos}" in done.stdout
     assert "damaged.png" in done.stderr
     assert read_spec(output).labels == LABELS
-    output.write_text("precious")
-    with pytest.raises(UsageError, match="add --overwrite"):
+    output.write_text("existing")
+    with pytest.raises(UsageError, match="set `overwrite` to replace it"):
         export(checkpoint, output=output)
-    assert output.read_text() == "precious"
+    assert output.read_text() == "existing"
     export(checkpoint, output=output, overwrite=True)
     assert "frames of the built-in street" in capsys.readouterr().out
     assert read_spec(output).num_classes == 3
 
 
-def test_bad_input_of_the_command(
+def test_invalid_arguments_of_the_command(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from safetensors.torch import save_file
@@ -259,20 +268,20 @@ def test_bad_input_of_the_command(
         tmp_path / "x.onnx",
     )
     save_file({"weight": torch.zeros(3)}, foreign)
-    text.write_text("no checkpoint at all")
+    text.write_text("not a checkpoint")
     (tmp_path / "empty").mkdir()
-    for status, words, told in (
+    for status, args, message in (
         (1, (foreign,), "is no checkpoint of this program"),
         (1, (text,), "is no checkpoint of this program"),
         (2, (tmp_path / "missing.safetensors",), "does not exist"),
         (2, (checkpoint.parent,), "is a folder; give the file best.safetensors in it"),
-        (2, (checkpoint, "--precision", "int8"), "choose fp32 or fp16"),
-        (2, (checkpoint, "--photos", tmp_path / "empty"), "holds no images"),
+        (2, (checkpoint, "--precision", "int8"), "--precision must be fp32 or fp16, not 'int8'"),
+        (2, (checkpoint, "--photos", tmp_path / "empty"), "contains no images"),
         (2, (checkpoint, "--photos", tmp_path / "gone.jpg"), "does not exist"),
     ):
         with pytest.raises(SystemExit) as stop:
-            main(["export", *map(str, words), "--output", str(output)])
-        said = capsys.readouterr().err
-        assert (stop.value.code, len(said.splitlines())) == (status, 1), said
-        assert told in said
+            main(["export", *map(str, args), "--output", str(output)])
+        error = capsys.readouterr().err
+        assert (stop.value.code, len(error.splitlines())) == (status, 1), error
+        assert message in error
     assert not output.exists()

@@ -1,6 +1,6 @@
-"""Every registered network of the MobileNet kind as ONNX: same heads, operators old TensorRT knows.
+"""Export of every registered MobileNet model: same outputs, operators of TensorRT 8.6.
 
-The VGG networks stand in `test_export.py` and in the import of their checkpoints.
+VGG16 models are covered by `test_export.py` and by the tests of imported checkpoints.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from realtime_ssd.synthetic import StreetScene
 
 MODELS = [name for name in names() if "vgg16" not in name]
 STREET = [StreetScene(320, 180, seed=seed).render(40) for seed in (1, 2, 3)]
-# What TensorRT 8.6's parser reads; it does not read HardSwish.
-KNOWN = {
+# Operators of TensorRT 8.6's parser, which does not support HardSwish.
+SUPPORTED = {
     "Add", "Clip", "Concat", "Constant", "Conv", "Gather", "GlobalAveragePool", "HardSigmoid",
     "Identity", "MaxPool", "Mul", "Relu", "Reshape", "Resize", "Shape", "Slice", "Transpose",
     "Unsqueeze",
 }  # fmt: skip
 
 
-def ready(name: str) -> SSD:
-    """A thin network whose normalisations have seen the images."""
+def build(name: str) -> SSD:
+    """Return a narrow network with batch normalisation statistics of the images."""
     torch.manual_seed(2)
     model = create(name, ["background", "car", "person"], width=0.25)
     for layer in model.modules():
@@ -52,57 +52,61 @@ def batch(model: SSD) -> torch.Tensor:
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize("name", MODELS)
-def test_same_heads_in_any_batch(name: str, precision: str, tmp_path: Path) -> None:
-    model, path = ready(name), tmp_path / "model.onnx"
+def test_exported_network_equals_pytorch_at_any_batch_size(
+    name: str, precision: str, tmp_path: Path
+) -> None:
+    model, path = build(name), tmp_path / "model.onnx"
     export_onnx(model, path, precision, STREET[:1])
     with torch.no_grad():
-        wanted = [head.numpy() for head in model(batch(model))]
-    assert min(np.ptp(head) for head in wanted) > 0.1
+        expected = [head.numpy() for head in model(batch(model))]
+    assert min(np.ptp(head) for head in expected) > 0.1
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
-    near = {"fp32": 1e-4, "fp16": 2e-2}[precision]
+    tolerance = {"fp32": 1e-4, "fp16": 2e-2}[precision]
     for part in (slice(0, 3), slice(1, 2)):
         images = batch(model).numpy()[part]
-        for found, head in zip(session.run(None, {"image": images}), wanted, strict=True):
-            np.testing.assert_allclose(found, head[part], near, near)
+        outputs = session.run(None, {"image": images})
+        for actual, head in zip(outputs, expected, strict=True):
+            np.testing.assert_allclose(actual, head[part], tolerance, tolerance)
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_operators_that_tensorrt_8_reads(name: str) -> None:
-    model = to_onnx(ready(name))
+def test_operators_are_supported_by_tensorrt_8(name: str) -> None:
+    model = to_onnx(build(name))
     onnx.checker.check_model(model, full_check=True)
     assert [item.version for item in model.opset_import] == [17]
-    assert {node.op_type for node in model.graph.node} <= KNOWN
+    assert {node.op_type for node in model.graph.node} <= SUPPORTED
 
 
-def test_a_hard_swish_is_torch_s() -> None:
-    from realtime_ssd_training.models.mobile import HardSwish
+def test_hard_swish_equals_pytorch() -> None:
+    from realtime_ssd_training.models.inverted_residuals import HardSwish
 
     values = torch.linspace(-5, 5, 101)
     torch.testing.assert_close(HardSwish()(values), nn.functional.hardswish(values))
 
 
 class Cancelling(FeatureMaps):
-    """Small differences of large numbers, of which float32 keeps a few digits.
+    """Subtracts large numbers, which leaves few significant digits in float32.
 
-    Exporting takes the normalisation into the convolution, where nothing large is left.
+    The export folds the normalisation into the convolution, which removes the large numbers.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, 16, 8, 8)
         self.norm = nn.BatchNorm2d(16)
-        nn.init.constant_(self.stem.bias, 2e5)
-        nn.init.constant_(self.norm.running_mean, 2e5)
+        for values in (self.stem.bias, self.norm.running_mean):
+            assert values is not None
+            nn.init.constant_(values, 2e5)
         self.channels = (16,)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         return [self.norm(self.stem(images))]
 
 
-def test_a_network_that_magnifies_rounding_is_measured_by_it(tmp_path: Path) -> None:
-    """PyTorch itself is further from the exact heads than exports may be, which is no fault."""
+def test_tolerance_grows_with_the_rounding_error_of_pytorch(tmp_path: Path) -> None:
+    """The error of PyTorch itself exceeds the tolerance of an export."""
     torch.manual_seed(1)
     spec = ModelSpec(
         "rough",

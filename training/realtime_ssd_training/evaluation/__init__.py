@@ -1,1 +1,1 @@
-"""How good a model is: its figures, its mistakes, and the pictures of both."""
+"""Evaluation of detectors: metrics, error analysis, plots and reports."""

@@ -13,90 +13,110 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realtime_ssd.core.detections import Detections
-from realtime_ssd.core.errors import RealtimeSSDError
+from realtime_ssd.core.extras import require
 from realtime_ssd_training.data.sample import Annotation
-from realtime_ssd_training.evaluation.metrics import SIZES, ClassScore, Score, mean_of, occurring
+from realtime_ssd_training.evaluation.voc_metrics import (
+    SIZES,
+    ClassResult,
+    MetricResult,
+    classes_with_objects,
+    finite_mean,
+)
 
-__all__ = ["coco_ap"]
+__all__ = ["coco_ap", "require_coco_evaluator"]
 
 Table = NDArray[np.float64]
 
 _IOU_50, _IOU_75 = 0, 5
-_LIMITS = (1, 10, 100)
+_MAX_DETECTIONS = (1, 10, 100)
+
+
+def require_coco_evaluator() -> None:
+    """Check that faster-coco-eval is installed.
+
+    Raises:
+        RealtimeSSDError: If it is not.
+    """
+    require(
+        "train",
+        "faster_coco_eval",
+        purpose="COCO's metric",
+        alternative="set `metric` to voc",
+    )
 
 
 def coco_ap(
-    truths: Sequence[Annotation],
-    answers: Sequence[Detections],
+    ground_truth: Sequence[Annotation],
+    detections: Sequence[Detections],
     labels: Sequence[str],
     *,
     classes: Iterable[int] | None = None,
-) -> Score:
-    """Score detections as COCO does: IoU 0.5 to 0.95, at most 100 detections of a class an image.
+) -> MetricResult:
+    """Compute COCO's average precision: IoU 0.5 to 0.95, 100 detections per image and class.
 
-    Difficult boxes are treated as crowds: a detection that lies in one does not count.
+    Difficult boxes are treated as crowds: detections inside them are ignored.
 
     Args:
-        truths: Ground truth of every image.
-        answers: Detections of the same images; class ids in the numbering of the truths.
+        ground_truth: Annotation of every image.
+        detections: Detections of the same images, with the class ids of the ground truth.
         labels: Class names by class id.
-        classes: Class ids to score; all if None. Only those that occur count.
+        classes: Class ids to evaluate; all if None. Classes without objects are left out.
 
     Returns:
-        The score: "AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR1", "AR10",
-        "AR100", "AR_small", "AR_medium", "AR_large".
+        "AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR1", "AR10", "AR100",
+        "AR_small", "AR_medium" and "AR_large".
 
     Raises:
         RealtimeSSDError: If faster-coco-eval is not installed.
     """
-    chosen = occurring(truths, classes)
-    if not chosen:
-        return Score("coco", {key: mean_of([]) for key in _summaries()}, ())
-    precision, recall, scores = _evaluate(truths, answers, chosen)
-    results = [
-        _class_score(
-            labels[class_id], _objects(truths, class_id), precision[k], recall[k], scores[k]
+    require_coco_evaluator()
+    class_ids = classes_with_objects(ground_truth, classes)
+    if not class_ids:
+        return MetricResult("coco", {key: finite_mean([]) for key in _summary_keys()}, ())
+    precision, recall, scores = _run_evaluator(ground_truth, detections, class_ids)
+    results = tuple(
+        _class_result(
+            labels[class_id],
+            _count_objects(ground_truth, class_id),
+            precision[k],
+            recall[k],
+            scores[k],
         )
-        for k, class_id in enumerate(chosen)
-    ]
-    summary = {key: mean_of(item.values[key] for item in results) for key in _summaries()}
-    return Score("coco", summary, tuple(results))
+        for k, class_id in enumerate(class_ids)
+    )
+    summary = {key: finite_mean(item.values[key] for item in results) for key in _summary_keys()}
+    return MetricResult("coco", summary, results)
 
 
-def _summaries() -> tuple[str, ...]:
-    sizes = tuple(SIZES)
+def _summary_keys() -> tuple[str, ...]:
     return (
         *("AP", "AP50", "AP75"),
-        *(f"AP_{size}" for size in sizes),
-        *(f"AR{limit}" for limit in _LIMITS),
-        *(f"AR_{size}" for size in sizes),
+        *(f"AP_{size}" for size in SIZES),
+        *(f"AR{limit}" for limit in _MAX_DETECTIONS),
+        *(f"AR_{size}" for size in SIZES),
     )
 
 
-def _objects(truths: Sequence[Annotation], class_id: int) -> int:
-    wanted = (t.labels[~t.difficult & ~t.crowd] == class_id for t in truths)
-    return int(sum(part.sum() for part in wanted))
+def _count_objects(ground_truth: Sequence[Annotation], class_id: int) -> int:
+    matches = (t.labels[~t.difficult & ~t.crowd] == class_id for t in ground_truth)
+    return int(sum(match.sum() for match in matches))
 
 
-def _evaluate(
-    truths: Sequence[Annotation], answers: Sequence[Detections], classes: list[int]
+def _run_evaluator(
+    ground_truth: Sequence[Annotation], detections: Sequence[Detections], class_ids: list[int]
 ) -> tuple[Table, Table, Table]:
-    """Run the evaluator.
+    """Run faster-coco-eval.
 
     Returns:
         Precision (classes × IoUs × 101 recalls × areas × limits), recall (classes × IoUs × areas ×
-        limits) and the scores that go with the precision; -1 where no object of the area occurs.
+        limits) and the score thresholds of the precision; -1 where an area has no objects.
     """
-    try:
-        from faster_coco_eval import COCO, COCOeval_faster
-    except ImportError:
-        raise RealtimeSSDError(
-            "COCO's metric needs faster-coco-eval, which is not installed; "
-            "install it with pip install 'realtime-ssd[train]' or choose --metric voc"
-        ) from None
-    wanted = COCO(_ground_truth(truths, classes))
-    evaluator = COCOeval_faster(wanted, wanted.loadRes(_detections(answers, classes)), "bbox")
-    evaluator.params.maxDets = list(_LIMITS)
+    from faster_coco_eval import COCO, COCOeval_faster
+
+    truth = COCO(_coco_ground_truth(ground_truth, class_ids))
+    results = truth.loadRes(_coco_results(detections, class_ids))
+    evaluator = COCOeval_faster(truth, results, "bbox")
+    evaluator.params.maxDets = list(_MAX_DETECTIONS)
     evaluator.evaluate()
     evaluator.accumulate()
     precision, recall, scores = (
@@ -105,16 +125,16 @@ def _evaluate(
     return np.moveaxis(precision, 2, 0), np.moveaxis(recall, 1, 0), np.moveaxis(scores, 2, 0)
 
 
-def _ground_truth(truths: Sequence[Annotation], classes: list[int]) -> dict[str, Any]:
-    """Write ground truth as a COCO file; ids count from 1, because id 0 means "no match"."""
+def _coco_ground_truth(ground_truth: Sequence[Annotation], class_ids: list[int]) -> dict[str, Any]:
+    """Return the contents of a COCO annotation file; ids start at 1, as 0 means "no match"."""
     images = [
         {"id": k, "width": truth.width, "height": truth.height}
-        for k, truth in enumerate(truths, start=1)
+        for k, truth in enumerate(ground_truth, start=1)
     ]
     rows = [
         (image, row, truth)
-        for image, truth in enumerate(truths, start=1)
-        for row in np.flatnonzero(np.isin(truth.labels, classes))
+        for image, truth in enumerate(ground_truth, start=1)
+        for row in np.flatnonzero(np.isin(truth.labels, class_ids))
     ]
     annotations = [
         {
@@ -127,20 +147,21 @@ def _ground_truth(truths: Sequence[Annotation], classes: list[int]) -> dict[str,
         }
         for number, (image, row, truth) in enumerate(rows, start=1)
     ]
-    categories = [{"id": class_id, "name": str(class_id)} for class_id in classes]
+    categories = [{"id": class_id, "name": str(class_id)} for class_id in class_ids]
     return {"images": images, "annotations": annotations, "categories": categories}
 
 
-def _detections(answers: Sequence[Detections], classes: list[int]) -> list[dict[str, Any]]:
+def _coco_results(detections: Sequence[Detections], class_ids: list[int]) -> list[dict[str, Any]]:
+    """Return the contents of a COCO results file."""
     return [
         {
             "image_id": image,
-            "category_id": int(answer.class_ids[row]),
-            "bbox": _bbox(answer.boxes[row]),
-            "score": float(answer.scores[row]),
+            "category_id": int(detected.class_ids[row]),
+            "bbox": _bbox(detected.boxes[row]),
+            "score": float(detected.scores[row]),
         }
-        for image, answer in enumerate(answers, start=1)
-        for row in np.flatnonzero(np.isin(answer.class_ids, classes))
+        for image, detected in enumerate(detections, start=1)
+        for row in np.flatnonzero(np.isin(detected.class_ids, class_ids))
     ]
 
 
@@ -149,24 +170,24 @@ def _bbox(box: NDArray[np.float32]) -> list[float]:
     return [x1, y1, x2 - x1, y2 - y1]
 
 
-def _class_score(
-    label: str, objects: int, precision: Table, recall: Table, scores: Table
-) -> ClassScore:
-    """Read the figures of one class out of the evaluator's tables."""
+def _class_result(
+    label: str, num_objects: int, precision: Table, recall: Table, scores: Table
+) -> ClassResult:
+    """Extract the metrics of one class from the evaluator's tables."""
     values = {
         "AP": _mean(precision[:, :, 0, -1]),
         "AP50": _mean(precision[_IOU_50, :, 0, -1]),
         "AP75": _mean(precision[_IOU_75, :, 0, -1]),
     }
-    for place, size in enumerate(SIZES, start=1):
-        values[f"AP_{size}"] = _mean(precision[:, :, place, -1])
-        values[f"AR_{size}"] = _mean(recall[:, place, -1])
-    for place, limit in enumerate(_LIMITS):
-        values[f"AR{limit}"] = _mean(recall[:, 0, place])
-    curve, needed = (np.maximum(table[_IOU_50, :, 0, -1], 0) for table in (precision, scores))
-    return ClassScore(label, objects, values, np.linspace(0, 1, len(curve)), curve, needed)
+    for index, size in enumerate(SIZES, start=1):
+        values[f"AP_{size}"] = _mean(precision[:, :, index, -1])
+        values[f"AR_{size}"] = _mean(recall[:, index, -1])
+    for index, limit in enumerate(_MAX_DETECTIONS):
+        values[f"AR{limit}"] = _mean(recall[:, 0, index])
+    curve, thresholds = (np.maximum(table[_IOU_50, :, 0, -1], 0) for table in (precision, scores))
+    return ClassResult(label, num_objects, values, np.linspace(0, 1, len(curve)), curve, thresholds)
 
 
 def _mean(values: Table) -> float:
-    """Mean of the entries that exist; NaN if there are none."""
-    return mean_of(values[values > -1].tolist())
+    """Return the mean of the defined entries; NaN if there are none."""
+    return finite_mean(values[values > -1].tolist())

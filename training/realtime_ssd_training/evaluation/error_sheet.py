@@ -1,4 +1,4 @@
-"""A sheet of a model's worst mistakes: crops of the images with boxes, scores and overlaps."""
+"""Contact sheet of the worst errors: image crops with boxes, scores and IoUs."""
 
 from __future__ import annotations
 
@@ -13,141 +13,147 @@ from numpy.typing import NDArray
 from realtime_ssd.core.errors import RealtimeSSDError
 from realtime_ssd.core.frames import Image
 from realtime_ssd_training.data.sample import Dataset
-from realtime_ssd_training.evaluation.mistakes import KINDS, Mistake, Mistakes, Thing
-from realtime_ssd_training.evaluation.plots import new_figure, save
+from realtime_ssd_training.evaluation.error_analysis import KINDS, DetectionError, ErrorAnalysis
+from realtime_ssd_training.evaluation.metric_plots import new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import SubFigure
 
-__all__ = ["write_error_sheet"]
+__all__ = ["describe", "write_error_sheet"]
 
 COLUMNS = 6
-WIDTH, HEIGHT = 300, 220
-_WRONG, _RIGHT = (40, 60, 235), (60, 190, 60)  # BGR
-_GROUND = 235
-_MARGIN = 0.35  # of the longer side, around the boxes
-_LEAST = 40  # pixels of the image that a crop shows at least
+TILE_WIDTH, TILE_HEIGHT = 300, 220
+_DETECTION_COLOR, _OBJECT_COLOR = (40, 60, 235), (60, 190, 60)  # BGR
+_BACKGROUND = 235
+_MARGIN = 0.35  # around the boxes, as a fraction of their longer side
+_MIN_CROP_SIZE = 40  # in pixels of the image
 
 
-def write_error_sheet(path: Path, mistakes: Mistakes, data: Dataset, title: str) -> None:
-    """Draw the worst mistakes of every kind, a row each.
+def write_error_sheet(path: Path, analysis: ErrorAnalysis, data: Dataset, title: str) -> None:
+    """Draw the worst errors of every kind, one row per kind.
 
-    Detections are red, objects green; further objects of the image are thin and green.
+    Detections are red, their objects green; other objects of the image have thin green outlines.
 
     Args:
         path: PNG file to write.
-        mistakes: What went wrong.
+        analysis: The errors.
         data: The images.
-        title: What the sheet is about.
+        title: First line of the heading.
 
     Raises:
         UsageError: If the file cannot be written.
     """
-    counts = mistakes.counts
-    rows = [kind for kind in KINDS if counts[kind]] or ["missed"]
-    figure = new_figure(15.4, 0.7 + 2.75 * len(rows))
-    figure.suptitle(_heading(mistakes, title), fontsize=11, parse_math=False)
-    parts = figure.subfigures(len(rows), 1, squeeze=False)[:, 0]
-    for part, kind in zip(parts, rows, strict=True):
+    counts = analysis.counts
+    kinds = [kind for kind in KINDS if counts[kind]] or ["missed"]
+    figure = new_figure(15.4, 0.7 + 2.75 * len(kinds))
+    figure.suptitle(_heading(analysis, title), fontsize=11, parse_math=False)
+    rows = figure.subfigures(len(kinds), 1, squeeze=False)[:, 0]
+    for row, kind in zip(rows, kinds, strict=True):
         heading = f"{kind}: {counts[kind]}   ({KINDS[kind]})"
-        part.suptitle(heading, x=0.01, ha="left", fontsize=11, weight="bold")
-        _row(part, mistakes.of(kind, COLUMNS), data)
-    save(figure, path)
+        row.suptitle(heading, x=0.01, ha="left", fontsize=11, weight="bold")
+        _draw_row(row, analysis.worst(kind, COLUMNS), data)
+    save_figure(figure, path)
 
 
-def _heading(mistakes: Mistakes, title: str) -> str:
+def _heading(analysis: ErrorAnalysis, title: str) -> str:
     return (
-        f"{title}\n{mistakes.hits} of {mistakes.objects} objects found by detections of score "
-        f"{mistakes.score:.2f} and more, where F1 is best. Red: detection. Green: object."
+        f"{title}\n{analysis.true_positives} of {analysis.objects} objects detected at score ≥ "
+        f"{analysis.score:.2f} (best F1). Red: detection. Green: object."
     )
 
 
-def _row(part: SubFigure, shown: Sequence[Mistake], data: Dataset) -> None:
-    axes = part.subplots(1, COLUMNS)
-    for one, item in zip(axes, [*shown, *[None] * (COLUMNS - len(shown))], strict=True):
-        one.set_axis_off()
-        if item is None:
-            continue
-        one.imshow(_tile(item, data)[:, :, ::-1])
-        text = f"{describe(item, data.labels)}\n{_short(item.name, 40)}"
-        one.set_title(text, fontsize=8, parse_math=False)
+def _draw_row(row: SubFigure, errors: Sequence[DetectionError], data: Dataset) -> None:
+    axes_row = row.subplots(1, COLUMNS)
+    for axes in axes_row:
+        axes.set_axis_off()
+    for axes, error in zip(axes_row, errors, strict=False):
+        axes.imshow(_tile(error, data)[:, :, ::-1])
+        text = f"{describe(error, data.labels)}\n{_shorten(error.name, 40)}"
+        axes.set_title(text, fontsize=8, parse_math=False)
 
 
-def describe(mistake: Mistake, labels: Sequence[str]) -> str:
-    """Say in two short lines what is wrong.
+def describe(error: DetectionError, labels: Sequence[str]) -> str:
+    """Return a caption of one or two lines.
+
+    Args:
+        error: The error.
+        labels: Class names by class id.
 
     Example:
-        >>> describe(mistake, data.labels).splitlines()
+        >>> describe(error, data.labels).splitlines()
         ['dog 0.91', 'is cat, IoU 0.84']
     """
-    found = "" if mistake.found is None else _short(labels[mistake.found.class_id])
-    truth = "" if mistake.truth is None else _short(labels[mistake.truth.class_id])
-    guess = f"{found} {mistake.score:.2f}"
-    near = f"IoU {mistake.overlap:.2f}"
-    if mistake.kind == "missed":
-        return f"{truth}\nnearest: {guess}, {near}" if found else f"{truth}\nnothing near"
-    if mistake.truth is None:
-        return guess
-    return f"{guess}\nis {truth}, {near}" if mistake.kind == "wrong class" else f"{guess}\n{near}"
+    detected = "" if error.detection is None else _shorten(labels[error.detection.class_id])
+    truth = "" if error.truth is None else _shorten(labels[error.truth.class_id])
+    prediction = f"{detected} {error.score:.2f}"
+    overlap = f"IoU {error.overlap:.2f}"
+    if error.kind == "missed":
+        return f"{truth}\n" + (f"nearest: {prediction}, {overlap}" if detected else "nothing near")
+    if error.truth is None:
+        return prediction
+    if error.kind == "wrong class":
+        return f"{prediction}\nis {truth}, {overlap}"
+    return f"{prediction}\n{overlap}"
 
 
-def _short(text: str, most: int = 18) -> str:
-    return text if len(text) <= most else f"…{text[1 - most :]}"
+def _shorten(text: str, limit: int = 18) -> str:
+    return text if len(text) <= limit else f"…{text[1 - limit :]}"
 
 
-def _tile(mistake: Mistake, data: Dataset) -> Image:
-    """Cut out what a mistake is about, enlarged, with its boxes."""
+def _tile(error: DetectionError, data: Dataset) -> Image:
+    """Return the region of an error, scaled to the size of a tile, with boxes."""
     try:
-        sample = data[mistake.image]
+        sample = data[error.image]
     except RealtimeSSDError:
-        return np.full((HEIGHT, WIDTH, 3), _GROUND, np.uint8)
+        return np.full((TILE_HEIGHT, TILE_WIDTH, 3), _BACKGROUND, np.uint8)
     height, width = sample.image.shape[:2]
-    left, top, scale = _view(mistake, width, height)
-    move = np.array([[scale, 0, -left * scale], [0, scale, -top * scale]])
+    left, top, scale = _crop(error, width, height)
+    transform = np.array([[scale, 0, -left * scale], [0, scale, -top * scale]])
     tile = cv2.warpAffine(
         np.ascontiguousarray(sample.image),
-        move,
-        (WIDTH, HEIGHT),
+        transform,
+        (TILE_WIDTH, TILE_HEIGHT),
         flags=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR,
-        borderValue=(_GROUND,) * 3,
+        borderValue=(_BACKGROUND,) * 3,
     )
     for box in sample.boxes:
-        _draw(tile, box, move, _RIGHT, 1)
-    for thing, color in ((mistake.truth, _RIGHT), (mistake.found, _WRONG)):
-        if thing is not None:
-            _draw(tile, np.array(thing.box), move, color, 2)
+        _draw_box(tile, box, transform, _OBJECT_COLOR, 1)
+    for item, color in ((error.truth, _OBJECT_COLOR), (error.detection, _DETECTION_COLOR)):
+        if item is not None:
+            _draw_box(tile, np.array(item.box), transform, color, 2)
     return np.asarray(tile, np.uint8)
 
 
-def _view(mistake: Mistake, width: int, height: int) -> tuple[float, float, float]:
-    """Choose a part of an image of `width` × `height` in the shape of a tile.
+def _crop(error: DetectionError, width: int, height: int) -> tuple[float, float, float]:
+    """Choose the region of an image of `width` × `height` to show, with a tile's aspect ratio.
 
     Returns:
-        Its left and upper edge in pixels of the image, and pixels of the tile for each of these.
+        Left and top edge in pixels of the image, and the scale from image to tile.
     """
-    things: list[Thing] = [item for item in (mistake.found, mistake.truth) if item is not None]
-    boxes = np.array([item.box for item in things])
+    boxes = np.array([item.box for item in (error.detection, error.truth) if item is not None])
     low, high = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
-    sides = high - low
-    sides = np.maximum(sides + 2 * _MARGIN * sides.max(), _LEAST)
-    tile, whole = np.array([WIDTH, HEIGHT]), np.array([width, height])
-    # No smaller than the whole image would be, and moved into it where it is large enough.
-    scale = max(float((tile / sides).min()), float((tile / whole).min()))
-    part = tile / scale
-    corner = np.clip((low + high - part) / 2, 0, np.maximum(whole - part, 0))
-    left, top = np.where(part > whole, (whole - part) / 2, corner)
+    size = high - low
+    size = np.maximum(size + 2 * _MARGIN * size.max(), _MIN_CROP_SIZE)
+    tile, image = np.array([TILE_WIDTH, TILE_HEIGHT]), np.array([width, height])
+    # The scale never falls below that of the whole image. The region is moved inside the image,
+    # or centred where it is larger.
+    scale = max(float((tile / size).min()), float((tile / image).min()))
+    region = tile / scale
+    corner = np.clip((low + high - region) / 2, 0, np.maximum(image - region, 0))
+    left, top = np.where(region > image, (image - region) / 2, corner)
     return float(left), float(top), scale
 
 
-def _draw(
+def _draw_box(
     tile: Image,
     box: NDArray[np.floating[Any]],
-    move: NDArray[np.float64],
+    transform: NDArray[np.float64],
     color: tuple[int, int, int],
-    line: int,
+    thickness: int,
 ) -> None:
-    corners = np.asarray(box, np.float64).reshape(2, 2) * move[0, 0] + move[:, 2]
-    first, second = (tuple(int(v) for v in corner) for corner in np.rint(corners))
-    if line > 1:
-        cv2.rectangle(tile, first, second, (255, 255, 255), line + 2, cv2.LINE_AA)
-    cv2.rectangle(tile, first, second, color, line, cv2.LINE_AA)
+    corners = np.asarray(box, np.float64).reshape(2, 2) * transform[0, 0] + transform[:, 2]
+    top_left, bottom_right = (tuple(int(v) for v in corner) for corner in np.rint(corners))
+    if thickness > 1:
+        white = (255, 255, 255)
+        cv2.rectangle(tile, top_left, bottom_right, white, thickness + 2, cv2.LINE_AA)
+    cv2.rectangle(tile, top_left, bottom_right, color, thickness, cv2.LINE_AA)

@@ -1,99 +1,91 @@
-"""The folder that `realtime-ssd evaluate --report` writes.
+"""The report folder of `realtime-ssd evaluate --report`.
 
-- `evaluation.json`: all figures, and the worst mistakes by kind
-- `precision_recall.png`: the curve of every class
-- `sizes.png`: how well small, medium and large objects are found
-- `errors.png`: crops of the worst mistakes
+- `evaluation.json`: all metrics and the worst errors of every kind
+- `precision_recall.png`: precision-recall curve of every class
+- `sizes.png`: detection rate by object size
+- `errors.png`: crops of the worst errors
 """
 
 from __future__ import annotations
 
 import json
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from realtime_ssd.core.errors import UsageError
-from realtime_ssd.core.files import replace_file
+from realtime_ssd.core.extras import require
+from realtime_ssd.core.files import check_output, make_folder, replace_file
+from realtime_ssd_training.evaluation.error_analysis import KINDS
 from realtime_ssd_training.evaluation.error_sheet import write_error_sheet
-from realtime_ssd_training.evaluation.evaluate import Evaluation
-from realtime_ssd_training.evaluation.mistakes import KINDS
-from realtime_ssd_training.evaluation.plots import draw_curves, draw_sizes
+from realtime_ssd_training.evaluation.evaluator import Evaluation
+from realtime_ssd_training.evaluation.metric_plots import draw_curves, draw_sizes
 
-__all__ = ["FILES", "check_free", "write_json", "write_report"]
+__all__ = ["FILES", "check_outputs", "write_json", "write_report"]
 
 FILES = ("evaluation.json", "precision_recall.png", "sizes.png", "errors.png")
 
-LISTED = 50
-"""Most mistakes of a kind that the JSON file lists."""
+MAX_ERRORS = 50
+"""Maximum number of errors of a kind in the JSON file."""
 
 
-def check_free(json_file: Path | None, folder: Path | None, *, overwrite: bool) -> None:
-    """Make sure, before the work, that its results will find a place; make the folders.
+def check_outputs(json_file: Path | None, folder: Path | None, *, overwrite: bool) -> None:
+    """Check before the evaluation that its results can be written; create their folders.
 
     Args:
-        json_file: File for the figures, if any.
+        json_file: File for the metrics, if any.
         folder: Folder for the report, if any.
         overwrite: Whether existing files may be replaced.
 
     Raises:
-        UsageError: If a file is there already, or a folder cannot be made or written.
+        UsageError: If a file exists or cannot be written.
+        RealtimeSSDError: If a report needs a package that is not installed.
     """
-    if folder is not None and folder.exists() and not folder.is_dir():
-        raise UsageError(f"'{folder}' is a file; give the name of a folder for the report")
+    if folder is not None:
+        require("train", "matplotlib", purpose="a report", alternative="omit `report`")
+        if folder.is_file():
+            raise UsageError(f"'{folder}' is a file; `report` must be a folder")
+        make_folder(folder)
     files = [json_file] if json_file else []
     files += [folder / name for name in FILES] if folder else []
     for file in files:
-        if file.is_dir():
-            raise UsageError(f"'{file}' is a folder; give the name of a file")
-        if file.exists() and not overwrite:
-            raise UsageError(f"'{file}' exists; set `overwrite` to replace it")
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=file.parent):
-                pass
-        except OSError as error:
-            raise _unwritable(file, error) from None
+        check_output(file, overwrite=overwrite)
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Write figures in one move.
+    """Write values as JSON atomically.
 
     Raises:
-        UsageError: If that is not possible.
+        UsageError: If the file cannot be written.
     """
     text = json.dumps(values, indent=1, ensure_ascii=False) + "\n"
     try:
         replace_file(path, text.encode())
     except OSError as error:
-        raise _unwritable(path, error) from None
+        raise UsageError(f"'{path}' cannot be written: {error.strerror}") from None
 
 
-def _unwritable(path: Path, error: OSError) -> UsageError:
-    return UsageError(f"'{path}' cannot be written: {error.strerror}; choose another place")
-
-
-def write_report(folder: Path, result: Evaluation) -> None:
-    """Write figures and pictures.
+def write_report(folder: Path, evaluation: Evaluation) -> None:
+    """Write metrics, plots and error crops; existing report files are replaced.
 
     Args:
-        folder: An existing folder; files of an earlier report in it are replaced.
-        result: The evaluation.
+        folder: An existing folder.
+        evaluation: The evaluation.
 
     Raises:
         UsageError: If a file cannot be written.
     """
-    data = result.data
-    title = f"{result.spec.name} ({result.backend}) on {_short(data.name)}, {len(data)} images"
-    worst = [
-        item.to_dict(data.labels) for kind in KINDS for item in result.mistakes.of(kind, LISTED)
-    ]
-    write_json(folder / FILES[0], {**result.to_dict(), "worst": worst})
-    draw_curves(folder / FILES[1], result.score, title)
-    draw_sizes(folder / FILES[2], result.sizes(), result.mistakes, title)
-    write_error_sheet(folder / FILES[3], result.mistakes, data, title)
+    data, errors = evaluation.data, evaluation.errors
+    title = (
+        f"{evaluation.spec.name} ({evaluation.backend}) on {_short_name(data.name)}, "
+        f"{len(data)} images"
+    )
+    worst = [item.to_dict(data.labels) for kind in KINDS for item in errors.worst(kind, MAX_ERRORS)]
+    write_json(folder / FILES[0], {**evaluation.to_dict(), "worst": worst})
+    draw_curves(folder / FILES[1], evaluation.metrics, title)
+    draw_sizes(folder / FILES[2], evaluation.sizes(), errors, title)
+    write_error_sheet(folder / FILES[3], errors, data, title)
 
 
-def _short(name: str) -> str:
+def _short_name(name: str) -> str:
     """Shorten the paths in the name of a data set to their last two parts."""
     return ":".join("/".join(Path(part).parts[-2:]) for part in name.split(":"))

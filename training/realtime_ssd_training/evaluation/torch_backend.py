@@ -1,4 +1,4 @@
-"""A network in PyTorch behind the interface of every other backend, so that all score alike."""
+"""PyTorch backend, so that a checkpoint is evaluated like every other model."""
 
 from __future__ import annotations
 
@@ -20,44 +20,44 @@ from realtime_ssd_training.models import SSD
 __all__ = ["TorchBackend", "open_checkpoint"]
 
 
-def open_checkpoint(path: Path, score: float, batch: int) -> TorchBackend:
-    """Load a checkpoint onto the GPU where PyTorch sees one, else onto the CPU.
+def open_checkpoint(path: Path, score_threshold: float, batch: int) -> TorchBackend:
+    """Load a checkpoint onto the GPU if PyTorch can use one, else onto the CPU.
 
     Args:
-        path: File that `realtime-ssd train` wrote.
-        score: Detections must score above this.
-        batch: Largest number of frames that go through the network together.
+        path: File written by `realtime-ssd train`.
+        score_threshold: Minimum score of a detection, exclusive.
+        batch: Maximum batch size.
 
     Raises:
-        ModelError: If the file is no checkpoint.
+        ModelError: If the file is not a checkpoint.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return TorchBackend(load_model(path).to(device), score, batch)
+    return TorchBackend(load_model(path).to(device), score_threshold, batch)
 
 
 class TorchBackend(Closeable):
-    """Runs a network on the device it is on.
+    """A `realtime_ssd.backends.Backend` that runs a network on its current device.
 
-    Pre- and post-processing are the reference ones on the CPU, as for an exported model.
+    Pre- and post-processing are the reference implementations on the CPU.
 
     Args:
-        model: The network; left in the mode (training or evaluation) it was in.
-        score: Detections must score above this; the model's own threshold if None.
-        batch: Largest number of frames in one `submit`.
+        model: The network. Its training or evaluation mode is preserved.
+        score_threshold: Minimum score of a detection, exclusive; the model's default if None.
+        batch: Maximum number of frames per `submit`.
     """
 
     name = "torch"
     max_in_flight = 1
     converts_frames = False
 
-    def __init__(self, model: SSD, score: float | None = None, batch: int = 8) -> None:
-        self.spec = model.spec.with_thresholds(score_threshold=score)
+    def __init__(self, model: SSD, score_threshold: float | None = None, batch: int = 8) -> None:
+        self.spec = model.spec.with_thresholds(score_threshold=score_threshold)
         self.max_batch = self.max_submit = batch
         self._model = model
         self._post = PostProcessor(self.spec)
 
     def submit(self, frames: Sequence[Frame]) -> PendingBatch:
-        """Run 1 to `max_batch` frames, of any sizes."""
+        """Run 1 to `max_batch` frames of any sizes."""
         tensor = np.stack([preprocess(frame.image, self.spec.input) for frame in frames])
         device = self._model.default_boxes.device
         was_training = self._model.training
@@ -68,16 +68,16 @@ class TorchBackend(Closeable):
         finally:
             self._model.train(was_training)
         heads = zip(scores.float().cpu().numpy(), offsets.float().cpu().numpy(), strict=True)
-        answers = [
+        detections = [
             to_frame_detections(self._post(*pair), self.spec, frame.width, frame.height)
             for frame, pair in zip(frames, heads, strict=True)
         ]
-        return PendingBatch(tuple(frames), answers)
+        return PendingBatch(tuple(frames), detections)
 
-    def collect(self, ticket: PendingBatch) -> list[Detections]:
-        """Give the detections of a ticket's frames, in order, in frame pixels."""
-        answers: list[Detections] = ticket.payload
-        return answers
+    def collect(self, batch: PendingBatch) -> list[Detections]:
+        """Return the detections of each frame of a batch, in frame pixels."""
+        detections: list[Detections] = batch.payload
+        return detections
 
     def close(self) -> None:
-        """Leave the network to its owner."""
+        """Do nothing: the network belongs to the caller."""

@@ -1,4 +1,4 @@
-"""Scoring a network while it trains."""
+"""Evaluation of a network during training."""
 
 from __future__ import annotations
 
@@ -11,14 +11,20 @@ from torch import Tensor
 
 from realtime_ssd.core.detections import Detections
 from realtime_ssd.core.postprocess import PostProcessor, to_frame_detections
-from realtime_ssd_training.data.sample import Annotation, Dataset, Problem, Subset
-from realtime_ssd_training.engine.interrupt import Asked, Interrupted
+from realtime_ssd_training.data.sample import Dataset, Problem, Subset
 from realtime_ssd_training.engine.loader import Loader, LoaderOptions
-from realtime_ssd_training.evaluation.evaluate import SCORE, Metric, compute
-from realtime_ssd_training.evaluation.metrics import Score
+from realtime_ssd_training.evaluation.evaluator import SCORE_THRESHOLD, Metric, compute_metric
+from realtime_ssd_training.evaluation.voc_metrics import MetricResult
 from realtime_ssd_training.models import SSD
 
-__all__ = ["detect", "score_model"]
+__all__ = ["StopRequested", "detect", "score_model"]
+
+StopCheck = Callable[[], object]
+"""Returns a true value to stop the evaluation."""
+
+
+class StopRequested(Exception):  # noqa: N818 - not an error
+    """Raised to end an evaluation when a stop was requested."""
 
 
 def detect(
@@ -27,44 +33,44 @@ def detect(
     *,
     batch: int = 16,
     workers: int = 0,
-    asked: Asked | None = None,
+    stop_requested: StopCheck | None = None,
 ) -> tuple[Dataset, list[Detections]]:
-    """Run a network over all images of a data set that can be read.
+    """Run a network on all readable images of a data set.
 
     Args:
         model: Network in evaluation mode.
         dataset: The images.
-        batch: Images at once.
-        workers: Processes that read images.
-        asked: Tells after each batch whether to break off.
+        batch: Batch size.
+        workers: Number of processes that read images.
+        stop_requested: Called after each batch.
 
     Returns:
-        The images that could be read, whose problems are the other ones, and for each of them the
-        detections above 0.02 in its pixels.
+        The images that could be read, whose problems list the others, and for each of them the
+        detections with a score above `SCORE_THRESHOLD`, in pixels of the image.
 
     Raises:
-        Interrupted: If `asked` said so.
+        StopRequested: If `stop_requested` returned a true value.
     """
-    options = LoaderOptions(batch, workers, shuffle=False, drop_last=False, empty=True)
+    options = LoaderOptions(batch, workers, shuffle=False, drop_last=False, allow_empty=True)
     device = model.default_boxes.device
-    post = PostProcessor(model.spec.with_thresholds(score_threshold=SCORE))
-    answers: list[Detections] = []
-    numbers, problems = list[int](), list[Problem]()
+    post = PostProcessor(model.spec.with_thresholds(score_threshold=SCORE_THRESHOLD))
+    detections: list[Detections] = []
+    readable, problems = list[int](), list[Problem]()
     loader = Loader(dataset, model.spec.input, options)
     with torch.inference_mode(), closing(loader):
         for part in loader.epoch(0):
-            if asked is not None and asked():
-                raise Interrupted
-            numbers += part.indices
+            if stop_requested is not None and stop_requested():
+                raise StopRequested
+            readable += part.indices
             problems += part.problems
             if not len(part):
                 continue
             scores, offsets = model(part.to(device).inputs(model.spec.input))
             for row, index in enumerate(part.indices):
                 truth = dataset.annotation(index)
-                found = post(_array(scores[row]), _array(offsets[row]))
-                answers.append(to_frame_detections(found, model.spec, truth.width, truth.height))
-    return Subset(dataset, numbers, problems), answers
+                raw = post(_to_numpy(scores[row]), _to_numpy(offsets[row]))
+                detections.append(to_frame_detections(raw, model.spec, truth.width, truth.height))
+    return Subset(dataset, readable, problems), detections
 
 
 def score_model(
@@ -73,28 +79,28 @@ def score_model(
     metric: Metric,
     *,
     workers: int = 0,
-    asked: Asked | None = None,
-    tell: Callable[[Sequence[Problem]], None] | None = None,
-) -> Score:
-    """Score a network on the images of a data set that can be read.
+    stop_requested: StopCheck | None = None,
+    on_problems: Callable[[Sequence[Problem]], None] | None = None,
+) -> MetricResult:
+    """Evaluate a network on the readable images of a data set.
 
     Args:
         model: Network in evaluation mode.
-        dataset: Images with ground truth; its labels must be those of the network.
+        dataset: Images with ground truth and the labels of the network.
         metric: "voc", "voc07" or "coco".
-        workers: Processes that read images.
-        asked: Tells after each batch whether to break off.
-        tell: Hears of the images that cannot be read.
+        workers: Number of processes that read images.
+        stop_requested: Called after each batch.
+        on_problems: Called with the problems if some images cannot be read.
 
     Raises:
-        Interrupted: If `asked` said so.
+        StopRequested: If `stop_requested` returned a true value.
     """
-    seen, answers = detect(model, dataset, workers=workers, asked=asked)
-    if tell is not None and seen.problems:
-        tell(seen.problems)
-    truths: list[Annotation] = [seen.annotation(index) for index in range(len(seen))]
-    return compute(metric, truths, answers, dataset.labels)
+    readable, detections = detect(model, dataset, workers=workers, stop_requested=stop_requested)
+    if on_problems is not None and readable.problems:
+        on_problems(readable.problems)
+    ground_truth = [readable.annotation(index) for index in range(len(readable))]
+    return compute_metric(metric, ground_truth, detections, dataset.labels)
 
 
-def _array(tensor: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+def _to_numpy(tensor: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     return tensor.float().cpu().numpy()

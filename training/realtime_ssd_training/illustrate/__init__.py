@@ -1,4 +1,4 @@
-"""The pictures and the figures of `docs/ssd.md`, taken from the code they explain.
+"""Figures and statistics of `docs/ssd.md`, computed by the code that the page explains.
 
-`python -m realtime_ssd_training.illustrate` draws the pictures anew.
+`python -m realtime_ssd_training.illustrate` redraws the figures.
 """

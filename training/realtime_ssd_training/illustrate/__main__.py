@@ -1,4 +1,4 @@
-"""Draws the pictures of `docs/ssd.md`: `python -m realtime_ssd_training.illustrate [FOLDER]`."""
+"""Draw the figures of `docs/ssd.md`: `python -m realtime_ssd_training.illustrate [FOLDER]`."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from realtime_ssd.core.errors import RealtimeSSDError, UsageError
-from realtime_ssd_training.illustrate.canvas import save
-from realtime_ssd_training.illustrate.pictures import PICTURES
+from realtime_ssd_training.illustrate.figure_list import FIGURES
+from realtime_ssd_training.illustrate.figure_style import save_figure
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """Draw all pictures, or those that are named.
+def main(args: Sequence[str] | None = None) -> int:
+    """Draw all figures, or the named ones.
 
     Args:
-        words: Command line; that of the program if None.
+        args: Command line; that of the process if None.
 
     Returns:
         The exit status.
@@ -25,14 +25,14 @@ def main(words: Sequence[str] | None = None) -> int:
         prog="python -m realtime_ssd_training.illustrate", description=__doc__
     )
     parser.add_argument("folder", nargs="?", type=Path, default=Path("docs/images"))
-    parser.add_argument("--only", nargs="+", choices=sorted(PICTURES), metavar="NAME")
-    given = parser.parse_args(words)
+    parser.add_argument("--only", nargs="+", choices=sorted(FIGURES), metavar="NAME")
+    options = parser.parse_args(args)
     try:
-        if not given.folder.is_dir():
-            raise UsageError(f"there is no folder '{given.folder}'; make it or name another one")
-        for name in given.only or PICTURES:
-            path = given.folder / f"{name}.png"
-            save(PICTURES[name](), path)
+        if not options.folder.is_dir():
+            raise UsageError(f"folder '{options.folder}' does not exist; create it first")
+        for name in options.only or FIGURES:
+            path = options.folder / f"{name}.png"
+            save_figure(FIGURES[name](), path)
             print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
     except RealtimeSSDError as error:
         print(f"error: {error}", file=sys.stderr)

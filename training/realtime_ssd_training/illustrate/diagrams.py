@@ -1,4 +1,4 @@
-"""Pictures without a frame: feature maps, the worked example, the loss, small objects."""
+"""Diagrams without an image: feature maps, the worked example, losses, small objects."""
 
 from __future__ import annotations
 
@@ -10,38 +10,35 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from realtime_ssd.core.boxes import AnchorSpec, to_corners
-from realtime_ssd_training.illustrate.canvas import (
+from realtime_ssd_training.illustrate.figure_style import (
     BLUE,
     GREEN,
     GREY,
     INK,
     ORANGE,
     RED,
-    boxes,
+    draw_boxes,
     new_figure,
 )
-from realtime_ssd_training.illustrate.example import OBJECTS, SIDE, SPEC, solve
-from realtime_ssd_training.illustrate.measures import matched_by_size
+from realtime_ssd_training.illustrate.matching_statistics import match_statistics
+from realtime_ssd_training.illustrate.worked_example import OBJECTS, SIDE, SPEC, solve
 from realtime_ssd_training.models import ssd300_vgg16, ssd512_vgg16
 
-__all__ = ["MAPS", "SIZES", "example", "losses", "pyramid", "small_objects"]
+__all__ = ["MAPS", "losses", "pyramid", "small_objects", "worked_example"]
 
 MAPS = ("conv4_3", "fc7", "conv8_2", "conv9_2", "conv10_2", "conv11_2")
-"""The paper's names of the feature maps of SSD300."""
+"""Names of the feature maps of SSD300 in the paper."""
 
-SIZES = (8, 12, 16, 20, 22, 24, 28, 32, 48, 64, 96, 128, 192, 256)
-"""Sides of square objects in pixels of a 300 × 300 input."""
-
-_PAPER = {"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "lw": 1.0}
-# Where on its box a number of the example stands: shares of width and height.
-_MARKS = {
+_LABEL_BOX = {"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "lw": 1.0}
+# Position of a number on its box in the example, as fractions of width and height.
+_NUMBER_POSITIONS = {
     **{2: (0.2, 0.0), 3: (0.8, 1.0), 5: (0.2, 0.0), 8: (0.5, 1.0)},
     **{9: (0.85, 0.0), 10: (0.2, 1.0)},
 }
 
 
 def pyramid() -> Figure:
-    """Draw the feature maps of SSD300, all cells in one size, with their default boxes."""
+    """Draw the grids of the feature maps of SSD300, with their numbers of default boxes."""
     layers = ssd300_vgg16.BOXES["voc"].layers
     figure = new_figure(11, 5)
     axes = figure.subplots()
@@ -55,7 +52,7 @@ def pyramid() -> Figure:
         left += max(layer.columns, 17) + 3
     total = sum(layer.count for layer in layers)
     axes.text(
-        left / 2 - 1.5, -16.5, f"together {total} default boxes", ha="center", va="top",
+        left / 2 - 1.5, -16.5, f"{total} default boxes in total", ha="center", va="top",
         fontsize=14, color=RED, weight="bold",
     )  # fmt: skip
     axes.set(xlim=(-1, left - 2), ylim=(-19.5, 45.5), aspect="equal")
@@ -69,49 +66,49 @@ def _grid(axes: Any, left: float, rows: int, columns: int) -> None:
     axes.hlines(np.arange(1, rows), left, left + columns, color=BLUE, lw=0.5)
 
 
-def example() -> Figure:
+def worked_example() -> Figure:
     """Draw the worked example: default boxes, matches, hard negatives."""
-    answer = solve()
-    rows = to_corners(SPEC.boxes.boxes()) * SIDE
-    matched, hard = (answer.labels > 0).numpy(), answer.hard.numpy()
+    solution = solve()
+    boxes = to_corners(SPEC.boxes.boxes()) * SIDE
+    matched, hard = (solution.labels > 0).numpy(), solution.hard.numpy()
     figure = new_figure(11, 4.1)
     panels = figure.subplots(1, 3)
     for axes in panels:
-        _paper(axes)
-    _cells(panels[0])
+        _draw_image_area(axes)
+    _draw_cells(panels[0])
     panels[0].set_title("boxes of the first cell, and 12, 13", fontsize=12)
-    boxes(panels[0], rows[:3].tolist(), BLUE, 2)
-    boxes(panels[0], rows[12:].tolist(), GREEN, 2)
+    draw_boxes(panels[0], boxes[:3].tolist(), BLUE, 2)
+    draw_boxes(panels[0], boxes[12:].tolist(), GREEN, 2)
     for axes in panels[1:]:
-        _objects(axes)
+        _draw_objects(axes)
     panels[1].set_title(f"N = {matched.sum()} matched", fontsize=12)
-    _numbered(panels[1], rows, np.flatnonzero(matched), RED)
-    left_out = np.flatnonzero(~matched & ~hard)
-    panels[2].set_title(f"{hard.sum()} hard negatives, {len(left_out)} left out", fontsize=12)
-    _numbered(panels[2], rows, left_out, GREY, ls=":")
-    _numbered(panels[2], rows, np.flatnonzero(hard), ORANGE)
+    _draw_numbered(panels[1], boxes, np.flatnonzero(matched), RED)
+    unused = np.flatnonzero(~matched & ~hard)
+    panels[2].set_title(f"{hard.sum()} hard negatives, {len(unused)} not used", fontsize=12)
+    _draw_numbered(panels[2], boxes, unused, GREY, ls=":")
+    _draw_numbered(panels[2], boxes, np.flatnonzero(hard), ORANGE)
     return figure
 
 
-def _paper(axes: Any) -> None:
+def _draw_image_area(axes: Any) -> None:
     axes.add_patch(Rectangle((0, 0), SIDE, SIDE, fc="#f6f8fa", ec=INK, lw=1.2))
     ticks = (0, 25, 50, 75, 100)
     axes.set(xlim=(-6, 106), ylim=(106, -6), aspect="equal", xticks=ticks, yticks=ticks)
     axes.tick_params(labelsize=11)
 
 
-def _cells(axes: Any) -> None:
+def _draw_cells(axes: Any) -> None:
     axes.plot([50, 50], [0, 100], color=GREY, lw=1)
     axes.plot([0, 100], [50, 50], color=GREY, lw=1)
     names = (("0 1 2", 25, 25), ("3 4 5", 75, 25), ("6 7 8", 25, 75), ("9 10 11", 75, 75))
     for name, x, y in names:
         axes.plot([x], [y], "o", color=BLUE, ms=5)
-        axes.text(x, y + 2.5, name, ha="center", va="top", fontsize=12, bbox=_PAPER, zorder=5)
+        axes.text(x, y + 2.5, name, ha="center", va="top", fontsize=12, bbox=_LABEL_BOX, zorder=5)
     axes.plot([50], [50], "o", color=GREEN, ms=6)
-    axes.text(50, 53, "12 13", ha="center", va="top", fontsize=12, bbox=_PAPER, zorder=5)
+    axes.text(50, 53, "12 13", ha="center", va="top", fontsize=12, bbox=_LABEL_BOX, zorder=5)
 
 
-def _objects(axes: Any) -> None:
+def _draw_objects(axes: Any) -> None:
     for x1, y1, x2, y2, label in OBJECTS:
         axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fc=BLUE, alpha=0.25))
         axes.text(
@@ -120,15 +117,17 @@ def _objects(axes: Any) -> None:
         )  # fmt: skip
 
 
-def _numbered(axes: Any, rows: Any, which: Any, color: str, **more: Any) -> None:
+def _draw_numbered(axes: Any, boxes: Any, indices: Any, color: str, **style: Any) -> None:
     """Draw default boxes with their numbers on an edge."""
-    boxes(axes, rows[which].tolist(), color, 2, **more)
-    for number in which.tolist():
-        across, down = _MARKS.get(number, (0.5, 0.0))
-        x1, y1, x2, y2 = rows[number]
+    draw_boxes(axes, boxes[indices].tolist(), color, 2, **style)
+    for number in indices.tolist():
+        across, down = _NUMBER_POSITIONS.get(number, (0.5, 0.0))
+        x1, y1, x2, y2 = boxes[number]
         x, y = x1 + (x2 - x1) * across, y1 + (y2 - y1) * down
-        paper = {**_PAPER, "ec": color}
-        axes.text(x, y, str(number), ha="center", va="center", fontsize=11, bbox=paper, zorder=5)
+        label_box = {**_LABEL_BOX, "ec": color}
+        axes.text(
+            x, y, str(number), ha="center", va="center", fontsize=11, bbox=label_box, zorder=5
+        )
 
 
 def losses() -> Figure:
@@ -137,7 +136,7 @@ def losses() -> Figure:
     left, right = figure.subplots(1, 2)
     p = np.linspace(0.005, 1, 400)
     left.plot(p, -np.log(p), color=BLUE, lw=3)
-    left.set_title("cross-entropy: −ln ĉ of the wanted class", fontsize=13)
+    left.set_title("cross-entropy: −ln ĉ of the target class", fontsize=13)
     left.set_xlabel("probability ĉ", fontsize=12)
     x = np.linspace(-3, 3, 601)
     right.plot(x, x**2 / 2, color=GREY, lw=2, ls="--", label="x² / 2")
@@ -145,41 +144,41 @@ def losses() -> Figure:
     smooth = np.where(np.abs(x) < 1, x**2 / 2, np.abs(x) - 0.5)
     right.plot(x, smooth, color=RED, lw=3, label="smooth L1")
     right.set(ylim=(0, 3))
-    right.set_title("smooth L1: a parabola up to 1, straight beyond", fontsize=13)
-    right.set_xlabel("predicted offset − wanted offset", fontsize=12)
+    right.set_title("smooth L1: quadratic up to 1, linear beyond", fontsize=13)
+    right.set_xlabel("predicted offset − target offset", fontsize=12)
     right.legend(fontsize=12)
-    _tidy((left, right))
+    _style_axes((left, right))
     return figure
 
 
 def small_objects() -> Figure:
-    """Draw how many default boxes match a square object, by its size."""
+    """Draw the number of default boxes that match a square object, by object size."""
     curves: tuple[tuple[str, AnchorSpec, str], ...] = (
         ("SSD300, boxes from 30 px (VOC)", ssd300_vgg16.BOXES["voc"], BLUE),
         ("SSD300, boxes from 21 px (COCO)", ssd300_vgg16.BOXES["coco"], GREEN),
         ("SSD512, boxes from 21 px (VOC)", ssd512_vgg16.BOXES["voc"], RED),
     )
     figure = new_figure(11, 4.3)
-    counts, missed = figure.subplots(1, 2)
+    counts, unmatched = figure.subplots(1, 2)
     sizes = np.unique(np.concatenate([np.arange(6, 40), np.arange(40, 292, 4)]))
-    for name, recipe, color in curves:
-        found = [matched_by_size(recipe, float(size) / 300) for size in sizes]
-        counts.plot(sizes, [one.mean for one in found], color=color, lw=2.5, label=name)
-        missed.plot(sizes, [100 * one.missed for one in found], color=color, lw=2.5)
+    for name, anchors, color in curves:
+        rows = [match_statistics(anchors, float(size) / 300) for size in sizes]
+        counts.plot(sizes, [row.mean for row in rows], color=color, lw=2.5, label=name)
+        unmatched.plot(sizes, [100 * row.unmatched for row in rows], color=color, lw=2.5)
     counts.set(xscale="log", xticks=(8, 16, 32, 64, 128, 256), ylim=(0, None))
     counts.set_xticklabels(["8", "16", "32", "64", "128", "256"])
     counts.minorticks_off()
     counts.set_title("default boxes with IoU ≥ 0.5", fontsize=13)
-    missed.set(xlim=(6, 40))
-    missed.set_title("places without any, per cent", fontsize=13)
-    for axes in (counts, missed):
+    unmatched.set(xlim=(6, 40))
+    unmatched.set_title("positions without any, per cent", fontsize=13)
+    for axes in (counts, unmatched):
         axes.set_xlabel("side of a square object, pixels of a 300 × 300 image", fontsize=12)
     figure.legend(loc="outside lower center", ncols=3, fontsize=12, frameon=False)
-    _tidy((counts, missed))
+    _style_axes((counts, unmatched))
     return figure
 
 
-def _tidy(panels: Sequence[Any]) -> None:
+def _style_axes(panels: Sequence[Any]) -> None:
     for axes in panels:
         axes.grid(alpha=0.3)
         axes.tick_params(labelsize=12)

@@ -121,7 +121,7 @@ def _build_network(path: Path, weights: Weights, name: str, options: ImportOptio
         labels=_LABELS.get(classes, model.spec.labels),
         description=f"{family.description}, {classes - 1} classes",
     )
-    model.adopt(apply_overrides(spec, options))
+    model.replace_spec(apply_overrides(spec, options))
     return model.eval()
 
 

@@ -111,7 +111,7 @@ def _family(
         image = replace(
             _RGB_TORCHVISION if torchvision else _RGB, width=size.width, height=size.height
         )
-        model.adopt(
+        model.replace_spec(
             replace(model.spec, input=image, thresholds=thresholds, clip_before_nms=torchvision)
         )
         return model
