@@ -1,1 +1,1 @@
-"""Runnable comparisons behind every number the project claims."""
+"""Benchmarks behind every figure that the project publishes."""

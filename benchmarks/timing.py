@@ -1,35 +1,46 @@
-"""Timing contenders in turn, so that a busy moment of the machine hits all of them alike."""
+"""Timing of contenders in turn, so that load from other programs affects all of them equally."""
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-__all__ = ["in_turn", "ratio", "seconds_of", "summary"]
+__all__ = ["frames_per_second", "median_ratio", "seconds_per_call", "summary", "time_in_turn"]
 
 
-def seconds_of(action: Callable[[], object], least: float = 0.0) -> float:
-    """Give the seconds of one call: the mean of as many calls as fill `least` seconds."""
-    begun, calls = time.perf_counter(), 0
+def seconds_per_call(action: Callable[[], object], min_seconds: float = 0.0) -> float:
+    """Return the mean duration in seconds of as many calls as fill `min_seconds`."""
+    start, calls = time.perf_counter(), 0
     while True:
         action()
         calls += 1
-        spent = time.perf_counter() - begun
-        if spent >= least:
-            return spent / calls
+        elapsed = time.perf_counter() - start
+        if elapsed >= min_seconds:
+            return elapsed / calls
 
 
-def in_turn(
+def frames_per_second(frames: Iterable[object]) -> float:
+    """Return the rate at which an iterable yields, from the first request to the end."""
+    start, count = time.perf_counter(), 0
+    for _ in frames:
+        count += 1
+    return count / (time.perf_counter() - start)
+
+
+def time_in_turn(
     contenders: Mapping[str, Callable[[], float]], rounds: int, warm_up: int = 1
 ) -> dict[str, list[float]]:
-    """Let every contender measure itself once a round: A B C, A B C, ...
+    """Run every contender once per round: A B C, A B C, ...
 
     Args:
-        contenders: Each returns the value of one measurement.
-        rounds: Measurements that count.
-        warm_up: Rounds before, which do not.
+        contenders: Functions that measure themselves and return one value.
+        rounds: Number of rounds to keep.
+        warm_up: Number of rounds to discard first.
+
+    Returns:
+        The values of each contender, one per round.
     """
     values: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(warm_up + rounds):
@@ -40,18 +51,18 @@ def in_turn(
     return values
 
 
-def ratio(slow: list[float], fast: list[float]) -> dict[str, float]:
-    """Give the median of the rounds' ratios with their range."""
-    shares = [a / b for a, b in zip(slow, fast, strict=True)]
+def median_ratio(numerators: list[float], denominators: list[float]) -> dict[str, float]:
+    """Return median and range of the ratios of each round."""
+    ratios = [a / b for a, b in zip(numerators, denominators, strict=True)]
     return {
-        "ratio": round(statistics.median(shares), 3),
-        "low": round(min(shares), 3),
-        "high": round(max(shares), 3),
+        "ratio": round(statistics.median(ratios), 3),
+        "low": round(min(ratios), 3),
+        "high": round(max(ratios), 3),
     }
 
 
 def summary(values: list[float], digits: int = 3) -> dict[str, Any]:
-    """Give the median and all rounds."""
+    """Return the median and the value of each round."""
     return {
         "median": round(statistics.median(values), digits),
         "rounds": [round(value, digits) for value in values],

@@ -1,4 +1,4 @@
-"""Real-time SSD video detection: `Detector`, `open_source` and the values that travel."""
+"""Real-time SSD video detection: `Detector`, `open_source` and their data types."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image as Pil
 
 from realtime_ssd import Detections, Detector, Frame, open_source
+from realtime_ssd.backends.onnxruntime import OnnxRuntimeBackend
 from realtime_ssd.core.errors import SourceError, UsageError
 from realtime_ssd.core.frames import Image
 from realtime_ssd.sources.base import BaseSource, SourceInfo
@@ -181,6 +182,14 @@ def test_call_during_a_stream_is_rejected(tiny: Path, tmp_path: Path) -> None:
             next(detector.stream(video))
         running.close()
         assert len(detector(bright_cell((0, 0)))) == 1
+
+
+def test_closing_closes_the_backend(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(OnnxRuntimeBackend, "close", lambda _: calls.append("close"))
+    with Detector(tiny, backend="onnxruntime"):
+        assert calls == []
+    assert calls == ["close"]
 
 
 def test_closed_detector_is_rejected(tiny: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What the README and the docstrings show works."""
+"""Commands and examples of the README and of docstrings work."""
 
 from __future__ import annotations
 
@@ -17,40 +17,59 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def blocks(language: str) -> list[str]:
+def code_blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
 def test_first_command_writes_a_video(tmp_path: Path) -> None:
-    command = blocks("bash")[0].strip().split("&&")[1].split()
+    command = code_blocks("bash")[0].strip().split("&&")[1].split()
     assert command[0] == "realtime-ssd"
-    done = run(*command[1:], "--max-frames", "20", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "using the bundled model" in done.stderr
+    finished = run(*command[1:], "--max-frames", "20", cwd=tmp_path)
+    assert finished.returncode == 0, finished.stderr
+    assert "using the bundled model" in finished.stderr
     frames, problem = readable(tmp_path / "street.mp4")
     assert (len(frames), problem) == (20, "")
 
 
-@pytest.mark.parametrize("number", range(len(blocks("python"))))
+@pytest.mark.parametrize("number", range(len(code_blocks("python"))))
 def test_python_examples(number: int, capsys: pytest.CaptureFixture[str]) -> None:
-    exec(compile(blocks("python")[number], "README.md", "exec"), {})  # noqa: S102
+    exec(compile(code_blocks("python")[number], "README.md", "exec"), {})  # noqa: S102
     assert "label" in capsys.readouterr().out
 
 
 def test_commands_exist() -> None:
-    words = re.findall(r"^realtime-ssd (\w+)", "\n".join(blocks("bash")), re.MULTILINE)
-    listed = run("--help").stdout
-    assert words
-    assert all(f" {word} " in listed for word in words)
+    commands = re.findall(r"^realtime-ssd (\w+)", "\n".join(code_blocks("bash")), re.MULTILINE)
+    help_text = run("--help").stdout
+    assert commands
+    assert all(f" {command} " in help_text for command in commands)
+
+
+def test_options_exist() -> None:
+    """Options in the README's text and examples are options of some command."""
+    commands = ("detect", "benchmark", "build", "import", "train", "evaluate", "export")
+    help_text = "\n".join(run(command, "--help").stdout for command in commands)
+    options = set(re.findall(r"(?<=[ `])--[a-z][a-z-]+", README))
+    # `benchmarks` is a module of the repository, `torchrun` a program of PyTorch.
+    options -= {"--data", "--nproc-per-node"}
+    assert {option for option in options if option not in help_text} == set()
+
+
+def test_linked_files_exist() -> None:
+    pages = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md")]
+    for page in [*pages, *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#:\s]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
 @pytest.mark.parametrize(
     "module",
     [
         "realtime_ssd.core.detections",
-        "realtime_ssd.detector",
         "realtime_ssd.core.errors",
+        "realtime_ssd.core.frames",
         "realtime_ssd.core.metrics",
+        "realtime_ssd.detector",
+        "realtime_ssd.pipeline.loop",
         "realtime_ssd.sources",
         "realtime_ssd_training.data.classes",
         "realtime_ssd_training.engine.matching",
@@ -63,12 +82,12 @@ def test_docstring_examples(module: str) -> None:
     assert result.failed == 0
 
 
-def test_the_bundled_model_finds_the_street() -> None:
+def test_bundled_model_detects_the_street() -> None:
     from realtime_ssd.synthetic import StreetScene
 
-    image, truth = StreetScene(640, 360, seed=905).frame(110)
-    wanted = {item.label for item in truth if not item.difficult}
+    image, objects = StreetScene(640, 360, seed=905).frame(110)
+    expected = {item.label for item in objects if not item.difficult}
     with Detector("street") as detector:
-        found = {one.label for one in detector(image)}
-    assert wanted
-    assert wanted <= found | {"person", "cyclist"}
+        detected = {detection.label for detection in detector(image)}
+    assert expected
+    assert expected <= detected | {"person", "cyclist"}

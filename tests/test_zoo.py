@@ -35,9 +35,9 @@ def test_pulled_model_becomes_the_default(
     server: FolderServer, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch = pytest.importorskip("torch")
-    from tests.training.importers.test_checkpoints import make
+    from tests.training.importers.reference_vgg16 import make_checkpoint
 
-    torch.save(make("torchvision"), tmp_path / "m.pth")
+    torch.save(make_checkpoint("torchvision"), tmp_path / "m.pth")
     digest = hashlib.sha256((tmp_path / "m.pth").read_bytes()).hexdigest()
     official = zoo.OfficialModel(f"{server.url}/m.pth", digest[:8], "a test")
     monkeypatch.setitem(zoo.OFFICIAL, OFFICIAL_NAME, official)

@@ -1,1 +1,1 @@
-"""Comparisons that need no GPU."""
+"""Benchmarks that need no GPU."""

@@ -1,8 +1,8 @@
-"""What the loop adds to the latency of a live source.
+"""Latency that the pipeline adds for a live source.
 
-`python -m benchmarks.cpu.latency --model M.onnx [--seconds 60]` gives a live source at 30 frames a
-second, in 720p from memory, to the loop, and compares the time from capture to result with the
-time that inference itself took (pre-processing, network, decoding and NMS).
+`python -m benchmarks.cpu.latency --model M.onnx [--seconds 60]` runs the pipeline over a live
+source with 30 frames per second in 720p from memory, and compares the time from capture to result
+with the time of inference alone (pre-processing, network, decoding and NMS).
 """
 
 from __future__ import annotations
@@ -14,91 +14,67 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.machine import write
+from benchmarks.result_file import write_result
 from realtime_ssd import open_source
 from realtime_ssd.backends import BackendOptions, open_backend
-from realtime_ssd.core.frames import Frame, Image
+from realtime_ssd.core.frames import Image
 from realtime_ssd.core.spec import read_spec
 from realtime_ssd.pipeline import Pipeline
-from realtime_ssd.sources import SourceInfo
-from realtime_ssd.sources.base import BaseSource
+from realtime_ssd.profiling.memory_sources import MemorySource
 
-RATE = 30
-GOAL_MS = 5.0
-WARM_UP = 30
-SHARES = (50, 90, 99, 100)
-
-
-class Paced(BaseSource):
-    """A live source that gives pictures from memory at a fixed rate.
-
-    Args:
-        images: Pictures, given in turn.
-        frames: Frames to give in all.
-    """
-
-    def __init__(self, images: list[Image], frames: int) -> None:
-        self.info = SourceInfo("paced", live=True)
-        self._images, self._frames, self._next, self._begun = images, frames, 0, 0.0
-
-    def read(self) -> Frame | None:
-        """See `Source.read`."""
-        number = self._next
-        if number >= self._frames:
-            return None
-        self._begun = self._begun or time.monotonic()
-        time.sleep(max(0.0, self._begun + number / RATE - time.monotonic()))
-        self._next += 1
-        return Frame(self._images[number % len(self._images)], number, "paced")
+FPS = 30
+MAX_ADDED_P99_MS = 5.0
+WARM_UP_FRAMES = 30
+IMAGES = 64  # kept in memory
+PERCENTILES = (50, 90, 99, 100)
 
 
 def measure(model: Path, video: str, seconds: float) -> dict[str, Any]:
-    """Run the live source and give both distributions in milliseconds."""
-    images = []
-    with open_source(video) as source:
-        while len(images) < 64 and (frame := source.read()) is not None:
+    """Run a live source and return the percentiles of both latencies in milliseconds."""
+    images: list[Image] = []
+    with open_source(video) as clip:
+        while len(images) < IMAGES and (frame := clip.read()) is not None:
             images.append(frame.image)
-    whole, inference = [], []
+    end_to_end, inference = [], []
+    source = MemorySource(images, rate=FPS, frames=int(seconds * FPS))
     with open_backend(model, "onnxruntime", BackendOptions()) as backend:
-        loop = Pipeline([Paced(images, int(seconds * RATE))], backend)
-        for result in loop:
-            if result.frame.index < WARM_UP:
+        pipeline = Pipeline([source], backend)
+        for result in pipeline:
+            if result.frame.index < WARM_UP_FRAMES:
                 continue
-            whole.append(time.monotonic() - result.frame.captured_at)
+            end_to_end.append(time.monotonic() - result.frame.captured_at)
             inference.append(sum(result.timings.values()))
-    total = loop.statistics.total
-    rows = {
-        name: {
-            f"p{share}": round(float(np.percentile(values, share)) * 1000, 3) for share in SHARES
-        }
-        for name, values in (("end_to_end_ms", whole), ("inference_ms", inference))
-    }
+    total = pipeline.statistics.total
+    rows = {"end_to_end_ms": percentiles(end_to_end), "inference_ms": percentiles(inference)}
     added = rows["end_to_end_ms"]["p99"] - rows["inference_ms"]["p99"]
     return {
         **rows,
         "frames": total.processed,
         "dropped": dict(total.dropped),
         "added_p99_ms": round(added, 3),
-        "goal_added_p99_ms": GOAL_MS,
-        "met": added <= GOAL_MS,
+        "goal_added_p99_ms": MAX_ADDED_P99_MS,
+        "met": added <= MAX_ADDED_P99_MS,
     }
 
 
 def percentiles(seconds: list[float]) -> dict[str, float]:
-    """Give the percentiles in milliseconds; p100 is the maximum."""
-    return {f"p{share}": round(float(np.percentile(seconds, share)) * 1000, 3) for share in SHARES}
+    """Return percentiles in milliseconds; p100 is the maximum."""
+    return {
+        f"p{percent}": round(float(np.percentile(seconds, percent)) * 1000, 3)
+        for percent in PERCENTILES
+    }
 
 
 def main() -> None:
     """Measure and write the result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--video", default="demo:1280x720@30,seed=1,frames=64")
+    parser.add_argument("--video", default=f"demo:1280x720@30,seed=1,frames={IMAGES}")
     parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--json", type=Path)
-    words = parser.parse_args()
-    values = measure(words.model, words.video, words.seconds)
-    path = write("latency", {"model": read_spec(words.model).name, **values}, words.json)
+    parser.add_argument("--json", type=Path, help="result file")
+    args = parser.parse_args()
+    values = measure(args.model, args.video, args.seconds)
+    path = write_result("latency", {"model": read_spec(args.model).name, **values}, args.json)
     for name, value in values.items():
         print(f"{name:20} {value}")
     print(path)

@@ -1,4 +1,4 @@
-"""Decode + NMS against the field's, on the same heads, with the same survivors."""
+"""Decoding and NMS: this project against common libraries, on the same heads."""
 
 from __future__ import annotations
 
@@ -14,34 +14,36 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.answers import agreement
+from benchmarks.agreement import SAME_DETECTIONS, agreement
+from benchmarks.cpu.video_baselines import onnxruntime_network, skipped
 from realtime_ssd import Detections, open_source
 from realtime_ssd.core.boxes import decode, encode, iou, to_corners
 from realtime_ssd.core.postprocess import PostProcessor
 from realtime_ssd.core.preprocess import preprocess
 from realtime_ssd.core.spec import ModelSpec, Thresholds, read_spec
 
-__all__ = ["OWN", "heads_of", "measure", "measure_ours", "peers", "widened"]
+__all__ = ["TORCHVISION_SSD", "measure", "measure_ours", "read_heads", "widen_to_ssd300"]
 
 Floats = NDArray[np.float32]
 Heads = tuple[Floats, Floats]
-Answers = tuple[Floats, Floats, NDArray[np.integer[Any]]]
-"""Boxes, scores and classes."""
+"""Scores (P × C) and offsets (P × 4) of one image."""
 
-Peer = Callable[[Heads], Answers]
-OWN = "torchvision SSD.postprocess_detections"
-SAME = 0.98
-VOC = (
+Boxes = tuple[Floats, Floats, NDArray[np.integer[Any]]]
+"""Boxes (N × 4), scores (N) and class ids (N)."""
+
+Suppression = Callable[[Boxes, ModelSpec], Boxes]
+Contender = Callable[[Heads], Boxes]
+TORCHVISION_SSD = "torchvision SSD.postprocess_detections"
+VARIANCES = (0.1, 0.1, 0.2, 0.2)
+VOC_LABELS = (
     *("airplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
     *("dining-table", "dog", "horse", "motorcycle", "person", "potted-plant", "sheep", "couch"),
     *("train", "tv"),
 )
 
 
-def heads_of(model: Path, video: str, count: int = 8) -> list[Heads]:
-    """Run a model over the first frames of a video and keep its raw heads."""
-    from benchmarks.cpu.video_baselines import onnxruntime_network
-
+def read_heads(model: Path, video: str, count: int = 8) -> list[Heads]:
+    """Run a model over the first frames of a video and return its raw heads."""
     spec = read_spec(model)
     network = onnxruntime_network(model, spec)
     heads: list[Heads] = []
@@ -52,51 +54,53 @@ def heads_of(model: Path, video: str, count: int = 8) -> list[Heads]:
     return heads
 
 
-def widened(heads: list[Heads], spec: ModelSpec) -> tuple[list[Heads], ModelSpec]:
-    """Carry real heads of a COCO detector over to SSD300's 8732 default boxes and VOC's classes.
+def widen_to_ssd300(heads: list[Heads], spec: ModelSpec) -> tuple[list[Heads], ModelSpec]:
+    """Transfer real heads of a COCO detector to SSD300's 8732 default boxes and VOC's classes.
 
-    Every default box takes the scores and the box of the one that overlaps it most, so that
-    there are as many candidates, as crowded, as real pictures give.
+    Every default box takes scores and box of the one that overlaps it most, so that number and
+    crowding of the candidates are those of real images.
+
+    Returns:
+        The heads and the specification that fits them.
     """
     from realtime_ssd_training.models.ssd300_vgg16 import BOXES
 
-    recipe = BOXES["voc"]
+    anchors = BOXES["voc"]
     names = [label.lower().replace(" ", "-") for label in spec.labels]
-    columns = [names.index(label) for label in VOC]
-    given, wanted = spec.boxes.boxes(), recipe.boxes()
-    nearest = iou(to_corners(wanted), to_corners(given)).argmax(axis=1)
+    columns = [names.index(label) for label in VOC_LABELS]
+    default_boxes = anchors.boxes()
+    nearest = iou(to_corners(default_boxes), to_corners(spec.boxes.boxes())).argmax(axis=1)
     post = PostProcessor(spec)
-    made = []
+    widened = []
     for scores, offsets in heads:
-        logits = np.zeros((len(wanted), len(VOC) + 1), np.float32)
-        odds = np.clip(post.activate(scores)[nearest][:, columns], 1e-6, 1 - 1e-6)
-        logits[:, 1:] = np.log(odds / (1 - odds))
+        logits = np.zeros((len(default_boxes), len(VOC_LABELS) + 1), np.float32)
+        probabilities = np.clip(post.activate(scores)[nearest][:, columns], 1e-6, 1 - 1e-6)
+        logits[:, 1:] = np.log(probabilities / (1 - probabilities))
         boxes = post.decode(nearest, offsets)
-        variances = (0.1, 0.1, 0.2, 0.2)
-        made.append((logits, encode(boxes, wanted, variances).astype(np.float32)))
-    target = replace(
+        widened.append((logits, encode(boxes, default_boxes, VARIANCES).astype(np.float32)))
+    widened_spec = replace(
         spec,
         name="8732 x 21",
-        boxes=recipe,
-        labels=("background", *VOC),
+        boxes=anchors,
+        labels=("background", *VOC_LABELS),
         activation="softmax",
         coding="xywh",
-        variances=(0.1, 0.1, 0.2, 0.2),
+        variances=VARIANCES,
         background=0,
         thresholds=Thresholds(iou_threshold=0.45, pre_nms_top_k=400, max_detections=200),
         clip_before_nms=True,
     )
-    return made, target
+    return widened, widened_spec
 
 
-def candidates(heads: Heads, spec: ModelSpec, default_boxes: Floats) -> Answers:
-    """Decode all boxes and list the candidates, as is usual before a library's NMS."""
+def decode_candidates(heads: Heads, spec: ModelSpec, default_boxes: Floats) -> Boxes:
+    """Decode all boxes and select the candidates, as scripts do before a library's NMS."""
     scores, offsets = heads
     if spec.activation == "softmax":
-        shifted = np.exp(scores - scores.max(axis=1, keepdims=True))
-        scores = shifted / shifted.sum(axis=1, keepdims=True)
+        exponentials = np.exp(scores - scores.max(axis=1, keepdims=True))
+        scores = exponentials / exponentials.sum(axis=1, keepdims=True)
     elif spec.activation == "sigmoid":
-        scores = 1 / (1 + np.exp(-scores))
+        scores = np.reciprocal(1 + np.exp(-scores))
     if spec.background is not None:
         scores = scores.copy()
         scores[:, spec.background] = 0
@@ -109,41 +113,43 @@ def candidates(heads: Heads, spec: ModelSpec, default_boxes: Floats) -> Answers:
     return boxes[rows], scores[rows, classes], classes
 
 
-def supervision_nms(found: Answers, spec: ModelSpec) -> Answers:
-    """NMS by supervision."""
+def supervision_nms(candidates: Boxes, spec: ModelSpec) -> Boxes:
+    """Apply NMS with supervision."""
     import supervision
 
-    boxes, scores, classes = found
-    given = supervision.Detections(xyxy=boxes, confidence=scores, class_id=classes)
-    kept = given.with_nms(spec.thresholds.iou_threshold)
+    boxes, scores, classes = candidates
+    detections = supervision.Detections(xyxy=boxes, confidence=scores, class_id=classes)
+    kept = detections.with_nms(spec.thresholds.iou_threshold)
     return kept.xyxy, kept.confidence, kept.class_id
 
 
-def opencv_nms(found: Answers, spec: ModelSpec) -> Answers:
-    """NMS by OpenCV."""
-    boxes, scores, classes = found
-    sides = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1) * 1000
+def opencv_nms(candidates: Boxes, spec: ModelSpec) -> Boxes:
+    """Apply NMS with OpenCV, class by class."""
+    nms: Any = cv2.dnn.NMSBoxes  # its stubs allow no arrays
+    boxes, scores, classes = candidates
+    # NMSBoxes takes boxes as x, y, width, height.
+    rectangles = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1) * 1000
     kept = [np.zeros(0, np.intp)]
-    for one in np.unique(classes):
-        mine = np.flatnonzero(classes == one)
-        best = cv2.dnn.NMSBoxes(sides[mine], scores[mine], 1e-6, spec.thresholds.iou_threshold)
-        kept.append(mine[np.asarray(best, np.intp)])
-    picked = np.concatenate(kept)
-    return boxes[picked], scores[picked], classes[picked]
+    for class_id in np.unique(classes):
+        rows = np.flatnonzero(classes == class_id)
+        best = nms(rectangles[rows], scores[rows], 1e-6, spec.thresholds.iou_threshold)
+        kept.append(rows[np.asarray(best, np.intp)])
+    indices = np.concatenate(kept)
+    return boxes[indices], scores[indices], classes[indices]
 
 
-def torchvision_nms(found: Answers, spec: ModelSpec) -> Answers:
-    """NMS by torchvision."""
+def torchvision_nms(candidates: Boxes, spec: ModelSpec) -> Boxes:
+    """Apply NMS with torchvision."""
     import torch
     from torchvision.ops import batched_nms
 
-    boxes, scores, classes = map(torch.from_numpy, found)
+    boxes, scores, classes = map(torch.from_numpy, candidates)
     kept = batched_nms(boxes, scores, classes, spec.thresholds.iou_threshold).numpy()
-    return found[0][kept], found[1][kept], found[2][kept]
+    return candidates[0][kept], candidates[1][kept], candidates[2][kept]
 
 
-def torchvision_own(spec: ModelSpec, default_boxes: Floats) -> Peer:
-    """Decode and suppress with the very function of torchvision's SSD; softmax heads alone."""
+def torchvision_ssd(spec: ModelSpec, default_boxes: Floats) -> Contender:
+    """Return torchvision's own decoding and NMS for SSD; it supports softmax heads only."""
     import torch
     from torchvision.models.detection._utils import BoxCoder
     from torchvision.models.detection.ssd import SSD
@@ -158,108 +164,112 @@ def torchvision_own(spec: ModelSpec, default_boxes: Floats) -> Peer:
     )
     corners = torch.from_numpy(to_corners(default_boxes).astype(np.float32))
 
-    def run(heads: Heads) -> Answers:
+    def run(heads: Heads) -> Boxes:
         logits, offsets = (torch.from_numpy(part)[None] for part in heads)
-        given = {"cls_logits": logits, "bbox_regression": offsets}
+        outputs = {"cls_logits": logits, "bbox_regression": offsets}
         with torch.inference_mode():
-            (found,) = SSD.postprocess_detections(network, given, [corners], [(1, 1)])
-        boxes, scores, labels = (found[name].numpy() for name in ("boxes", "scores", "labels"))
+            (result,) = SSD.postprocess_detections(network, outputs, [corners], [(1, 1)])
+        boxes, scores, labels = (result[name].numpy() for name in ("boxes", "scores", "labels"))
         return boxes, scores, labels
 
     return run
 
 
-NMS: dict[str, Callable[[Answers, ModelSpec], Answers]] = {
+NMS: dict[str, Suppression] = {
     "supervision": supervision_nms,
     "OpenCV": opencv_nms,
     "torchvision": torchvision_nms,
 }
 
 
-def peers(spec: ModelSpec) -> dict[str, Callable[[], Peer]]:
-    """Give what makes each peer ready; all but torchvision's own decode with numpy."""
+def baselines(spec: ModelSpec) -> dict[str, Callable[[], Contender]]:
+    """Return a factory per baseline; numpy decodes for all but torchvision's own function."""
     default_boxes = np.asarray(spec.boxes.boxes(), np.float32)
 
-    def ready(suppress: Callable[[Answers, ModelSpec], Answers]) -> Callable[[], Peer]:
-        return lambda: lambda one: suppress(candidates(one, spec, default_boxes), spec)
+    def with_numpy_decoding(suppress: Suppression) -> Callable[[], Contender]:
+        return lambda: lambda heads: suppress(decode_candidates(heads, spec, default_boxes), spec)
 
-    made = {name: ready(suppress) for name, suppress in NMS.items()}
+    factories = {name: with_numpy_decoding(suppress) for name, suppress in NMS.items()}
     if spec.activation == "softmax":
-        made[OWN] = lambda: torchvision_own(spec, default_boxes)
-    return made
+        factories[TORCHVISION_SSD] = lambda: torchvision_ssd(spec, default_boxes)
+    return factories
 
 
-def measure_ours(heads: list[Heads], spec: ModelSpec, score: float, repeats: int) -> dict[str, Any]:
-    """Time ours alone with the model's own limits; median in milliseconds a frame."""
-    post = PostProcessor(replace(spec, thresholds=replace(spec.thresholds, score=score)))
-    times = []
-    for _ in range(repeats):
-        begun = time.perf_counter()
-        for one in heads:
-            post(*one)
-        times.append((time.perf_counter() - begun) / len(heads) * 1000)
+def measure_ours(
+    heads: list[Heads], spec: ModelSpec, score_threshold: float, rounds: int
+) -> dict[str, Any]:
+    """Time this project alone with the model's own limits; median in milliseconds per frame."""
+    post = _ours(_with_limits(spec, score_threshold=score_threshold))
+    times = [_milliseconds_per_frame(post, heads) for _ in range(rounds)]
     return {
-        "score_threshold": score,
+        "score_threshold": score_threshold,
         "boxes": spec.num_boxes,
         "classes": spec.num_classes,
         "ms": round(statistics.median(times), 4),
     }
 
 
-def measure(heads: list[Heads], spec: ModelSpec, score: float, repeats: int) -> dict[str, Any]:
-    """Time ours and all peers in turn over the same heads; medians in milliseconds a frame.
+def measure(
+    heads: list[Heads], spec: ModelSpec, score_threshold: float, rounds: int
+) -> dict[str, Any]:
+    """Time this project and all baselines in turn; medians in milliseconds per frame.
 
-    The thresholds let every candidate into NMS and every survivor out, because the peers have no
-    such limits; "as in use" is ours with the model's own limits.
+    Every candidate enters NMS and every survivor is kept, because the baselines have no such
+    limits; "as in use" is this project with the model's own limits.
     """
-    limits = replace(spec.thresholds, score=score)
-    free = replace(spec, thresholds=replace(limits, pre_nms_top_k=100_000, max_detections=100_000))
-    runs: dict[str, Peer] = {
-        "as in use": _ours(replace(spec, thresholds=limits)),
-        "realtime-ssd": _ours(free),
-    }
+    in_use = _with_limits(spec, score_threshold=score_threshold)
+    unlimited = _with_limits(in_use, pre_nms_top_k=100_000, max_detections=100_000)
+    contenders = {"as in use": _ours(in_use), "realtime-ssd": _ours(unlimited)}
+    expected = [_detections(contenders["realtime-ssd"](image)) for image in heads]
     rows: dict[str, Any] = {}
-    expected = [_detections(runs["realtime-ssd"](one)) for one in heads]
-    for name, make in peers(free).items():
+    for name, prepare in baselines(unlimited).items():
         try:
-            run = make()
-            share = agreement(expected, [_detections(run(one)) for one in heads])
+            contender = prepare()
+            share = agreement(expected, [_detections(contender(image)) for image in heads])
         except Exception as error:
-            rows[name] = {"skipped": f"{type(error).__name__}: {str(error).splitlines()[0][:150]}"}
+            rows[name] = skipped(error)
             continue
-        rows[name] = {"agreement": round(share, 4), "same_answers": share >= SAME}
-        runs[name] = run
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(repeats):
-        for name, run in runs.items():
-            begun = time.perf_counter()
-            for one in heads:
-                run(one)
-            times[name].append((time.perf_counter() - begun) / len(heads) * 1000)
+        rows[name] = {"agreement": round(share, 4), "same_answers": share >= SAME_DETECTIONS}
+        contenders[name] = contender
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, contender in contenders.items():
+            times[name].append(_milliseconds_per_frame(contender, heads))
     for name, values in times.items():
         rows.setdefault(name, {})["ms"] = round(statistics.median(values), 4)
-    default_boxes = np.asarray(free.boxes.boxes(), np.float32)
-    counts = [len(candidates(one, free, default_boxes)[1]) for one in heads]
+    default_boxes = np.asarray(spec.boxes.boxes(), np.float32)
+    counts = [len(decode_candidates(image, unlimited, default_boxes)[1]) for image in heads]
     return {
-        "score_threshold": score,
-        "boxes": free.num_boxes,
-        "classes": free.num_classes,
+        "score_threshold": score_threshold,
+        "boxes": spec.num_boxes,
+        "classes": spec.num_classes,
         "candidates": round(statistics.mean(counts)),
         "survivors": round(statistics.mean(map(len, expected))),
         "rows": rows,
     }
 
 
-def _ours(spec: ModelSpec) -> Peer:
+def _with_limits(spec: ModelSpec, **limits: Any) -> ModelSpec:
+    return replace(spec, thresholds=replace(spec.thresholds, **limits))
+
+
+def _milliseconds_per_frame(contender: Contender, heads: list[Heads]) -> float:
+    start = time.perf_counter()
+    for image in heads:
+        contender(image)
+    return (time.perf_counter() - start) / len(heads) * 1000
+
+
+def _ours(spec: ModelSpec) -> Contender:
     post = PostProcessor(spec)
 
-    def run(heads: Heads) -> Answers:
-        found = post(*heads)
-        return found.boxes, found.scores, found.class_ids
+    def run(heads: Heads) -> Boxes:
+        detections = post(*heads)
+        return detections.boxes, detections.scores, detections.class_ids
 
     return run
 
 
-def _detections(answers: Answers) -> Detections:
-    boxes, scores, classes = answers
-    return Detections(boxes, scores, classes.astype(np.int32))
+def _detections(boxes: Boxes) -> Detections:
+    corners, scores, classes = boxes
+    return Detections(corners, scores, classes.astype(np.int32))

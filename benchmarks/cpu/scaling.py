@@ -1,7 +1,7 @@
-"""How cost grows: with picture size, boxes, classes, detections, batch, streams and threads.
+"""Growth of cost with image size, boxes, classes, candidates, batch, streams and threads.
 
-`python -m benchmarks.cpu.scaling [--rounds N]` needs the bundled model only. Each curve is fitted by a
-straight line and by a power, and drawn with the better one into
+`python -m benchmarks.cpu.scaling [--rounds N]` needs only the bundled model. A straight line and a
+power law are fitted to each curve, and the better fit is drawn into
 `results/<machine>-<date>-scaling.png`. Memory is the peak of a process that does nothing else.
 """
 
@@ -13,14 +13,15 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.machine import result_path, write
-from benchmarks.timing import in_turn, seconds_of
+from benchmarks.result_file import result_path, write_result
+from benchmarks.timing import seconds_per_call, time_in_turn
 from realtime_ssd.backends import Backend, BackendOptions, open_backend
 from realtime_ssd.backends.onnxruntime import open_session
 from realtime_ssd.core.boxes import AnchorSpec
@@ -29,7 +30,8 @@ from realtime_ssd.core.postprocess import PostProcessor
 from realtime_ssd.core.preprocess import preprocess
 from realtime_ssd.core.spec import InputSpec, ModelSpec, Thresholds, read_spec
 from realtime_ssd.pipeline import Pipeline
-from realtime_ssd.profiling.memory_sources import Memory
+from realtime_ssd.profiling.memory_sources import MemorySource
+from realtime_ssd.synthetic import StreetScene
 from realtime_ssd.zoo import find_model
 
 SIZES = ((320, 180), (640, 360), (1280, 720), (1920, 1080), (3840, 2160))
@@ -39,22 +41,26 @@ CANDIDATES = (0, 50, 100, 200, 400, 800, 1600)
 BATCHES = (1, 2, 4, 8, 16)
 STREAMS = (1, 2, 4, 8)
 FRAMES = 64  # of all streams together
-LEAST = 0.15
+MIN_SECONDS = 0.15  # of one measurement
+COLUMNS = 5  # of panels in the drawing
 
 Curve = dict[str, Any]
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
+Work = Callable[[], object]
 
 
-def picture(width: int, height: int) -> NDArray[np.uint8]:
-    """Make a picture with something in it."""
-    from realtime_ssd.synthetic import StreetScene
-
+def demo_image(width: int, height: int) -> NDArray[np.uint8]:
+    """Render an image with some objects in it."""
     return StreetScene(width, height, seed=1).render(30)
 
 
-def heads(boxes: int, classes: int, candidates: int) -> tuple[Floats, Floats, ModelSpec]:
-    """Make heads with a known number of candidates above 0.3, spread over the picture."""
+def random_heads(boxes: int, classes: int, candidates: int) -> tuple[Floats, Floats, ModelSpec]:
+    """Return heads with a known number of candidates above 0.3, spread over the image.
+
+    Returns:
+        Scores (`boxes` × `classes`), offsets (`boxes` × 4) and the specification that fits them.
+    """
     random = np.random.default_rng(0)
     centers = random.uniform(0, 1, (boxes, 2))
     default = np.concatenate([centers, random.uniform(0.05, 0.3, (boxes, 2))], axis=1)
@@ -63,62 +69,59 @@ def heads(boxes: int, classes: int, candidates: int) -> tuple[Floats, Floats, Mo
     scores[rows, random.integers(1, classes, len(rows))] = random.uniform(0.31, 1, len(rows))
     offsets = random.normal(0, 0.5, (boxes, 4)).astype(np.float32)
     spec = ModelSpec(
-        "made",
+        "random",
         InputSpec(300, 300),
         AnchorSpec.from_array(default.astype(np.float32)),
-        ("background", *(f"class {k}" for k in range(1, classes))),
+        ("background", *(f"class {number}" for number in range(1, classes))),
         activation="none",
         thresholds=Thresholds(score_threshold=0.3),
     )
     return scores, offsets, spec
 
 
-def _decoding(boxes: int = 2000, classes: int = 21, candidates: int = 100) -> Callable[[], object]:
-    scores, offsets, spec = heads(boxes, classes, candidates)
-    post = PostProcessor(spec)
-    return lambda: post(scores, offsets)
+def _decode_nms(boxes: int = 2000, classes: int = 21, candidates: int = 100) -> Work:
+    scores, offsets, spec = random_heads(boxes, classes, candidates)
+    return partial(PostProcessor(spec), scores, offsets)
 
 
-def _network(model: Path, batch: int, threads: int) -> Callable[[], object]:
+def _network(model: Path, batch: int, threads: int) -> Work:
     session, spec = open_session(model, threads), read_spec(model)
     tensor = np.zeros((batch, 3, spec.input.height, spec.input.width), np.float32)
     return lambda: session.run(None, {spec.input.name: tensor})
 
 
-def _threads() -> list[int]:
+def _thread_counts() -> list[int]:
     return sorted({1, 2, 4, cpu_count()})
 
 
-def _streams(backend: Backend, streams: int) -> Callable[[], object]:
-    image = picture(1280, 720)
+def _streams(backend: Backend, streams: int) -> Work:
+    image = demo_image(1280, 720)
 
     def run() -> None:
-        sources = [Memory([image], f"m{n}", frames=FRAMES // streams) for n in range(streams)]
+        sources = [MemorySource([image], f"m{n}", frames=FRAMES // streams) for n in range(streams)]
         for _ in Pipeline(sources, backend):
             pass
 
     return run
 
 
-def actions(
-    model: Path, backend: Backend
-) -> dict[str, tuple[str, dict[float, Callable[[], object]]]]:
-    """Give for each curve its unit of x and the work at each x."""
+def timed_work(model: Path, backend: Backend) -> dict[str, tuple[str, dict[float, Work]]]:
+    """Return the unit of x and the work for each x, by name of the curve."""
     spec = read_spec(model)
-    pictures = {w * h / 1e6: picture(w, h) for w, h in SIZES}
+    images = {w * h / 1e6: demo_image(w, h) for w, h in SIZES}
     return {
         "pre-processing": (
             "megapixels",
-            {x: lambda image=image: preprocess(image, spec.input) for x, image in pictures.items()},  # type: ignore[misc]
+            {x: partial(preprocess, image, spec.input) for x, image in images.items()},
         ),
-        "decode + NMS, boxes": ("default boxes", {n: _decoding(boxes=n) for n in BOXES}),
-        "decode + NMS, classes": ("classes", {n: _decoding(classes=n) for n in CLASSES}),
+        "decode + NMS, boxes": ("default boxes", {n: _decode_nms(boxes=n) for n in BOXES}),
+        "decode + NMS, classes": ("classes", {n: _decode_nms(classes=n) for n in CLASSES}),
         "decode + NMS, candidates": (
             "candidates",
-            {n: _decoding(candidates=n) for n in CANDIDATES},
+            {n: _decode_nms(candidates=n) for n in CANDIDATES},
         ),
         "network, batch": ("batch", {n: _network(model, n, cpu_count()) for n in BATCHES}),
-        "network, threads": ("threads", {n: _network(model, 1, n) for n in _threads()}),
+        "network, threads": ("threads", {n: _network(model, 1, n) for n in _thread_counts()}),
         f"whole loop, {FRAMES} frames in all, streams": (
             "streams",
             {n: _streams(backend, n) for n in STREAMS},
@@ -126,42 +129,42 @@ def actions(
     }
 
 
-def curve(works: Mapping[float, Callable[[], object]], unit: str, rounds: int) -> Curve:
-    """Time the work at each x in turn, and fit."""
-    contenders = {str(x): (lambda work=work: seconds_of(work, LEAST)) for x, work in works.items()}
-    times = in_turn(contenders, rounds)
+def time_curve(works: Mapping[float, Work], unit: str, rounds: int) -> Curve:
+    """Time the work for each x in turn and fit the medians."""
+    timers = {str(x): partial(seconds_per_call, work, MIN_SECONDS) for x, work in works.items()}
+    seconds = time_in_turn(timers, rounds)
     xs = list(works)
-    ms = [statistics.median(times[str(x)]) * 1000 for x in xs]
+    ms = [statistics.median(seconds[str(x)]) * 1000 for x in xs]
     return {"x": unit, "values": xs, "ms": [round(value, 4) for value in ms], **fits(xs, ms)}
 
 
 def fits(xs: Sequence[float], ys: Sequence[float]) -> dict[str, Any]:
     """Fit y = a + b·x, and y = c·x^p where x is positive, each with its R²."""
     x, y = np.array(xs, float), np.array(ys, float)
-    slope, start = np.polyfit(x, y, 1)
+    slope, intercept = np.polyfit(x, y, 1)
     positive = x > 0
-    power, begin = np.polyfit(np.log(x[positive]), np.log(y[positive]), 1)
+    power, log_factor = np.polyfit(np.log(x[positive]), np.log(y[positive]), 1)
     return {
-        "line": {"at_zero": round(float(start), 4), "per_unit": round(float(slope), 6)},
-        "r_squared": _r_squared(y, start + slope * x),
+        "line": {"at_zero": round(float(intercept), 4), "per_unit": round(float(slope), 6)},
+        "r_squared": _r_squared(y, intercept + slope * x),
         "power": round(float(power), 3),
-        "power_at_one": round(float(np.exp(begin)), 6),
-        "power_r_squared": _r_squared(y[positive], np.exp(begin) * x[positive] ** power),
+        "power_at_one": round(float(np.exp(log_factor)), 6),
+        "power_r_squared": _r_squared(y[positive], np.exp(log_factor) * x[positive] ** power),
     }
 
 
 def _r_squared(values: Doubles, fitted: Doubles) -> float:
-    spread = float(((values - values.mean()) ** 2).sum())
-    rest = float(((values - fitted) ** 2).sum())
-    return round(1 - rest / spread, 4) if spread else 1.0
+    total = float(((values - values.mean()) ** 2).sum())
+    residual = float(((values - fitted) ** 2).sum())
+    return round(1 - residual / total, 4) if total else 1.0
 
 
-def cases() -> dict[str, Sequence[float]]:
-    """Give for each unit of x the values at which memory is measured."""
+def memory_cases() -> dict[str, Sequence[float]]:
+    """Return the values of x at which memory is measured, by unit of x."""
     return {
         "batch": BATCHES,
         "streams": STREAMS,
-        "threads": _threads(),
+        "threads": _thread_counts(),
         "megapixels": [w * h / 1e6 for w, h in SIZES],
         "default boxes": BOXES,
         "classes": CLASSES,
@@ -169,13 +172,13 @@ def cases() -> dict[str, Sequence[float]]:
     }
 
 
-def memory(model: Path) -> dict[str, Curve]:
-    """Give the peak memory of fresh processes, in MB."""
-    found = {}
-    for unit, xs in cases().items():
+def memory_curves(model: Path) -> dict[str, Curve]:
+    """Return the peak memory of new processes in MB, by name of the curve."""
+    curves = {}
+    for unit, xs in memory_cases().items():
         peaks = [_peak(model, unit, index) for index in range(len(xs))]
-        found[f"memory, {unit}"] = {"x": unit, "values": list(xs), "mb": peaks, **fits(xs, peaks)}
-    return found
+        curves[f"memory, {unit}"] = {"x": unit, "values": list(xs), "mb": peaks, **fits(xs, peaks)}
+    return curves
 
 
 def _peak(model: Path, unit: str, index: int) -> float:
@@ -187,31 +190,31 @@ def _peak(model: Path, unit: str, index: int) -> float:
 
 
 def print_peak(model: Path, unit: str, index: int) -> None:
-    """Do one piece of work in this process and print its peak memory in MB."""
-    value = int(cases()[unit][index])
+    """Run one case in this process and print its peak memory in MB."""
+    value = int(memory_cases()[unit][index])
     if unit == "default boxes":
-        _decoding(boxes=value)()
+        _decode_nms(boxes=value)()
     elif unit == "classes":
-        _decoding(classes=value)()
+        _decode_nms(classes=value)()
     elif unit == "candidates":
-        _decoding(candidates=value)()
+        _decode_nms(candidates=value)()
     elif unit == "threads":
         _network(model, 1, value)()
     else:
-        _whole_loop(model, unit, index)
-    # The peak that getrusage gives begins with that of the process which started this one.
+        _run_pipeline(model, unit, index)
+    # The peak reported by getrusage includes that of the parent process before exec.
     status = Path("/proc/self/status").read_text(encoding="ascii")
     kilobytes = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
     print(json.dumps(round(int(kilobytes) * 1024 / 1e6, 1)))
 
 
-def _whole_loop(model: Path, unit: str, index: int) -> None:
+def _run_pipeline(model: Path, unit: str, index: int) -> None:
     width, height = SIZES[index] if unit == "megapixels" else (1280, 720)
     batch = BATCHES[index] if unit == "batch" else 1
     streams = STREAMS[index] if unit == "streams" else 1
-    # Drawing the street would need more memory than all the rest.
+    # Rendering the demo would need more memory than everything else.
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
-    sources = [Memory([image], f"m{n}", frames=max(32, 4 * batch)) for n in range(streams)]
+    sources = [MemorySource([image], f"m{n}", frames=max(32, 4 * batch)) for n in range(streams)]
     with open_backend(model, "onnxruntime", BackendOptions(batch=batch)) as backend:
         for _ in Pipeline(sources, backend):
             pass
@@ -221,60 +224,60 @@ def draw(curves: Mapping[str, Curve], path: Path) -> None:
     """Draw every curve with the better of its two fits."""
     from matplotlib.figure import Figure
 
-    columns = 5
-    rows = -(-len(curves) // columns)
-    figure = Figure(figsize=(3.4 * columns, 3.6 * rows), layout="constrained")
-    panels = figure.subplots(rows, columns).ravel()
+    rows = -(-len(curves) // COLUMNS)
+    figure = Figure(figsize=(3.4 * COLUMNS, 3.6 * rows), layout="constrained")
+    panels = figure.subplots(rows, COLUMNS).ravel()
     for axes in panels[len(curves) :]:
         axes.set_visible(False)
-    for axes, (name, found) in zip(panels, curves.items(), strict=False):
-        unit = "mb" if "mb" in found else "ms"
-        xs, ys = np.array(found["values"], float), found[unit]
+    for axes, (name, curve) in zip(panels, curves.items(), strict=False):
+        unit = "mb" if "mb" in curve else "ms"
+        xs, ys = np.array(curve["values"], float), curve[unit]
         axes.plot(xs, ys, "o", color="#3b7dd8")
-        points, words = _fitted(found, np.linspace(xs.min(), xs.max(), 200))
+        points, formula = best_fit(curve, np.linspace(xs.min(), xs.max(), 200))
         axes.plot(*points, "--", color="#888")
-        axes.set_title(f"{name}\n{words}", size=10)
-        axes.set_xlabel(found["x"])
+        axes.set_title(f"{name}\n{formula}", size=10)
+        axes.set_xlabel(curve["x"])
         axes.set_ylabel(unit.upper() if unit == "mb" else unit)
         axes.set_ylim(0, 1.1 * max(ys))
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(str(path), dpi=100)
 
 
-def _fitted(found: Curve, xs: Doubles) -> tuple[tuple[Doubles, Doubles], str]:
-    """Give the better fit of a curve, and its formula."""
-    if found["power_r_squared"] > found["r_squared"]:
+def best_fit(curve: Curve, xs: Doubles) -> tuple[tuple[Doubles, Doubles], str]:
+    """Return the points of the better fit at `xs`, and its formula."""
+    if curve["power_r_squared"] > curve["r_squared"]:
         xs = xs[xs > 0]
-        start, power, share = (found[k] for k in ("power_at_one", "power", "power_r_squared"))
-        return (xs, start * xs**power), f"{start:.3g} · x^{power:.2f}, R² {share:.2f}"
-    start, slope = found["line"]["at_zero"], found["line"]["per_unit"]
-    formula = f"{start:.3g} {'+' if slope >= 0 else '−'} {abs(slope):.3g} · x"
-    return (xs, start + slope * xs), f"{formula}, R² {found['r_squared']:.2f}"
+        factor, power = curve["power_at_one"], curve["power"]
+        formula = f"{factor:.3g} · x^{power:.2f}, R² {curve['power_r_squared']:.2f}"
+        return (xs, factor * xs**power), formula
+    intercept, slope = curve["line"]["at_zero"], curve["line"]["per_unit"]
+    formula = f"{intercept:.3g} {'+' if slope >= 0 else '−'} {abs(slope):.3g} · x"
+    return (xs, intercept + slope * xs), f"{formula}, R² {curve['r_squared']:.2f}"
 
 
 def main() -> None:
-    """Measure, fit, draw and write."""
+    """Measure, fit, draw and write the result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="street")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--peak", nargs=2, metavar=("X", "INDEX"), help=argparse.SUPPRESS)
-    words = parser.parse_args()
-    model, _ = find_model(words.model)
-    if words.peak:
-        print_peak(model, words.peak[0], int(words.peak[1]))
+    parser.add_argument("--json", type=Path, help="result file")
+    parser.add_argument("--peak", nargs=2, metavar=("UNIT", "INDEX"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    model, _ = find_model(args.model)
+    if args.peak:
+        print_peak(model, args.peak[0], int(args.peak[1]))
         return
     with open_backend(model, "onnxruntime", BackendOptions()) as backend:
         curves = {
-            name: curve(works, unit, words.rounds)
-            for name, (unit, works) in actions(model, backend).items()
+            name: time_curve(works, unit, args.rounds)
+            for name, (unit, works) in timed_work(model, backend).items()
         }
-    curves |= memory(model)
-    path = write("scaling", {"model": read_spec(model).name, "curves": curves}, words.json)
-    for name, found in curves.items():
-        xs = np.array(found["values"], float)
-        print(f"{name:40} {_fitted(found, xs)[1]}")
-    draw(curves, path.with_name(f"{(words.json or result_path()).stem}-scaling.png"))
+    curves |= memory_curves(model)
+    values = {"model": read_spec(model).name, "curves": curves}
+    path = write_result("scaling", values, args.json)
+    for name, curve in curves.items():
+        print(f"{name:45} {best_fit(curve, np.array(curve['values'], float))[1]}")
+    draw(curves, path.with_name(f"{(args.json or result_path()).stem}-scaling.png"))
     print(path)
 
 

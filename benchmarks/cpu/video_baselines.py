@@ -1,9 +1,8 @@
-"""Loops over a video file as people write them, with the same model, thresholds and answers."""
+"""Loops over a video file as most scripts write them, with the same model and thresholds."""
 
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.answers import agreement
+from benchmarks.agreement import SAME_DETECTIONS, agreement
+from benchmarks.timing import frames_per_second
 from realtime_ssd import Detections, open_source
 from realtime_ssd.backends import Backend, BackendOptions, open_backend
 from realtime_ssd.core.frames import Image
@@ -21,59 +21,58 @@ from realtime_ssd.core.postprocess import PostProcessor, to_frame_detections
 from realtime_ssd.core.spec import ModelSpec, read_spec
 from realtime_ssd.pipeline import Pipeline
 
-__all__ = ["PEERS", "measure", "prolonged"]
+__all__ = ["BASELINES", "measure", "our_loop", "repeat_clip", "skipped"]
 
 Floats = NDArray[np.float32]
 Network = Callable[[Floats], tuple[Floats, Floats]]
-SAME = 0.98
-LEAST_FRAMES = 200
+MIN_FRAMES = 200
 
 
 def onnxruntime_network(model: Path, spec: ModelSpec) -> Network:
-    """ONNX Runtime as it comes: all cores on one frame."""
+    """Open ONNX Runtime with its default settings: all cores work on one frame."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
-    names = [spec.scores_output, spec.offsets_output]
+    outputs = [spec.scores_output, spec.offsets_output]
 
     def run(tensor: Floats) -> tuple[Floats, Floats]:
-        scores, offsets = session.run(names, {spec.input.name: tensor})
+        scores, offsets = session.run(outputs, {spec.input.name: tensor})
         return scores[0], offsets[0]
 
     return run
 
 
 def opencv_network(model: Path, spec: ModelSpec) -> Network:
-    """OpenCV's DNN module as it comes."""
+    """Open OpenCV's DNN module with its default settings."""
     network = cv2.dnn.readNetFromONNX(str(model))
-    names = [spec.scores_output, spec.offsets_output]
+    outputs = [spec.scores_output, spec.offsets_output]
 
     def run(tensor: Floats) -> tuple[Floats, Floats]:
         network.setInput(tensor, spec.input.name)
-        scores, offsets = network.forward(names)
+        scores, offsets = network.forward(outputs)
         return scores.reshape(-1, spec.num_classes), offsets.reshape(-1, 4)
 
     return run
 
 
 def openvino_network(model: Path, spec: ModelSpec) -> Network:
-    """OpenVINO tuned for latency, as its tutorials do it."""
+    """Open OpenVINO with the latency settings of its tutorials."""
     import openvino
 
-    # Without the second word it computes in bfloat16 where it can, and the answers differ.
+    # By default OpenVINO computes in bfloat16 where it can, which changes the detections.
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
     compiled = openvino.Core().compile_model(str(model), "CPU", settings)
     scores_port = compiled.output(spec.scores_output)
     offsets_port = compiled.output(spec.offsets_output)
 
     def run(tensor: Floats) -> tuple[Floats, Floats]:
-        found = compiled({spec.input.name: tensor})
-        return found[scores_port][0], found[offsets_port][0]
+        outputs = compiled({spec.input.name: tensor})
+        return outputs[scores_port][0], outputs[offsets_port][0]
 
     return run
 
 
-PEERS: dict[str, Callable[[Path, ModelSpec], Network]] = {
+BASELINES: dict[str, Callable[[Path, ModelSpec], Network]] = {
     "cv2.VideoCapture + OpenCV DNN": opencv_network,
     "cv2.VideoCapture + ONNX Runtime": onnxruntime_network,
     "cv2.VideoCapture + OpenVINO": openvino_network,
@@ -81,55 +80,63 @@ PEERS: dict[str, Callable[[Path, ModelSpec], Network]] = {
 
 
 def blob(image: Image, spec: ModelSpec) -> Floats:
-    """Pre-process as OpenCV's users do; the model's factors must be the same for all channels."""
+    """Pre-process with OpenCV; the model must scale all channels by the same factor.
+
+    Args:
+        image: H × W × 3, uint8, BGR.
+        spec: Specification of the model.
+
+    Returns:
+        1 × 3 × height × width of the model's input.
+    """
     size = (spec.input.width, spec.input.height)
-    tensor = cv2.dnn.blobFromImage(
+    tensor: Floats = cv2.dnn.blobFromImage(
         image, 1.0, size, spec.input.mean, swapRB=spec.input.channels == "RGB"
     )
     tensor *= np.float32(spec.input.scale[0])
-    return tensor  # type: ignore[no-any-return]
+    return tensor
 
 
-def sequential(video: Path, spec: ModelSpec, network: Network) -> Iterator[Detections]:
+def sequential_loop(video: Path, spec: ModelSpec, network: Network) -> Iterator[Detections]:
     """Read, infer and decode one frame after the other."""
     post = PostProcessor(spec)
     capture = cv2.VideoCapture(str(video))
     while True:
-        good, image = capture.read()
-        if not good:
+        ok, image = capture.read()
+        if not ok:
             break
         height, width = image.shape[:2]
         yield to_frame_detections(post(*network(blob(image, spec))), spec, width, height)
     capture.release()
 
 
-def ours(backend: Backend, video: Path) -> Iterator[Detections]:
-    """Run the loop of this project over the file."""
+def our_loop(backend: Backend, video: Path) -> Iterator[Detections]:
+    """Run this project's pipeline over the file."""
     for result in Pipeline([open_source(video)], backend):
         yield result.detections
 
 
-def prolonged(video: Path, place: Path) -> tuple[Path, int]:
-    """Put a short clip several times in a row into one file, packets as they are.
+def repeat_clip(video: Path, folder: Path) -> tuple[Path, int]:
+    """Write a short clip several times in a row into one file, without re-encoding.
 
     A run of a third of a second would measure how fast a file is opened.
 
     Args:
         video: Clip whose first frame is a key frame.
-        place: Folder for the file.
+        folder: Folder for the file.
 
     Returns:
-        The file, or the clip itself if it is long enough; and how often the clip is in it.
+        The file, or the clip itself if it is long enough; and the number of repetitions.
     """
     with av.open(str(video)) as container:
-        times = -(-LEAST_FRAMES // max(1, container.streams.video[0].frames))
-    if times == 1:
+        repeats = -(-MIN_FRAMES // max(1, container.streams.video[0].frames))
+    if repeats == 1:
         return video, 1
-    output = place / f"{video.stem}-{times}-times.mp4"
-    with av.open(str(output), "w") as written, av.open(str(video)) as container:
-        target = written.add_stream_from_template(container.streams.video[0])
+    output = folder / f"{video.stem}-{repeats}-times.mp4"
+    with av.open(str(output), "w") as muxer, av.open(str(video)) as container:
+        target = muxer.add_stream_from_template(container.streams.video[0])
         shift = 0
-        for _ in range(times):
+        for _ in range(repeats):
             container.seek(0)
             end = shift
             for packet in container.demux(video=0):
@@ -138,51 +145,52 @@ def prolonged(video: Path, place: Path) -> tuple[Path, int]:
                 packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
                 end = max(end, packet.pts + (packet.duration or 1))
                 packet.stream = target
-                written.mux(packet)
+                muxer.mux(packet)
             shift = end
-    return output, times
+    return output, repeats
 
 
-def _timed(answers: Iterator[Detections]) -> float:
-    begun, count = time.perf_counter(), 0
-    for _ in answers:
-        count += 1
-    return count / (time.perf_counter() - begun)
-
-
-def measure(model: Path, video: Path, repeats: int) -> dict[str, Any]:
-    """Check the answers, then time all loops in turn; a short clip several times in a row.
+def measure(model: Path, video: Path, rounds: int) -> dict[str, Any]:
+    """Compare the detections, then time all loops in turn; a short clip is repeated.
 
     Returns:
-        For ours and every peer: frames a second of each repeat, and the agreement of its answers;
-        or "skipped" with the reason.
+        For this project and every baseline, frames per second of each round and the agreement of
+        the detections; or "skipped" with the reason.
     """
     with (
-        tempfile.TemporaryDirectory() as place,
+        tempfile.TemporaryDirectory() as folder,
         open_backend(model, "onnxruntime", BackendOptions()) as backend,
     ):
-        clip, times = prolonged(video, Path(place))
-        rows = _compare(backend, model, clip, repeats)
-    rows["realtime-ssd"]["clip_in_a_row"] = times
+        clip, repeats = repeat_clip(video, Path(folder))
+        rows = _compare(backend, model, clip, rounds)
+    rows["realtime-ssd"]["clip_in_a_row"] = repeats
     return rows
 
 
-def _compare(backend: Backend, model: Path, video: Path, repeats: int) -> dict[str, Any]:
+def skipped(error: Exception) -> dict[str, str]:
+    """Return the row of a baseline that cannot run."""
+    return {"skipped": f"{type(error).__name__}: {str(error).splitlines()[0][:150]}"}
+
+
+def _compare(backend: Backend, model: Path, video: Path, rounds: int) -> dict[str, Any]:
     spec = read_spec(model)
-    reference = list(ours(backend, video))
+    expected = list(our_loop(backend, video))
     rows: dict[str, Any] = {"realtime-ssd": {"fps": []}}
     networks: dict[str, Network] = {}
-    for name, make in PEERS.items():
+    for name, open_network in BASELINES.items():
         try:
-            network = make(model, spec)
-            share = agreement(reference, list(sequential(video, spec, network)))
+            network = open_network(model, spec)
+            share = agreement(expected, list(sequential_loop(video, spec, network)))
         except Exception as error:
-            rows[name] = {"skipped": f"{type(error).__name__}: {str(error).splitlines()[0][:150]}"}
+            rows[name] = skipped(error)
             continue
-        rows[name] = {"agreement": round(share, 4), "same_answers": share >= SAME, "fps": []}
+        same = share >= SAME_DETECTIONS
+        rows[name] = {"agreement": round(share, 4), "same_answers": same, "fps": []}
         networks[name] = network
-    for _ in range(repeats):
-        rows["realtime-ssd"]["fps"].append(round(_timed(ours(backend, video)), 2))
+    for _ in range(rounds):
+        ours = frames_per_second(our_loop(backend, video))
+        rows["realtime-ssd"]["fps"].append(round(ours, 2))
         for name, network in networks.items():
-            rows[name]["fps"].append(round(_timed(sequential(video, spec, network)), 2))
+            rate = frames_per_second(sequential_loop(video, spec, network))
+            rows[name]["fps"].append(round(rate, 2))
     return rows

@@ -1,1 +1,1 @@
-"""The proof on an NVIDIA GPU: parity, stability and speed (`python -m benchmarks.gpu`)."""
+"""Checks and benchmarks on an NVIDIA GPU: `python -m benchmarks.gpu`."""

@@ -1,7 +1,7 @@
-"""Prove and time everything on an NVIDIA GPU: `python -m benchmarks.gpu [--quick] [--only ...]`.
+"""Check and time everything on an NVIDIA GPU: `python -m benchmarks.gpu [--quick] [--only ...]`.
 
-One JSON file comes out. Whatever this machine lacks becomes a row "skipped: REASON"; an error
-becomes a row "failed: SENTENCE", and the rest goes on.
+The results are written to one JSON file. What this machine does not support becomes a row "skipped:
+REASON", and an error becomes a row "failed: MESSAGE"; neither stops the other checks.
 """
 
 from __future__ import annotations
@@ -15,78 +15,81 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks.data import add_option
-from benchmarks.gpu.context import Room
+from benchmarks.gpu.context import GpuContext
 from benchmarks.gpu.engine import check_engines
 from benchmarks.gpu.environment import describe_machine
 from benchmarks.gpu.frame import check_frames
 from benchmarks.gpu.kernels import check_kernels
-from benchmarks.gpu.rows import Report
+from benchmarks.gpu.report_rows import Report
 from benchmarks.gpu.sanitizer import check_sanitizer
 from benchmarks.gpu.speed import time_kernels, time_models
-from benchmarks.machine import describe
+from realtime_ssd.profiling import machine
 
 __all__ = ["main"]
 
-SECTIONS: dict[str, Callable[[Room, int], None]] = {
-    "machine": lambda room, seed: describe_machine(room),
+SECTIONS: dict[str, Callable[[GpuContext, int], None]] = {
+    "machine": lambda context, seed: describe_machine(context),
     "kernels": check_kernels,
     "frame": check_frames,
     "speed": time_kernels,
     "models": time_models,
-    "engines": lambda room, seed: check_engines(room),
-    "sanitizer": lambda room, seed: check_sanitizer(room),
+    "engines": lambda context, seed: check_engines(context),
+    "sanitizer": lambda context, seed: check_sanitizer(context),
 }
 
 
-def main(words: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the sections and write the JSON file.
 
     Args:
-        words: Command line; the process's own if None.
+        arguments: Command-line arguments; by default those of the process.
 
     Returns:
         0, or 1 if a row failed.
     """
-    options = _options(words)
+    options = _parse(arguments)
     seed = options.seed if options.seed is not None else int(time.time())
     batches = (1, 4) if options.quick else (1, 8, 32)
     report = Report(lambda line: print(line, flush=True), options.budget)
-    room = Room(report, options.data.folder, options.quick, batches, options.models)
-    os.environ.setdefault("REALTIME_SSD_ENGINES", str(room.place / "engines"))
+    context = GpuContext(report, options.data.folder, options.quick, batches, options.models)
+    os.environ.setdefault("REALTIME_SSD_ENGINES", str(context.workdir / "engines"))
     for name in options.only or SECTIONS:
         with report.guard(name, "whole section"):
-            SECTIONS[name](room, seed)
-        _write(options.output, room, seed)
+            SECTIONS[name](context, seed)
+        _write(options.output, context, seed)
     counts = report.counts()
-    print(", ".join(f"{count} {word}" for word, count in sorted(counts.items())))
+    print(", ".join(f"{count} {status}" for status, count in sorted(counts.items())))
     print(options.output)
     return 1 if counts.get("failed") else 0
 
 
-def _options(words: Sequence[str] | None) -> argparse.Namespace:
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("gpu.json"), help="JSON file to write")
-    parser.add_argument("--quick", action="store_true", help="few repetitions, small batches")
-    parser.add_argument("--only", nargs="+", choices=list(SECTIONS), help="just these sections")
-    parser.add_argument("--seed", type=int, help="of the random heads and pictures; the time")
+    parser.add_argument("--quick", action="store_true", help="few repetitions and small batches")
+    parser.add_argument("--only", nargs="+", choices=list(SECTIONS), help="run only these sections")
+    parser.add_argument("--seed", type=int, help="random seed; the current time by default")
     parser.add_argument(
-        "--budget", type=float, default=480.0, help="seconds after which nothing long is begun"
+        "--budget",
+        type=float,
+        default=480.0,
+        help="seconds after which no further long check starts",
     )
-    parser.add_argument("--models", type=Path, help="folder that benchmarks.gpu.subjects wrote")
+    parser.add_argument("--models", type=Path, help="folder written by benchmarks.gpu.models")
     add_option(parser)
-    return parser.parse_args(words)
+    return parser.parse_args(arguments)
 
 
-def _write(path: Path, room: Room, seed: int) -> None:
-    """Write what there is so far, so that a later crash loses nothing."""
+def _write(path: Path, context: GpuContext, seed: int) -> None:
+    """Write the results so far, so that a later crash loses none."""
     values = {
-        "machine": describe(),
+        "machine": machine.describe_machine(),
         "command": sys.argv[1:],
         "seed": seed,
-        "quick": room.quick,
-        "seconds": round(room.report.seconds, 1),
-        "counts": room.report.counts(),
-        "rows": room.report.to_dict(),
+        "quick": context.quick,
+        "seconds": round(context.report.seconds, 1),
+        "counts": context.report.counts(),
+        "rows": context.report.to_dict(),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What the sections share: the GPU, the data folder, the options, and what is missing here."""
+"""State shared by all sections: options, data folder, report, and access to the GPU."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ import numpy as np
 from numpy.typing import NDArray
 from realtime_ssd_engines.requirements import has_bindings
 
-from benchmarks.gpu.rows import Report, SkippedError
+from benchmarks.gpu.report_rows import Report, SkippedError
 from realtime_ssd.core.errors import ModelError
 from realtime_ssd.core.gpu import cuda_version, find_gpus
 
 if TYPE_CHECKING:
     from realtime_ssd_engines.cuda.driver import Device
 
-__all__ = ["Room", "fetch", "import_torch"]
+__all__ = ["GpuContext", "fetch", "import_torch"]
 
 
 @dataclass
-class Room:
-    """Everything a section may use.
+class GpuContext:
+    """Options and resources of a run.
 
     Attributes:
-        report: Where its rows go.
-        data: Folder of real data; it may be absent.
-        quick: Whether everything is cut short.
+        report: Receives the rows.
+        data: Data folder; it may not exist.
+        quick: Whether to run with few repetitions.
         batches: Batch sizes to time.
-        models: Folder of networks without weights (see `subjects`); None if there is none.
-        place: Folder for models, engines and kernels of this run.
+        models: Folder of networks without weights (see `benchmarks.gpu.models`), or None.
+        workdir: Folder for models, engines and kernels of this run.
     """
 
     report: Report
@@ -42,24 +42,24 @@ class Room:
     quick: bool = False
     batches: tuple[int, ...] = (1, 8, 32)
     models: Path | None = None
-    place: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="gpu-proof-")))
+    workdir: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="gpu-benchmark-")))
 
     @cached_property
-    def no_gpu(self) -> str:
-        """Say why no GPU can be used here; "" if one can."""
+    def gpu_problem(self) -> str:
+        """Why no GPU can be used, or ""."""
         if cuda_version() is None:
             return "there is no NVIDIA driver"
         if not find_gpus():
-            return "the driver shows no GPU"
+            return "the driver reports no GPU"
         if not has_bindings():
             return "neither PyCUDA nor cuda-bindings is installed"
         return ""
 
     @cached_property
-    def no_tensorrt(self) -> str:
-        """Say why TensorRT cannot be used here; "" if it can."""
-        if self.no_gpu:
-            return self.no_gpu
+    def tensorrt_problem(self) -> str:
+        """Why TensorRT cannot be used, or ""."""
+        if self.gpu_problem:
+            return self.gpu_problem
         if find_spec("tensorrt") is None:
             return "TensorRT is not installed"
         from realtime_ssd_engines.tensorrt.library import library
@@ -70,29 +70,21 @@ class Room:
             return str(error)
         return ""
 
-    def need_gpu(self) -> None:
-        """Leave a section where there is no GPU.
+    def require_gpu(self) -> None:
+        """Raise `SkippedError` if no GPU can be used."""
+        if self.gpu_problem:
+            raise SkippedError(self.gpu_problem)
+
+    def require_tensorrt(self) -> None:
+        """Raise `SkippedError` if TensorRT cannot be used."""
+        if self.tensorrt_problem:
+            raise SkippedError(self.tensorrt_problem)
+
+    def data_file(self, name: str) -> Path:
+        """Return a file or folder in the data folder.
 
         Raises:
-            SkippedError: If there is none.
-        """
-        if self.no_gpu:
-            raise SkippedError(self.no_gpu)
-
-    def need_tensorrt(self) -> None:
-        """Leave a section where there is no TensorRT.
-
-        Raises:
-            SkippedError: If there is none.
-        """
-        if self.no_tensorrt:
-            raise SkippedError(self.no_tensorrt)
-
-    def real(self, name: str) -> Path:
-        """Give a file or folder of the real data.
-
-        Raises:
-            SkippedError: If it is not there.
+            SkippedError: If it does not exist.
         """
         path = self.data / name
         if not path.exists():
@@ -100,8 +92,8 @@ class Room:
         return path
 
     def device(self) -> Device:
-        """Open the GPU; the caller closes it."""
-        self.need_gpu()
+        """Return the GPU."""
+        self.require_gpu()
         from realtime_ssd_engines.cuda.driver import Device
 
         return Device()
@@ -111,14 +103,14 @@ def import_torch(*, gpu: bool = True) -> ModuleType:
     """Import PyTorch.
 
     Raises:
-        SkippedError: If it is not there, or does not see the GPU.
+        SkippedError: If it is not installed, or does not support the GPU.
     """
     try:
         import torch
     except ImportError as error:
         raise SkippedError("PyTorch is not installed") from error
     if gpu and not torch.cuda.is_available():
-        raise SkippedError("PyTorch does not see the GPU")
+        raise SkippedError("PyTorch does not support the GPU")
     return torch
 
 
@@ -128,14 +120,14 @@ class _Address:
 
 
 def fetch(device: Device, address: int, dtype: Any, shape: tuple[int, ...]) -> NDArray[Any]:
-    """Copy device memory to an array; waits for it."""
-    kind = np.dtype(dtype)
-    size = int(np.prod(shape)) * kind.itemsize
+    """Copy device memory to a new array, synchronously."""
+    dtype = np.dtype(dtype)
+    size = int(np.prod(shape)) * dtype.itemsize
     with device:
         staging, stream = device.pinned(size), device.stream()
         try:
             device.copy_out(staging.bytes, _Address(address), stream)  # type: ignore[arg-type]
             stream.synchronize()
-            return np.array(staging.view(kind, shape))
+            return np.array(staging.view(dtype, shape))
         finally:
             staging.close()

@@ -1,78 +1,87 @@
-"""Engines: how long they take to build, whether they agree, and what they score on real photos."""
+"""Engines: build time, agreement with ONNX Runtime, and average precision on annotated images."""
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
 
-from benchmarks.gpu.context import Room
-from benchmarks.gpu.rows import SkippedError
-from benchmarks.gpu.subjects import NAMES, REAL, Subject, find_subject
+from benchmarks.gpu.context import GpuContext
+from benchmarks.gpu.models import NAMES, TRAINED, BenchmarkModel, find_model
+from benchmarks.gpu.report_rows import SkippedError
 
 __all__ = ["check_engines"]
 
 SECTION = "engines"
 SETS = {"coco_mini": "coco_mini/JPEGImages", "dali_coco61": "dali_coco61/images"}
-GATE = 0.001
+MAX_AP_DIFFERENCE = 0.001
 
 
-def check_engines(room: Room) -> None:
-    """Build every model in FP16 and FP32, compare it, and score the real one.
+def check_engines(context: GpuContext) -> None:
+    """Build and verify the engines of all models, and evaluate the trained model.
 
-    What matters most comes first, for the time may run out.
+    The most important checks come first, in case the time budget is exceeded.
     """
-    _check_builds(room, "fp16")
+    _check_builds(context, "fp16")
     for name in SETS:
-        with room.report.guard(SECTION, f"{REAL}: AP on {name}"):
-            room.need_tensorrt()
-            room.report.check_time()
-            _score(room, name)
-    with room.report.guard(SECTION, f"{REAL} int8: build"):
-        room.need_tensorrt()
-        room.report.check_time()
-        _build(room, find_subject(room, REAL), "int8", room.real("photos/darknet"))
-    _check_builds(room, "fp32")
+        with context.report.guard(SECTION, f"{TRAINED}: AP on {name}"):
+            context.require_tensorrt()
+            context.report.check_time()
+            _evaluate(context, name)
+    with context.report.guard(SECTION, f"{TRAINED} int8: build"):
+        context.require_tensorrt()
+        context.report.check_time()
+        _build(context, find_model(context, TRAINED), "int8", context.data_file("photos/darknet"))
+    _check_builds(context, "fp32")
 
 
-def _check_builds(room: Room, precision: str) -> None:
+def _check_builds(context: GpuContext, precision: str) -> None:
     for name in NAMES:
-        with room.report.guard(SECTION, f"{name} {precision}: build"):
-            room.need_tensorrt()
-            room.report.check_time()
-            _build(room, find_subject(room, name), precision)
+        with context.report.guard(SECTION, f"{name} {precision}: build"):
+            context.require_tensorrt()
+            context.report.check_time()
+            _build(context, find_model(context, name), precision)
 
 
-def _build(room: Room, subject: Subject, precision: str, photos: Path | None = None) -> None:
-    from realtime_ssd_engines.tensorrt.build import EngineOptions, obtain
-    from realtime_ssd_engines.tensorrt.cache import examine
+def _build(
+    context: GpuContext, model: BenchmarkModel, precision: str, photos: Path | None = None
+) -> None:
+    from realtime_ssd_engines.tensorrt.cache import read_entry
+    from realtime_ssd_engines.tensorrt.engine_builder import EngineOptions, get_or_build_engine
 
     options = EngineOptions(
-        precision, max_batch=max(room.batches), cache=room.place / "engines", calibration=photos
+        precision,
+        max_batch=max(context.batches),
+        cache=context.workdir / "engines",
+        calibration=photos,
     )
-    name = f"{subject.name} {precision}"
-    done = obtain(subject.path, subject.spec, options)
-    size = f"{len(done.plan) / 2**20:.1f} MiB, batch to {options.max_batch}"
-    facts = examine(done.path).facts  # it may have been built by another section
-    room.report.number(SECTION, f"{name}: build", facts["build_seconds"], "s", note=size)
-    found = facts["agreement"]
+    name = f"{model.name} {precision}"
+    engine = get_or_build_engine(model.path, model.spec, options)
+    size = f"{len(engine.plan) / 2**20:.1f} MiB, batch to {options.max_batch}"
+    metadata = read_entry(engine.path).metadata  # another section may have built it
+    context.report.number(SECTION, f"{name}: build", metadata["build_seconds"], "s", note=size)
+    agreement = metadata["agreement"]
     note = (
-        f"{found['detections']} detections, largest score gap {found['score_max']:.2g}, "
-        f"least IoU {found['least_iou']:.3f}"
+        f"{agreement['detections']} detections, maximum score error {agreement['score_max']:.2g}, "
+        f"minimum IoU {agreement['least_iou']:.3f}"
     )
-    least = 100 * found["gate"]["share"]
-    room.report.number(
-        SECTION, f"{name}: agreement", 100 * found["share"], "%", least=least, note=note
+    least = 100 * agreement["gate"]["share"]
+    context.report.number(
+        SECTION, f"{name}: agreement", 100 * agreement["share"], "%", least=least, note=note
     )
-    begun = time.monotonic()
-    again = obtain(subject.path, subject.spec, options)
-    spent = time.monotonic() - begun
-    room.report.truth(
-        SECTION, f"{name}: cache", again.plan == done.plan, "it was built again", f"{spent:.2f} s"
+    begin = time.monotonic()
+    again = get_or_build_engine(model.path, model.spec, options)
+    seconds = time.monotonic() - begin
+    context.report.check(
+        SECTION,
+        f"{name}: cache",
+        again.plan == engine.plan,
+        "the engine was built again",
+        f"{seconds:.2f} s",
     )
 
 
-def _score(room: Room, name: str) -> None:
-    """Score the FP16 engine and ONNX Runtime on the same photos."""
+def _evaluate(context: GpuContext, name: str) -> None:
+    """Evaluate the FP16 engine and ONNX Runtime on the same images."""
     try:
         from realtime_ssd_training.data import open_dataset
         from realtime_ssd_training.evaluation.evaluator import SCORE_THRESHOLD, evaluate
@@ -80,14 +89,17 @@ def _score(room: Room, name: str) -> None:
         raise SkippedError(f"the package {error.name} is not installed") from error
     from realtime_ssd.backends import BackendOptions, open_backend
 
-    images = room.real(SETS[name])
-    annotations = room.real(f"{name}/instances.json")
-    subject, scores = find_subject(room, REAL), {}
+    images = context.data_file(SETS[name])
+    annotations = context.data_file(f"{name}/instances.json")
+    model, scores = find_model(context, TRAINED), {}
     for backend in ("onnxruntime", "tensorrt"):
-        options = BackendOptions(score_threshold=SCORE_THRESHOLD)
-        with open_backend(subject.path, backend, options) as opened:
-            data = open_dataset(f"coco:{annotations}:{images}")
-            scores[backend] = evaluate(opened, data).metrics.mean
-    gap = abs(scores["tensorrt"] - scores["onnxruntime"])
-    note = f"{scores['tensorrt']:.4f} against {scores['onnxruntime']:.4f}"
-    room.report.number(SECTION, f"{REAL}: AP on {name}", gap, "|ΔAP|", most=GATE, note=note)
+        with open_backend(
+            model.path, backend, BackendOptions(score_threshold=SCORE_THRESHOLD)
+        ) as opened:
+            dataset = open_dataset(f"coco:{annotations}:{images}")
+            scores[backend] = evaluate(opened, dataset).metrics.mean
+    difference = abs(scores["tensorrt"] - scores["onnxruntime"])
+    note = f"{scores['tensorrt']:.4f} instead of {scores['onnxruntime']:.4f}"
+    context.report.number(
+        SECTION, f"{TRAINED}: AP on {name}", difference, "|ΔAP|", most=MAX_AP_DIFFERENCE, note=note
+    )

@@ -1,14 +1,14 @@
-"""Does every TensorRT name that the engines room uses exist in TensorRT 8.6, 10 and 11?
+"""Checks that all TensorRT names that the project uses exist in TensorRT 8.6, 10 and 11.
 
-The real binding packages import on a machine without a GPU once the libraries they are linked to
-are there; where those are not, stand-ins of a few functions are compiled. Every attribute that
-`engines/` takes from TensorRT's module and objects is then looked up in the real bindings, keyword
-and number of arguments are held against the signatures, and all that needs no GPU is called.
+NVIDIA's bindings can be imported on a machine without a GPU once the libraries they link to exist;
+missing ones are replaced by stubs (see `trt_standins`). Each attribute that the project takes from
+TensorRT's module and objects is looked up in the real bindings, keyword and argument counts are
+compared with the signatures, and functions that need no GPU are called.
 
-    python -m benchmarks.gpu.trt_bindings WHEEL... [--output FILE]   unpack wheels, check each
-    python -m benchmarks.gpu.trt_bindings --here                     check the TensorRT of this Python
+    python -m benchmarks.gpu.trt_bindings WHEEL... [--output FILE]   unpack and check wheels
+    python -m benchmarks.gpu.trt_bindings --here                     check the installed TensorRT
 
-With wheels, this Python must be the one they are made for and have numpy.
+Wheels must match the version of the running Python, which must have numpy.
 """
 
 from __future__ import annotations
@@ -43,18 +43,18 @@ OBJECTS = {
     "parser": "OnnxParser",
     "profile": "IOptimizationProfile",
     "layer": "ILayer",
-    "made": "ITimingCache",
+    "timing_cache": "ITimingCache",
     "engine": "ICudaEngine",
     "context": "IExecutionContext",
-    "_profiled": "IExecutionContext",
+    "_profiled_context": "IExecutionContext",
     "formats": "LayerInformationFormat",
     "flags": "BuilderFlag",
     "strategies": "ExecutionContextAllocationStrategy",
 }
-"""What the variables and attributes of these names are."""
+"""TensorRT types of variables and attributes by name."""
 
-OWN = {"network.py": {"network"}, "toolchain.py": {"network"}}
-"""Where a name means an object of the project instead."""
+PROJECT_NAMES = {"network.py": {"network"}, "toolchain.py": {"network"}}
+"""Names in `OBJECTS` that refer to objects of the project instead, by file."""
 
 CALLS = {
     "Runtime": {"deserialize_cuda_engine"},
@@ -62,7 +62,7 @@ CALLS = {
     "ITensor": {"dtype"},
     "ParserError": {"desc"},
 }
-"""Names used on objects that have no variable of their own."""
+"""Attributes of objects that are not assigned to a variable."""
 
 ALTERNATIVES = {
     "ICudaEngine.device_memory_size": "ICudaEngine.device_memory_size_v2",
@@ -90,20 +90,20 @@ ALTERNATIVES = {
     ),
     "IBuilderConfig.progress_monitor": "",
 }
-"""What may be absent if something else is there; "" where the code asks and does without."""
+"""Names that may be absent if the alternative exists; "" if the code works without them."""
 
 ONLY_WITH = {"ICudaEngine.create_execution_context": "ExecutionContextAllocationStrategy"}
-"""Calls that are made only where something else is there."""
+"""Names that are only used if another name exists."""
 
 
 @dataclass(frozen=True, order=True)
 class Use:
-    """A name of TensorRT that the project uses.
+    """Use of a TensorRT name in the project.
 
     Attributes:
         name: Such as "ICudaEngine.num_io_tensors" or "MemoryPoolType.WORKSPACE".
-        arguments: Positional arguments it is called with; -1 if it is not called.
-        keywords: Keyword arguments it is called with.
+        arguments: Number of positional arguments; -1 if it is not called.
+        keywords: Names of the keyword arguments.
     """
 
     name: str
@@ -112,7 +112,7 @@ class Use:
 
 
 def uses() -> list[Use]:
-    """Read the names out of the sources."""
+    """Return the uses of TensorRT names in the sources."""
     found: set[Use] = set()
     for file in FILES:
         tree = ast.parse((ENGINES / file).read_text())
@@ -122,14 +122,14 @@ def uses() -> list[Use]:
                 found.add(_use(name, calls.get(id(node))))
             elif isinstance(node, ast.ClassDef):
                 found.update(map(Use, _overrides(node)))
-    asked = {name for pair in ALTERNATIVES.items() for name in pair if name}
-    found |= {Use(name) for name in asked - {use.name for use in found}}
-    named = {use.name.rsplit(".", 1)[0] for use in found if use.name.count(".") > 1}
-    return sorted(use for use in found if use.name not in named)
+    queried = {name for pair in ALTERNATIVES.items() for name in pair if name}
+    found |= {Use(name) for name in queried - {use.name for use in found}}
+    prefixes = {use.name.rsplit(".", 1)[0] for use in found if use.name.count(".") > 1}
+    return sorted(use for use in found if use.name not in prefixes)
 
 
 def _overrides(node: ast.ClassDef) -> Iterator[str]:
-    """Name the methods of TensorRT's own classes that a class replaces."""
+    """Yield the methods of TensorRT classes that a class overrides."""
     for base in node.bases:
         if isinstance(base, ast.Attribute) and getattr(base.value, "id", "") == "trt":
             methods = [part.name for part in node.body if isinstance(part, ast.FunctionDef)]
@@ -139,14 +139,14 @@ def _overrides(node: ast.ClassDef) -> Iterator[str]:
 def _use(name: str, call: ast.Call | None) -> Use:
     if call is None:
         return Use(name)
-    itself = int(name.endswith(".__init__"))
-    unknown = any(isinstance(argument, ast.Starred) for argument in call.args)
-    words = tuple(sorted(str(keyword.arg) for keyword in call.keywords))
-    return Use(name, -1 if unknown else len(call.args) - itself, words)
+    self_argument = int(name.endswith(".__init__"))
+    has_star = any(isinstance(argument, ast.Starred) for argument in call.args)
+    keywords = tuple(sorted(str(keyword.arg) for keyword in call.keywords))
+    return Use(name, -1 if has_star else len(call.args) - self_argument, keywords)
 
 
 def _qualified(node: ast.Attribute, file: str) -> str:
-    """Give an attribute's TensorRT name; "" if it is none."""
+    """Return the TensorRT name of an attribute, or "" if it is not one."""
     parts = [node.attr]
     value: ast.expr = node.value
     while isinstance(value, ast.Attribute):
@@ -158,7 +158,7 @@ def _qualified(node: ast.Attribute, file: str) -> str:
         return ".".join(parts)
     if isinstance(value, ast.Call) and getattr(value.func, "id", "") == "library":
         return ".".join(parts)
-    if owner in OBJECTS and owner not in OWN.get(file, ()):
+    if owner in OBJECTS and owner not in PROJECT_NAMES.get(file, ()):
         return f"{OBJECTS[owner]}.{parts[-1]}"
     if file != FILES[0]:
         return ""
@@ -166,7 +166,7 @@ def _qualified(node: ast.Attribute, file: str) -> str:
 
 
 def enumerators() -> set[str]:
-    """List the enumerators that the sources name by a string, to ask for them."""
+    """Return the enumerators that the sources look up by string."""
     texts: set[str] = set()
     for file in FILES[:2]:
         for node in ast.walk(ast.parse((ENGINES / file).read_text())):
@@ -176,7 +176,7 @@ def enumerators() -> set[str]:
 
 
 def find(trt: Any, name: str) -> Any:
-    """Look a dotted name up; None if it is not there."""
+    """Return the object with a dotted name, or None."""
     value = trt
     for part in name.split("."):
         value = getattr(value, part, None)
@@ -186,38 +186,38 @@ def find(trt: Any, name: str) -> Any:
 
 
 def signature_problem(value: Any, use: Use) -> str:
-    """Hold a call against the signatures in a docstring; empty if it fits or none is told."""
+    """Return how a call differs from the signatures in the docstring, or ""."""
     if use.arguments < 0 or isinstance(value, type):
         return ""
     signatures = re.findall(r"^\s*(?:\d+\. )?\w+\((.*)\) -> ", value.__doc__ or "", re.MULTILINE)
     for text in signatures:
         names = [part.strip() for part in re.sub(r"\[[^][]*\]", "", text).split(", ") if part]
-        given = [part for part in names if not part.startswith(("self", "arg0: tensorrt"))]
-        required = [part for part in given if "=" not in part]
-        known = {part.split(":")[0] for part in given}
+        parameters = [part for part in names if not part.startswith(("self", "arg0: tensorrt"))]
+        required = [part for part in parameters if "=" not in part]
+        known = {part.split(":")[0] for part in parameters}
         count = use.arguments + len(use.keywords)
-        if set(use.keywords) <= known and len(required) <= count <= len(given):
+        if set(use.keywords) <= known and len(required) <= count <= len(parameters):
             return ""
     return f"called with {use.arguments} and {use.keywords}, has {signatures}" if signatures else ""
 
 
 def check(trt: Any) -> dict[str, Any]:
-    """Look all names up in a TensorRT module and call what needs no GPU.
+    """Look up all names in a TensorRT module and call the functions that need no GPU.
 
     Returns:
-        Version, what was found of every name, and the problems (none if all is well).
+        Version, existence of each name, and a list of problems.
     """
     names, problems = {}, []
     for use in uses():
         value = find(trt, use.name)
-        other = ALTERNATIVES.get(use.name)
+        alternative = ALTERNATIVES.get(use.name)
         names[use.name] = value is not None
-        if value is None and not (other == "" or (other and find(trt, other) is not None)):
+        if value is None and not _is_optional(trt, alternative):
             problems.append(f"{use.name} is missing")
         elif find(trt, ONLY_WITH.get(use.name, "Builder")) is None:
             continue
-        elif value is not None and (wrong := signature_problem(value, use)):
-            problems.append(f"{use.name}: {wrong}")
+        elif value is not None and (problem := signature_problem(value, use)):
+            problems.append(f"{use.name}: {problem}")
     enums = {}
     for text in sorted(enumerators()):
         owners = [n for n in dir(trt) if hasattr(getattr(trt, n), "__members__")]
@@ -232,11 +232,14 @@ def check(trt: Any) -> dict[str, Any]:
     }
 
 
+def _is_optional(trt: Any, alternative: str | None) -> bool:
+    return alternative == "" or (alternative is not None and find(trt, alternative) is not None)
+
+
 def _call(trt: Any) -> Iterator[str]:
-    """Call what needs no GPU, with the real module under the name `tensorrt`."""
+    """Call functions that need no GPU, with the real module imported as `tensorrt`."""
     sys.modules["tensorrt"] = trt
-    from realtime_ssd_engines.tensorrt import compat as trt_compat
-    from realtime_ssd_engines.tensorrt import library as trt_library
+    from realtime_ssd_engines.tensorrt import compat, library
 
     settings: list[str] = []
     config = SimpleNamespace(
@@ -245,100 +248,100 @@ def _call(trt: Any) -> Iterator[str]:
         set_flag=lambda flag: settings.append(str(flag)),
         clear_flag=lambda flag: settings.append(str(flag)),
     )
-    empty = SimpleNamespace(num_layers=0)
+    empty_network = SimpleNamespace(num_layers=0)
 
     def precisions() -> None:
         for fp16, int8 in ((False, False), (True, False), (True, True)):
-            trt_compat.set_precision(empty, config, fp16=fp16, int8=int8)
+            compat.set_precision(empty_network, config, fp16=fp16, int8=int8)
 
-    works = {
-        "version": trt_library.version,
-        "logger": lambda: _log(trt, trt_library),
-        "network flags": lambda: trt_compat._network_flags(trt),
-        "tactics": lambda: trt_compat._own_kernels_only(trt, config),
+    calls = {
+        "version": library.version,
+        "logger": lambda: _log(trt, library),
+        "network flags": lambda: compat._network_flags(trt),
+        "tactics": lambda: compat._restrict_tactics(trt, config),
         "precisions": precisions,
-        "progress": lambda: _progress(trt_library),
-        "profiler": lambda: trt_library.layer_times(SimpleNamespace(), lambda: None, 1),
-        "builder without a GPU": lambda: _no_gpu(trt_compat),
+        "progress": lambda: _progress(library),
+        "profiler": lambda: library.profile_layers(SimpleNamespace(), lambda: None, 1),
+        "builder without a GPU": lambda: _no_gpu(compat),
     }
-    for name, work in works.items():
+    for name, call in calls.items():
         try:
-            work()
-        except Exception as error:  # every failure is a finding
+            call()  # type: ignore[no-untyped-call]
+        except Exception as error:  # every failure is reported
             yield f"{name}: {type(error).__name__}: {error}"
 
 
-def _log(trt: Any, trt_library: Any) -> None:
-    heard = trt_library.messages()
+def _log(trt: Any, library: Any) -> None:
+    messages = library.message_log()
     for severity in (trt.ILogger.Severity.INFO, trt.ILogger.Severity.ERROR):
-        heard.logger.log(severity, f"{severity} for a try")
-    assert heard.errors == [f"{trt.ILogger.Severity.ERROR} for a try"]
+        messages.logger.log(severity, f"test message of severity {severity}")
+    assert messages.errors == [f"test: {trt.ILogger.Severity.ERROR}"]
 
 
-def _progress(trt_library: Any) -> None:
-    told: list[float] = []
+def _progress(library: Any) -> None:
+    reported: list[float] = []
     config = SimpleNamespace()
-    if trt_library.watch(config, told.append):
+    if library.monitor_progress(config, reported.append):
         monitor = config.progress_monitor
         monitor.phase_start("build", None, 4)
         monitor.phase_start("inner", "build", 10)
         assert monitor.step_complete("inner", 3)
         assert monitor.step_complete("build", 1)
         monitor.phase_finish("build")
-        assert told == [0.5]
+        assert reported == [0.5]
 
 
-def _no_gpu(trt_compat: Any) -> None:
-    """Without a GPU there is no builder: the answer must be our sentence."""
+def _no_gpu(compat: Any) -> None:
+    """Without a GPU, creating a builder must raise the project's error."""
     from realtime_ssd.core.errors import ModelError
     from realtime_ssd.core.gpu import find_gpus
 
     if find_gpus():
-        trt_compat.builder_parts(1 << 20)
+        compat.create_builder(1 << 20)
         return
-    said = ""
+    message = ""
     try:
-        trt_compat.builder_parts(1 << 20)
+        compat.create_builder(1 << 20)
     except ModelError as error:
-        said = str(error)
-    assert "cannot use this GPU" in said, said or "a builder came up without a GPU"
+        message = str(error)
+    assert "cannot use this GPU" in message, message or "a builder was created without a GPU"
 
 
 def check_wheel(wheel: Path) -> dict[str, Any]:
-    """Unpack a wheel and check it in a process of its own."""
-    with tempfile.TemporaryDirectory() as place:
-        package, folders = unpack(wheel, Path(place))
+    """Unpack a wheel and check it in a separate process."""
+    with tempfile.TemporaryDirectory() as folder:
+        package, folders = unpack(wheel, Path(folder))
         libraries = ":".join(map(str, folders))
-        paths = ":".join([place, str(ROOT), os.environ.get("PYTHONPATH", "")])
+        paths = ":".join([folder, str(ROOT), os.environ.get("PYTHONPATH", "")])
         environment = {**os.environ, "LD_LIBRARY_PATH": libraries, "PYTHONPATH": paths}
         command = [sys.executable, "-m", "benchmarks.gpu.trt_bindings", "--here", package]
-        done = subprocess.run(
+        result = subprocess.run(
             command, env=environment, capture_output=True, text=True, check=False, cwd=ROOT
         )
-    if done.returncode not in (0, 1) or not done.stdout:
-        raise SystemExit(f"{wheel.name}: {done.stderr.strip() or done.returncode}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    if result.returncode not in (0, 1) or not result.stdout:
+        raise SystemExit(f"{wheel.name}: {result.stderr.strip() or result.returncode}")
+    found: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
     return {"package": re.sub(r"-cp.*", "", wheel.name), **found}
 
 
 def main() -> int:
-    """Check, print what was found, and give 1 if anything is wrong."""
+    """Run the checks, print the results and return 1 if there are problems."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("wheels", nargs="*", type=Path)
     parser.add_argument("--here", metavar="PACKAGE", nargs="?", const="tensorrt")
     parser.add_argument("--output", type=Path, default=RESULTS)
-    given = parser.parse_args()
-    if given.here:
-        found = check(__import__(given.here))
+    options = parser.parse_args()
+    if options.here:
+        found = check(__import__(options.here))
         print(json.dumps(found))
         return int(bool(found["problems"]))
-    results = [check_wheel(wheel) for wheel in given.wheels]
+    results = [check_wheel(wheel) for wheel in options.wheels]
     results.sort(key=lambda result: [int(part) for part in result["tensorrt"].split(".")])
     for result in results:
-        there = sum(result["names"].values())
-        print(f"{result['tensorrt']:<12} {there} of {len(result['names'])} names")
+        existing = sum(result["names"].values())
+        print(f"{result['tensorrt']:<12} {existing} of {len(result['names'])} names")
         print("".join(f"  {problem}\n" for problem in result["problems"]), end="")
-    given.output.write_text(json.dumps({"bindings": results}, indent=1) + "\n")
+    options.output.write_text(json.dumps({"bindings": results}, indent=1) + "\n")
     return int(any(result["problems"] for result in results))
 
 

@@ -1,8 +1,7 @@
-"""Makes NVIDIA's binding packages importable where the libraries behind them are absent.
+"""Makes NVIDIA's TensorRT bindings importable on machines without the libraries they link to.
 
-A library that a binding is linked to and that is not there is compiled from nothing but the
-functions that are asked of it; each returns 0. That is enough to import the bindings and to look
-at them, and for nothing else.
+A missing library is replaced by one that contains only the functions that the bindings import, each
+of which returns 0. This is sufficient to import and inspect the bindings, and for nothing else.
 """
 
 from __future__ import annotations
@@ -18,28 +17,28 @@ _LARGE = "builder_resource"  # 1 GB of kernels, opened only by a build
 
 
 def unpack(wheel: Path, folder: Path) -> tuple[str, list[Path]]:
-    """Unpack a binding wheel and compile what its libraries lack.
+    """Unpack a wheel of bindings and compile replacements for missing libraries.
 
     Args:
-        wheel: Of `tensorrt` 8.6.0 or of `tensorrt-cuNN-bindings`.
-        folder: Where to.
+        wheel: Wheel of `tensorrt` 8.6.0 or `tensorrt-cuNN-bindings`.
+        folder: Target folder.
 
     Returns:
-        Name of the package in it, and the folders in which its libraries are.
+        Name of the package, and the folders that contain its libraries.
     """
     with zipfile.ZipFile(wheel) as archive:
         names = [name for name in archive.namelist() if _LARGE not in name]
         archive.extractall(folder, names)
     package = next(name.split("/")[0] for name in names if name.endswith("/tensorrt.so"))
-    own, made = folder / package, folder / "standins"
-    made.mkdir()
-    libraries = sorted(own.glob("*.so*"))
-    have = {library.name for library in libraries}
-    wanted = {name for library in libraries for name in _needed(library)} - have
-    missing = sorted(name for name in wanted if name.startswith(("libnv", "libcu")))
+    package_folder, standins = folder / package, folder / "standins"
+    standins.mkdir()
+    libraries = sorted(package_folder.glob("*.so*"))
+    present = {library.name for library in libraries}
+    absent = {name for library in libraries for name in _needed(library)} - present
+    missing = sorted(name for name in absent if name.startswith(("libnv", "libcu")))
     for name in missing:
-        _compile(name, libraries, missing, made)
-    return package, [own, made]
+        _compile(name, libraries, missing, standins)
+    return package, [package_folder, standins]
 
 
 def _needed(library: Path) -> list[str]:
@@ -47,17 +46,17 @@ def _needed(library: Path) -> list[str]:
 
 
 def _undefined(library: Path) -> list[tuple[str, str]]:
-    """List the functions that a library lacks, each with the version it is asked for, or ""."""
-    listing = _run("nm", "-D", "--undefined-only", str(library))
-    return re.findall(r"^\s+U (\w+)(?:@+(\S+))?$", listing, re.MULTILINE)
+    """Return the undefined functions of a library with their symbol version, or ""."""
+    symbols = _run("nm", "-D", "--undefined-only", str(library))
+    return re.findall(r"^\s+U (\w+)(?:@+(\S+))?$", symbols, re.MULTILINE)
 
 
 def _compile(name: str, libraries: list[Path], missing: list[str], folder: Path) -> None:
-    wanted = {
+    undefined = {
         pair for library in libraries if name in _needed(library) for pair in _undefined(library)
     }
-    versioned = {function for function, version in wanted if version == name}
-    plain = {f for f, version in wanted if not version and not f.startswith(("Py", "_Py", "_Z"))}
+    versioned = {function for function, version in undefined if version == name}
+    plain = {f for f, version in undefined if not version and not f.startswith(("Py", "_Py", "_Z"))}
     functions = versioned or (plain if name == missing[0] or not versioned else set())
     source = folder / f"{name}.c"
     source.write_text(
@@ -72,7 +71,7 @@ def _compile(name: str, libraries: list[Path], missing: list[str], folder: Path)
 
 
 def _run(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{command[0]} failed: {done.stderr.strip()}")
-    return done.stdout
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise RuntimeError(f"{command[0]} failed: {result.stderr.strip()}")
+    return result.stdout

@@ -1,8 +1,8 @@
-"""Inference on an NVIDIA GPU: TensorRT for the network, our own kernels for all the rest.
+"""Inference on an NVIDIA GPU: TensorRT runs the network, CUDA kernels everything else.
 
-A few frame slots take turns. `submit` copies pixels into the next free one and launches its graph;
-`collect` waits for that slot's event alone. The engine is built, verified and cached by `engines`
-when a model is used for the first time.
+The backend rotates through a few frame slots. `submit` copies pixels into a free slot and launches
+its graph; `collect` waits for the event of that slot only. Engines are built, verified and cached
+on first use.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from realtime_ssd.core.frames import Frame
 from realtime_ssd.core.postprocess import RawDetections, to_frame_detections
 from realtime_ssd.core.spec import ModelSpec, read_spec, spec_from_json
 from realtime_ssd_engines.cuda.driver import Device
-from realtime_ssd_engines.cuda.kernel_params import Header
+from realtime_ssd_engines.cuda.kernel_params import ImageHeader
 from realtime_ssd_engines.cuda.kernel_set import KernelSet
 from realtime_ssd_engines.cuda.slots import FrameSlot, Network
 from realtime_ssd_engines.requirements import require_gpu
 
 if TYPE_CHECKING:
-    from realtime_ssd_engines.tensorrt.build import EngineOptions
-    from realtime_ssd_engines.tensorrt.cache import Entry
+    from realtime_ssd_engines.tensorrt.cache import CacheEntry
+    from realtime_ssd_engines.tensorrt.engine_builder import EngineOptions
 
 __all__ = ["GpuBackend", "open_backend", "open_engine"]
 
@@ -42,104 +42,102 @@ _log = logging.getLogger(__name__)
 
 
 def open_backend(path: Path, spec: ModelSpec, options: BackendOptions) -> GpuBackend:
-    """Build or load the engine of an ONNX file and prepare the GPU for it.
+    """Load or build the engine of an ONNX file and prepare the GPU for it.
 
     Raises:
         ModelError: If there is no usable GPU, or the engine cannot be built or run.
     """
     require_gpu("run TensorRT engines")
+    from realtime_ssd_engines.tensorrt.compat import IncompatibleEngineError
+    from realtime_ssd_engines.tensorrt.engine_builder import EngineOptions
+
     device = Device()
+    engine_options = EngineOptions(
+        options.precision, max_batch=options.batch, calibration=options.calibration
+    )
     try:
-        from realtime_ssd_engines.tensorrt.build import EngineOptions
-        from realtime_ssd_engines.tensorrt.compat import EngineRefusedError
-
-        wanted = EngineOptions(
-            options.precision, max_batch=options.batch, calibration=options.calibration
-        )
-        try:
-            return _open_engine(device, path, spec, options, wanted)
-        except EngineRefusedError as error:
-            _log.warning("%s", error)
-            return _open_engine(device, path, spec, options, replace(wanted, rebuild=True))
-    except BaseException:
-        device.close()
-        raise
+        return _open_onnx(device, path, spec, options, engine_options)
+    except IncompatibleEngineError as error:
+        _log.warning("%s", error)
+        engine_options = replace(engine_options, rebuild=True)
+        return _open_onnx(device, path, spec, options, engine_options)
 
 
-def _open_engine(
-    device: Device, path: Path, spec: ModelSpec, options: BackendOptions, wanted: EngineOptions
+def _open_onnx(
+    device: Device,
+    path: Path,
+    spec: ModelSpec,
+    options: BackendOptions,
+    engine_options: EngineOptions,
 ) -> GpuBackend:
-    from realtime_ssd_engines.tensorrt.build import ensure_engine
+    from realtime_ssd_engines.tensorrt.engine_builder import get_or_build_engine
+
+    engine = get_or_build_engine(path, spec, engine_options, _log.warning)
+    return _open_plan(device, engine.plan, spec, options)
+
+
+def _open_plan(device: Device, plan: bytes, spec: ModelSpec, options: BackendOptions) -> GpuBackend:
     from realtime_ssd_engines.tensorrt.network import EngineNetwork
 
-    plan = ensure_engine(path, spec, wanted, _log.warning)
     with device:
         return GpuBackend(device, EngineNetwork(device, plan, spec), spec, options)
 
 
 def open_engine(path: Path, options: BackendOptions) -> GpuBackend:
-    """Run an engine file as it is, by the note beside it that `realtime-ssd build` wrote.
+    """Load an engine file with the metadata file next to it, as `realtime-ssd build` writes them.
 
     Raises:
         UsageError: If it was built for smaller batches, or the thresholds do not fit.
-        ModelError: If the file or its note is damaged, or it does not run on this machine.
+        ModelError: If the file or its metadata is damaged, or it does not run on this machine.
     """
-    from realtime_ssd_engines.tensorrt.cache import examine
+    from realtime_ssd_engines.tensorrt.cache import read_entry
 
-    entry = examine(path)
+    entry = read_entry(path)
     if entry.problem or entry.key is None:
         raise ModelError(
-            f"the engine '{path}' cannot be used: {entry.problem}; give the file that "
-            "'realtime-ssd build --output' wrote, with the .json file beside it"
+            f"engine '{path}' cannot be used: {entry.problem}; use a file written by "
+            "'realtime-ssd build' with its .json file next to it"
         )
     if options.batch > entry.key.max_batch:
         raise UsageError(
-            f"the engine '{path}' takes {entry.key.max_batch} images at once, so --batch "
-            f"{options.batch} is not possible; build it with --max-batch {options.batch}"
+            f"`batch` must be at most {entry.key.max_batch}, for which engine '{path}' was built, "
+            f"not {options.batch}; build it again for larger batches"
         )
-    spec = _spec_of(entry).with_thresholds(
+    spec = _read_entry_spec(entry).with_thresholds(
         score_threshold=options.score_threshold,
         iou_threshold=options.iou_threshold,
         pre_nms_top_k=options.pre_nms_top_k,
     )
     require_gpu("run TensorRT engines")
-    device = Device()
-    try:
-        from realtime_ssd_engines.tensorrt.network import EngineNetwork
-
-        with device:
-            network = EngineNetwork(device, path.read_bytes(), spec)
-            return GpuBackend(device, network, spec, options)
-    except BaseException:
-        device.close()
-        raise
+    return _open_plan(Device(), path.read_bytes(), spec, options)
 
 
-def _spec_of(entry: Entry) -> ModelSpec:
-    """Read the contract from an engine's note; notes of older builds name the ONNX file."""
-    if "spec" in entry.facts:
-        return spec_from_json(json.dumps(entry.facts["spec"]))
-    source = Path(str(entry.facts.get("source", "")))
+def _read_entry_spec(entry: CacheEntry) -> ModelSpec:
+    """Return the specification from an engine's metadata, or else from its ONNX file."""
+    if "spec" in entry.metadata:
+        return spec_from_json(json.dumps(entry.metadata["spec"]))
+    source = Path(str(entry.metadata.get("source", "")))
     if not source.is_file():
         raise ModelError(
-            f"the note beside '{entry.path}' has no model specification; build the engine again"
+            f"the metadata of engine '{entry.path}' contains no model specification; build the "
+            "engine again"
         )
     return read_spec(source)
 
 
 class GpuBackend(Closeable):
-    """Runs a network on the GPU with our kernels before and after it.
+    """Runs a network on the GPU with pre-processing, decoding and NMS kernels.
 
-    Owns the device and the network, and closes both.
+    Owns the network and closes it.
 
     Args:
-        device: The GPU, its context current during construction.
-        network: With the attributes `boxes` and `types` and a method `close` besides `bind`.
-        spec: Contract of the model with the thresholds in force.
-        options: What the user chose.
-        slots: Batches under way at once.
-        graphs: Whether to record graphs.
-        cache: Folder that keeps compiled kernels; the user's own if None.
+        device: The GPU; its context must be current during construction.
+        network: Has attributes `boxes` and `types` and methods `bind` and `close`.
+        spec: Specification of the model with the thresholds in force.
+        options: Options of the user.
+        slots: Maximum number of batches in flight.
+        graphs: Whether to capture CUDA graphs.
+        cache: Folder of compiled kernels; the user's cache by default.
     """
 
     name = "tensorrt"
@@ -158,13 +156,13 @@ class GpuBackend(Closeable):
         self.spec, self.max_in_flight = spec, slots
         self.max_batch = self.max_submit = options.batch
         self._device = device
-        self._closing, self._closed, self._warned = threading.Lock(), False, False
+        self._close_lock, self._closed, self._overflow_reported = threading.Lock(), False, False
         self._owned: list[Any] = [network]
         self._slots: list[FrameSlot] = []
-        self._free: queue.SimpleQueue[FrameSlot] = queue.SimpleQueue()
+        self._free_slots: queue.SimpleQueue[FrameSlot] = queue.SimpleQueue()
         try:
-            wanted = class_ids(spec, options.classes)
-            self._kernels = KernelSet(device, spec, network.boxes, network.types, wanted, cache)
+            classes = class_ids(spec, options.classes)
+            self._kernels = KernelSet(device, spec, network.boxes, network.types, classes, cache)
             self._owned.append(self._kernels)
             self._add_slots(network, slots, graphs)
         except BaseException:
@@ -176,50 +174,50 @@ class GpuBackend(Closeable):
             slot = FrameSlot(self._device, self._kernels, network, self.max_batch, graphs)
             self._owned.append(slot)
             self._slots.append(slot)
-            self._free.put(slot)
+            self._free_slots.put(slot)
         if graphs and not self._slots[0].uses_graphs:
             _log.warning(
-                "cuda-bindings is not installed, so every frame takes several launches instead "
-                "of one; install it with: pip install cuda-bindings"
+                "cuda-bindings is not installed, so each batch takes several launches instead of "
+                "one; install it with: pip install cuda-bindings"
             )
 
     @property
     def slots(self) -> tuple[FrameSlot, ...]:
-        """The slots, for those who measure them."""
+        """The frame slots, for benchmarks."""
         return tuple(self._slots)
 
     def submit(self, frames: Sequence[Frame]) -> PendingBatch:
         """Start work on 1 to `max_batch` frames, of any sizes."""
-        ticket = PendingBatch(tuple(frames))
-        slot = ticket.payload = self._free.get()
+        batch = PendingBatch(tuple(frames))
+        slot = batch.payload = self._free_slots.get()
         try:
-            with self._device, self._device.errors("start a batch"):
-                slot.submit(ticket.frames)
+            with self._device, self._device.translate_errors("start a batch"):
+                slot.submit(batch.frames)
         except BaseException:
-            self._free.put(slot)
+            self._free_slots.put(slot)
             raise
-        return ticket
+        return batch
 
-    def collect(self, ticket: PendingBatch) -> list[Detections]:
-        """Wait for a ticket and give the detections of its frames, in order, in frame pixels.
+    def collect(self, batch: PendingBatch) -> list[Detections]:
+        """Wait for a batch and return the detections of its frames in order, in frame pixels.
 
         Raises:
-            ModelError: If the GPU failed or the network gave NaN.
+            ModelError: If the GPU failed or the network's outputs contain NaN.
         """
-        slot: FrameSlot = ticket.payload
+        slot: FrameSlot = batch.payload
         try:
-            with self._device, self._device.errors("finish a batch"):
-                answers = slot.collect()
-                ticket.timings["gpu"] = slot.seconds()
+            with self._device, self._device.translate_errors("finish a batch"):
+                outputs = slot.collect()
+                batch.timings["gpu"] = slot.seconds()
         finally:
-            self._free.put(slot)
+            self._free_slots.put(slot)
         return [
-            self._located(frame, *answer)
-            for frame, answer in zip(ticket.frames, answers, strict=True)
+            self._to_detections(frame, *output)
+            for frame, output in zip(batch.frames, outputs, strict=True)
         ]
 
     def stage_seconds(self, frames: Sequence[Frame]) -> dict[str, float]:
-        """Time the steps of a batch on the GPU, each alone: "preprocess", "network", "detect".
+        """Time the GPU stages of a batch separately: "preprocess", "network", "detect" etc.
 
         Args:
             frames: 1 to `max_batch` frames.
@@ -227,43 +225,41 @@ class GpuBackend(Closeable):
         Raises:
             ModelError: If the GPU failed.
         """
-        slot = self._free.get()
+        slot = self._free_slots.get()
         try:
-            with self._device, self._device.errors("time a batch"):
+            with self._device, self._device.translate_errors("time a batch"):
                 return slot.stage_seconds(frames)
         finally:
-            self._free.put(slot)
+            self._free_slots.put(slot)
 
-    def _located(self, frame: Frame, header: Header, found: RawDetections) -> Detections:
-        if header.broken:
+    def _to_detections(self, frame: Frame, header: ImageHeader, raw: RawDetections) -> Detections:
+        if header.nan_boxes:
             raise ModelError(
-                f"model '{self.spec.name}' gave NaN for {header.broken} default boxes of frame "
-                f"{frame.index}; build its engine with --precision fp32"
+                f"model '{self.spec.name}' computed NaN for {header.nan_boxes} default boxes of "
+                f"frame {frame.index}; set `precision` to fp32"
             )
-        if header.overflow and not self._warned:
-            self._warned = True
+        if header.overflow and not self._overflow_reported:
+            self._overflow_reported = True
             _log.warning(
-                "frame %d had %d candidates more than the GPU's lists hold, they were left out; "
-                "raise --score-threshold",
+                "frame %d has %d more candidates than the GPU's lists hold; they were dropped. "
+                "Increase `score_threshold` to avoid this",
                 frame.index,
                 header.overflow,
             )
-        return to_frame_detections(found, self.spec, frame.width, frame.height)
+        return to_frame_detections(raw, self.spec, frame.width, frame.height)
 
     def close(self) -> None:
-        """Give everything back; may be called from any thread, any number of times."""
-        with self._closing:
+        """Release everything; may be called repeatedly, from any thread."""
+        with self._close_lock:
             if self._closed:
                 return
             self._closed = True
         self._release()
-        with suppress(self._device.error_type):
-            self._device.close()
 
     def _release(self) -> None:
-        """Graphs and contexts before memory, memory before the engine.
+        """Release graphs and contexts before memory, and memory before the engine.
 
-        A GPU that was lost refuses every call; what it held is gone anyway.
+        Every call fails once the GPU is lost, and the driver has freed its resources by then.
         """
         for owner in reversed(self._owned):
             with suppress(self._device.error_type), self._device:

@@ -1,4 +1,4 @@
-"""The TensorRT backend as a plug-in; imports no GPU package."""
+"""Plug-in that registers the TensorRT backend; imports no GPU package."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ class TensorRTPlugin:
 
         gpus = find_gpus()
         for name, package in (("TensorRT", "tensorrt"), ("PyCUDA", "pycuda")):
-            found = _version(package)
-            yield name, found or "not installed", _INSTALL if gpus and not found else ""
+            installed = _installed_version(package)
+            yield name, installed or "not installed", _INSTALL if gpus and not installed else ""
         compiler = compiler_name()
         yield "kernel compiler", compiler or "none", "" if compiler or not gpus else _INSTALL
 
 
-def _version(package: str) -> str:
+def _installed_version(package: str) -> str:
     try:
         return version(package)
     except PackageNotFoundError:

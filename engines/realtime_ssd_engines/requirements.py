@@ -1,4 +1,4 @@
-"""What this machine lacks to run TensorRT; imports no GPU package."""
+"""Checks what this machine needs to run TensorRT; imports no GPU package."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["has_bindings", "missing_parts", "require_gpu"]
 
 
 def has_bindings() -> bool:
-    """Tell whether Python can reach the driver: by PyCUDA, or else by cuda-bindings."""
+    """Return whether PyCUDA or cuda-bindings is installed."""
     if find_spec("pycuda") is not None:
         return True
     try:
@@ -21,7 +21,7 @@ def has_bindings() -> bool:
 
 
 def missing_parts() -> list[str]:
-    """Name what this machine lacks to run TensorRT; empty if nothing."""
+    """Return the hardware, driver and packages that TensorRT needs and this machine lacks."""
     missing = []
     if cuda_version() is None:
         missing.append("an NVIDIA driver")
@@ -35,18 +35,17 @@ def missing_parts() -> list[str]:
 
 
 def require_gpu(purpose: str) -> None:
-    """Make sure that TensorRT can run here.
+    """Raise an error unless TensorRT can run on this machine.
 
     Args:
-        purpose: What is wanted, as in "this machine cannot ...".
+        purpose: Verb phrase that completes "this machine cannot ...".
 
     Raises:
-        ModelError: If not; the sentence names all that is missing.
+        ModelError: If anything is missing; the message lists every missing part.
     """
     missing = missing_parts()
     if missing:
         raise ModelError(
-            f"this machine cannot {purpose}: it lacks {', and '.join(missing)}; install what is "
-            "missing (pip install 'realtime-ssd[gpu]' brings the packages) or use --backend "
-            "onnxruntime"
+            f"this machine cannot {purpose}: missing {', and '.join(missing)}; install the "
+            "packages with: pip install 'realtime-ssd[gpu]', or set `backend` to onnxruntime"
         )

@@ -1,4 +1,4 @@
-"""Drawing onto a copy of the frame."""
+"""Annotators, which draw onto a copy of a frame."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def annotate(
     Args:
         image: H × W × 3, uint8, BGR; not changed.
         detections: Boxes in pixels of the image.
-        annotators: What draws, in order; boxes with labels by default.
+        annotators: What to draw, in order; boxes with labels by default.
 
     Returns:
         A new image of the same size.

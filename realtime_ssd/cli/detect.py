@@ -1,4 +1,4 @@
-"""`realtime-ssd` and `realtime-ssd detect`: detect objects in cameras, files, streams and photos."""
+"""`realtime-ssd detect`, the default command: objects in cameras, files, streams and photos."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from realtime_ssd.cli.options import DetectOptions, ExtensionOptions, OutputOpti
 __all__ = ["detect"]
 
 _Repeatable = Parameter(negative="", consume_multiple=False)
+DEFAULT_DETECTION, DEFAULT_OUTPUTS = DetectOptions(), OutputOptions()
+DEFAULT_EXTENSIONS = ExtensionOptions()
 
 
 def detect(
@@ -19,9 +21,9 @@ def detect(
     camera: Annotated[list[int] | None, _Repeatable] = None,
     video: Annotated[list[str] | None, _Repeatable] = None,
     source: Annotated[list[str] | None, _Repeatable] = None,
-    detection: DetectOptions = DetectOptions(),
-    outputs: OutputOptions = OutputOptions(),
-    extensions: ExtensionOptions = ExtensionOptions(),
+    detection: DetectOptions = DEFAULT_DETECTION,
+    outputs: OutputOptions = DEFAULT_OUTPUTS,
+    extensions: ExtensionOptions = DEFAULT_EXTENSIONS,
 ) -> None:
     """Detect objects in cameras, video files, streams and photos.
 

@@ -70,12 +70,12 @@ def _gpu() -> Iterator[Row]:
 
 
 def _devices() -> Iterator[Row]:
-    from realtime_ssd.sinks.window import no_display
+    from realtime_ssd.sinks.window import unavailable_reason
     from realtime_ssd.sources.camera import list_cameras
 
     cameras = list_cameras() if sys.platform.startswith("linux") else []
     unreadable = [path for path in cameras if not os.access(path, os.R_OK | os.W_OK)]
     fix = "sudo usermod -aG video $USER, then log in again" if unreadable else ""
     yield "cameras", ", ".join(cameras) or "none found", fix
-    reason = no_display()
+    reason = unavailable_reason()
     yield "display", reason or "yes", NO_DISPLAY_HINT if reason else ""

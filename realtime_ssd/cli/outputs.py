@@ -43,8 +43,8 @@ def plan_outputs(output: Path, infos: Sequence[SourceInfo]) -> list[OutputTarget
     Raises:
         UsageError: If one file is given for several sources or photos.
     """
-    from realtime_ssd.sinks.video import SUFFIXES as VIDEO_SUFFIXES
-    from realtime_ssd.sources.images import SUFFIXES as IMAGE_SUFFIXES
+    from realtime_ssd.sinks.containers import VIDEO_SUFFIXES
+    from realtime_ssd.sources.formats import IMAGE_SUFFIXES
 
     suffix = output.suffix.lower()
     is_folder = output.is_dir() or not suffix

@@ -1,4 +1,4 @@
-"""Progress on standard error: a bar for files, one line for cameras, plain lines without a terminal."""
+"""Progress on standard error: a bar for files, a line for cameras, plain lines in a log."""
 
 from __future__ import annotations
 

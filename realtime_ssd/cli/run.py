@@ -120,9 +120,9 @@ class Run:
             raise
 
     def _add_window(self, *, paced: bool) -> None:
-        from realtime_ssd.sinks.window import WindowSink, no_display
+        from realtime_ssd.sinks.window import WindowSink, unavailable_reason
 
-        reason = no_display()
+        reason = unavailable_reason()
         if reason:
             print(f"running without a window: {reason}", file=sys.stderr)
             return

@@ -1,4 +1,4 @@
-"""Frame counts by outcome and stage latencies, and the interface of everything that observes a run."""
+"""Frame counts by outcome and stage latencies, and the interface of observers of a run."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 
 from realtime_ssd.core.errors import RealtimeSSDError
 
-__all__ = ["GROUPS", "Group", "load_plugin", "plugins"]
+__all__ = ["GROUPS", "Group", "load_plugin", "load_plugins", "plugins"]
 
 Group = Literal[
     "annotators",
@@ -68,3 +68,21 @@ def load_plugin(group: Group, name: str) -> Any:
         raise RealtimeSSDError(
             f"plug-in '{name}' of group '{entry.group}' ({entry.value}) cannot be imported: {error}"
         ) from error
+
+
+@cache
+def load_plugins(group: Group) -> dict[str, Any]:
+    """Import all plug-ins of a group and return them by name.
+
+    A plug-in that cannot be imported is skipped with a warning.
+
+    Args:
+        group: One of `GROUPS`.
+    """
+    loaded: dict[str, Any] = {}
+    for name in plugins(group):
+        try:
+            loaded[name] = load_plugin(group, name)
+        except RealtimeSSDError as error:
+            _log.warning("%s", error)
+    return loaded

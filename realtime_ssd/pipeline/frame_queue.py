@@ -14,7 +14,7 @@ __all__ = ["FrameQueue", "SourceQueue"]
 
 FILE_QUEUE_SIZE = 2
 FILE_BATCH_TIMEOUT = 0.1
-"""Seconds a batch of frames from files waits to be filled; it is only reached when a file stalls."""
+"""Seconds a batch of frames from files waits to be filled; only reached when a file stalls."""
 
 
 @dataclass(slots=True, eq=False)

@@ -126,7 +126,7 @@ def run_from_file(backend: Backend, case: Case, file: str, streams: int) -> Pipe
 
 
 def run_paced(case: Case, rate: float, streams: int) -> PipelineRun:
-    """Run the whole pipeline on live sources of a fixed rate: latency while the machine may idle."""
+    """Run the whole pipeline on live sources of a fixed rate, so that the machine may idle."""
     frames = max(MIN_SAMPLES + WARM_UP, round(case.seconds * rate))
     options = replace(case.options, live=True)
     sources: list[Source] = [

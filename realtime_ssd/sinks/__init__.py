@@ -1,5 +1,60 @@
-"""Outputs: window, video file, images, JSON lines."""
+"""Sinks of results: window, video files, images and JSON lines."""
 
 from __future__ import annotations
 
-import cv2  # noqa: F401 - before PyAV, see realtime_ssd/sources/__init__.py
+from pathlib import Path
+
+from realtime_ssd.core.errors import UsageError
+from realtime_ssd.core.registry import load_plugins
+from realtime_ssd.sinks.base import Sink, SinkPlugin
+from realtime_ssd.sources.base import SourceInfo
+
+__all__ = ["Sink", "SinkPlugin", "find_sink", "open_sink"]
+
+
+def find_sink(text: str) -> tuple[SinkPlugin, str]:
+    """Return the plug-in that writes to a target, and the target for it.
+
+    Args:
+        text: `NAME:TARGET` with the name of an installed plug-in, or a file whose suffix one of
+            them handles.
+
+    Raises:
+        UsageError: If no plug-in handles it.
+
+    Example:
+        >>> plugin, target = find_sink("json:results.txt")
+        >>> target
+        'results.txt'
+    """
+    plugins: dict[str, SinkPlugin] = load_plugins("sinks")
+    name, separator, target = text.partition(":")
+    if separator and name in plugins:
+        return plugins[name], target
+    suffix = Path(text).suffix.lower()
+    for plugin in plugins.values():
+        if suffix in plugin.suffixes:
+            return plugin, text
+    suffixes = (suffix for plugin in plugins.values() for suffix in plugin.suffixes)
+    raise UsageError(
+        f"'{text}' is not a supported output; use NAME:TARGET with one of {', '.join(plugins)}, or "
+        f"a file with one of {', '.join(suffixes)}"
+    )
+
+
+def open_sink(text: str, info: SourceInfo, *, overwrite: bool = False) -> Sink:
+    """Open the sink that a text describes.
+
+    Args:
+        text: `NAME:TARGET`, or a file whose suffix selects the format.
+        info: The source of the results.
+        overwrite: Whether existing files may be replaced.
+
+    Returns:
+        The sink; close it when done.
+
+    Raises:
+        UsageError: If no plug-in handles the text, or its target exists or cannot be written.
+    """
+    plugin, target = find_sink(text)
+    return plugin.open(target, info, overwrite)

@@ -1,4 +1,4 @@
-"""The audio of a source file, copied packet by packet beside the annotated video."""
+"""The audio of a source file, copied packet by packet into the annotated video."""
 
 from __future__ import annotations
 
@@ -6,34 +6,35 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import cv2  # noqa: F401 # isort: skip - before PyAV, see `realtime_ssd.sources`
 import av
 from av.bitstream import BitStreamFilterContext
 from av.container import InputContainer, OutputContainer
 
-__all__ = ["Audio", "seconds_of"]
+__all__ = ["AudioTrack", "decode_time"]
 
 Packet: TypeAlias = "av.Packet[Any]"
 
 
-class Audio:
-    """Gives the audio packets of a source file, as they are, in step with the video.
+class AudioTrack:
+    """Copies the packets of the first audio stream of a source file, unchanged.
 
     Args:
         path: Source file.
-        source: The same, opened.
+        source: The same file, opened; closed with this object.
     """
 
     def __init__(self, path: Path, source: InputContainer) -> None:
         self._path, self._source = path, source
         self._input = source.streams.audio[0]
-        self._waiting: Packet | None = None
-        self._rest = self._all()
+        self._pending: Packet | None = None
+        self._packets = self._read()
         self._filter: BitStreamFilterContext | None = None
-        self._early = False
+        self._keeps_negative_times = False
 
     @classmethod
-    def of(cls, path: Path) -> Audio | None:
-        """Open the audio of a file; None if it has none."""
+    def open(cls, path: Path) -> AudioTrack | None:
+        """Open the audio of a file; return None if it has none."""
         try:
             source = av.open(str(path))
         except av.error.FFmpegError:
@@ -45,37 +46,37 @@ class Audio:
 
     @property
     def codec(self) -> str:
-        """Name of the codec, for people."""
+        """Name of the codec, for messages."""
         return str(self._input.codec_context.codec.canonical_name)
 
     def attach(self, container: OutputContainer) -> None:
-        """Add a stream for the packets to a file.
+        """Add an audio stream for the packets to an output file.
 
         Raises:
-            ValueError: If this kind of file takes no such audio; or an FFmpegError, then or when
-                the file's header is written.
+            ValueError: If this container format does not support the codec.
+            FFmpegError: As above, here or when the header of the file is written.
         """
         self._output = container.add_stream_from_template(self._input)
-        # AVI cannot say that audio begins before the video; it would move both.
-        self._early = container.format.name != "avi"
+        # AVI cannot store audio that starts before the video: it would shift both.
+        self._keeps_negative_times = container.format.name != "avi"
         context = self._input.codec_context
         if context.name == "aac" and not context.extradata:
-            # MPEG-TS puts a header before each packet where others have one for the whole file.
+            # MPEG-TS has a header in every packet where other formats have one for the stream.
             self._filter = BitStreamFilterContext("aac_adtstoasc", self._input)
 
     def packets(self, until: float | None) -> Iterator[Packet]:
-        """Give the packets up to a time in seconds, or all that are left."""
+        """Yield the next packets up to a time in seconds, or all that remain if it is None."""
         while True:
-            packet = self._waiting or next(self._rest, None)
-            self._waiting = packet
-            if packet is None or (until is not None and seconds_of(packet) > until):
+            packet = self._pending or next(self._packets, None)
+            self._pending = packet
+            if packet is None or (until is not None and decode_time(packet) > until):
                 return
-            self._waiting = None
+            self._pending = None
             packet.stream = self._output
             yield packet
 
-    def video_goes_on(self, seconds: float) -> bool:
-        """Tell whether the source has video after a time, so that the rest of its audio is not due.
+    def has_video_after(self, seconds: float) -> bool:
+        """Return whether the source has video after a time, so that audio there is not copied.
 
         Args:
             seconds: Time of the last frame that was written.
@@ -83,29 +84,30 @@ class Audio:
         try:
             with av.open(str(self._path)) as source:
                 video = source.streams.video[0]
-                base = video.time_base or 1
-                source.seek(int(seconds / base), stream=video)
-                stamps = (packet.pts for packet in source.demux(video))
-                return any(pts is not None and pts * base > seconds + 1e-6 for pts in stamps)
+                time_base = video.time_base or 1
+                source.seek(int(seconds / time_base), stream=video)
+                times = (packet.pts for packet in source.demux(video))
+                return any(pts is not None and pts * time_base > seconds + 1e-6 for pts in times)
         except (av.error.FFmpegError, IndexError):
             return False
 
-    def _all(self) -> Iterator[Packet]:
-        """Read all packets that can be written; a damaged source ends early, as its video says."""
+    def _read(self) -> Iterator[Packet]:
+        """Yield all packets that can be written; a damaged source ends early, like its video."""
         packets = self._source.demux(self._input)
         while True:
             try:
                 packet = next(packets, None)
                 if packet is None:
                     return
-                ready = [packet] if self._filter is None else self._filter.filter(packet)
+                filtered = [packet] if self._filter is None else self._filter.filter(packet)
             except av.error.FFmpegError:
                 return
-            yield from (one for one in ready if one.dts is not None and self._wanted(one))
+            yield from (item for item in filtered if item.dts is not None and self._is_kept(item))
 
-    def _wanted(self, packet: Packet) -> bool:
-        """Tell whether a packet has its place; what ends before the beginning is not heard."""
-        if self._early or packet.pts is None or self._input.codec_context.name != "aac":
+    def _is_kept(self, packet: Packet) -> bool:
+        """Return whether a packet can be stored; AAC before time 0 is only encoder delay."""
+        is_aac = self._input.codec_context.name == "aac"
+        if self._keeps_negative_times or packet.pts is None or not is_aac:
             return True
         return packet.pts + (packet.duration or 0) > 0
 
@@ -114,8 +116,8 @@ class Audio:
         self._source.close()
 
 
-def seconds_of(packet: Packet) -> float:
-    """Give the time at which a packet is decoded; 0.0 where it does not say."""
+def decode_time(packet: Packet) -> float:
+    """Return the decoding time stamp in seconds; 0.0 if the packet has none."""
     if packet.dts is None or packet.time_base is None:
         return 0.0
     return float(packet.dts * packet.time_base)

@@ -1,4 +1,4 @@
-"""Annotated photos into a folder, each under its own name."""
+"""Annotated images in a folder, each under the name of its source image."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 
 from realtime_ssd.core.errors import RealtimeSSDError, UsageError
-from realtime_ssd.core.files import make_folder
+from realtime_ssd.core.files import check_output, make_folder
 from realtime_ssd.core.results import FrameResult
 from realtime_ssd.sinks.base import BaseSink
 
@@ -19,13 +19,13 @@ class ImageSink(BaseSink):
     """Writes each annotated frame as an image.
 
     Args:
-        folder: Where to; it is made if need be.
-        names: File name of each photo below the folder, by the number of its frame; the frames'
-            own names by default.
+        folder: Folder for the images; created if it does not exist.
+        names: File names below the folder, by frame index. By default each image has the name of
+            its frame, or the frame index if that has none.
         overwrite: Whether existing files may be replaced.
 
     Raises:
-        UsageError: If the folder cannot be made.
+        UsageError: If the folder cannot be created.
     """
 
     def __init__(self, folder: Path, names: Sequence[str] = (), *, overwrite: bool = False) -> None:
@@ -35,18 +35,15 @@ class ImageSink(BaseSink):
     def write(self, result: FrameResult) -> None:
         """See `Sink.write`."""
         frame = result.frame
-        own = frame.name or f"{frame.index:06d}.jpg"
-        path = self._folder / (self._names[frame.index] if self._names else own)
-        if path.exists() and not self._overwrite:
-            raise UsageError(f"'{path}' exists; set `overwrite` to replace it")
-        if path.parent != self._folder:
-            make_folder(path.parent)
+        default = frame.name or f"{frame.index:06d}.jpg"
+        path = self._folder / (self._names[frame.index] if self._names else default)
+        check_output(path, overwrite=self._overwrite)
         try:
-            good, data = cv2.imencode(path.suffix, result.annotated_image())
+            success, data = cv2.imencode(path.suffix, result.annotated_image())
         except cv2.error:
-            good = False
-        if not good:
-            raise UsageError(f"'{path}' cannot be written: OpenCV knows no format '{path.suffix}'")
+            success = False
+        if not success:
+            raise UsageError(f"'{path}' cannot be written: OpenCV has no format '{path.suffix}'")
         try:
             path.write_bytes(data.tobytes())
         except OSError as error:

@@ -1,4 +1,4 @@
-"""JSON lines: one object a frame, flushed at once, so that nothing is lost whatever happens."""
+"""JSON lines: one object per frame, each flushed immediately, so that a crash loses none."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from realtime_ssd.core.files import open_output
 from realtime_ssd.core.results import FrameResult
 from realtime_ssd.sinks.base import BaseSink
 
-__all__ = ["JsonSink", "record"]
+__all__ = ["JsonSink", "to_record"]
 
 
-def record(result: FrameResult) -> dict[str, Any]:
-    """Give what one line holds: boxes in pixels of the frame, time in seconds of the stream."""
+def to_record(result: FrameResult) -> dict[str, Any]:
+    """Return the object of one line: boxes in pixels of the frame, stream time in seconds."""
     frame = result.frame
     return {
         "source": frame.name or frame.source,
@@ -30,7 +30,7 @@ def record(result: FrameResult) -> dict[str, Any]:
 
 
 class JsonSink(BaseSink):
-    """Writes JSON lines to a file, or to standard output for "-".
+    """Writes JSON lines to a file, or to standard output if the target is "-".
 
     Args:
         target: File or "-".
@@ -46,11 +46,11 @@ class JsonSink(BaseSink):
         self._file: BinaryIO | None = None
         if self._path is not None:
             self._file = open_output(self._path, overwrite=overwrite)
-        self._good = 0
+        self._complete_bytes = 0
 
     def write(self, result: FrameResult) -> None:
         """See `Sink.write`."""
-        line = json.dumps(record(result), separators=(",", ":")) + "\n"
+        line = json.dumps(to_record(result), separators=(",", ":")) + "\n"
         try:
             if self._path is None:
                 sys.stdout.write(line)
@@ -61,28 +61,28 @@ class JsonSink(BaseSink):
             raise
         except OSError as error:
             raise RealtimeSSDError(
-                f"{self._name} cannot be written any further ({error.strerror}); the lines "
-                "before are complete"
+                f"writing to {self._name} failed ({error.strerror}); the lines written before are "
+                "complete"
             ) from None
 
     def _append(self, file: BinaryIO, line: bytes) -> None:
-        """Write one line whole, or take back what of it was written."""
+        """Write a complete line, or remove the part of it that was written."""
         try:
-            rest = memoryview(line)
-            while rest:
-                rest = rest[file.write(rest) :]
+            remaining = memoryview(line)
+            while remaining:
+                remaining = remaining[file.write(remaining) :]
         except OSError:
             with suppress(OSError):
-                file.truncate(self._good)
+                file.truncate(self._complete_bytes)
             raise
-        self._good += len(line)
+        self._complete_bytes += len(line)
 
     def close(self) -> None:
-        """See `Sink.close`; a file into which no line ever came is taken away again."""
+        """See `Sink.close`; a file without a single line is deleted."""
         file, self._file = self._file, None
         if file is None or self._path is None:
             return
-        with suppress(OSError):  # the failure was told when it was written
+        with suppress(OSError):  # a write error was already reported by `write`
             file.close()
-            if not self._good and self._path.is_file() and not self._path.stat().st_size:
+            if not self._complete_bytes and self._path.is_file() and not self._path.stat().st_size:
                 self._path.unlink()

@@ -1,115 +1,89 @@
-"""Annotated video: H.264 with the source's own time stamps, and its audio copied."""
+"""Annotated video: H.264 or VP9 with the time stamps of the source, and its audio copied."""
 
 from __future__ import annotations
 
 import logging
 import queue
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
+from typing import cast
 
+import cv2  # isort: skip - before PyAV, see `realtime_ssd.sources`
 import av
-import cv2
 import numpy as np
 from av.container import OutputContainer
 from av.video.stream import VideoStream
 
-from realtime_ssd.core.errors import RealtimeSSDError, UsageError, describe
+from realtime_ssd.core.errors import RealtimeSSDError, describe
 from realtime_ssd.core.files import open_output
 from realtime_ssd.core.frames import Image
 from realtime_ssd.core.results import FrameResult
-from realtime_ssd.sinks.audio import Audio, seconds_of
+from realtime_ssd.sinks.audio import AudioTrack, decode_time
 from realtime_ssd.sinks.base import BaseSink
+from realtime_ssd.sinks.containers import container_of
 from realtime_ssd.sources.base import SourceInfo
 
-__all__ = ["SUFFIXES", "VideoSink", "add_video", "available_encoders", "ffmpeg_version"]
+__all__ = ["VideoSink", "add_video", "available_encoders", "ffmpeg_version"]
 
 _log = logging.getLogger(__name__)
 
-_CODECS = {
-    ".mp4": "libx264",
-    ".m4v": "libx264",
-    ".mov": "libx264",
-    ".mkv": "libx264",
-    ".avi": "libx264",
-    ".webm": "libvpx-vp9",
-}
-SUFFIXES = tuple(_CODECS)
-_ENCODER = {
+_ENCODER_OPTIONS = {
     "libx264": {"preset": "veryfast", "crf": "20", "bf": "0"},
     "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8", "row-mt": "1", "crf": "30", "b": "0"},
 }
-# Written in fragments, each readable once it is on the disk, and made an ordinary file at the end.
-# Time stamps stay as they are, also where audio begins before the video.
-_FRAGMENTS = {
-    "movflags": "hybrid_fragmented+delay_moov",
-    "frag_duration": "1000000",
-    "avoid_negative_ts": "disabled",
-    "flush_packets": "1",
-}
-# Matroska and WebM: a part a second instead of every five.
-_CLUSTERS = {
-    "cluster_time_limit": "1000",
-    "avoid_negative_ts": "disabled",
-    "flush_packets": "1",
-}
-_OPTIONS = {
-    ".mp4": _FRAGMENTS,
-    ".m4v": _FRAGMENTS,
-    ".mov": _FRAGMENTS,
-    ".mkv": _CLUSTERS,
-    ".webm": _CLUSTERS,
-}
-_KEY_SECONDS = 2
-_AHEAD = 2  # frames that may wait for the encoder
-_BACKWARDS = 1.0  # seconds that a source's clock may step back before it counts as set anew
+# BT.601 in limited range, the result of OpenCV's conversion: SMPTE 170M in AVColorSpace,
+# AVColorPrimaries and AVColorTransferCharacteristic, MPEG in AVColorRange.
+_SMPTE170M, _LIMITED_RANGE = 6, 1
+_KEY_FRAME_INTERVAL = 2  # in seconds
+_MAX_QUEUED = 2  # frames that may wait for the encoder
+_CLOCK_RESET = 1.0  # step back of a source's clock, in seconds, from which it counts as reset
 
 
 class VideoSink(BaseSink):
-    """Writes annotated frames into a video file.
+    """Writes annotated frames to a video file.
 
-    What was written stays readable if the program is killed or the disk gets full. The encoder
-    works in a thread of its own, beside the drawing of the next frame.
+    What was written stays readable if the process is killed or the disk is full. The encoder runs
+    in a thread of its own while the next frame is drawn.
 
     Args:
-        path: File; its ending chooses the container.
+        path: File; its suffix selects the container format.
         info: The source, for its rate, time base and audio.
         overwrite: Whether an existing file may be replaced.
 
     Raises:
-        UsageError: If the file exists, cannot be written or has an unknown ending.
+        UsageError: If the file exists, cannot be written or has an unknown suffix.
     """
 
     def __init__(self, path: Path, info: SourceInfo, *, overwrite: bool = False) -> None:
         self._path, self._info = path, info
-        self._codec = _codec(path)
+        self._format = container_of(path)
         open_output(path, overwrite=overwrite).close()
         self._container: OutputContainer | None = None
-        self._audio: Audio | None = None
+        self._audio: AudioTrack | None = None
         self._closed = self._failed = False
         self._stream: VideoStream | None = None
         self._size = (0, 0)
-        self._last, self._end = -1, 0.0
-        self._frames = self._encoded = self._shift = 0
-        self._encoder = _Encoder(self._encode)
+        self._last_pts, self._last_time = -1, 0.0
+        self._frames = self._encoded = self._offset = 0
+        self._encoder = _EncoderThread(self._encode)
 
     def write(self, result: FrameResult) -> None:
-        """See `Sink.write`; frames of another size are fitted into that of the first."""
+        """See `Sink.write`; frames of another size are fitted into the size of the first."""
         if self._closed:
             return
         image = result.annotated_image()
-        with _Told(self):
+        with self._write_errors():
             if self._container is None:
-                self._begin(image)
-            planes = _planes(image, self._size)
-            frame = av.VideoFrame.from_numpy_buffer(planes, format="yuv420p")
-            frame.time_base = self._base
-            frame.pts = self._stamp(result)
+                self._start(image)
+            frame = _to_yuv420p(_fit(image, self._size))
+            frame.time_base = self._time_base
+            frame.pts = self._next_pts(result)
             self._encoder.put(frame)
             self._frames += 1
-            self._end = result.frame.time
+            self._last_time = result.frame.time
 
     def close(self) -> None:
         """See `Sink.close`."""
@@ -119,60 +93,73 @@ class VideoSink(BaseSink):
         container = self._container
         if container is None:
             if self._path.exists() and self._path.stat().st_size == 0:
-                self._path.unlink()  # no frame ever came; an empty file is no video
+                self._path.unlink()  # no frame was written, and an empty file is not a video
             return
         if self._failed:
             with suppress(Exception):
                 self._encoder.finish()
             with suppress(av.error.FFmpegError, OSError):
-                self._shut(container)
+                self._close_files(container)
             return
-        with _Told(self):
+        with self._write_errors():
             try:
                 self._encoder.finish()
                 self._mux(None)
-                if self._audio:
-                    whole = not self._audio.video_goes_on(self._end)
-                    self._copy_audio(None if whole else self._end + self._seconds(self._step))
+                self._copy_remaining_audio()
             except Exception:
-                self._shut(container)
+                self._close_files(container)
                 raise
-            self._shut(container)
+            self._close_files(container)
 
-    def _shut(self, container: OutputContainer) -> None:
+    def _close_files(self, container: OutputContainer) -> None:
         if self._audio:
             self._audio.close()
         container.close()
 
-    def _begin(self, image: Image) -> None:
+    @contextmanager
+    def _write_errors(self) -> Iterator[None]:
+        """Convert an exception into an error that says what of the file is readable."""
+        try:
+            yield
+        except Exception as error:
+            self._failed = True
+            reason = getattr(error, "strerror", None) or describe(error)
+            raise RealtimeSSDError(
+                f"writing '{self._path}' failed ({reason}); of the {self._encoded} frames written "
+                "before, all but about the last second can be played"
+            ) from error
+
+    def _start(self, image: Image) -> None:
+        """Create the file; without audio if the container format does not support its codec."""
         height, width = image.shape[:2]
         self._size = (width + width % 2, height + height % 2)
         rate = self._info.rate or Fraction(30)
-        # AVI has no time stamps, only a rate.
+        # AVI stores a frame rate instead of time stamps.
         avi = self._path.suffix.lower() == ".avi"
-        self._base = 1 / rate if avi else self._info.time_base
-        self._step = max(1, round(1 / (rate * self._base)))
+        self._time_base = 1 / rate if avi else self._info.time_base
+        self._frame_duration = max(1, round(1 / (rate * self._time_base)))
         try:
-            self._open(rate, audio=self._info.path is not None)
+            self._create(rate, audio=self._info.path is not None)
         except (av.error.FFmpegError, ValueError):
             if self._audio is None:
                 raise
             _log.warning(
-                "'%s' is written without sound: %s does not take the source's %s",
+                "'%s' is written without sound: %s does not support the source's %s",
                 *(self._path, self._path.suffix, self._audio.codec),
             )
             self._audio.close()
             self._audio = None
-            self._open(rate, audio=False)
+            self._create(rate, audio=False)
 
-    def _open(self, rate: Fraction, *, audio: bool) -> None:
-        """Begin the file with the video and, if wanted, the source's audio."""
-        options = _OPTIONS.get(self._path.suffix.lower(), {})
-        container = av.open(str(self._path), "w", container_options=options)
+    def _create(self, rate: Fraction, *, audio: bool) -> None:
+        """Open the file and write its header, with the source's audio if requested."""
+        container = av.open(str(self._path), "w", container_options=self._format.options)
         try:
-            self._stream = self._add_video(container, rate)
+            self._stream = add_video(container, self._format.codec, rate, self._size)
+            self._stream.codec_context.time_base = self._stream.time_base = self._time_base
+            self._stream.codec_context.sample_aspect_ratio = self._info.pixel_aspect
             if audio and self._info.path is not None:
-                self._audio = Audio.of(self._info.path)
+                self._audio = AudioTrack.open(self._info.path)
             if self._audio is not None:
                 self._audio.attach(container)
             container.start_encoding()
@@ -182,47 +169,42 @@ class VideoSink(BaseSink):
             raise
         self._container = container
 
-    def _add_video(self, container: OutputContainer, rate: Fraction) -> VideoStream:
-        stream = add_video(container, self._codec, rate, self._size)
-        stream.codec_context.time_base = stream.time_base = self._base
-        stream.codec_context.sample_aspect_ratio = self._info.pixel_aspect
-        return stream
+    def _next_pts(self, result: FrameResult) -> int:
+        """Return the time stamp of a frame in the file, later than the one before.
 
-    def _stamp(self, result: FrameResult) -> int:
-        """Give the frame's time stamp; never one that goes back.
-
-        A source whose clock was set back goes on where it was.
+        After a reset of the source's clock, time stamps continue from the last one.
         """
         frame = result.frame
+        following = self._last_pts + self._frame_duration if self._frames else 0
         if frame.pts is None:
-            wanted = self._last + self._step if self._frames else 0
+            pts = following
         else:
-            wanted = round(frame.pts * frame.time_base / self._base)
+            pts = round(frame.pts * frame.time_base / self._time_base)
             if self._info.live and not self._frames:
-                self._shift = -wanted  # such a clock may run since the camera was switched on
-            wanted += self._shift
-        if self._frames and self._seconds(self._last - wanted) > _BACKWARDS:
-            self._shift += self._last + self._step - wanted
-            wanted = self._last + self._step
-        self._last = wanted if not self._frames else max(wanted, self._last + 1)
-        return self._last
+                self._offset = -pts  # the clock may have run since the camera was switched on
+            pts += self._offset
+        if self._frames and self._seconds(self._last_pts - pts) > _CLOCK_RESET:
+            self._offset += following - pts
+            pts = following
+        self._last_pts = pts if not self._frames else max(pts, self._last_pts + 1)
+        return self._last_pts
 
     def _seconds(self, pts: int) -> float:
-        return float(pts * self._base)
+        return float(pts * self._time_base)
 
     def _encode(self, frame: av.VideoFrame) -> None:
         self._mux(frame)
         self._encoded += 1
 
     def _mux(self, frame: av.VideoFrame | None) -> None:
+        """Encode a frame, or flush the encoder, and write the packets with the audio up to them."""
         container = self._container
         if container is None or self._stream is None:
             return
         for packet in self._stream.encode(frame):
             if packet.pts is not None and packet.duration == 0:
-                packet.duration = self._step
-            if self._audio:
-                self._copy_audio(seconds_of(packet))
+                packet.duration = self._frame_duration
+            self._copy_audio(decode_time(packet))
             container.mux(packet)
 
     def _copy_audio(self, until: float | None) -> None:
@@ -230,38 +212,36 @@ class VideoSink(BaseSink):
             for packet in self._audio.packets(until):
                 self._container.mux(packet)
 
-    def fail(self, error: Exception) -> RealtimeSSDError:
-        """Note that nothing more can be written, and say why."""
-        self._failed = True
-        reason = getattr(error, "strerror", None) or describe(error)
-        return RealtimeSSDError(
-            f"'{self._path}' cannot be written any further ({reason}); of the {self._encoded} "
-            "frames before, all but those of about the last second can be played"
-        )
+    def _copy_remaining_audio(self) -> None:
+        """Copy the audio up to the last frame; all of it if that was the last one of the source."""
+        if self._audio:
+            end = self._last_time + self._seconds(self._frame_duration)
+            more_video = self._audio.has_video_after(self._last_time)
+            self._copy_audio(end if more_video else None)
 
 
-class _Encoder:
-    """Passes frames on in a thread of its own.
+class _EncoderThread:
+    """Processes frames in a thread of its own.
 
     Args:
-        work: What to do with each.
+        process: Called with each frame.
     """
 
-    def __init__(self, work: Callable[[av.VideoFrame], None]) -> None:
-        self._work = work
-        self._frames: queue.Queue[av.VideoFrame | None] = queue.Queue(_AHEAD)
+    def __init__(self, process: Callable[[av.VideoFrame], None]) -> None:
+        self._process = process
+        self._frames: queue.Queue[av.VideoFrame | None] = queue.Queue(_MAX_QUEUED)
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="encoder", daemon=True)
 
     def put(self, frame: av.VideoFrame) -> None:
-        """Hand a frame over, waiting while too many wait; raises what went wrong with earlier."""
+        """Queue a frame, waiting while the queue is full; raise the error of an earlier frame."""
         if self._thread.ident is None:
             self._thread.start()
         self._frames.put(frame)
         self._check()
 
     def finish(self) -> None:
-        """Wait until all is done; raises what went wrong."""
+        """Wait until all frames are processed; raise the error of an earlier frame."""
         if self._thread.ident is not None:
             self._frames.put(None)
             self._thread.join()
@@ -275,52 +255,37 @@ class _Encoder:
         while (frame := self._frames.get()) is not None:
             if self._error is None:
                 try:
-                    self._work(frame)
+                    self._process(frame)
                 except Exception as error:
                     self._error = error
-
-
-class _Told:
-    """Turns a failure to write into one sentence."""
-
-    def __init__(self, sink: VideoSink) -> None:
-        self._sink = sink
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, Exception):
-            raise self._sink.fail(error) from error
 
 
 def add_video(
     container: OutputContainer, codec: str, rate: Fraction, size: tuple[int, int]
 ) -> VideoStream:
-    """Add a video stream to a file, set as every annotated video is.
+    """Add a video stream with the encoder settings of annotated video.
 
     Args:
-        container: Where to.
+        container: Output file.
         codec: "libx264" or "libvpx-vp9".
-        rate: Frames a second.
+        rate: Frames per second.
         size: Width and height in pixels, both even.
     """
-    stream = container.add_stream(codec, rate, options=_ENCODER[codec])
+    stream = container.add_stream(codec, rate, options=_ENCODER_OPTIONS[codec])
     if not isinstance(stream, VideoStream):
         raise TypeError(codec)
     context = stream.codec_context
     context.width, context.height = size
     context.pix_fmt = "yuv420p"
-    context.gop_size = max(1, round(rate * _KEY_SECONDS))
-    # BT.601, limited range: what OpenCV's conversion gives.
-    context.colorspace, context.color_range = 6, 1
-    context.color_primaries, context.color_trc = 6, 6
+    context.gop_size = max(1, round(rate * _KEY_FRAME_INTERVAL))
+    context.colorspace, context.color_range = _SMPTE170M, _LIMITED_RANGE
+    context.color_primaries = context.color_trc = _SMPTE170M
     return stream
 
 
 def available_encoders() -> list[str]:
     """Return the names of the encoders of annotated video that this FFmpeg has."""
-    return [name for name in _ENCODER if name in av.codecs_available]
+    return [name for name in _ENCODER_OPTIONS if name in av.codecs_available]
 
 
 def ffmpeg_version() -> str:
@@ -328,24 +293,15 @@ def ffmpeg_version() -> str:
     return str(av.ffmpeg_version_info)
 
 
-def _codec(path: Path) -> str:
-    codec = _CODECS.get(path.suffix.lower())
-    if codec is None:
-        raise UsageError(
-            f"'{path}' has an ending that is no video format here; use one of {', '.join(SUFFIXES)}"
-        )
-    return codec
+def _fit(image: Image, size: tuple[int, int]) -> Image:
+    """Return an image of the given even width and height, scaled with black bars if needed.
 
-
-def _planes(image: Image, size: tuple[int, int]) -> Image:
-    """Convert BGR to planar YUV 4:2:0 of the wanted size, (height × 3 / 2) × width.
-
-    A picture of another shape is scaled to fit, with black bars.
+    An odd size is made even by repeating the last column or row.
     """
     height, width = image.shape[:2]
     if size != (width + width % 2, height + height % 2):
-        ratio = min(size[0] / width, size[1] / height)
-        width, height = max(1, round(width * ratio)), max(1, round(height * ratio))
+        scale = min(size[0] / width, size[1] / height)
+        width, height = max(1, round(width * scale)), max(1, round(height * scale))
         image = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))
     right, below = size[0] - width, size[1] - height
     if max(right, below) > 1:
@@ -353,5 +309,24 @@ def _planes(image: Image, size: tuple[int, int]) -> Image:
         image = np.asarray(cv2.copyMakeBorder(image, *bars, cv2.BORDER_CONSTANT))
     elif right or below:
         image = np.asarray(cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_REPLICATE))
-    planes: Image = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2YUV_I420), np.uint8)
-    return planes
+    return image
+
+
+def _to_yuv420p(image: Image) -> av.VideoFrame:
+    """Convert a BGR image of even width and height into a frame.
+
+    The planes are copied one by one because `VideoFrame.from_numpy_buffer`, which would share the
+    memory, shifts the chroma planes unless the height is a multiple of 4.
+    """
+    height, width = image.shape[:2]
+    data = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2YUV_I420)).reshape(-1)
+    frame = av.VideoFrame(width, height, "yuv420p")
+    start = 0
+    for plane in frame.planes:
+        end = start + plane.height * plane.width
+        rows = np.frombuffer(cast("memoryview", plane), np.uint8).reshape(
+            plane.height, plane.line_size
+        )
+        rows[:, : plane.width] = data[start:end].reshape(plane.height, plane.width)
+        start = end
+    return frame

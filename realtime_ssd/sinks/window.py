@@ -1,4 +1,4 @@
-"""The window: annotated frames, how fast it goes, and a few keys."""
+"""Window with the annotated frames, the frame rate, and keyboard control."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import cv2
 
-from realtime_ssd.annotators.boxes import draw_lines
+from realtime_ssd.annotators.text import draw_lines
 from realtime_ssd.core.errors import UsageError
 from realtime_ssd.core.frames import Frame, Image
 from realtime_ssd.core.metrics import Statistics
@@ -19,16 +19,17 @@ from realtime_ssd.core.results import FrameResult
 from realtime_ssd.sinks.base import BaseSink
 from realtime_ssd.sources.base import SourceInfo
 
-__all__ = ["KEYS", "WindowSink", "no_display"]
+__all__ = ["KEYS", "WindowSink", "unavailable_reason"]
 
 KEYS = ("q/Esc quit", "space pause", "s snapshot", "h help")
-_QUIT = (ord("q"), 27)
-_STAYING = b"hs"
-_NEXT = "press a key to go on"
+_QUIT_KEYS = (ord("q"), 27)
+_KEYS_THAT_KEEP_IMAGE = b"hs"
+_CONTINUE = "press any key to continue"
+_POLL_MS = 30
 
 
-def no_display() -> str:
-    """Say why no window can be shown; empty if one can."""
+def unavailable_reason() -> str:
+    """Return why no window can be shown; an empty string if one can."""
     if "headless" in _gui():
         return "this OpenCV was built without windows; install opencv-python"
     if sys.platform.startswith("linux") and not (
@@ -40,22 +41,22 @@ def no_display() -> str:
 
 def _gui() -> str:
     lines = cv2.getBuildInformation().splitlines()
-    found = [line.split(":", 1)[1].strip() for line in lines if line.strip().startswith("GUI:")]
-    return "headless" if found[:1] == ["NONE"] else "".join(found)
+    values = [line.split(":", 1)[1].strip() for line in lines if line.strip().startswith("GUI:")]
+    return "headless" if values[:1] == ["NONE"] else "".join(values)
 
 
 class WindowSink(BaseSink):
-    """Shows annotated frames, one window for each source.
+    """Shows annotated frames, with one window per source.
 
-    All calls must come from the main thread.
+    All methods except `quit` must be called from the main thread.
 
     Args:
-        statistics: Gives FPS, latency and drops.
+        statistics: Frame rate, latency and drop counts to show.
         stop: Called when the user quits.
-        infos: The sources. A pause lets the frames of live ones pass instead of holding them up; a
-            photo stays until a key is pressed.
+        infos: The sources. During a pause, frames of live sources are discarded and other sources
+            wait; an image is shown until a key is pressed.
         paced: Whether to show files no faster than they were recorded.
-        snapshots: Folder for the pictures of key s.
+        snapshots: Folder for the images that the key s saves.
 
     Raises:
         UsageError: If no window can be opened.
@@ -70,16 +71,17 @@ class WindowSink(BaseSink):
         paced: bool = False,
         snapshots: Path = Path(),
     ) -> None:
-        reason = no_display()
+        reason = unavailable_reason()
         if reason:
             raise UsageError(f"no window can be shown: {reason}")
-        os.environ.setdefault("QT_LOGGING_RULES", "*.warning=false")  # about fonts it has not
+        # Qt otherwise warns about fonts that the OpenCV wheel does not contain.
+        os.environ.setdefault("QT_LOGGING_RULES", "*.warning=false")
         self._statistics, self._stop, self._snapshots = statistics, stop, snapshots
         self._live = {info.name for info in infos if info.live}
         self._still = {info.name for info in infos if info.still}
         self._paced = paced
         self._shown: dict[str, tuple[FrameResult, Image]] = {}
-        self._dues: dict[str, tuple[float, float]] = {}
+        self._clocks: dict[str, tuple[float, float]] = {}
         self._paused = self._help = self._quit = False
 
     def write(self, result: FrameResult) -> None:
@@ -89,70 +91,69 @@ class WindowSink(BaseSink):
             self.poll()
             return
         if self._paced and name not in self._live | self._still:
-            self._wait_for(result.frame)
-            self._stay()
-        if self._quit:  # pressed while it waited
+            self._wait_until_due(result.frame)
+            self._wait_while_paused()
+        if self._quit:  # while waiting
             return
-        self._draw(result)
+        self._show(result)
         self.poll()
         if name in self._still:
-            self._hold()
+            self._wait_for_key()
         elif name not in self._live:
-            self._stay()
+            self._wait_while_paused()
 
-    def _draw(self, result: FrameResult) -> None:
+    def _show(self, result: FrameResult) -> None:
         name = result.frame.source
-        picture = result.annotated_image().copy()
-        draw_lines(picture, self._lines(result))
+        image = result.annotated_image().copy()
+        draw_lines(image, self._status(result))
         if name not in self._shown:
             cv2.namedWindow(name, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
-            cv2.resizeWindow(name, *_fitting(picture))
-        self._shown[name] = result, picture
-        cv2.imshow(name, picture)
+            cv2.resizeWindow(name, *_window_size(image))
+        self._shown[name] = result, image
+        cv2.imshow(name, image)
 
-    def _stay(self) -> None:
-        """Wait until a pause is over."""
+    def _wait_while_paused(self) -> None:
         while self._paused and not self._quit:
-            self._react(cv2.waitKey(30))
+            self._handle_key(cv2.waitKey(_POLL_MS))
 
-    def _hold(self) -> None:
-        """Show a photo until a key asks for the next one."""
+    def _wait_for_key(self) -> None:
+        """Show an image until a key requests the next one."""
         while not self._quit:
-            key = cv2.waitKey(30)
-            self._react(key)
-            if key >= 0 and key & 0xFF not in _STAYING:
+            key = cv2.waitKey(_POLL_MS)
+            self._handle_key(key)
+            if key >= 0 and key & 0xFF not in _KEYS_THAT_KEEP_IMAGE:
                 self._paused = False
                 return
 
-    def _wait_for(self, frame: Frame) -> None:
-        """Wait until a frame is due; after a delay the clock of its source starts anew."""
-        begun, first = self._dues.setdefault(frame.source, (time.monotonic(), frame.time))
-        due = begun + frame.time - first
+    def _wait_until_due(self, frame: Frame) -> None:
+        """Wait until a frame is due; a late frame restarts the clock of its source."""
+        start, first_time = self._clocks.setdefault(frame.source, (time.monotonic(), frame.time))
+        due = start + frame.time - first_time
         now = time.monotonic()
         if due < now:
-            self._dues[frame.source] = now, frame.time
+            self._clocks[frame.source] = now, frame.time
         while not self._quit and (left := due - time.monotonic()) > 0.001:
-            self._react(cv2.waitKey(max(1, min(30, int(left * 1000)))))
+            self._handle_key(cv2.waitKey(max(1, min(_POLL_MS, int(left * 1000)))))
 
     def poll(self) -> None:
-        """React to keys and to closed windows; also to be called while no frame comes."""
-        self._react(cv2.waitKey(1))
+        """Handle keys and closed windows; call it also while no frame arrives."""
+        self._handle_key(cv2.waitKey(1))
 
     def quit(self) -> None:
-        """Show nothing more, and wait no longer for a key; may be called by a signal handler."""
+        """Show no more frames and stop waiting for keys; may be called by a signal handler."""
         self._quit = True
 
     def close(self) -> None:
         """See `Sink.close`."""
         if self._shown:
             self._shown.clear()
-            with suppress(cv2.error):  # the user may have closed the last one
+            with suppress(cv2.error):  # the user may have closed the last window
                 cv2.destroyAllWindows()
 
-    def _lines(self, result: FrameResult) -> list[str]:
-        """Say how it goes: how late a live frame is, and how long one of a file took."""
+    def _status(self, result: FrameResult) -> list[str]:
+        """Return the lines to show: frame rate, delay of a live frame or time per file frame."""
         if result.frame.source in self._still:
-            return [_NEXT, *KEYS] if self._help else [_NEXT]
+            return [_CONTINUE, *KEYS] if self._help else [_CONTINUE]
         statistics = self._statistics
         drops = sum(statistics.total.dropped.values())
         live = result.frame.source in self._live
@@ -160,9 +161,9 @@ class WindowSink(BaseSink):
         lines = [f"{statistics.recent_fps:.1f} FPS   {latency:.0f} ms   {drops} dropped"]
         return [*lines, *KEYS] if self._help else lines
 
-    def _react(self, key: int) -> None:
+    def _handle_key(self, key: int) -> None:
         key &= 0xFF
-        if key in _QUIT or self._closed_by_user():
+        if key in _QUIT_KEYS or self._closed_by_user():
             self._quit = True
             self._stop()
         elif key == ord(" "):
@@ -170,30 +171,30 @@ class WindowSink(BaseSink):
         elif key == ord("h"):
             self._help = not self._help
             for result, _ in list(self._shown.values()):
-                self._draw(result)  # no new picture may come for long
+                self._show(result)  # the next frame may take long
         elif key == ord("s"):
-            self._save()
+            self._save_snapshots()
 
     def _closed_by_user(self) -> bool:
         try:
             return any(
                 cv2.getWindowProperty(name, cv2.WND_PROP_VISIBLE) < 1 for name in self._shown
             )
-        except cv2.error:  # Qt has nothing left once its last window is closed
+        except cv2.error:  # Qt knows no window after the last one is closed
             return True
 
-    def _save(self) -> None:
-        for _, picture in self._shown.values():
+    def _save_snapshots(self) -> None:
+        for _, image in self._shown.values():
             number = 1
             while (path := self._snapshots / f"realtime-ssd-{number:03d}.png").exists():
                 number += 1
-            good = cv2.imwrite(str(path), picture)
-            said = f"snapshot {path}" if good else f"no snapshot: '{path}' cannot be written"
-            print(said, file=sys.stderr)
+            saved = cv2.imwrite(str(path), image)
+            message = f"snapshot {path}" if saved else f"no snapshot: '{path}' cannot be written"
+            print(message, file=sys.stderr)
 
 
-def _fitting(picture: Image) -> tuple[int, int]:
-    """Give a window size that fits on usual screens."""
-    height, width = picture.shape[:2]
-    ratio = min(1.0, 1280 / width, 720 / height)
-    return max(1, round(width * ratio)), max(1, round(height * ratio))
+def _window_size(image: Image) -> tuple[int, int]:
+    """Return the width and height of a window for an image that fits on common screens."""
+    height, width = image.shape[:2]
+    scale = min(1.0, 1280 / width, 720 / height)
+    return max(1, round(width * scale)), max(1, round(height * scale))

@@ -1,4 +1,4 @@
-"""What every source of frames looks like to the loop."""
+"""Interfaces of sources and of the plug-ins that open them."""
 
 from __future__ import annotations
 
@@ -12,27 +12,28 @@ from typing import Any, Protocol
 from realtime_ssd.core.closeable import Closeable
 from realtime_ssd.core.frames import Frame
 
-__all__ = ["BaseSource", "Source", "SourceInfo"]
+__all__ = ["BaseSource", "Source", "SourceInfo", "SourceOptions", "SourcePlugin"]
 
 
 @dataclass(frozen=True, slots=True)
 class SourceInfo:
-    """What is known about a source once it is open.
+    """Properties of an open source.
 
     Attributes:
-        name: Name for people, without credentials.
-        width: Width in pixels of the frames as they are delivered (rotation applied), or 0 if
-            it is not known before the first frame.
-        height: Likewise the height.
-        live: Whether frames are lost when nobody takes them (cameras and network streams).
+        name: Display name, without credentials.
+        width: Width of the delivered frames in pixels, after rotation; 0 if it is not known before
+            the first frame.
+        height: Height of the delivered frames in pixels, after rotation; 0 if it is not known
+            before the first frame.
+        live: Whether frames that are not read in time are lost (cameras and network streams).
         rate: Frames per second, exact (30000/1001), or None if unknown or variable.
         time_base: Seconds per unit of the frames' time stamps.
         frame_count: Number of frames, or None if unknown.
-        path: The video file behind the source, from which audio may be copied, or None.
-        still: Whether each frame is a picture of its own (images) rather than part of a video.
-        files: Every file behind the source; of pictures one a frame, in order.
-        names: What each picture is called, in the order of `files`; empty for a video.
-        pixel_aspect: Width of a pixel as it is shown, over its height.
+        path: Video file behind the source, from which audio can be copied, or None.
+        still: Whether each frame is a separate image rather than part of a video.
+        files: All files behind the source; for images, one per frame, in order.
+        names: Names of the images in the order of `files`; empty for a video.
+        pixel_aspect: Displayed width of a pixel divided by its displayed height.
     """
 
     name: str
@@ -50,51 +51,51 @@ class SourceInfo:
 
 
 class Source(AbstractContextManager[Any], Protocol):
-    """A camera, a file, a stream, a folder of images or the demo.
+    """Camera, video file, network stream, images or demo.
 
     Attributes:
-        info: Valid after `open`.
+        info: Properties of the source; complete after `open`.
     """
 
     info: SourceInfo
 
     def open(self) -> None:
-        """Open, or open again after a loss.
+        """Open the source, or reopen it after a loss.
 
         Raises:
-            UsageError: If the source cannot exist (missing file, no such camera).
-            SourceError: If it exists but cannot be opened now; a live source may be tried again.
+            UsageError: If the source does not exist (missing file or camera).
+            SourceError: If it exists but cannot be opened; opening a live source can be retried.
         """
         ...
 
     def read(self) -> Frame | None:
-        """Wait for the next frame; None at the end.
+        """Wait for the next frame and return it, or None at the end.
 
         Raises:
-            SourceError: If a live source was lost, or a file is damaged from here on.
+            SourceError: If a live source was lost, or the rest of a file is damaged.
         """
         ...
 
     def __iter__(self) -> Iterator[Frame]:
-        """Yield the remaining frames, then close the source; cameras and streams are opened first.
+        """Yield the remaining frames, then close the source; a live source is opened first.
 
         Raises:
             UsageError: See `open`.
-            SourceError: See `open` and `read`; a lost live source is not reopened.
+            SourceError: See `open` and `read`; a live source is not reopened after a loss.
         """
         ...
 
     def interrupt(self) -> None:
-        """Make a `read` that waits in another thread end soon; the source is then only closed."""
+        """Make a `read` that blocks another thread return soon; only `close` may follow."""
         ...
 
     def close(self) -> None:
-        """Give the device or file back; may be called any number of times."""
+        """Release the device or file; may be called any number of times."""
         ...
 
 
 class BaseSource(Closeable):
-    """What all sources share: `with`, and defaults for those that never wait."""
+    """Base class of sources, with defaults for those that never block."""
 
     info: SourceInfo
 
@@ -116,7 +117,51 @@ class BaseSource(Closeable):
             self.close()
 
     def interrupt(self) -> None:
-        """See `Source.interrupt`; a source that never waits has nothing to do."""
+        """See `Source.interrupt`; does nothing, since `read` never blocks."""
 
     def close(self) -> None:
         """See `Source.close`."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceOptions:
+    """Options of `open_source` that are passed to every plug-in.
+
+    Attributes:
+        gpu: Whether to decode video files on the GPU where that is possible.
+    """
+
+    gpu: bool = False
+
+
+class SourcePlugin(Protocol):
+    """Object that an entry point of the group `realtime_ssd.sources` registers.
+
+    Importing the module that defines it must be cheap: `open` imports the libraries of the source.
+
+    Attributes:
+        priority: The plug-in with the highest priority that matches a text opens it; the built-in
+            ones have 0 to 99.
+    """
+
+    priority: int
+
+    def matches(self, text: str) -> bool:
+        """Return whether this plug-in opens a text; `file:` URLs are passed as paths."""
+        ...
+
+    def open(self, text: str, options: SourceOptions) -> Source:
+        """Return the source that a text describes.
+
+        Files are opened here, so that errors are found early; a live source is opened later by
+        `Source.open`, in the thread that reads it.
+
+        Args:
+            text: Text that `matches` accepted.
+            options: Options of the caller.
+
+        Raises:
+            UsageError: If the text is malformed or the source does not exist.
+            SourceError: If the source exists but cannot be read.
+        """
+        ...

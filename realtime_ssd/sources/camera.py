@@ -1,4 +1,4 @@
-"""Cameras of this machine, through OpenCV."""
+"""Local cameras, read through OpenCV."""
 
 from __future__ import annotations
 
@@ -16,64 +16,66 @@ from realtime_ssd.sources.base import BaseSource, SourceInfo
 
 __all__ = ["Camera", "list_cameras"]
 
+_DEVICES = Path("/dev")
+
 
 def list_cameras() -> list[str]:
-    """List the video devices of this machine; on systems without `/dev` the list is empty."""
-    return sorted(str(path) for path in Path("/dev").glob("video[0-9]*"))
+    """Return the paths of the video devices; an empty list on systems without `/dev`."""
+    return sorted(str(path) for path in _DEVICES.glob("video[0-9]*"))
 
 
 class Camera(BaseSource):
-    """Reads a camera; only the newest picture counts, so its buffer is kept at one frame.
+    """Camera of this machine; the driver buffers a single frame, so that each read is recent.
 
     Args:
-        number: Camera number as the system counts, from 0.
+        number: Camera number of the operating system, from 0.
     """
 
     def __init__(self, number: int) -> None:
         self._number = number
-        self._device: cv2.VideoCapture | None = None
+        self._capture: cv2.VideoCapture | None = None
         self._index = 0
-        self._begin = time.monotonic()
+        self._start = time.monotonic()
         self.info = SourceInfo(f"camera {number}", live=True)
 
     def open(self) -> None:
         """See `Source.open`."""
         self.close()
         linux = sys.platform.startswith("linux")
-        if linux and not Path(f"/dev/video{self._number}").exists():
-            found = ", ".join(list_cameras()) or "no camera at all"
-            raise UsageError(f"camera {self._number} is not there; this machine has {found}")
-        device = cv2.VideoCapture(self._number, cv2.CAP_V4L2 if linux else cv2.CAP_ANY)
-        if not device.isOpened():
-            device.release()
+        if linux and not (_DEVICES / f"video{self._number}").exists():
+            available = ", ".join(list_cameras()) or "no camera"
+            raise UsageError(f"camera {self._number} does not exist; this machine has {available}")
+        capture = cv2.VideoCapture(self._number, cv2.CAP_V4L2 if linux else cv2.CAP_ANY)
+        if not capture.isOpened():
+            capture.release()
             raise SourceError(
-                f"camera {self._number} cannot be opened; another program may use it, or it may "
-                "not be allowed (group 'video')"
+                f"camera {self._number} cannot be opened; another program may be using it, or "
+                "this user may lack permission (group 'video')"
             )
-        device.set(cv2.CAP_PROP_BUFFERSIZE, 1)
-        self._device = device
-        rate = device.get(cv2.CAP_PROP_FPS)
+        capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+        self._capture = capture
+        rate = capture.get(cv2.CAP_PROP_FPS)
         self.info = SourceInfo(
             self.info.name,
-            int(device.get(cv2.CAP_PROP_FRAME_WIDTH)),
-            int(device.get(cv2.CAP_PROP_FRAME_HEIGHT)),
+            int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)),
+            int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)),
             live=True,
             rate=Fraction(rate).limit_denominator(1001) if rate > 0 else None,
         )
 
     def read(self) -> Frame | None:
         """See `Source.read`."""
-        if self._device is None:
+        if self._capture is None:
             return None
-        good, image = self._device.read()
-        if not good:
-            raise SourceError(f"camera {self._number} gives no picture; is it still plugged in?")
+        success, image = self._capture.read()
+        if not success:
+            raise SourceError(f"camera {self._number} returned no frame; is it still connected?")
         now = time.monotonic()
         frame = Frame(
             np.ascontiguousarray(image, np.uint8),
             self._index,
             self.info.name,
-            pts=round((now - self._begin) * 1000),
+            pts=round((now - self._start) * 1000),
             captured_at=now,
         )
         self._index += 1
@@ -81,6 +83,6 @@ class Camera(BaseSource):
 
     def close(self) -> None:
         """See `Source.close`."""
-        device, self._device = self._device, None
-        if device is not None:
-            device.release()
+        capture, self._capture = self._capture, None
+        if capture is not None:
+            capture.release()

@@ -1,4 +1,4 @@
-"""The built-in street as a source: `demo[:WxH[@FPS][,seed=N][,frames=N]]`."""
+"""The synthetic street as a source: `demo[:WxH[@FPS][,seed=N][,frames=N]]`."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from realtime_ssd.synthetic import StreetScene
 
 __all__ = ["DemoSource"]
 
-_FORM = re.compile(r"^(?:(?P<width>\d+)x(?P<height>\d+))?(?:@(?P<fps>\d+(?:\.\d+)?))?$")
+_SIZE = re.compile(r"^(?:(?P<width>\d+)x(?P<height>\d+))?(?:@(?P<fps>\d+(?:\.\d+)?))?$")
 _DEFAULTS = {"seed": 0, "frames": 300}
-_LARGEST = 16384
+_MAX_SIDE = 16384
 
 
 class DemoSource(BaseSource):
-    """Renders the street frame by frame; it waits like a file and loses nothing.
+    """Renders the street frame by frame, without dropping any, like a file.
 
     Args:
-        text: How it is named; 640x360 at 30 frames a second, seed 0, 300 frames where nothing
-            else is said. `frames=0` never ends.
+        text: Description as above. The defaults are 640x360 pixels, 30 frames per second, seed 0
+            and 300 frames; `frames=0` never ends.
 
     Raises:
-        UsageError: If the text does not fit.
+        UsageError: If the text is malformed or a value is out of range.
     """
 
     def __init__(self, text: str = "demo") -> None:
         size, *options = text.removeprefix("demo").removeprefix(":").split(",")
         if "=" in size:
             size, options = "", [size, *options]
-        width, height, fps = _size(text, size)
-        values = {**_DEFAULTS, **_options(text, options)}
+        width, height, fps = _parse_size(text, size)
+        values = {**_DEFAULTS, **_parse_options(text, options)}
         self._frames = values["frames"]
         self._scene = StreetScene(width, height, seed=values["seed"], fps=float(fps))
         self._next = 0
@@ -51,32 +51,32 @@ class DemoSource(BaseSource):
         return Frame(self._scene.render(number), number, info.name, number, info.time_base)
 
 
-def _wrong(text: str) -> UsageError:
+def _malformed(text: str) -> UsageError:
     return UsageError(
-        f"'{text}' does not fit; write demo[:WxH[@FPS][,seed=N][,frames=N]], "
+        f"'{text}' is not a valid demo; use demo[:WxH[@FPS][,seed=N][,frames=N]], "
         "for example demo:1280x720@60,seed=3,frames=600"
     )
 
 
-def _size(text: str, size: str) -> tuple[int, int, Fraction]:
-    match = _FORM.match(size)
+def _parse_size(text: str, size: str) -> tuple[int, int, Fraction]:
+    match = _SIZE.match(size)
     if not match:
-        raise _wrong(text)
+        raise _malformed(text)
     width, height = int(match["width"] or 640), int(match["height"] or 360)
     fps = Fraction(match["fps"] or 30)
-    if not (min(width, height) >= 16 and max(width, height) <= _LARGEST and 0 < fps <= 1000):
+    if not (min(width, height) >= 16 and max(width, height) <= _MAX_SIDE and 0 < fps <= 1000):
         raise UsageError(
-            f"'{text}' does not fit; the size goes from 16x16 to {_LARGEST}x{_LARGEST}, the rate "
-            "up to 1000 frames a second"
+            f"'{text}' is not a valid demo; the size must be between 16x16 and "
+            f"{_MAX_SIDE}x{_MAX_SIDE}, and the rate at most 1000 frames per second"
         )
     return width, height, fps
 
 
-def _options(text: str, options: list[str]) -> dict[str, int]:
+def _parse_options(text: str, options: list[str]) -> dict[str, int]:
     values: dict[str, int] = {}
     for option in options:
         key, _, value = option.partition("=")
         if key not in _DEFAULTS or not value.isdigit():
-            raise _wrong(text)
+            raise _malformed(text)
         values[key] = int(value)
     return values

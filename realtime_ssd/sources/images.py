@@ -1,4 +1,4 @@
-"""Photos: one, a folder of them, or those a glob finds."""
+"""Still images: a single one, those of a folder, or those that match a glob."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ import numpy as np
 from realtime_ssd.core.errors import SourceError, UsageError
 from realtime_ssd.core.frames import Frame, Image
 from realtime_ssd.sources.base import BaseSource, SourceInfo
+from realtime_ssd.sources.formats import IMAGE_SUFFIXES
 
-__all__ = ["SUFFIXES", "Images"]
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2")
+__all__ = ["Images"]
 
 
 class Images(BaseSource):
-    """Reads images in the order of their names, numbers by their value (2 before 10).
+    """Reads images ordered by name, with numbers in names compared by value (2 before 10).
 
     Args:
-        path: Image, folder or glob. A folder's subfolders are not searched; `**/*.jpg` is.
+        path: Image, folder or glob. Subfolders of a folder are not searched; those of the glob
+            `**/*.jpg` are.
 
     Raises:
         UsageError: If there is no image.
     """
 
     def __init__(self, path: Path) -> None:
-        self.paths = _find(path)
+        self.paths = sorted(_find_images(path), key=_natural_key)
         self._next = 0
         self._unreadable: list[str] = []
         self.info = SourceInfo(
@@ -40,11 +40,11 @@ class Images(BaseSource):
             frame_count=len(self.paths),
             still=True,
             files=tuple(self.paths),
-            names=_names(self.paths),
+            names=_unique_names(self.paths),
         )
 
     def read(self) -> Frame | None:
-        """See `Source.read`; images that cannot be read are named after the last one."""
+        """See `Source.read`; unreadable images are skipped and reported after the last one."""
         while self._next < len(self.paths):
             number, path = self._next, self.paths[self._next]
             self._next += 1
@@ -54,55 +54,58 @@ class Images(BaseSource):
                 return Frame(image, number, source, number, Fraction(1), name=name)
             self._unreadable.append(str(path))
         if self._unreadable:
-            count, bad = len(self._unreadable), self._unreadable
-            if len(self.paths) == 1:
-                raise SourceError(f"'{bad[0]}' cannot be read as an image; it may be damaged")
-            more = f" and {count - 3} more" if count > 3 else ""
-            raise SourceError(
-                f"{count} of {len(self.paths)} images cannot be read and were left out: "
-                f"{', '.join(bad[:3])}{more}"
-            )
+            raise self._unreadable_error()
         return None
 
+    def _unreadable_error(self) -> SourceError:
+        paths, count = self._unreadable, len(self._unreadable)
+        if len(self.paths) == 1:
+            return SourceError(f"'{paths[0]}' cannot be read as an image; it may be damaged")
+        more = f" and {count - 3} more" if count > 3 else ""
+        return SourceError(
+            f"{count} of {len(self.paths)} images cannot be read and were skipped: "
+            f"{', '.join(paths[:3])}{more}"
+        )
 
-def _find(path: Path) -> list[Path]:
+
+def _find_images(path: Path) -> list[Path]:
     if path.is_dir():
-        found = [item for item in path.iterdir() if item.suffix.lower() in SUFFIXES]
-        if not found:
+        images = [item for item in path.iterdir() if item.suffix.lower() in IMAGE_SUFFIXES]
+        if not images:
             raise UsageError(
-                f"folder '{path}' holds no images; give a folder with photos, or each video with "
-                "--video FILE"
+                f"folder '{path}' contains no images; use a folder with images, or pass each "
+                "video as a source"
             )
-    elif path.exists():
-        found = [path]
-    elif any(sign in str(path) for sign in "*?["):
-        matches = (Path(item) for item in glob.iglob(str(path), recursive=True))
-        found = [item for item in matches if item.suffix.lower() in SUFFIXES]
-        if not found:
-            raise UsageError(
-                f"no image fits '{path}'; check the pattern, and give each video with --video FILE"
-            )
-    else:
-        raise UsageError(f"'{path}' does not exist; give an image, a folder or a pattern")
-    return sorted(found, key=_natural)
+        return images
+    if path.exists():
+        return [path]
+    if not any(character in str(path) for character in "*?["):
+        raise UsageError(f"'{path}' does not exist; use an image, a folder or a glob")
+    matches = (Path(item) for item in glob.iglob(str(path), recursive=True))
+    images = [item for item in matches if item.suffix.lower() in IMAGE_SUFFIXES]
+    if not images:
+        raise UsageError(
+            f"no image matches '{path}'; check the glob, and pass each video as a source"
+        )
+    return images
 
 
-def _names(paths: list[Path]) -> tuple[str, ...]:
-    """Call each picture by its file name, or by its place below the folder they share."""
-    short = tuple(path.name for path in paths)
-    if len(set(short)) == len(short):
-        return short
+def _unique_names(paths: list[Path]) -> tuple[str, ...]:
+    """Return the file names; if two are equal, the paths below the deepest common folder."""
+    names = tuple(path.name for path in paths)
+    if len(set(names)) == len(names):
+        return names
     shared = Path(os.path.commonpath([path.parent for path in paths]))
     return tuple(path.relative_to(shared).as_posix() for path in paths)
 
 
-def _natural(path: Path) -> list[tuple[int, str]]:
+def _natural_key(path: Path) -> list[tuple[int, str]]:
     parts = re.split(r"(\d+)", str(path))
     return [(int(part), "") if part.isdigit() else (0, part) for part in parts]
 
 
 def _load(path: Path) -> Image | None:
-    """Read an image as BGR, turned as its camera says; None if it cannot be."""
+    """Read an image as BGR with its EXIF orientation applied; None if it cannot be decoded."""
     try:
         data = np.fromfile(path, np.uint8)
         image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None

@@ -1,8 +1,8 @@
-"""Decoding on the GPU: frames stay where NVDEC left them, in the memory the kernels read.
+"""Decoding on the GPU: frames stay in the memory where NVDEC wrote them and the kernels read them.
 
-FFmpeg decodes in the GPU's primary context, the one that PyCUDA and TensorRT use too, and works on
-its default stream, for which every stream of the frame slots waits. A frame is brought to the
-host only when somebody asks for its pixels, to draw on them for instance.
+FFmpeg decodes in the GPU's primary context, which PyCUDA and TensorRT share, and on its default
+stream, on which every stream of the frame slots waits. A frame is downloaded only when its pixels
+are read, for example to draw on them.
 """
 
 from __future__ import annotations
@@ -11,38 +11,44 @@ import ctypes
 import sys
 from functools import cache
 
+import cv2  # noqa: F401 # isort: skip - before PyAV, see `realtime_ssd.sources`
 import av
 from av.codec.hwaccel import HWAccel, hwdevices_available
 from av.container import InputContainer
 
 from realtime_ssd.core.frames import Surface
 from realtime_ssd.core.gpu import cuda_version, find_gpus
+from realtime_ssd.sources.ffmpeg import error_reason, rotation_of
 
-__all__ = ["obstacle", "open_on_gpu", "surface_of"]
+__all__ = ["open_on_gpu", "surface_of", "unavailable_reason"]
 
-HELD = 16
-"""Frames that may wait in the loop beyond those the decoder needs for itself."""
+EXTRA_SURFACES = 16
+"""Frames that the pipeline may hold in addition to those that the decoder itself needs."""
 
-_BT709, _BT601 = (1,), (0, 2, 5, 6)  # AVColorSpace; FFmpeg takes an untold one for BT.601
-_FULL = 2  # AVColorRange
+# Values of AVColorSpace; FFmpeg treats unspecified (2) and reserved ones as BT.601.
+_BT709, _BT601 = (1,), (0, 2, 5, 6)
+_FULL_RANGE = 2  # value of AVColorRange
 
 
 @cache
-def obstacle() -> str:
-    """Say why videos cannot be decoded on the GPU of this machine; empty if nothing is known."""
+def unavailable_reason() -> str:
+    """Return why this machine cannot decode videos on a GPU; an empty string if nothing is wrong.
+
+    A codec that NVDEC does not support is found only when a file is opened.
+    """
     if cuda_version() is None:
         return "there is no NVIDIA driver"
     if not find_gpus():
-        return "the driver shows no GPU"
+        return "the driver finds no GPU"
     if not hasattr(av.VideoFrame, "sw_format"):
-        return f"PyAV {av.__version__} does not say how a frame lies in GPU memory (18 does)"
+        return f"PyAV {av.__version__} does not report the layout of frames in GPU memory (18 does)"
     if "cuda" not in hwdevices_available():
         return "this FFmpeg was built without CUDA"
     try:
         ctypes.CDLL("nvcuvid.dll" if sys.platform == "win32" else "libnvcuvid.so.1")
     except OSError:
         return (
-            "the driver's decoding library libnvcuvid is absent (a container needs "
+            "the driver's decoding library libnvcuvid is missing (a container needs "
             "NVIDIA_DRIVER_CAPABILITIES with 'video')"
         )
     return ""
@@ -53,40 +59,40 @@ def open_on_gpu(path: str, timeout: float | None) -> tuple[InputContainer | None
 
     Args:
         path: File or URL.
-        timeout: Seconds that opening and each read may take.
+        timeout: Limit in seconds for opening and for each read, or None.
 
     Returns:
-        The container, or None with the reason.
+        The container and an empty string, or None and the reason why the CPU has to decode.
     """
-    reason = obstacle()
+    reason = unavailable_reason()
     if reason:
         return None, reason
-    wish = HWAccel("cuda", device=0, allow_software_fallback=True, is_hw_owned=True)
+    acceleration = HWAccel("cuda", device=0, allow_software_fallback=True, is_hw_owned=True)
     try:
-        container = av.open(path, timeout=timeout, hwaccel=wish)
+        container = av.open(path, timeout=timeout, hwaccel=acceleration)
     except NotImplementedError:
-        return None, "NVDEC does not know this codec"
+        return None, "NVDEC does not support this codec"
     except av.error.FFmpegError as error:
-        return None, (error.strerror or "unknown error").lower()
+        return None, error_reason(error)
     for stream in container.streams.video[:1]:
-        stream.codec_context.options["extra_hw_frames"] = str(HELD)
+        stream.codec_context.options["extra_hw_frames"] = str(EXTRA_SURFACES)
     return container, ""
 
 
 def surface_of(frame: av.VideoFrame) -> Surface | None:
-    """Describe a frame's NV12 planes where they are.
+    """Describe the NV12 planes of a decoded frame in place.
 
     Args:
-        frame: A decoded frame, its planes in any memory.
+        frame: Decoded frame, with its planes in host or GPU memory.
 
     Returns:
         The surface, which keeps the frame alive; None if the kernels cannot read it (10 bits, other
-        chroma, other colours than BT.601 and BT.709, odd sizes, turned pictures).
+        chroma subsampling, colours other than BT.601 and BT.709, odd sizes, rotation).
     """
     layout = getattr(frame, "sw_format", None) or frame.format
-    known = frame.colorspace in (*_BT709, *_BT601)
+    supported = frame.colorspace in (*_BT709, *_BT601)
     even = frame.width % 2 == 0 and frame.height % 2 == 0
-    if layout.name != "nv12" or not known or not even or round(frame.rotation) % 360:
+    if layout.name != "nv12" or not supported or not even or rotation_of(frame):
         return None
     luma, chroma = frame.planes
     return Surface(
@@ -95,6 +101,6 @@ def surface_of(frame: av.VideoFrame) -> Surface | None:
         planes=(luma.buffer_ptr, chroma.buffer_ptr),
         pitches=(luma.line_size, chroma.line_size),
         standard="bt709" if frame.colorspace in _BT709 else "bt601",
-        full_range=frame.color_range == _FULL,
+        full_range=frame.color_range == _FULL_RANGE,
         owner=frame,
     )

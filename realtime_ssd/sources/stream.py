@@ -1,4 +1,4 @@
-"""Network streams (RTSP, HTTP, ...): the newest picture, and a clear word when it is lost."""
+"""Network streams (RTSP, HTTP, …): the most recent frame, and an explicit error after a loss."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from fractions import Fraction
 
+import cv2  # noqa: F401 # isort: skip - before PyAV, see `realtime_ssd.sources`
 import av
 from av.container import InputContainer
 from av.format import Flags
@@ -14,27 +15,28 @@ from av.format import Flags
 from realtime_ssd.core.errors import SourceError, redact
 from realtime_ssd.core.frames import Frame
 from realtime_ssd.sources.base import BaseSource, SourceInfo
-from realtime_ssd.sources.file import FrameConverter, explain
+from realtime_ssd.sources.ffmpeg import FrameConverter, error_reason
 
 __all__ = ["Stream"]
 
-OPEN_SECONDS, READ_SECONDS = 5.0, 5.0  # below the loop's watchdog, so that the cause is known
+# In seconds; below the stall timeout of the pipeline, so that the reason of a loss is known.
+OPEN_TIMEOUT, READ_TIMEOUT = 5.0, 5.0
+# Without `fflags=nobuffer`: it discards the packets that were read to detect the format, and with
+# them the first key frame, so that the first image would have to wait for the next one.
 _OPTIONS = {
     "rtsp_transport": "tcp",
-    "fflags": "nobuffer",
     "flags": "low_delay",
     "probesize": "500000",
     "analyzeduration": "1000000",
 }
-_DATAGRAMS = {**_OPTIONS, "rtsp_transport": "udp"}  # for servers that know nothing else
-del _DATAGRAMS["fflags"]  # with it FFmpeg takes the first pause for the end
+_UDP_OPTIONS = {**_OPTIONS, "rtsp_transport": "udp"}
 
 
 class Stream(BaseSource):
-    """Reads a stream that may vanish and come back.
+    """Reads a stream that may be lost and reopened.
 
     Args:
-        url: Where it is; user name and password in it are never shown.
+        url: Address; a user name and password in it are never shown.
     """
 
     def __init__(self, url: str) -> None:
@@ -42,29 +44,30 @@ class Stream(BaseSource):
         self._container: InputContainer | None = None
         self._frames: Iterator[av.VideoFrame] = iter(())
         self._index = 0
-        self._stopped = self._timeless = False
-        self._fresh = True
-        self._begin = self._arrived = self._time = self._shift = 0.0
-        self._painter = FrameConverter()
+        self._interrupted = self._no_timestamps = self._resync = False
+        # Of the latest frame, in seconds: arrival, and time in the stream as `read` returned it.
+        self._last_arrival = self._last_time = 0.0
+        self._offset = 0.0  # in seconds, added to the time stamps of the stream
+        self._converter = FrameConverter()
         self.info = SourceInfo(redact(url), live=True)
 
     def open(self) -> None:
         """See `Source.open`."""
         self.close()
-        self._stopped = False
+        self._interrupted = False
         name = self.info.name
         try:
             container = self._connect()
         except (av.error.FFmpegError, OSError) as error:
-            raise SourceError(f"'{name}' cannot be opened: {_reason(error)}") from None
+            raise SourceError(f"'{name}' cannot be opened: {error_reason(error)}") from None
         if not container.streams.video:
             container.close()
-            raise SourceError(f"'{name}' carries no video; give a stream with pictures")
+            raise SourceError(f"'{name}' contains no video; use a stream with video")
         self._container = container
-        self._fresh = True
-        self._timeless = Flags.no_timestamps in Flags(container.format.flags)
+        self._resync = self._index > 0
+        self._no_timestamps = Flags.no_timestamps in Flags(container.format.flags)
         stream = container.streams.video[0]
-        stream.thread_type = "SLICE"  # frame threads would hold pictures back
+        stream.thread_type = "SLICE"  # frame threading would delay frames
         self._frames = container.decode(stream)
         context = stream.codec_context
         self.info = SourceInfo(
@@ -72,51 +75,56 @@ class Stream(BaseSource):
         )
 
     def _connect(self) -> InputContainer:
-        timeout = (OPEN_SECONDS, READ_SECONDS)
+        """Open the URL; RTSP servers without TCP transport are tried again over UDP."""
+        timeout = (OPEN_TIMEOUT, READ_TIMEOUT)
         try:
             return av.open(self._url, options=_OPTIONS, timeout=timeout)
         except (av.error.FFmpegError, OSError) as error:
             if error.errno != errno.EPROTONOSUPPORT or not self._url.lower().startswith("rtsp"):
                 raise
-            return av.open(self._url, options=_DATAGRAMS, timeout=timeout)
+            return av.open(self._url, options=_UDP_OPTIONS, timeout=timeout)
 
     def read(self) -> Frame | None:
-        """See `Source.read`; the end of a stream counts as a loss."""
-        if self._container is None or self._stopped:
+        """See `Source.read`; the end of a stream is reported as a loss."""
+        if self._container is None or self._interrupted:
             return None
         try:
             decoded = next(self._frames)
         except StopIteration:
             raise SourceError(f"'{self.info.name}' ended") from None
         except (av.error.FFmpegError, OSError) as error:
-            raise SourceError(f"'{self.info.name}' was lost: {_reason(error)}") from None
+            raise SourceError(f"'{self.info.name}' was lost: {error_reason(error)}") from None
         now = time.monotonic()
-        base = (None if self._timeless else decoded.time_base) or Fraction(1, 1000)
-        pts = self._stamp(decoded, base, now)
-        frame = Frame(self._painter.paint(decoded), self._index, self.info.name, pts, base, now)
+        time_base = (None if self._no_timestamps else decoded.time_base) or Fraction(1, 1000)
+        pts = self._timestamp(decoded, time_base, now)
+        image = self._converter.to_bgr(decoded)
+        frame = Frame(image, self._index, self.info.name, pts, time_base, now)
         self._index += 1
         return frame
 
-    def _stamp(self, decoded: av.VideoFrame, base: Fraction, now: float) -> int:
-        """Give the time stamp; a stream that came back goes on after the time it was away.
+    def _timestamp(self, decoded: av.VideoFrame, time_base: Fraction, now: float) -> int:
+        """Return the time stamp of a frame in units of `time_base`.
 
-        Where the stream carries no times, those of arrival are taken.
+        A frame without a time stamp follows the one before as it arrived after it. The offset is
+        chosen so that time stamps continue like that after such a frame and after a loss.
         """
-        if not self._index:
-            self._begin = now
-        if self._timeless or decoded.pts is None or decoded.time_base is None:
-            return round((now - self._begin) / base)
-        if self._fresh and self._index:
-            away = now - self._arrived
-            self._shift = self._time + away - float(decoded.pts * base)
-        self._fresh, self._arrived = False, now
-        pts = decoded.pts + round(self._shift / base)
-        self._time = float(pts * base)
+        elapsed = now - self._last_arrival if self._index else 0.0
+        expected = self._last_time + elapsed
+        self._last_arrival = now
+        if self._no_timestamps or decoded.pts is None:
+            self._resync = True
+            self._last_time = expected
+            return round(expected / time_base)
+        if self._resync:
+            self._resync = False
+            self._offset = expected - float(decoded.pts * time_base)
+        pts = decoded.pts + round(self._offset / time_base)
+        self._last_time = float(pts * time_base)
         return pts
 
     def interrupt(self) -> None:
-        """See `Source.interrupt`; a read that waits ends with its time-out."""
-        self._stopped = True
+        """See `Source.interrupt`; a blocked read returns after its timeout."""
+        self._interrupted = True
 
     def close(self) -> None:
         """See `Source.close`."""
@@ -124,9 +132,3 @@ class Stream(BaseSource):
         self._frames = iter(())
         if container is not None:
             container.close()
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, av.error.FFmpegError):
-        return explain(error)
-    return getattr(error, "strerror", None) or "unknown error"

@@ -49,7 +49,7 @@ DEMO = ("--source", "demo:160x96,frames=2")
         ("cannot be written", (*DEMO, "--output", "/dev/null/x.mp4", "--model", "TINY")),
         ("cannot be written", (*DEMO, "--json", "/dev/null/x.jsonl", "--model", "TINY")),
         ("Unknown option", (*DEMO, "--no-such-option")),
-        ("does not fit", ("--source", "demo:huge", "--model", "TINY")),
+        ("is not a valid demo", ("--source", "demo:huge", "--model", "TINY")),
         ("is given twice", (*DEMO, *DEMO, "--model", "TINY", "--json", "-")),
     ],
 )
@@ -109,7 +109,7 @@ def test_messages_never_contain_a_password(
 
 
 def test_missing_camera(tiny: Path) -> None:
-    assert_rejected(2, "camera 97 is not there", "--camera", 97, "--model", tiny, "--json", "-")
+    assert_rejected(2, "camera 97 does not exist", "--camera", 97, "--model", tiny, "--json", "-")
 
 
 def test_outputs_are_not_overwritten(tiny: Path, tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_sources_that_are_not_videos(tiny: Path, tmp_path: Path) -> None:
     assert_rejected(
         1, "cannot be read as a video", "--video", tmp_path / "empty.mp4", "--model", tiny
     )
-    assert_rejected(2, "holds no images", "--source", tmp_path / "folder", "--model", tiny)
+    assert_rejected(2, "contains no images", "--source", tmp_path / "folder", "--model", tiny)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root can read every file")

@@ -77,7 +77,7 @@ def test_video_without_frames(tiny: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.mp4"
     finished = run("--video", video, "--model", tiny, "--output", output)
     assert finished.returncode == 1
-    assert "'" + str(video) + "' has no video in it" in finished.stderr
+    assert "'" + str(video) + "' contains no video" in finished.stderr
     assert not output.exists()
 
 

@@ -108,7 +108,7 @@ def test_a_run_that_fails_to_start_leaves_no_empty_files(
 ) -> None:
     arguments = ("--output", tmp_path / "o.mp4", "--json", tmp_path / "o.jsonl")
     status, line = run_main(capsys, "--camera", 97, "--model", tiny, *arguments)
-    assert (status, "camera 97 is not there" in line) == (2, True)
+    assert (status, "camera 97 does not exist" in line) == (2, True)
     assert not list(tmp_path.iterdir())
 
 

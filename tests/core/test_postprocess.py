@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from realtime_ssd.core.boxes import AnchorSpec, decode, iou
-from realtime_ssd.core.postprocess import PostProcessor, RawDetections
-from realtime_ssd.core.spec import InputSpec, ModelSpec, Thresholds, read_spec
+from realtime_ssd.core.boxes import AnchorLayer, AnchorSpec, decode, iou
+from realtime_ssd.core.postprocess import PostProcessor, RawDetections, to_frame_detections
+from realtime_ssd.core.spec import Activation, InputSpec, ModelSpec, Thresholds, read_spec
 
 Floats = NDArray[np.float32]
 
@@ -116,3 +119,115 @@ def test_equals_opencv(seed: int, count: int) -> None:
     expected = cv2.dnn.NMSBoxes(sized, scores[:, 1].tolist(), 0.05, 0.45)
     kept = PostProcessor(spec)(scores, boxes).box_indices.tolist()
     assert kept == np.asarray(expected).ravel().tolist()
+
+
+def softmax(scores: Floats) -> Floats:
+    powers = np.exp(scores.astype(np.float64))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True), np.float32)
+
+
+def sigmoid(scores: Floats) -> Floats:
+    return np.asarray(1 / (1 + np.exp(-scores.astype(np.float64))), np.float32)
+
+
+ACTIVATIONS: dict[Activation, Callable[[Floats], Floats]] = {
+    "softmax": softmax,
+    "sigmoid": sigmoid,
+    "none": lambda scores: scores,
+}
+
+
+def decoding_spec(**changes: Any) -> ModelSpec:
+    """Return a specification of 24 default boxes, four classes and a background."""
+    layer = AnchorLayer(3, 4, 1 / 3, 1 / 4, ((0.3, 0.4), (0.6, 0.5)))
+    return ModelSpec(
+        name="decoding",
+        input=InputSpec(32, 32),
+        boxes=AnchorSpec((layer,)),
+        labels=("background", "a", "b", "c", "d"),
+        **changes,
+    )
+
+
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid", "none"])
+@pytest.mark.parametrize("background", [0, 3, None])
+@pytest.mark.parametrize("coding", ["xywh", "yxhw"])
+@pytest.mark.parametrize("threshold", [0.0, 0.2, 0.6, 1.0])
+def test_raw_outputs_equal_the_reference(
+    activation: Activation, background: int | None, coding: str, threshold: float
+) -> None:
+    random = np.random.default_rng(5)
+    spec = decoding_spec(
+        activation=activation,
+        background=background,
+        coding=coding,
+        thresholds=Thresholds(threshold, 0.45, 10, 15),
+    )
+    scores = random.normal(0, 2, (24, 5)).astype(np.float32)
+    offsets = random.normal(0, 1, (24, 4)).astype(np.float32)
+    processor = PostProcessor(spec)
+    probabilities = ACTIVATIONS[activation](scores)
+    assert np.allclose(processor.activate(scores), probabilities, rtol=1e-5)
+    raw = processor(scores, offsets)
+    expected = reference(spec, processor.activate(scores), offsets)
+    assert as_list(raw) == expected
+    assert bool(expected) == (threshold < 1 or activation == "none")
+    assert np.array_equal(raw.boxes, processor.decode(raw.box_indices, offsets))
+    assert (raw.class_ids.dtype.name, raw.box_indices.dtype.name) == ("int32", "int64")
+
+
+@pytest.mark.parametrize("background", [0, 3, None])
+def test_only_selected_classes_are_detected(background: int | None) -> None:
+    random = np.random.default_rng(6)
+    spec = decoding_spec(background=background, thresholds=Thresholds(0.1))
+    scores = random.normal(0, 2, (24, 5)).astype(np.float32)
+    offsets = random.normal(0, 1, (24, 4)).astype(np.float32)
+    everything = as_list(PostProcessor(spec)(scores, offsets))
+    selected = as_list(PostProcessor(spec, (4, 1))(scores, offsets))
+    assert selected == [row for row in everything if row[2] in (1, 4)]
+    assert 0 < len(selected) < len(everything)
+
+
+@pytest.mark.parametrize("clip", [False, True])
+def test_boxes_are_clipped_before_nms_only_if_specified(clip: bool) -> None:
+    spec = replace(corners_spec(1, Thresholds(0.1, 0.45)), clip_before_nms=clip)
+    # Inside the image both boxes are equal; without clipping their IoU is 1/3.
+    boxes = np.array([[0, 0, 0.5, 1], [-1, 0, 0.5, 1]], np.float32)
+    scores = np.array([[0, 0.9], [0, 0.8]], np.float32)
+    raw = PostProcessor(spec)(scores, boxes)
+    assert raw.box_indices.tolist() == ([0] if clip else [0, 1])
+    assert raw.boxes.min() == (0 if clip else -1)
+
+
+def test_detections_of_a_frame_are_clipped_to_it() -> None:
+    spec = corners_spec(1, Thresholds(0.1))
+    raw = RawDetections(
+        np.array([[0.25, 0.5, 2, 0.75]], np.float32),
+        np.array([0.9], np.float32),
+        np.array([1], np.int32),
+        np.array([0]),
+    )
+    detections = to_frame_detections(raw, spec, 200, 100)
+    assert detections.boxes.tolist() == [[50, 50, 200, 75]]
+    assert detections[0].label == "c0"
+
+
+def test_no_boxes_and_no_candidates() -> None:
+    spec = corners_spec(2, Thresholds(0.1))
+    for count in (0, 3):
+        raw = PostProcessor(spec)(np.zeros((count, 3), "f4"), np.zeros((count, 4), "f4"))
+        assert (len(raw.scores), raw.boxes.shape) == (0, (0, 4))
+    softmax_spec = replace(spec, activation="softmax")
+    raw = PostProcessor(softmax_spec)(np.zeros((0, 3), "f4"), np.zeros((0, 4), "f4"))
+    assert len(raw.scores) == 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_many_candidates_in_several_groups_and_chunks(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    corner = random.uniform(0, 0.9, (3000, 2))
+    sides = random.uniform(0.01, 0.3, (3000, 2))
+    boxes = np.concatenate([corner, corner + sides], axis=1).astype(np.float32)
+    scores = random.integers(0, 500, (3000, 4)).astype(np.float32) / np.float32(500)
+    spec = corners_spec(3, Thresholds(0.05, 0.3, 900, (20, 100, 1000)[seed]))
+    assert as_list(PostProcessor(spec)(scores, boxes)) == reference(spec, scores, boxes)

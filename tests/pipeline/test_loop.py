@@ -1,4 +1,4 @@
-"""The pipeline: files lose no frame, live sources deliver the newest, every frame has an outcome."""
+"""Files lose no frame, live sources deliver the newest, every frame has an outcome."""
 
 from __future__ import annotations
 

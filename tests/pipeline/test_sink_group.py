@@ -114,7 +114,7 @@ def test_a_latest_sink_that_never_returns_is_abandoned(monkeypatch: pytest.Monke
     group = SinkGroup()
     group.add(RecordingSink("latest", lambda _: release.wait(30)))
     group.write(result(0))
-    with pytest.raises(RealtimeSSDError, match="RecordingSink did not finish within 0.05 s"):
+    with pytest.raises(RealtimeSSDError, match=r"RecordingSink did not finish within 0\.05 s"):
         group.close()
     release.set()
 
@@ -127,7 +127,9 @@ def test_a_failing_blocking_sink_is_named_and_the_others_are_closed() -> None:
     group = SinkGroup()
     group.add(broken)
     group.add(other)
-    with pytest.raises(RealtimeSSDError, match="RecordingSink failed on frame 7 of 'a'.*disk full"):
+    with pytest.raises(
+        RealtimeSSDError, match=r"RecordingSink failed on frame 7 of 'a'.*disk full"
+    ):
         group.write(result(7))
     group.close()
     assert (broken.closed, other.closed) == (1, 1)

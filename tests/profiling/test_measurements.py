@@ -123,7 +123,8 @@ def test_bottleneck_counts_frames_not_batches() -> None:
     )
     assert bottleneck("onnxruntime", rows, pipeline_runs(250, 1000)) == (
         "host-bound: the network keeps the processor busy for only 25% of the time; the longest "
-        "other stage is capture with 2.00 ms per frame, and reading a file costs 75% of the rate from memory"
+        "other stage is capture with 2.00 ms per frame, and reading a file costs 75% of the rate "
+        "from memory"
     )
     on_gpu = [from_latencies("network", 8, [1.0]), from_latencies(STAGE_NAMES["gpu"], 8, [0.008])]
     assert bottleneck("tensorrt", on_gpu, pipeline_runs(800, 800)).startswith(

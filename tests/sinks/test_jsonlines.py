@@ -1,4 +1,4 @@
-"""JSON lines are whole, and there as soon as they are written."""
+"""JSON lines are complete, and readable as soon as they are written."""
 
 from __future__ import annotations
 
@@ -8,9 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-_START = """
+from realtime_ssd import Detections, Frame
+from realtime_ssd.core.errors import UsageError
+from realtime_ssd.core.results import FrameResult
+from realtime_ssd.sinks.jsonlines import JsonSink
+
+PRELUDE = """
 import resource, signal, sys
 import numpy as np
 from realtime_ssd import Detections, Frame, RealtimeSSDError
@@ -24,8 +30,8 @@ def write(number):
 
 
 @pytest.mark.parametrize("target", ["-", "lines.jsonl"])
-def test_a_line_is_there_at_once(tmp_path: Path, target: str) -> None:
-    program = _START + "write(0)\nprint('next', file=sys.stderr, flush=True)\nsys.stdin.read()"
+def test_line_is_readable_immediately(tmp_path: Path, target: str) -> None:
+    program = PRELUDE + "write(0)\nprint('next', file=sys.stderr, flush=True)\nsys.stdin.read()"
     with subprocess.Popen(
         [sys.executable, "-c", program, target],
         stdin=subprocess.PIPE,
@@ -45,21 +51,68 @@ def test_a_line_is_there_at_once(tmp_path: Path, target: str) -> None:
         writer.communicate()
 
 
-def test_a_full_disk_leaves_whole_lines(tmp_path: Path) -> None:
-    program = _START + (
+def test_full_disk_leaves_complete_lines(tmp_path: Path) -> None:
+    program = PRELUDE + (
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))\n"
         "try:\n"
         "    for number in range(1000): write(number)\n"
         "except RealtimeSSDError as error: print(error)\n"
+        "sink.close()\n"
     )
     path = tmp_path / "o.jsonl"
     done = subprocess.run(
         [sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True
     )
-    assert "the lines before are complete" in done.stdout
+    assert done.stdout == (
+        f"writing to '{path}' failed (File too large); the lines written before are complete\n"
+    )
     text = path.read_text()
     assert text.endswith("}\n")
     frames = [json.loads(line)["frame"] for line in text.splitlines()]
     assert frames == list(range(len(frames)))
     assert len(text) > 4500
+
+
+def result(name: str = "") -> FrameResult:
+    frame = Frame(np.zeros((4, 8, 3), np.uint8), 7, "camera", 1234, name=name)
+    detections = Detections(
+        np.array([[1, 2, 3.25, 4]], np.float32),
+        np.array([0.5], np.float32),
+        np.array([1], np.int32),
+        ("background", "car"),
+    )
+    return FrameResult(frame, detections)
+
+
+def test_line_has_the_detections_and_the_name_of_the_image(tmp_path: Path) -> None:
+    path = tmp_path / "o.jsonl"
+    with JsonSink(str(path)) as sink:
+        sink.write(result())
+        sink.write(result("a.png"))
+    first, second = map(json.loads, path.read_text().splitlines())
+    assert first["source"] == "camera"
+    assert second["source"] == "a.png"
+    assert (first["frame"], first["time"], first["width"], first["height"]) == (7, 1.234, 8, 4)
+    assert first["detections"] == [
+        {"label": "car", "class_id": 1, "score": 0.5, "box": [1.0, 2.0, 3.25, 4.0]}
+    ]
+
+
+def test_file_without_lines_is_deleted(tmp_path: Path) -> None:
+    path = tmp_path / "o.jsonl"
+    with JsonSink(str(path)) as sink:
+        assert path.exists()
+    assert not path.exists()
+    sink.close()
+
+
+def test_existing_file_is_kept_unless_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "o.jsonl"
+    path.write_text("existing\n")
+    with pytest.raises(UsageError, match="exists; set `overwrite` to replace it"):
+        JsonSink(str(path))
+    assert path.read_text() == "existing\n"
+    with JsonSink(str(path), overwrite=True) as sink:
+        sink.write(result())
+    assert json.loads(path.read_text())["frame"] == 7

@@ -1,4 +1,4 @@
-"""A camera that speaks RTSP: H.264 in RTP packets on the same connection (RFC 2326, RFC 6184)."""
+"""An RTSP camera: H.264 in RTP packets, interleaved on the TCP connection (RFC 2326, RFC 6184)."""
 
 from __future__ import annotations
 
@@ -13,20 +13,27 @@ from fractions import Fraction
 import av
 import numpy as np
 
-RATE, CLOCK = 30, 90000
+FRAME_RATE, CLOCK_RATE = 30, 90000
+FIRST_LEVEL = 40
+FIRST_TIMESTAMP = 1_000_000  # FFmpeg takes 0 for a time stamp that is not known yet
 
 
-def nal_units(frames: int, size: tuple[int, int] = (128, 96)) -> list[list[bytes]]:
-    """Encode grey frames, each brighter than the last; give the units of each."""
+def encode_frames(
+    count: int, key_frame_interval: int = 10, size: tuple[int, int] = (128, 96)
+) -> list[list[bytes]]:
+    """Encode uniformly grey frames, frame i of level 40 + i, and return the NAL units of each."""
     encoder = av.CodecContext.create("libx264", "w")
     assert isinstance(encoder, av.VideoCodecContext)
     encoder.width, encoder.height, encoder.pix_fmt = *size, "yuv420p"
-    encoder.time_base, encoder.framerate = Fraction(1, RATE), Fraction(RATE)
-    encoder.gop_size = 10
-    encoder.options = {"tune": "zerolatency", "x264-params": "repeat-headers=1:sliced-threads=0"}
+    encoder.time_base, encoder.framerate = Fraction(1, FRAME_RATE), Fraction(FRAME_RATE)
+    encoder.gop_size = key_frame_interval
+    encoder.options = {
+        "tune": "zerolatency",
+        "x264-params": "repeat-headers=1:sliced-threads=0:scenecut=0",
+    }
     units = []
-    for number in range(frames):
-        image = np.full((size[1], size[0], 3), 40 + number, np.uint8)
+    for number in range(count):
+        image = np.full((size[1], size[0], 3), FIRST_LEVEL + number, np.uint8)
         frame = av.VideoFrame.from_ndarray(image, format="bgr24")
         frame.pts = number
         for packet in encoder.encode(frame):
@@ -35,29 +42,32 @@ def nal_units(frames: int, size: tuple[int, int] = (128, 96)) -> list[list[bytes
 
 
 class RtspCamera:
-    """Serves to any number of clients, one after the other or at once.
+    """Serves the same 150 frames in a loop to any number of clients.
 
     Args:
-        port: Where; any free one by default.
-        word: What `admin` must give.
+        port: TCP port; any free one by default.
+        password: Password of the user `admin`; none by default.
+        key_frame_interval: Frames from one key frame to the next.
     """
 
-    def __init__(self, port: int = 0, word: str = "") -> None:
-        self._units = nal_units(150)
-        self._key = base64.b64encode(f"admin:{word}".encode()).decode() if word else ""
+    def __init__(self, port: int = 0, password: str = "", key_frame_interval: int = 10) -> None:
+        self._units = encode_frames(150, key_frame_interval)
+        credentials = base64.b64encode(f"admin:{password}".encode()).decode()
+        self._credentials = credentials if password else ""
         self._server = socket.create_server(("127.0.0.1", port))
         self.port = self._server.getsockname()[1]
-        self._stop = threading.Event()
+        self.url = f"rtsp://127.0.0.1:{self.port}/live"
+        self._stopped = threading.Event()
         self._clients: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
-        """Vanish, as if the plug was pulled."""
-        self._stop.set()
-        for one in (self._server, *self._clients):
+        """Drop all connections, as if the power was cut."""
+        self._stopped.set()
+        for connection in (self._server, *self._clients):
             with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-            one.close()
+                connection.shutdown(socket.SHUT_RDWR)
+            connection.close()
 
     def __enter__(self) -> RtspCamera:
         return self
@@ -66,56 +76,58 @@ class RtspCamera:
         self.close()
 
     def _accept(self) -> None:
-        while not self._stop.is_set():
+        while not self._stopped.is_set():
             try:
                 client, _ = self._server.accept()
             except OSError:
                 return
             self._clients.append(client)
-            threading.Thread(target=self._answer, args=(client,), daemon=True).start()
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
-    def _answer(self, client: socket.socket) -> None:
-        waiting = b""
+    def _serve(self, client: socket.socket) -> None:
+        received = b""
         try:
-            while more := client.recv(65536):
-                waiting += more
-                while b"\r\n\r\n" in waiting:
-                    request, waiting = waiting.split(b"\r\n\r\n", 1)
+            while data := client.recv(65536):
+                received += data
+                while b"\r\n\r\n" in received:
+                    request, received = received.split(b"\r\n\r\n", 1)
                     self._reply(client, request.decode(errors="replace"))
         except OSError:
             return
 
     def _reply(self, client: socket.socket, request: str) -> None:
         method = request.split(" ", 1)[0]
-        number = re.search(r"(?i)cseq: *(\d+)", request)
-        lines = [f"CSeq: {number[1] if number else 0}"]
+        sequence = re.search(r"(?i)cseq: *(\d+)", request)
+        headers = [f"CSeq: {sequence[1] if sequence else 0}"]
         status, body = "200 OK", ""
-        if self._key and f"Basic {self._key}" not in request and method != "OPTIONS":
+        authorized = not self._credentials or f"Basic {self._credentials}" in request
+        if not authorized and method != "OPTIONS":
             status = "401 Unauthorized"
-            lines.append('WWW-Authenticate: Basic realm="camera"')
+            headers.append('WWW-Authenticate: Basic realm="camera"')
         elif method == "OPTIONS":
-            lines.append("Public: OPTIONS, DESCRIBE, SETUP, PLAY, TEARDOWN")
+            headers.append("Public: OPTIONS, DESCRIBE, SETUP, PLAY, TEARDOWN")
         elif method == "DESCRIBE":
             body = self._description()
-            lines += ["Content-Type: application/sdp", f"Content-Length: {len(body)}"]
+            headers += ["Content-Type: application/sdp", f"Content-Length: {len(body)}"]
         elif method == "SETUP":
-            lines += ["Transport: RTP/AVP/TCP;unicast;interleaved=0-1", "Session: 1"]
+            headers += ["Transport: RTP/AVP/TCP;unicast;interleaved=0-1", "Session: 1"]
         else:
-            lines.append("Session: 1")
-        client.sendall(("\r\n".join([f"RTSP/1.0 {status}", *lines]) + "\r\n\r\n" + body).encode())
+            headers.append("Session: 1")
+        head = "\r\n".join([f"RTSP/1.0 {status}", *headers])
+        client.sendall(f"{head}\r\n\r\n{body}".encode())
         if method == "PLAY":
             threading.Thread(target=self._play, args=(client,), daemon=True).start()
 
     def _description(self) -> str:
-        sets = ",".join(base64.b64encode(unit).decode() for unit in self._units[0][:2])
+        parameter_sets = ",".join(base64.b64encode(unit).decode() for unit in self._units[0][:2])
         lines = (
             "v=0",
             "o=- 0 0 IN IP4 127.0.0.1",
             "s=camera",
             "t=0 0",
             "m=video 0 RTP/AVP 96",
-            "a=rtpmap:96 H264/90000",
-            f"a=fmtp:96 packetization-mode=1;sprop-parameter-sets={sets}",
+            f"a=rtpmap:96 H264/{CLOCK_RATE}",
+            f"a=fmtp:96 packetization-mode=1;sprop-parameter-sets={parameter_sets}",
             "a=control:track1",
         )
         return "".join(f"{line}\r\n" for line in lines)
@@ -124,14 +136,16 @@ class RtspCamera:
         sequence = 0
         try:
             for number in range(10**6):
-                if self._stop.wait(0.25 / RATE):  # faster than it says, for the sake of the test
+                if self._stopped.wait(0.25 / FRAME_RATE):  # four times as fast, for short tests
                     return
                 units = self._units[number % len(self._units)]
-                stamp = number * CLOCK // RATE
+                timestamp = FIRST_TIMESTAMP + number * CLOCK_RATE // FRAME_RATE
                 for unit in units:
-                    last = 0x80 if unit is units[-1] else 0
-                    head = struct.pack(">BBHII", 0x80, 96 | last, sequence & 0xFFFF, stamp, 7)
-                    packet = head + unit
+                    marker = 0x80 if unit is units[-1] else 0
+                    header = struct.pack(
+                        ">BBHII", 0x80, 96 | marker, sequence & 0xFFFF, timestamp, 7
+                    )
+                    packet = header + unit
                     client.sendall(b"$\0" + struct.pack(">H", len(packet)) + packet)
                     sequence += 1
         except OSError:

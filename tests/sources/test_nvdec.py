@@ -1,4 +1,4 @@
-"""Frames in GPU memory: how planes are described, fetched late, and what happens without a GPU.
+"""Frames in GPU memory: their description, late download, and the fallback without a GPU.
 
 NV12 frames in host memory stand in for those of the decoder: PyAV describes both the same way.
 """
@@ -6,48 +6,55 @@ NV12 frames in host memory stand in for those of the decoder: PyAV describes bot
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import av
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from realtime_ssd_engines.cuda.kernel_params import Colour
 
 from realtime_ssd.core.gpu import find_gpus
-from realtime_ssd.sources import open_source
-from realtime_ssd.sources.file import FrameConverter
-from realtime_ssd.sources.nvdec import obstacle, open_on_gpu, surface_of
+from realtime_ssd.sources import nvdec, open_source
+from realtime_ssd.sources.ffmpeg import FrameConverter
+from realtime_ssd.sources.file import VideoFile
+from realtime_ssd.sources.nvdec import open_on_gpu, surface_of, unavailable_reason
+from tests.videos import make_video
 
 
-def nv12(width: int = 64, height: int = 36, seed: int = 0) -> tuple[av.VideoFrame, np.ndarray]:  # type: ignore[type-arg]
+def make_nv12(
+    width: int = 64, height: int = 36, seed: int = 0
+) -> tuple[av.VideoFrame, NDArray[np.uint8]]:
     values = np.random.default_rng(seed).integers(0, 256, (height * 3 // 2, width), np.uint8)
     return av.VideoFrame.from_ndarray(values, format="nv12"), values
 
 
-def plane(address: int, pitch: int, width: int, rows: int) -> np.ndarray:  # type: ignore[type-arg]
+def read_plane(address: int, pitch: int, width: int, rows: int) -> NDArray[np.uint8]:
     raw = (ctypes.c_uint8 * (pitch * rows)).from_address(address)
-    return np.frombuffer(raw, np.uint8).reshape(rows, pitch)[:, :width]
+    return np.ctypeslib.as_array(raw).reshape(rows, pitch)[:, :width]
 
 
-def test_planes_are_where_the_surface_says() -> None:
-    frame, values = nv12(70, 36)
+def test_surface_points_to_the_planes() -> None:
+    frame, values = make_nv12(70, 36)
     surface = surface_of(frame)
     assert surface is not None
     assert (surface.width, surface.height) == (70, 36)
     assert surface.pitches[0] >= 70
-    luma = plane(surface.planes[0], surface.pitches[0], 70, 36)
-    chroma = plane(surface.planes[1], surface.pitches[1], 70, 18)
+    luma = read_plane(surface.planes[0], surface.pitches[0], 70, 36)
+    chroma = read_plane(surface.planes[1], surface.pitches[1], 70, 18)
     np.testing.assert_array_equal(np.concatenate([luma, chroma]), values)
 
 
-def test_the_surface_keeps_the_frame_alive() -> None:
-    frame, values = nv12()
+def test_surface_keeps_the_frame_alive() -> None:
+    frame, values = make_nv12()
     surface = surface_of(frame)
     assert surface is not None
     del frame
     for seed in range(1, 50):
-        nv12(seed=seed)
-    luma = plane(surface.planes[0], surface.pitches[0], 64, 36)
+        make_nv12(seed=seed)
+    luma = read_plane(surface.planes[0], surface.pitches[0], 64, 36)
     np.testing.assert_array_equal(luma, values[:36])
 
 
@@ -61,32 +68,32 @@ def test_the_surface_keeps_the_frame_alive() -> None:
         (6, 1, "bt601", False),
     ],
 )
-def test_colours_are_those_of_the_stream(
+def test_surface_has_the_colour_standard_of_the_frame(
     space: int, colour_range: int, standard: str, full: bool
 ) -> None:
-    frame, _ = nv12()
+    frame, _ = make_nv12()
     frame.colorspace, frame.color_range = space, colour_range
     surface = surface_of(frame)
     assert surface is not None
     assert (surface.standard, surface.full_range) == (standard, full)
 
 
-def test_what_the_kernels_cannot_read_is_no_surface() -> None:
-    wide, _ = nv12()
+def test_formats_that_the_kernels_cannot_read_have_no_surface() -> None:
+    wide, _ = make_nv12()
     wide.colorspace = 9  # BT.2020
     assert surface_of(wide) is None
+    for width, height in ((65, 36), (64, 35)):
+        assert surface_of(av.VideoFrame(width, height, "nv12")) is None
     for layout in ("yuv420p", "p010le", "yuv444p"):
-        assert surface_of(nv12()[0].reformat(format=layout)) is None
+        assert surface_of(make_nv12()[0].reformat(format=layout)) is None
 
 
 @pytest.mark.parametrize("clip", ["carnd_vehicle_test_video.mp4", "solidWhiteRight.mp4"])
-def test_a_surface_and_the_painted_picture_have_the_same_colours(
-    shared_data: Path, clip: str
-) -> None:
-    """One clip in BT.709, one in BT.601: the other standard is further off."""
+def test_surface_and_converted_image_have_the_same_colours(shared_data: Path, clip: str) -> None:
+    """One clip is in BT.709, the other in BT.601; the wrong standard has a larger error."""
     with av.open(str(shared_data / "clips" / clip)) as container:
         decoded = next(container.decode(video=0))
-    painted = FrameConverter().paint(decoded).astype(np.float32)
+    converted = FrameConverter().to_bgr(decoded).astype(np.float32)
     keep = {"src_color_range": decoded.color_range, "dst_color_range": decoded.color_range}
     frame = decoded.reformat(format="nv12", **keep)
     surface = surface_of(frame)
@@ -94,49 +101,99 @@ def test_a_surface_and_the_painted_picture_have_the_same_colours(
     values = frame.to_ndarray()
     luma, chroma = values[: frame.height], values[frame.height :].reshape(-1, frame.width // 2, 2)
     error = {}
-    for standard in ("bt601", "bt709"):
-        factors = Colour.of(standard, surface.full_range)  # type: ignore[arg-type]
+    standards: tuple[Literal["bt601", "bt709"], ...] = ("bt601", "bt709")
+    for standard in standards:
+        factors = Colour.of(standard, surface.full_range)
         y = (luma - np.float32(factors.luma_offset)) * factors.luma_scale
         u, v = np.repeat(np.repeat(chroma, 2, 0), 2, 1).astype(np.float32).transpose(2, 0, 1) - 128
         green = y + factors.green_u * u + factors.green_v * v
-        picture = np.stack([y + factors.blue_u * u, green, y + factors.red_v * v], -1)
-        error[standard] = float(np.abs(np.clip(picture, 0, 255) - painted).mean())
+        image = np.stack([y + factors.blue_u * u, green, y + factors.red_v * v], -1)
+        error[standard] = float(np.abs(np.clip(image, 0, 255) - converted).mean())
     assert min(error, key=lambda name: error[name]) == surface.standard
     assert error[surface.standard] < 2
 
 
+@pytest.fixture
+def supported(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A machine on which nothing is missing."""
+    monkeypatch.setattr(nvdec, "cuda_version", lambda: (12, 8))
+    monkeypatch.setattr(nvdec, "find_gpus", lambda: ("a GPU",))
+    monkeypatch.setattr(nvdec, "hwdevices_available", lambda: ["cuda"])
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: None)
+    unavailable_reason.cache_clear()
+    yield
+    unavailable_reason.cache_clear()
+
+
+@pytest.mark.usefixtures("supported")
+def test_nothing_is_missing_on_a_complete_machine() -> None:
+    assert not unavailable_reason()
+
+
+@pytest.mark.usefixtures("supported")
+@pytest.mark.parametrize(
+    ("function", "value", "reason"),
+    [
+        ("cuda_version", None, "there is no NVIDIA driver"),
+        ("find_gpus", (), "the driver finds no GPU"),
+        ("hwdevices_available", ["vaapi"], "this FFmpeg was built without CUDA"),
+    ],
+)
+def test_missing_part_is_named(
+    monkeypatch: pytest.MonkeyPatch, function: str, value: object, reason: str
+) -> None:
+    monkeypatch.setattr(nvdec, function, lambda: value)
+    assert unavailable_reason() == reason
+
+
+@pytest.mark.usefixtures("supported")
+def test_missing_decoding_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(name: str) -> None:
+        assert "nvcuvid" in name
+        raise OSError(name)
+
+    monkeypatch.setattr(ctypes, "CDLL", fail)
+    assert "libnvcuvid is missing" in unavailable_reason()
+
+
+def test_decoding_on_the_gpu_is_opt_in(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    VideoFile(str(make_video(tmp_path / "v.mp4", [0]))).close()
+    assert not caplog.messages
+
+
 @pytest.mark.skipif(bool(find_gpus()), reason="this machine has a GPU")
-def test_without_a_gpu_the_cpu_decodes_the_same_frames_and_says_why(
+def test_without_a_gpu_the_cpu_decodes_and_logs_the_reason(
     shared_data: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = shared_data / "clips" / "nasa_13013.mp4"
-    assert obstacle()
-    assert open_on_gpu(str(path), None) == (None, obstacle())
-    with open_source(path) as plain, open_source(path, gpu=True) as wished:
-        assert caplog.messages == [f"'{path}' is decoded on the CPU: {obstacle()}"]
-        assert wished.info == plain.info
+    assert unavailable_reason()
+    assert open_on_gpu(str(path), None) == (None, unavailable_reason())
+    with open_source(path) as on_cpu, open_source(path, gpu=True) as on_gpu:
+        assert caplog.messages == [f"'{path}' is decoded on the CPU: {unavailable_reason()}"]
+        assert on_gpu.info == on_cpu.info
         for _ in range(3):
-            one, two = plain.read(), wished.read()
-            assert one is not None
-            assert two is not None
-            assert two.surface is None
-            np.testing.assert_array_equal(one.image, two.image)
+            expected, frame = on_cpu.read(), on_gpu.read()
+            assert expected is not None
+            assert frame is not None
+            assert frame.surface is None
+            np.testing.assert_array_equal(frame.image, expected.image)
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(bool(obstacle()), reason="videos cannot be decoded on a GPU here")
-def test_on_a_gpu_frames_stay_there_and_look_the_same(shared_data: Path) -> None:
+@pytest.mark.skipif(bool(unavailable_reason()), reason="videos cannot be decoded on a GPU here")
+def test_frames_decoded_on_a_gpu_stay_there_and_look_the_same(shared_data: Path) -> None:
     path = shared_data / "clips" / "solidWhiteRight.mp4"
     count = 0
-    with open_source(path) as plain, open_source(path, gpu=True) as wished:
-        while (one := plain.read()) is not None:
-            two = wished.read()
-            assert two is not None
-            assert two.surface is not None
-            assert (two.pts, two.width, two.height) == (one.pts, one.width, one.height)
+    with open_source(path) as on_cpu, open_source(path, gpu=True) as on_gpu:
+        for expected in on_cpu:
+            frame = on_gpu.read()
+            assert frame is not None
+            assert frame.surface is not None
+            size = (frame.pts, frame.width, frame.height)
+            assert size == (expected.pts, expected.width, expected.height)
             if count % 50 == 0:
-                gap = np.abs(one.image.astype(int) - two.image.astype(int))
-                assert gap.mean() < 1.5
+                error = np.abs(expected.image.astype(int) - frame.image.astype(int))
+                assert error.mean() < 1.5
             count += 1
-        assert wished.read() is None
+        assert on_gpu.read() is None
     assert count == 221

@@ -1,10 +1,11 @@
-"""Annotated pictures for the detector of bright squares (`tests.tiny`), with known mistakes."""
+"""A COCO dataset for the detector of bright squares (`tests.tiny`), with known errors."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import cv2
 
@@ -14,31 +15,32 @@ WIDTH, HEIGHT = 160, 120
 CELL = (40, 30)
 
 CASES: list[tuple[tuple[int, int], list[tuple[str, int, int, int, int]]]] = [
-    # bright cell (row, column), then what the annotation says: class, x, y, width, height
-    ((0, 0), [("bright", 0, 0, 40, 30)]),  # found
-    ((1, 2), [("bright", 80, 30, 40, 40)]),  # found, IoU 0.75
+    # bright cell (row, column), then the annotated objects: class, x, y, width, height
+    ((0, 0), [("bright", 0, 0, 40, 30)]),  # true positive
+    ((1, 2), [("bright", 80, 30, 40, 40)]),  # true positive, IoU 0.75
     ((3, 3), []),  # background
     ((2, 1), [("dark", 40, 60, 40, 30)]),  # wrong class
-    ((0, 3), [("bright", 100, 0, 40, 30)]),  # poor box, IoU 1/3
-    ((2, 2), [("bright", 80, 60, 40, 30), ("bright", 0, 90, 40, 30)]),  # found, and one missed
+    ((0, 3), [("bright", 100, 0, 40, 30)]),  # poor localization, IoU 1/3
+    ((2, 2), [("bright", 80, 60, 40, 30), ("bright", 0, 90, 40, 30)]),  # one of two detected
 ]
 
 
 def write_bright_set(
     folder: Path, labels: tuple[str, ...] = ("bright", "dark"), skip: Collection[int] = ()
 ) -> str:
-    """Write pictures and a COCO file.
+    """Write the images and a COCO file.
 
     Args:
-        folder: Where to; it is made.
+        folder: Folder to create.
         labels: Categories of the file.
-        skip: Numbers of pictures, from 1, that are left out.
+        skip: Numbers of images, from 1, to leave out.
 
     Returns:
         "ANNOTATIONS:IMAGES".
     """
     folder.mkdir()
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for number, (cell, objects) in enumerate(CASES, start=1):
         if number in skip:
             continue

@@ -1,6 +1,6 @@
-"""Write down what torchvision's SSD matching and loss give, for `test_loss.py`.
+"""Record the results of torchvision's SSD matching and loss for `test_loss.py`.
 
-Run in an environment whose torchvision can be imported, from the root of the repository:
+Run from the root of the repository, in an environment with torchvision:
 `python -m tests.training.make_torchvision_oracle`.
 """
 
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 import torchvision
+from numpy.typing import NDArray
 from torchvision.models.detection._utils import BoxCoder, SSDMatcher
 from torchvision.models.detection.ssd import SSD
 from torchvision.ops import box_convert, box_iou
@@ -23,8 +24,8 @@ from tests.training.torchvision_cases import SIZE, Case, cases, overfull
 ORACLE = Path(__file__).parent / "engine" / "torchvision_oracle.json"
 
 
-def answer(case: Case) -> dict[str, Any]:
-    """Run torchvision on a batch."""
+def torchvision_result(case: Case) -> dict[str, Any]:
+    """Return torchvision's matches, losses and gradients of a batch."""
     anchors = box_convert(torch.from_numpy(case.defaults) * SIZE, "cxcywh", "xyxy")
     targets = [
         {"boxes": torch.from_numpy(boxes) * SIZE, "labels": torch.from_numpy(labels)}
@@ -43,33 +44,38 @@ def answer(case: Case) -> dict[str, Any]:
     offsets = torch.from_numpy(case.offsets).requires_grad_()
     heads = {"bbox_regression": offsets, "cls_logits": scores}
     losses = SSD.compute_loss(model, targets, heads, [anchors] * len(targets), matches)
-    torch.stack(list(losses.values())).sum().backward()
-    found = [torch.nonzero(one >= 0).flatten() for one in matches]
+    torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
+    matched = [torch.nonzero(objects >= 0).flatten() for objects in matches]
     encoded = [
-        coder.encode_single(target["boxes"][one[rows]], anchors[rows])
-        for target, one, rows in zip(targets, matches, found, strict=True)
+        coder.encode_single(target["boxes"][objects[rows]], anchors[rows])
+        for target, objects, rows in zip(targets, matches, matched, strict=True)
     ]
     return {
-        "matched": [rows.tolist() for rows in found],
-        "objects": [one[rows].tolist() for one, rows in zip(matches, found, strict=True)],
+        "matched": [rows.tolist() for rows in matched],
+        "objects": [objects[rows].tolist() for objects, rows in zip(matches, matched, strict=True)],
         "encoded": [float(f"{value:.8g}") for rows in encoded for value in rows.sum(1).tolist()],
         "scores": losses["classification"].item(),
         "offsets": losses["bbox_regression"].item(),
-        "gradient": [_probed(scores, case.probe[0]), _probed(offsets, case.probe[1])],
+        "gradient": [
+            _weighted_gradient(scores, case.probe[0]),
+            _weighted_gradient(offsets, case.probe[1]),
+        ],
     }
 
 
-def _probed(tensor: torch.Tensor, probe: np.ndarray) -> list[float]:
-    """Sum the gradient of each image, weighted by random numbers."""
+def _weighted_gradient(tensor: torch.Tensor, weights: NDArray[np.float32]) -> list[float]:
+    """Return the weighted sum of the gradient of each image."""
     assert tensor.grad is not None
-    return (tensor.grad * torch.from_numpy(probe)).sum((1, 2)).tolist()
+    sums: list[float] = (tensor.grad * torch.from_numpy(weights)).sum((1, 2)).tolist()
+    return sums
 
 
 def main() -> None:
-    """Write the answers to all batches."""
-    found = {name: answer(case) for name, case in {**cases(), "overfull": overfull()}.items()}
-    facts = {"torch": torch.__version__, "torchvision": torchvision.__version__}
-    ORACLE.write_text(json.dumps({**facts, "cases": found}) + "\n", encoding="utf-8")
+    """Write the results of all batches."""
+    batches = {**cases(), "overfull": overfull()}
+    results = {name: torchvision_result(case) for name, case in batches.items()}
+    versions = {"torch": torch.__version__, "torchvision": torchvision.__version__}
+    ORACLE.write_text(json.dumps({**versions, "cases": results}) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

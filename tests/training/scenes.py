@@ -1,4 +1,4 @@
-"""Ten drawn pictures with their boxes, and a recipe small enough to train on them in seconds."""
+"""A small dataset of drawn shapes, and a recipe that trains on it in seconds."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
-KINDS = ("disc", "square", "triangle")
+CLASSES = ("disc", "square", "triangle")
 SIDE = 128
 
 RECIPE = """
@@ -36,30 +37,30 @@ ema = 0.9
 
 
 def draw(folder: Path, count: int = 10, side: int = SIDE) -> str:
-    """Draw pictures of discs, squares and triangles; give the data set's name."""
+    """Draw images of discs, squares and triangles and return the dataset specification."""
     rng = np.random.default_rng(5)
     content: dict[str, Any] = {
         "images": [],
         "annotations": [],
-        "categories": [{"id": k, "name": name} for k, name in enumerate(KINDS, start=1)],
+        "categories": [{"id": k, "name": name} for k, name in enumerate(CLASSES, start=1)],
     }
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(count):
         name = f"picture{number}.png"
         image = np.full((side, side, 3), rng.integers(60, 190, 3), np.uint8)
-        for quarter in rng.permutation(4)[: 1 + number % 3]:
+        for quadrant in rng.permutation(4)[: 1 + number % 3]:
             half = side // 2
             size = int(rng.integers(side // 5, half - 8))
-            room = half - size
-            x = int(quarter % 2 * half + rng.integers(0, room))
-            y = int(quarter // 2 * half + rng.integers(0, room))
-            kind = int(rng.integers(3))
-            _shape(image, kind, x, y, size)
+            margin = half - size
+            x = int(quadrant % 2 * half + rng.integers(0, margin))
+            y = int(quadrant // 2 * half + rng.integers(0, margin))
+            class_index = int(rng.integers(3))
+            _draw_shape(image, class_index, x, y, size)
             content["annotations"].append(
                 {
                     "id": len(content["annotations"]) + 1,
                     "image_id": number + 1,
-                    "category_id": kind + 1,
+                    "category_id": class_index + 1,
                     "bbox": [x, y, size, size],
                     "area": size * size,
                     "iscrowd": 0,
@@ -73,13 +74,13 @@ def draw(folder: Path, count: int = 10, side: int = SIDE) -> str:
     return f"coco:{folder / 'scenes.json'}:{folder}"
 
 
-def _shape(image: np.ndarray[Any, Any], kind: int, x: int, y: int, size: int) -> None:
+def _draw_shape(image: NDArray[np.uint8], class_index: int, x: int, y: int, size: int) -> None:
     end = size - 1
-    if kind == 0:
+    if class_index == 0:
         cv2.ellipse(
             image, ((x + end / 2, y + end / 2), (end, end), 0.0), (40, 40, 230), -1, cv2.LINE_AA
         )
-    elif kind == 1:
+    elif class_index == 1:
         cv2.rectangle(image, (x, y), (x + end, y + end), (230, 60, 40), -1)
     else:
         points = np.array([[x, y + end], [x + end, y + end], [x + end // 2, y]], np.int32)
@@ -87,7 +88,7 @@ def _shape(image: np.ndarray[Any, Any], kind: int, x: int, y: int, size: int) ->
 
 
 def recipe(folder: Path, text: str = RECIPE, name: str = "tiny") -> Path:
-    """Write a recipe; give its file."""
+    """Write a recipe and return its path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.toml"
     path.write_text(text)

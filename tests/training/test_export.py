@@ -18,7 +18,7 @@ from realtime_ssd_training.cli.export import export
 from realtime_ssd_training.engine.checkpoint import save_checkpoint
 from realtime_ssd_training.export import export_onnx, first_images, images_of_run
 from realtime_ssd_training.models import SSD, create
-from realtime_ssd_training.models.layers import L2Norm
+from realtime_ssd_training.models.conv_blocks import L2Norm
 from realtime_ssd_training.models.ssd import FeatureMaps
 from torch import Tensor, nn
 
@@ -276,7 +276,7 @@ def test_invalid_arguments_of_the_command(
         (2, (tmp_path / "missing.safetensors",), "does not exist"),
         (2, (checkpoint.parent,), "is a folder; give the file best.safetensors in it"),
         (2, (checkpoint, "--precision", "int8"), "--precision must be fp32 or fp16, not 'int8'"),
-        (2, (checkpoint, "--photos", tmp_path / "empty"), "holds no images"),
+        (2, (checkpoint, "--photos", tmp_path / "empty"), "contains no images"),
         (2, (checkpoint, "--photos", tmp_path / "gone.jpg"), "does not exist"),
     ):
         with pytest.raises(SystemExit) as stop:

@@ -80,7 +80,7 @@ def test_operators_are_supported_by_tensorrt_8(name: str) -> None:
 
 
 def test_hard_swish_equals_pytorch() -> None:
-    from realtime_ssd_training.models.mobile import HardSwish
+    from realtime_ssd_training.models.inverted_residuals import HardSwish
 
     values = torch.linspace(-5, 5, 101)
     torch.testing.assert_close(HardSwish()(values), nn.functional.hardswish(values))

@@ -27,7 +27,7 @@ from realtime_ssd_training.illustrate.matching_statistics import (
 from realtime_ssd_training.illustrate.street_figures import mine_frame
 from realtime_ssd_training.models import create, ssd300_vgg16, ssd512_vgg16
 from realtime_ssd_training.models.default_boxes import mobilenet_boxes
-from realtime_ssd_training.recipe import LossPart, load_recipe
+from realtime_ssd_training.recipe import LossConfig, load_recipe
 from torch import Tensor
 from torch.nn import functional
 
@@ -284,7 +284,7 @@ def test_recipe_on_the_page_holds_the_defaults(tmp_path: Path) -> None:
     assert shown
     recipe = tmp_path / "mine.toml"
     recipe.write_text(f'{shown[1]}\n[model]\nname = "ssd300_vgg16"\n')
-    assert load_recipe(str(recipe)).loss == LossPart()
+    assert load_recipe(str(recipe)).loss == LossConfig()
 
 
 def test_matches_by_object_size() -> None:
@@ -358,7 +358,9 @@ def test_linked_code_exists() -> None:
                 assert hasattr(import_module(module), name), f"{path} has no {name}"
     assert (
         "MultiBoxLoss("
-        in (PAGE_PATH.parents[1] / "training/realtime_ssd_training/engine/factory.py").read_text()
+        in (
+            PAGE_PATH.parents[1] / "training/realtime_ssd_training/engine/training_components.py"
+        ).read_text()
     )
 
 

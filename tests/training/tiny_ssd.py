@@ -1,4 +1,4 @@
-"""A detector of a few hundred weights, its data and its trainer, for tests of the loop itself."""
+"""A detector of a few hundred weights, a dataset and a training function for tests."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 from realtime_ssd_training.data.sample import Annotation, Dataset, Problem, Sample
-from realtime_ssd_training.engine.distributed import World
-from realtime_ssd_training.engine.run_folder import Row, RunFolder
-from realtime_ssd_training.engine.train import Outcome, Trainer
+from realtime_ssd_training.engine.distributed import DistributedContext
+from realtime_ssd_training.engine.run_folder import EpochMetrics, RunFolder
+from realtime_ssd_training.engine.trainer import Trainer, TrainingResult
 from realtime_ssd_training.models import SSD
 from realtime_ssd_training.models.ssd import FeatureMaps
-from realtime_ssd_training.recipe import Recipe, as_dict, from_dict
+from realtime_ssd_training.recipe import Recipe, from_dict
 from torch import Tensor, nn
 
 from realtime_ssd.core.boxes import AnchorLayer, AnchorSpec
@@ -23,10 +23,11 @@ from realtime_ssd.core.spec import InputSpec, ModelSpec
 
 LABELS = ("background", "bright")
 SIDE, CELLS = 32, 4
+SINGLE_PROCESS = DistributedContext(0, 1, torch.device("cpu"))
 
 
 class TinyMaps(FeatureMaps):
-    """Two convolutions with everything that has a state of its own: statistics and chance."""
+    """Two convolutions with batch normalisation and dropout, which have state and randomness."""
 
     def __init__(self, norm: bool, dropout: float) -> None:
         super().__init__()
@@ -59,11 +60,16 @@ def tiny_ssd(*, norm: bool = True, dropout: float = 0.0, seed: int = 0) -> SSD:
 
 
 class Squares(Dataset):
-    """Bright squares on noise."""
+    """Bright squares on noise.
 
-    def __init__(self, count: int = 12, before: Callable[[int], None] | None = None) -> None:
+    Args:
+        count: Number of images.
+        before_read: Called with the index before an image is read.
+    """
+
+    def __init__(self, count: int = 12, before_read: Callable[[int], None] | None = None) -> None:
         super().__init__("squares", LABELS, (0, 1))
-        self.count, self.before = count, before
+        self.count, self.before_read = count, before_read
 
     def __len__(self) -> int:
         return self.count
@@ -81,8 +87,8 @@ class Squares(Dataset):
         return index + 1
 
     def __getitem__(self, index: int) -> Sample:
-        if self.before:
-            self.before(index)
+        if self.before_read:
+            self.before_read(index)
         truth = self.annotation(index)
         image = np.random.default_rng([8, index]).integers(0, 90, (SIDE, SIDE, 3), np.uint8)
         x1, y1, x2, y2 = truth.boxes[0].astype(int)
@@ -90,8 +96,13 @@ class Squares(Dataset):
         return Sample.of(image, truth)
 
 
-class Listener:
-    """Hears of a run; can stop it after a step as Ctrl+C or SIGTERM does."""
+class RecordingReporter:
+    """Records the progress of a run.
+
+    Args:
+        stop_at: Epoch and batch after which to raise a signal in this process.
+        number: The signal.
+    """
 
     def __init__(
         self, stop_at: tuple[int, int] | None = None, number: int = signal.SIGTERM
@@ -99,31 +110,34 @@ class Listener:
         self.stop_at, self.number = stop_at, number
         self.losses: list[float] = []
         self.rates: list[float] = []
-        self.rows: list[Row] = []
+        self.epochs: list[EpochMetrics] = []
+        self.problems: list[Problem] = []
 
-    def step(self, epoch: int, done: int, total: int, loss: float, lr: float) -> None:
+    def on_step(self, epoch: int, batch: int, total: int, loss: float, lr: float) -> None:
         self.losses.append(loss)
         self.rates.append(lr)
-        if self.stop_at == (epoch, done):
+        if self.stop_at == (epoch, batch):
             signal.raise_signal(self.number)
 
-    def epoch(self, row: Row) -> None:
-        self.rows.append(row)
+    def on_epoch(self, metrics: EpochMetrics) -> None:
+        self.epochs.append(metrics)
 
-    def problems(self, found: Sequence[Problem]) -> None:
-        raise AssertionError(found)
+    def on_problems(self, problems: Sequence[Problem]) -> None:
+        self.problems += problems
 
 
-def tiny_recipe(**changes: Any) -> Recipe:
-    """Give a recipe with some values changed, named as run__epochs."""
-    start = Recipe("tiny", from_dict({"name": "x", "model": {"name": "tiny"}}).model)
-    values = as_dict(start)
-    values["run"].update(epochs=3, batch=4, workers=0, ema=0.9, channels_last=True)
-    values["optimizer"].update(lr=0.05)
-    for key, value in changes.items():
-        part, name = key.split("__")
-        values[part][name] = value
-    return from_dict(values)
+def tiny_recipe(**overrides: Any) -> Recipe:
+    """Return a recipe with some values replaced; `run__epochs` replaces "run.epochs"."""
+    data: dict[str, Any] = {
+        "name": "tiny",
+        "model": {"name": "tiny"},
+        "optimizer": {"lr": 0.05},
+        "run": {"epochs": 3, "batch": 4, "workers": 0, "ema": 0.9},
+    }
+    for key, value in overrides.items():
+        section, name = key.split("__")
+        data.setdefault(section, {})[name] = value
+    return from_dict(data)
 
 
 def train(
@@ -132,33 +146,33 @@ def train(
     *,
     model: SSD | None = None,
     resume: bool = False,
-    listener: Listener | None = None,
+    reporter: RecordingReporter | None = None,
     data: Dataset | None = None,
     val: Dataset | None = None,
-    world: World | None = None,
-) -> tuple[Trainer, Outcome]:
-    """Train the tiny detector; give trainer and outcome."""
+) -> tuple[Trainer, TrainingResult]:
+    """Train the tiny detector; return the trainer and its result."""
     torch.set_num_threads(1)
-    run = RunFolder(folder, resume=resume)
-    alone = World(0, 1, torch.device("cpu"))
     trainer = Trainer(
         model or tiny_ssd(dropout=0.3),
         recipe,
         data or Squares(),
         val,
-        run,
-        world or alone,
-        listener or Listener(),
+        RunFolder(folder, resume=resume),
+        SINGLE_PROCESS,
+        reporter or RecordingReporter(),
     )
     if resume:
         trainer.resume()
     return trainer, trainer.run()
 
 
-def without_times(facts: dict[str, Any]) -> dict[str, Any]:
-    """Drop what the clock says from a checkpoint's facts."""
-    facts = dict(facts)
-    facts["progress"] = {k: v for k, v in facts["progress"].items() if k != "seconds"}
-    facts["rows"] = [{k: v for k, v in r.items() if "second" not in k} for r in facts["rows"]]
-    facts["recipe"] = {**facts["recipe"], "run": {**facts["recipe"]["run"], "workers": 0}}
-    return facts
+def without_times(metadata: dict[str, Any]) -> dict[str, Any]:
+    """Return checkpoint metadata without durations and the number of workers."""
+    metadata = dict(metadata)
+    metadata["progress"] = {k: v for k, v in metadata["progress"].items() if k != "seconds"}
+    metadata["rows"] = [
+        {k: v for k, v in row.items() if "second" not in k} for row in metadata["rows"]
+    ]
+    recipe = metadata["recipe"]
+    metadata["recipe"] = {**recipe, "run": {**recipe["run"], "workers": 0}}
+    return metadata

@@ -1,4 +1,4 @@
-"""Seeded tensors on which torchvision's loss and this project's are compared; numpy alone."""
+"""Seeded inputs for comparing the loss with torchvision's; numpy only."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 CLASSES = 7
 SIZE = 256.0
-"""Pixels of the input's side: torchvision works in pixels, this project in fractions.
+"""Input size in pixels: torchvision uses pixels, this project fractions.
 
-A power of two, so that both round alike: a small object inside two default boxes overlaps both
-equally well, and rounding alone would decide between them.
+A power of two, so that both round equally. A small object inside two default boxes has the same
+IoU with both, and rounding errors would decide between them.
 """
 
 
@@ -22,11 +22,11 @@ class Case:
 
     Attributes:
         defaults: P x 4 default boxes (cx, cy, w, h), fractions of the image.
-        boxes: For each image M x 4 (x1, y1, x2, y2), fractions of the image.
-        labels: For each image M class ids from 1.
+        boxes: Per image, M x 4 (x1, y1, x2, y2), fractions of the image.
+        labels: Per image, M class ids from 1.
         scores: N x P x C logits.
         offsets: N x P x 4.
-        probe: One random number for each of the scores and offsets, to sum up gradients.
+        probe: A random weight for each score and offset, for weighted sums of the gradients.
     """
 
     defaults: NDArray[np.float32]
@@ -38,7 +38,7 @@ class Case:
 
 
 def default_boxes() -> NDArray[np.float32]:
-    """Give 274 default boxes (cx, cy, w, h) in fractions, as SSD makes them, of three maps."""
+    """Return 274 SSD default boxes (cx, cy, w, h) of three maps, as fractions of the image."""
     rows = []
     for cells, scale in ((8, 0.15), (4, 0.4), (2, 0.7)):
         shapes = [
@@ -56,7 +56,7 @@ def default_boxes() -> NDArray[np.float32]:
 
 
 def _case(seed: int, counts: list[int], defaults: NDArray[np.float32] | None = None) -> Case:
-    # RandomState gives the same numbers in every version of numpy.
+    # RandomState produces the same numbers in every version of numpy.
     random = np.random.RandomState(seed)
     defaults = default_boxes() if defaults is None else defaults
     boxes, labels = [], []
@@ -74,9 +74,9 @@ def _case(seed: int, counts: list[int], defaults: NDArray[np.float32] | None = N
 
 
 def cases() -> dict[str, Case]:
-    """Give all batches by name."""
-    quarrel = _case(5, [6, 2])
-    for boxes in quarrel.boxes:  # several objects want the same default box
+    """Return all batches by name."""
+    conflict = _case(5, [6, 2])
+    for boxes in conflict.boxes:  # several objects have the same best default box
         boxes[:] = boxes[0] + np.linspace(0, 0.002, len(boxes), dtype=np.float32)[:, None]
     tiny = _case(6, [3, 1])
     tiny.boxes[0][0] = (0.0, 0.0, 1e-4, 1e-4)
@@ -85,13 +85,13 @@ def cases() -> dict[str, Case]:
         "crowded": _case(2, [40, 25, 60]),
         "some images without objects": _case(3, [0, 4, 0, 2]),
         "no objects": _case(4, [0, 0]),
-        "quarrel": quarrel,
+        "conflict": conflict,
         "tiny": tiny,
     }
 
 
 def overfull() -> Case:
-    """Give a batch in which half of the few default boxes are matched."""
+    """Return a batch in which half of the default boxes are matched."""
     near = np.random.RandomState(8).uniform(-0.05, 0.05, (12, 4))
     near += np.array([0.5, 0.5, 0.7, 0.7])
     near[6:, 2:] = 0.2

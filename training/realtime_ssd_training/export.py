@@ -27,7 +27,7 @@ from realtime_ssd.core.frames import Image
 from realtime_ssd.core.postprocess import PostProcessor
 from realtime_ssd.core.preprocess import preprocess
 from realtime_ssd.core.spec import ModelSpec, attach_spec
-from realtime_ssd_training.data.joined import open_set
+from realtime_ssd_training.data.concat import open_datasets
 from realtime_ssd_training.data.sample import Dataset
 from realtime_ssd_training.models import SSD
 
@@ -150,7 +150,7 @@ def images_of_run(metadata: Mapping[str, Any]) -> tuple[list[Image], str]:
     names = (metadata.get("recipe") or {}).get("data") or {}
     for name in (names.get("val"), names.get("train")):
         try:
-            images = first_images(open_set(str(name))) if name else []
+            images = first_images(open_datasets(str(name))) if name else []
         except (RealtimeSSDError, AttributeError):
             continue
         if images:

@@ -1,85 +1,63 @@
-"""A training recipe: everything that decides what a run does, read from a TOML file."""
+"""Training recipes: every setting of a run, read from a TOML file and validated with msgspec."""
 
 from __future__ import annotations
 
+import json
+import re
 import sys
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from math import inf, isfinite
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, field, inspect
 
 from realtime_ssd.core.errors import UsageError
 
 __all__ = [
-    "DataPart",
-    "LossPart",
-    "ModelPart",
-    "OptimizerPart",
+    "DataConfig",
+    "LossConfig",
+    "ModelConfig",
+    "OptimizerConfig",
     "Recipe",
-    "RunPart",
-    "SchedulePart",
-    "as_dict",
+    "RunConfig",
+    "ScheduleConfig",
     "differences",
     "from_dict",
     "load_recipe",
     "recipe_names",
+    "to_dict",
+    "with_overrides",
 ]
 
 FOLDER = Path(__file__).parent / "recipes"
 
-Part = TypeVar("Part")
+_LARGEST = sys.float_info.max  # excludes infinity, which `Meta` does not accept as a limit
+PositiveInt = Annotated[int, Meta(ge=1)]
+NonNegativeInt = Annotated[int, Meta(ge=0)]
+PositiveFloat = Annotated[float, Meta(gt=0, le=_LARGEST)]
+NonNegativeFloat = Annotated[float, Meta(ge=0, le=_LARGEST)]
+Fraction = Annotated[float, Meta(ge=0, le=1)]
+Decay = Annotated[float, Meta(ge=0, le=0.999999)]
 
-
-@dataclass(frozen=True, slots=True)
-class Within:
-    """Limits of a number.
-
-    Attributes:
-        low: Smallest value.
-        high: Largest value.
-        above: Whether `low` itself is too small.
-    """
-
-    low: float
-    high: float = inf
-    above: bool = False
-
-    def holds(self, value: float) -> bool:
-        """Tell whether a value is a finite number within the limits."""
-        enough = value > self.low if self.above else value >= self.low
-        return isfinite(value) and enough and value <= self.high
-
-    def __str__(self) -> str:
-        least = f"above {self.low:g}" if self.above else f"at least {self.low:g}"
-        return least if self.high == inf else f"{least} and at most {self.high:g}"
-
-
-Count = Annotated[int, Within(1)]
-Number = Annotated[int, Within(0)]
-Positive = Annotated[float, Within(0, above=True)]
-NotNegative = Annotated[float, Within(0)]
-Share = Annotated[float, Within(0, 1)]
-Decay = Annotated[float, Within(0, 0.999999)]
-
-FREE = frozenset(
-    {"name", "description", "model.backbone", "data.train", "data.val", "run.epochs"}
-    | {f"run.{name}" for name in ("workers", "compile", "channels_last", "evaluate_every")}
-    | {"run.metric"}
+CHANGEABLE_ON_RESUME = frozenset(
+    {"name", "description", "model.backbone", "data.train", "data.val"}
+    | {f"run.{key}" for key in ("epochs", "workers", "compile", "channels_last")}
+    | {"run.evaluate_every", "run.metric"}
 )
-"""What may differ when a run goes on: none of it decides what a step does to the weights, but for
-the end of a cosine schedule, which moves with the epochs."""
+"""Keys that may differ when a run is resumed. None of them affects a training step, except that
+`run.epochs` moves the end of a cosine schedule."""
 
 
-@dataclass(frozen=True, slots=True)
-class ModelPart:
-    """Which network is trained.
+class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The network.
 
     Attributes:
-        name: Name in `realtime_ssd_training.models.names()`.
-        options: Options of that network.
-        backbone: Weights to start the backbone from: a path, or "URL#sha256"; empty for new ones.
-        norm: Whether batch statistics are learned, or frozen as they are at the start.
+        name: One of `realtime_ssd_training.models.names()`.
+        options: Keyword arguments of that network.
+        backbone: Pretrained backbone weights: a path or "URL#SHA256"; empty for random weights.
+        norm: "learned" trains batch normalisation; "frozen" keeps its initial state.
     """
 
     name: str
@@ -88,18 +66,17 @@ class ModelPart:
     norm: Literal["learned", "frozen"] = "learned"
 
 
-@dataclass(frozen=True, slots=True)
-class DataPart:
-    """What it is trained on; a run may name other sets than the recipe does.
+class DataConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The datasets.
 
     Attributes:
-        train: Data set to train on, as `open_dataset` reads it; several joined by " + ".
-        val: Data set to score on.
-        labels: Class names with "background" first; empty takes those of the training set.
-        remap: New names of classes by their old ones; several may get the same name.
-        only: Classes to keep, by their new names; empty keeps all.
-        difficult: Whether difficult objects are learned or left out.
-        repeat: Passes over the training set in one epoch.
+        train: Training set in the notation of `open_dataset`; several are joined by " + ".
+        val: Validation set.
+        labels: Class names, "background" first; empty for those of the training set.
+        remap: New class name for each old one; several old names may map to the same new one.
+        only: Classes to keep, after `remap`; empty keeps all.
+        difficult: Whether difficult objects are trained on or ignored.
+        repeat: Passes over the training set per epoch.
     """
 
     train: str = ""
@@ -108,237 +85,270 @@ class DataPart:
     remap: dict[str, str] = field(default_factory=dict)
     only: tuple[str, ...] = ()
     difficult: Literal["use", "ignore"] = "use"
-    repeat: Count = 1
+    repeat: PositiveInt = 1
 
 
-@dataclass(frozen=True, slots=True)
-class LossPart:
-    """Parameters of `MultiBoxLoss`."""
+class LossConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Parameters of `MultiBoxLoss`.
 
-    iou_threshold: Share = 0.5
-    negatives: NotNegative = 3.0
-    alpha: NotNegative = 1.0
+    Attributes:
+        iou_threshold: Minimum IoU of a default box with the object it is matched to.
+        negatives: Maximum number of hard negatives per matched default box of an image.
+        alpha: Weight of the localisation loss.
+        first: How each object gets its best default box; see `match`.
+    """
+
+    iou_threshold: Fraction = 0.5
+    negatives: NonNegativeFloat = 3.0
+    alpha: NonNegativeFloat = 1.0
     first: Literal["bipartite", "forced"] = "bipartite"
 
 
-@dataclass(frozen=True, slots=True)
-class OptimizerPart:
-    """How weights move.
+class OptimizerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The optimizer.
 
     Attributes:
         name: "sgd" or "adamw".
-        lr: Learning rate for a batch of `RunPart.batch` images.
-        momentum: Momentum of SGD, first beta of AdamW.
-        weight_decay: Decay of convolution weights.
-        decay_all: Whether biases and normalisation decay too, as in torchvision's recipes.
-        bias_lr: Factor of the learning rate for biases; 2 in the Caffe recipes.
-        clip: Largest length of the gradient; 0 for no limit.
+        lr: Learning rate for a batch of `RunConfig.batch` images.
+        momentum: Momentum of SGD, or the first beta of AdamW.
+        weight_decay: Weight decay.
+        decay_all: Whether biases and normalisation layers decay too, as in torchvision's recipes.
+        bias_lr: Learning rate factor of biases; 2 in the Caffe recipes.
+        clip: Maximum gradient norm; 0 disables clipping.
     """
 
     name: Literal["sgd", "adamw"] = "sgd"
-    lr: Positive = 1e-3
+    lr: PositiveFloat = 1e-3
     momentum: Decay = 0.9
-    weight_decay: NotNegative = 5e-4
+    weight_decay: NonNegativeFloat = 5e-4
     decay_all: bool = True
-    bias_lr: Positive = 1.0
-    clip: NotNegative = 0.0
+    bias_lr: PositiveFloat = 1.0
+    clip: NonNegativeFloat = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class SchedulePart:
-    """How the learning rate moves.
+class ScheduleConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The learning rate schedule.
 
     Attributes:
-        kind: "multistep" divides it at milestones, "cosine" lets it sink to `final` of itself.
-        warmup: Steps over which it grows linearly from `start` of itself; a quarter of the run
-            at most.
-        start: Share of the learning rate at the first step.
-        milestones: Epochs at which `gamma` multiplies it.
+        kind: "multistep" multiplies the rate by `gamma` at each milestone; "cosine" decays it to
+            `final` times its initial value.
+        warmup: Steps of linear warm-up, limited to a quarter of the run.
+        start: Factor of the learning rate at the first warm-up step.
+        milestones: Epochs at which "multistep" multiplies the rate by `gamma`.
         gamma: See `milestones`.
-        final: Share of the learning rate at the last step of "cosine".
+        final: Factor of the learning rate at the end of "cosine".
     """
 
     kind: Literal["multistep", "cosine"] = "multistep"
-    warmup: Number = 0
-    start: Share = 0.001
-    milestones: tuple[Count, ...] = ()
-    gamma: Share = 0.1
-    final: Share = 0.0
+    warmup: NonNegativeInt = 0
+    start: Fraction = 0.001
+    milestones: tuple[PositiveInt, ...] = ()
+    gamma: Fraction = 0.1
+    final: Fraction = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class RunPart:
-    """How the run goes.
+class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Length, precision and evaluation of the run.
 
     Attributes:
-        epochs: Passes over the data.
-        batch: Images of a step, over all processes.
-        seed: Of weights, order and augmentation.
+        epochs: Number of epochs.
+        batch: Images per step over all processes.
+        seed: Seed of weights, order and augmentation.
         amp: Precision of the forward pass.
-        channels_last: Whether tensors keep the channels of a pixel together.
-        compile: Whether `torch.compile` translates the network.
-        ema: Decay of the moving average of the weights that is scored and kept; 0 for none.
-        workers: Processes that load data.
-        evaluate_every: Epochs between two scorings.
-        metric: What is scored.
+        channels_last: Whether tensors use the channels-last memory format.
+        compile: Whether to compile the network with `torch.compile`.
+        ema: Decay of the exponential moving average (EMA) of the weights, which is evaluated and
+            kept instead of the weights; 0 disables it.
+        workers: Data loading processes.
+        evaluate_every: Epochs between evaluations.
+        metric: Validation metric.
     """
 
-    epochs: Count = 1
-    batch: Count = 32
-    seed: Number = 0
+    epochs: PositiveInt = 1
+    batch: PositiveInt = 32
+    seed: NonNegativeInt = 0
     amp: Literal["none", "bf16", "fp16"] = "none"
     channels_last: bool = True
     compile: bool = False
     ema: Decay = 0.0
-    workers: Number = 2
-    evaluate_every: Count = 1
+    workers: NonNegativeInt = 2
+    evaluate_every: PositiveInt = 1
     metric: Literal["voc", "voc07", "coco"] = "voc"
 
 
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """A whole recipe.
+class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A complete recipe.
 
     Attributes:
-        name: Short name.
-        description: What it trains and where its numbers come from.
-        model: Which network.
-        data: Which data.
-        augment: Changes to the defaults of `SSDAugmentation`.
-        loss: Parameters of the loss.
-        optimizer: How weights move.
-        schedule: How the learning rate moves.
-        run: How the run goes.
+        name: Short name; that of the file unless the file sets another.
+        description: What it trains and the source of its settings.
+        model: The network.
+        data: The datasets.
+        augment: Overrides of the defaults of `SSDAugmentation`.
+        loss: The loss.
+        optimizer: The optimizer.
+        schedule: The learning rate schedule.
+        run: Length, precision and evaluation of the run.
     """
 
     name: str
-    model: ModelPart
+    model: ModelConfig
     description: str = ""
-    data: DataPart = field(default_factory=DataPart)
+    data: DataConfig = DataConfig()
     augment: dict[str, Any] = field(default_factory=dict)
-    loss: LossPart = field(default_factory=LossPart)
-    optimizer: OptimizerPart = field(default_factory=OptimizerPart)
-    schedule: SchedulePart = field(default_factory=SchedulePart)
-    run: RunPart = field(default_factory=RunPart)
+    loss: LossConfig = LossConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    run: RunConfig = RunConfig()
 
 
 def recipe_names() -> tuple[str, ...]:
-    """List the recipes that come with the program."""
+    """Return the names of the bundled recipes."""
     return tuple(sorted(path.stem for path in FOLDER.glob("*.toml")))
 
 
-def load_recipe(text: str) -> Recipe:
+def load_recipe(name: str) -> Recipe:
     """Read a recipe.
 
     Args:
-        text: Name of one that comes with the program, or a TOML file.
+        name: Name of a bundled recipe, or path of a TOML file.
 
     Raises:
-        UsageError: If there is no such recipe, or something in it does not fit.
+        UsageError: If the recipe does not exist or is invalid.
 
     Example:
         >>> load_recipe("demo").model.name
         'ssd_mobilenet_v1_fpn'
     """
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    path = Path(text) if text.endswith(".toml") else FOLDER / f"{text}.toml"
+    path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = msgspec.toml.decode(path.read_bytes(), type=dict[str, Any])
     except OSError:
         raise UsageError(
-            f"there is no recipe '{text}'; give a TOML file or one of {', '.join(recipe_names())}"
+            f"recipe '{name}' does not exist; use a TOML file or one of {', '.join(recipe_names())}"
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"the recipe '{path}' is no TOML file: {error}") from None
+    except ValueError as error:
+        raise UsageError(f"the recipe '{path}' is not a valid TOML file: {error}") from None
     return from_dict({"name": path.stem, **data}, str(path))
 
 
-def as_dict(recipe: Recipe) -> dict[str, Any]:
-    """Give a recipe as plain values, ready for JSON; `from_dict` reads them back."""
-    return asdict(recipe)
+def to_dict(recipe: Recipe) -> dict[str, Any]:
+    """Return a recipe as plain values that JSON can hold; `from_dict` reverses it."""
+    plain: dict[str, Any] = msgspec.to_builtins(recipe)
+    return plain
 
 
-def from_dict(data: Mapping[str, Any], where: str = "recipe") -> Recipe:
+def from_dict(data: Mapping[str, Any], source: str = "recipe") -> Recipe:
     """Build a recipe from plain values.
 
     Args:
-        data: Values by name, tables as mappings.
-        where: Name of the file, for messages.
+        data: Values by key; sections are mappings.
+        source: File name for error messages.
 
     Raises:
-        UsageError: If a name is unknown or missing, or a value does not fit.
+        UsageError: If a key is unknown or missing, or a value is invalid.
     """
-    return _build(Recipe, data, where)
+    try:
+        return msgspec.convert(data, Recipe)
+    except msgspec.ValidationError as error:
+        raise UsageError(_explain(error, data, source)) from None
+
+
+def with_overrides(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
+    """Return a recipe with some values replaced.
+
+    Args:
+        recipe: The recipe.
+        overrides: New values by dotted key, such as "run.epochs"; None keeps the old value.
+
+    Raises:
+        UsageError: If a key is unknown or a value is invalid.
+    """
+    data = to_dict(recipe)
+    for key, value in overrides.items():
+        if value is not None:
+            section, _, name = key.partition(".")
+            data[section] = {**data.get(section, {}), name: value} if name else value
+    try:
+        return msgspec.convert(data, Recipe)
+    except msgspec.ValidationError as error:
+        raise UsageError(_explain(error, data)) from None
 
 
 def differences(first: Recipe, second: Recipe) -> list[str]:
-    """List the entries in which two recipes differ and that a run has to keep when it goes on.
+    """Return the dotted keys that differ between two recipes and must not differ on resume."""
+    # JSON turns tuples into lists, so that a recipe equals one read from a checkpoint.
+    one, other = (_flatten(json.loads(json.dumps(to_dict(recipe)))) for recipe in (first, second))
+    changed = {key for key in {*one, *other} if one.get(key) != other.get(key)}
+    return sorted(changed - CHANGEABLE_ON_RESUME)
 
-    Returns:
-        Names such as "optimizer.lr".
+
+def _flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _explain(error: msgspec.ValidationError, data: Mapping[str, Any], source: str = "") -> str:
+    """Return one sentence with file, key, value and what is allowed.
+
+    Args:
+        error: Error of msgspec, such as "Expected `int` >= 1 - at `$.run.epochs`".
+        data: The rejected values.
+        source: File name; empty where the values are keyword arguments.
     """
-    return [key for key in _differing(as_dict(first), as_dict(second)) if key not in FREE]
+    reason, _, path = str(error).partition(" - at `$")
+    keys = re.match(r"(?:\.(\w+))*", path)
+    location = keys[0].strip(".").split(".") if keys and keys[0] else []
+    within = f" in '{source}'" if source else ""
+    if unknown := re.match(r"Object contains unknown field `(.*)`$", reason):
+        return _explain_unknown_key(location, unknown[1], within)
+    if missing := re.match(r"Object missing required field `(.*)`$", reason):
+        key = ".".join([*location, missing[1]])
+        return f"'{key}' is missing{within}; every recipe needs 'name' and 'model.name'"
+    value: Any = data
+    for key in location:
+        value = value[key]
+    label = f"'{'.'.join(location)}'{within}" if source else f"`{location[-1]}`"
+    return f"{label} must be {_describe(_type_at(location))}, not {value!r}"
 
 
-def _differing(first: Mapping[str, Any], second: Mapping[str, Any], above: str = "") -> list[str]:
-    found = []
-    for key in sorted({*first, *second}):
-        one, other = first.get(key), second.get(key)
-        if isinstance(one, dict) and isinstance(other, dict):
-            found += _differing(one, other, f"{above}{key}.")
-        elif _listed(one) != _listed(other):
-            found.append(above + key)
-    return found
+def _explain_unknown_key(section: Sequence[str], key: str, within: str) -> str:
+    node = _type_at(section)
+    known = sorted(item.encode_name for item in node.fields)  # type: ignore[attr-defined]
+    close = get_close_matches(key, known, n=1)
+    hint = f" (did you mean '{'.'.join([*section, close[0]])}'?)" if close else ""
+    name = ".".join([*section, key])
+    return f"'{name}'{within} is not a known key{hint}; the keys are {', '.join(known)}"
 
 
-def _listed(value: Any) -> Any:
-    """Make tuples lists, as JSON does."""
-    return [_listed(item) for item in value] if isinstance(value, list | tuple) else value
+def _type_at(location: Sequence[str]) -> inspect.Type:
+    """Return the declared type of a key."""
+    node: Any = inspect.type_info(Recipe)
+    for key in location:
+        node = next(item.type for item in node.fields if item.encode_name == key)
+    return node  # type: ignore[no-any-return]
 
 
-def _build(kind: type[Part], data: Mapping[str, Any], where: str) -> Part:
-    hints = get_type_hints(kind, include_extras=True)
-    known = {item.name for item in fields(kind)}  # type: ignore[arg-type]
-    for key in data:
-        if key not in known:
-            raise UsageError(f"'{where}' has no entry '{key}'; it has {', '.join(sorted(known))}")
-    values = {key: _value(hints[key], value, f"{where}: {key}") for key, value in data.items()}
-    try:
-        return kind(**values)
-    except TypeError:
-        raise UsageError(f"'{where}' lacks an entry; every recipe needs model.name") from None
-
-
-def _value(kind: Any, value: Any, where: str) -> Any:
-    """Check one value against its declared type and limits."""
-    origin = get_origin(kind) or kind
-    if origin is Annotated:
-        plain, limits = get_args(kind)
-        checked = _value(plain, value, where)
-        if not limits.holds(checked):
-            raise UsageError(f"'{where}' is {value!r}; it must be {limits}")
-        return checked
-    if is_dataclass(origin) and isinstance(value, Mapping):
-        return _build(origin, value, where)  # type: ignore[arg-type]
-    plain = origin in (int, str, bool) and type(value) is origin
-    if plain or kind is Any or (origin is Literal and value in get_args(kind)):
-        return value
-    if origin is tuple and isinstance(value, list | tuple):
-        return tuple(_value(get_args(kind)[0], item, where) for item in value)
-    if origin is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    if origin is dict and isinstance(value, Mapping):
-        inner = get_args(kind)[1]
-        return {key: _value(inner, item, f"{where}.{key}") for key, item in value.items()}
-    raise UsageError(f"'{where}' is {value!r}; it must be {_wanted(kind, origin)}")
-
-
-def _wanted(kind: Any, origin: Any) -> str:
-    """Say what a value has to be, in the words of TOML."""
-    if origin is Literal:
-        return " or ".join(map(repr, get_args(kind)))
-    words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
-    return words.get(origin, "a list" if origin is tuple else "a table")
+def _describe(node: inspect.Type) -> str:
+    """Return the values that a type allows, in TOML's terms."""
+    if isinstance(node, inspect.LiteralType):
+        return f"one of {', '.join(map(repr, node.values))}"
+    if isinstance(node, inspect.IntType | inspect.FloatType):
+        limits = [
+            f"{name} {limit:g}"
+            for name, limit in (("above", node.gt), ("of at least", node.ge), ("at most", node.le))
+            if limit not in (None, _LARGEST)
+        ]
+        kind = "an integer" if isinstance(node, inspect.IntType) else "a finite number"
+        return f"{kind} {' and '.join(limits)}"
+    if isinstance(node, inspect.VarTupleType):
+        return f"an array in which each item is {_describe(node.item_type)}"
+    if isinstance(node, inspect.DictType) and isinstance(node.value_type, inspect.StrType):
+        return "a table of strings"
+    names = {inspect.StrType: "a string", inspect.BoolType: "true or false"}
+    return names.get(type(node), "a table")

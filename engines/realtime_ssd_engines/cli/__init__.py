@@ -1,4 +1,4 @@
-"""The commands `build` and `engines`."""
+"""Commands `build` and `engines`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from realtime_ssd.cli.registry import Command
 __all__ = ["BUILD", "ENGINES"]
 
 BUILD = Command(
-    "realtime_ssd_engines.cli.build:build", "Build a TensorRT engine before the first run.", 50
+    "realtime_ssd_engines.cli.build:build", "Build the TensorRT engine of a model in advance.", 50
 )
 ENGINES = Command(
-    "realtime_ssd_engines.cli.engines:app", "List, check and remove TensorRT engines.", 51
+    "realtime_ssd_engines.cli.engines:app", "List, verify and remove TensorRT engines.", 51
 )

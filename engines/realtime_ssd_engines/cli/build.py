@@ -1,4 +1,4 @@
-"""`realtime-ssd build`: make the TensorRT engine of a model for this machine's GPU."""
+"""`realtime-ssd build`: builds the TensorRT engine of a model for the GPU of this machine."""
 
 from __future__ import annotations
 
@@ -25,28 +25,29 @@ def build(
     output: Path | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Build, verify and keep a TensorRT engine, so that the first run need not wait for it.
+    """Build, verify and cache a TensorRT engine, so that the first run does not have to.
 
     Args:
-        model: Name of a model or ONNX file.
+        model: Model name or ONNX file.
         precision: fp16, fp32 or int8.
         max_batch: Largest batch.
-        opt_batch: Batch it is tuned for; the largest by default.
-        timing_cache: File with timings of earlier builds, read and written.
-        calibration: Folder of photos for int8.
-        frames: Folder of photos or video on which the engine is compared with ONNX Runtime; the
-            built-in street by default.
-        rebuild: Build it even if it is there already.
-        layers: Print the layers of the engine with the time each takes.
+        opt_batch: Batch size to optimise for; the largest by default.
+        timing_cache: File with TensorRT's timing cache, read and updated.
+        calibration: Folder of images for int8.
+        frames: Folder of images or video on which the engine is compared with ONNX Runtime; the
+            synthetic street by default.
+        rebuild: Build even if the engine is in the cache.
+        layers: Print the layers of the engine with their times.
         report: Write the layers and their times to this JSON file.
-        output: Also write the engine, with a note of what it is for beside it, to this file.
+        output: Also write the engine and its metadata file here.
         overwrite: Replace existing files.
     """
+    from realtime_ssd.core.files import check_output
     from realtime_ssd.core.spec import read_spec
     from realtime_ssd.zoo import find_model
-    from realtime_ssd_engines.onnx.verify import frames_of
-    from realtime_ssd_engines.tensorrt.build import EngineOptions, obtain
+    from realtime_ssd_engines.onnx.verify import read_frames
     from realtime_ssd_engines.tensorrt.cache import EngineCache
+    from realtime_ssd_engines.tensorrt.engine_builder import EngineOptions, get_or_build_engine
 
     path, _ = find_model(model)
     options = EngineOptions(
@@ -58,29 +59,24 @@ def build(
         rebuild=rebuild,
     )
     for file in (output, report):
-        _check_free(file, overwrite=overwrite)
-    pictures = None if frames is None else frames_of(frames)
+        if file is not None:
+            check_output(file, overwrite=overwrite)
+    images = None if frames is None else read_frames(frames)
     spec = read_spec(path)
-    done = obtain(path, spec, options, _tell, pictures)
+    engine = get_or_build_engine(path, spec, options, _print_progress, images)
     if output is not None:
-        EngineCache(output.parent).write(done.key, done.plan, done.facts, output)
-    print(f"{done.path}: {precision} engine of '{spec.name}', {len(done.plan) / 2**20:.1f} MiB")
+        EngineCache(output.parent).write(engine.key, engine.plan, engine.metadata, output)
+    size = len(engine.plan) / 2**20
+    print(f"{engine.path}: {precision} engine of '{spec.name}', {size:.1f} MiB")
     if layers or report is not None:
-        from realtime_ssd_engines.tensorrt.layers import measure, table, to_json
+        from realtime_ssd_engines.tensorrt.layers import format_table, profile_engine, to_json
 
-        found = measure(done.plan, spec, PROFILE_ROUNDS)
+        profile = profile_engine(engine.plan, spec, PROFILE_ROUNDS)
         if layers:
-            print(table(found))
+            print(format_table(profile))
         if report is not None:
-            EngineCache(report.parent).write_file(report, to_json(found).encode())
+            EngineCache(report.parent).write_file(report, to_json(profile).encode())
 
 
-def _tell(line: str) -> None:
+def _print_progress(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
-
-
-def _check_free(file: Path | None, *, overwrite: bool) -> None:
-    from realtime_ssd.core.errors import UsageError
-
-    if file is not None and file.exists() and not overwrite:
-        raise UsageError(f"'{file}' exists; set `overwrite` to replace it")

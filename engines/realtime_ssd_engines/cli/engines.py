@@ -1,4 +1,4 @@
-"""`realtime-ssd engines`: list, verify and remove the engines that were built here."""
+"""`realtime-ssd engines`: lists, verifies and removes the engines in the cache."""
 
 from __future__ import annotations
 
@@ -8,84 +8,81 @@ from typing import TYPE_CHECKING
 from cyclopts import App
 
 if TYPE_CHECKING:
-    from realtime_ssd_engines.tensorrt.cache import EngineCache, Entry
+    from realtime_ssd_engines.tensorrt.cache import CacheEntry, EngineCache
 
 __all__ = ["app"]
 
 app = App(
     name="engines",
-    help="List, verify and remove the TensorRT engines that were built on this machine.",
+    help="List, verify and remove the TensorRT engines in this machine's cache.",
 )
 
 
 @app.default
 @app.command(name="list")
 def list_engines() -> None:
-    """List the engines with what they were built for."""
+    """List the engines and what they were built for."""
     from realtime_ssd_engines.tensorrt.cache import EngineCache
 
     cache = EngineCache()
     entries = cache.entries()
     for entry in entries:
         size = entry.path.stat().st_size / 2**20
-        print(f"{entry.path.name}  {size:.1f} MiB  {_about(entry)}  {entry.problem or 'intact'}")
+        status = entry.problem or "intact"
+        print(f"{entry.path.name}  {size:.1f} MiB  {_description(entry)}  {status}")
     if not entries:
         print(f"no engines in '{cache.folder}'")
 
 
-def _about(entry: Entry) -> str:
+def _description(entry: CacheEntry) -> str:
     key = entry.key
     if key is None:
         return "unknown"
-    agreement = entry.facts.get("agreement")
-    proof = f"{100 * agreement['share']:.2f} % agree" if agreement else "not verified"
+    report = entry.metadata.get("agreement")
+    agreement = f"{100 * report['share']:.2f} % agree" if report else "not verified"
     return (
         f"{key.model} {key.precision} batch {key.max_batch}, {key.gpu}, "
-        f"TensorRT {key.tensorrt}, driver {key.driver}, {proof}"
+        f"TensorRT {key.tensorrt}, driver {key.driver}, {agreement}"
     )
 
 
 @app.command
 def verify(name: str = "") -> None:
-    """Check engines: their files everywhere, on a GPU also their answers against ONNX Runtime.
+    """Verify the files of engines and, on a GPU, compare their outputs with ONNX Runtime.
 
     Args:
-        name: File name, or the beginning of it, as `list` shows it; all of them by default.
+        name: File name as `list` prints it, or its beginning; all engines by default.
     """
     from realtime_ssd.core.errors import RealtimeSSDError
     from realtime_ssd_engines.requirements import missing_parts
     from realtime_ssd_engines.tensorrt.cache import EngineCache
 
-    cache = EngineCache()
-    entries = _find(cache, name)
+    entries = _find(EngineCache(), name)
     missing = missing_parts()
-    bad = 0
+    failed = 0
     for entry in entries:
-        problem = entry.problem or ("" if missing else _disagreement(entry))
-        bad += bool(problem)
+        problem = entry.problem or ("" if missing else _comparison_problem(entry))
+        failed += bool(problem)
         print(f"{entry.path.name}  {problem or 'intact'}")
     if missing:
-        print(
-            f"the answers were not compared, because this machine lacks {', and '.join(missing)}",
-            file=sys.stderr,
-        )
-    if bad:
+        print(f"outputs were not compared: missing {', and '.join(missing)}", file=sys.stderr)
+    if failed:
         raise RealtimeSSDError(
-            f"{bad} of {len(entries)} engines cannot be used; they are built again when "
-            "needed, or removed with 'realtime-ssd engines remove'"
+            f"{failed} of {len(entries)} engines cannot be used; they are rebuilt when needed, or "
+            "can be removed with 'realtime-ssd engines remove'"
         )
 
 
-def _disagreement(entry: Entry) -> str:
-    """Compare an engine's answers; empty if they agree."""
+def _comparison_problem(entry: CacheEntry) -> str:
+    """Compare an engine with ONNX Runtime; return why it fails, or ""."""
     from realtime_ssd.core.errors import ModelError
     from realtime_ssd_engines.tensorrt.recheck import recheck
 
     try:
-        found = recheck(entry)
+        report = recheck(entry)
     except ModelError as error:
         return str(error)
-    return "" if found.passed else f"disagrees: {found.sentence()}"
+    return "" if report.passed else f"disagrees: {report.summary()}"
 
 
 @app.command
@@ -93,27 +90,25 @@ def remove(name: str = "", *, all: bool = False) -> None:  # noqa: A002 - the op
     """Remove engines.
 
     Args:
-        name: File name, or the beginning of it, as `list` shows it.
-        all: Remove all of them.
+        name: File name as `list` prints it, or its beginning.
+        all: Remove all engines.
     """
     from realtime_ssd.core.errors import UsageError
     from realtime_ssd_engines.tensorrt.cache import EngineCache
 
     if bool(name) == all:
-        raise UsageError("say which engine to remove (see 'realtime-ssd engines'), or --all")
+        raise UsageError("name the engine to remove (see 'realtime-ssd engines'), or set --all")
     cache = EngineCache()
-    found = _find(cache, name)
-    for entry in found:
+    entries = _find(cache, name)
+    for entry in entries:
         cache.remove(entry.path)
-    print(f"{len(found)} engines removed")
+    print(f"{len(entries)} engines removed")
 
 
-def _find(cache: EngineCache, name: str) -> list[Entry]:
+def _find(cache: EngineCache, name: str) -> list[CacheEntry]:
     from realtime_ssd.core.errors import UsageError
 
-    found = [entry for entry in cache.entries() if entry.path.name.startswith(name)]
-    if name and not found:
-        raise UsageError(
-            f"there is no engine '{name}' in '{cache.folder}'; see 'realtime-ssd engines'"
-        )
-    return found
+    entries = [entry for entry in cache.entries() if entry.path.name.startswith(name)]
+    if name and not entries:
+        raise UsageError(f"no engine '{name}' in '{cache.folder}'; see 'realtime-ssd engines'")
+    return entries

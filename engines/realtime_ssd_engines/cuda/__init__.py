@@ -1,1 +1,1 @@
-"""Our CUDA kernels and the one module that talks to the driver."""
+"""CUDA kernels, and access to the driver."""

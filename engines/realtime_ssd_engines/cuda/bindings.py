@@ -1,8 +1,7 @@
-"""What `driver` asks of PyCUDA, given by cuda-bindings where PyCUDA is not installed.
+"""The part of PyCUDA's driver API that `driver` uses, implemented with cuda-bindings.
 
-PyCUDA has to be compiled against one release of CUDA; cuda-bindings comes as a wheel. The names
-and the meaning here are PyCUDA's, so that `driver` need not know which of the two it has. Only
-`driver` imports this module.
+PyCUDA must be compiled against one CUDA release, whereas cuda-bindings is distributed as wheels.
+Names and semantics are PyCUDA's, so that `driver` works with either. Imported by `driver` only.
 """
 
 from __future__ import annotations
@@ -40,48 +39,48 @@ __all__ = [
 ]
 
 _current = threading.local()
-_END, _BUFFER, _SIZE = 0, 1, 2  # CU_LAUNCH_PARAM_...: arguments as one piece of memory
+_END, _BUFFER, _SIZE = 0, 1, 2  # CU_LAUNCH_PARAM_...: arguments packed into one buffer
 
 
 class Error(Exception):
-    """A call that the driver refused."""
+    """A driver call failed."""
 
 
 class MemoryError(Error):  # noqa: A001 - PyCUDA's name
-    """There is not that much memory left."""
+    """The device is out of memory."""
 
 
 def _call(name: str, *arguments: Any) -> Any:
-    """Call a function of the driver.
+    """Call a driver function.
 
     Returns:
-        Its answer: None, one value or a tuple.
+        Its result: None, one value or a tuple.
 
     Raises:
-        Error: If it reports an error.
+        Error: If the call fails.
     """
-    code, *answer = getattr(api, name)(*arguments)
+    code, *result = getattr(api, name)(*arguments)
     if int(code):
         failed, text = api.cuGetErrorString(code)
         reason = code.name if int(failed) else text.decode(errors="replace")
-        full = int(code) == int(api.CUresult.CUDA_ERROR_OUT_OF_MEMORY)
-        raise (MemoryError if full else Error)(f"{name} failed: {reason}")
-    return answer[0] if len(answer) == 1 else tuple(answer) or None
+        out_of_memory = int(code) == int(api.CUresult.CUDA_ERROR_OUT_OF_MEMORY)
+        raise (MemoryError if out_of_memory else Error)(f"{name} failed: {reason}")
+    return result[0] if len(result) == 1 else tuple(result) or None
 
 
 def init() -> None:
-    """Start the driver."""
+    """Initialise the driver."""
     _call("cuInit", 0)
 
 
 class Device:
-    """A GPU by its number."""
+    """A GPU, identified by its ordinal."""
 
     def __init__(self, ordinal: int) -> None:
         self._device = _call("cuDeviceGet", ordinal)
 
     def retain_primary_context(self) -> Context:
-        """Hold on to the context that all libraries of the process share."""
+        """Retain the primary context, which all libraries of the process share."""
         return Context(self._device)
 
 
@@ -92,19 +91,19 @@ class Context:
         self.handle = _call("cuDevicePrimaryCtxRetain", device)
 
     def push(self) -> None:
-        """Make it current on this thread."""
+        """Make the context current on the calling thread."""
         _call("cuCtxPushCurrent", self.handle)
         _stack().append(self)
 
     @staticmethod
     def pop() -> None:
-        """Make the one before it current again."""
+        """Restore the context that was current before."""
         _stack().pop()
         _call("cuCtxPopCurrent")
 
 
 def _stack() -> list[Context]:
-    """List the contexts that this thread has pushed."""
+    """Return the contexts that the calling thread has pushed."""
     if not hasattr(_current, "stack"):
         _current.stack = []
     stack: list[Context] = _current.stack
@@ -112,7 +111,7 @@ def _stack() -> list[Context]:
 
 
 class _Owned:
-    """Something of the current context that goes when nobody uses it any more."""
+    """Base of objects that belong to the current context and are destroyed when collected."""
 
     _destroy = ""
 
@@ -120,7 +119,7 @@ class _Owned:
         self._handle, self._context = handle, _stack()[-1]
 
     def __del__(self) -> None:
-        destroy = getattr(api, self._destroy, None)  # `api` is gone when the process ends
+        destroy = getattr(api, self._destroy, None)  # `api` is None during interpreter shutdown
         if destroy is not None and hasattr(self, "_handle"):
             api.cuCtxPushCurrent(self._context.handle)
             destroy(self._handle)
@@ -128,7 +127,7 @@ class _Owned:
 
 
 class Stream(_Owned):
-    """A queue of work."""
+    """A queue of asynchronous work."""
 
     _destroy = "cuStreamDestroy"
 
@@ -137,16 +136,16 @@ class Stream(_Owned):
 
     @property
     def handle(self) -> int:
-        """The driver's own handle."""
+        """The driver's handle."""
         return int(self._handle)
 
     def synchronize(self) -> None:
-        """Wait until its work is done."""
+        """Wait until all work on the stream is done."""
         _call("cuStreamSynchronize", self._handle)
 
 
 class Event(_Owned):
-    """A mark in a stream, with the time it was passed."""
+    """A marker in a stream that records when it was reached."""
 
     _destroy = "cuEventDestroy"
 
@@ -154,20 +153,20 @@ class Event(_Owned):
         super().__init__(_call("cuEventCreate", 0))
 
     def record(self, stream: Stream) -> None:
-        """Put it behind the work that is on a stream now."""
+        """Place the event behind all work currently on a stream."""
         _call("cuEventRecord", self._handle, stream.handle)
 
     def synchronize(self) -> None:
-        """Wait until it is passed."""
+        """Wait until the event is reached."""
         _call("cuEventSynchronize", self._handle)
 
     def time_till(self, end: Event) -> float:
-        """Give the milliseconds from this mark to another."""
+        """Return the milliseconds between this event and a later one."""
         return float(_call("cuEventElapsedTime", self._handle, end._handle))
 
 
 class DeviceAllocation:
-    """Device memory; `int()` gives its address."""
+    """Device memory; `int()` returns its address."""
 
     def __init__(self, address: Any) -> None:
         self._address = address
@@ -176,23 +175,23 @@ class DeviceAllocation:
         return int(self._address)
 
     def free(self) -> None:
-        """Give it back."""
+        """Free the memory."""
         _call("cuMemFree", self._address)
 
 
 def mem_alloc(size: int) -> DeviceAllocation:
-    """Take device memory."""
+    """Allocate device memory."""
     return DeviceAllocation(_call("cuMemAlloc", size))
 
 
 def mem_get_info() -> tuple[int, int]:
-    """Give free and all bytes of device memory."""
+    """Return the free and the total bytes of device memory."""
     free, total = _call("cuMemGetInfo")
     return int(free), int(total)
 
 
 class HostAllocation:
-    """Page-locked host memory, seen by numpy as bytes."""
+    """Page-locked host memory, exposed to numpy as an array of bytes."""
 
     def __init__(self, size: int) -> None:
         self._address = int(_call("cuMemHostAlloc", size, 0))
@@ -204,12 +203,12 @@ class HostAllocation:
         }
 
     def free(self) -> None:
-        """Give it back; arrays over it must not be used any more."""
+        """Free the memory; arrays that view it become invalid."""
         _call("cuMemFreeHost", self._address)
 
 
 def pagelocked_empty(size: int, dtype: type[np.uint8]) -> NDArray[np.uint8]:
-    """Take page-locked memory as an array of bytes, whose `base` is the allocation."""
+    """Allocate page-locked memory as an array of bytes whose `base` is the allocation."""
     return np.asarray(HostAllocation(size), dtype)
 
 
@@ -239,7 +238,7 @@ def module_from_buffer(image: bytes) -> Module:
 
 
 class Module(_Owned):
-    """Loaded machine code; its kernels must not outlive it."""
+    """Loaded machine code; must outlive its kernels."""
 
     _destroy = "cuModuleUnload"
 
@@ -247,7 +246,7 @@ class Module(_Owned):
         super().__init__(_call("cuModuleLoadData", image))
 
     def get_function(self, name: str) -> Function:
-        """Find a kernel."""
+        """Return a kernel of the module."""
         return Function(_call("cuModuleGetFunction", self._handle, name.encode()))
 
 
@@ -255,7 +254,7 @@ class Function:
     """A kernel.
 
     Attributes:
-        module: What it was loaded with.
+        module: The module that contains it.
     """
 
     def __init__(self, handle: Any) -> None:
@@ -263,7 +262,7 @@ class Function:
         self.module: Any = None
 
     def prepare(self, arguments: Sequence[np.dtype[Any] | str]) -> None:
-        """Tell what it takes: "P" for an address, a structured dtype for a struct by value."""
+        """Declare the parameters: "P" for an address, a structured dtype for a struct by value."""
         parts = ("P" if kind == "P" else f"{np.dtype(kind).itemsize}s" for kind in arguments)
         self._layout = struct.Struct("@" + "".join(parts))
 
@@ -274,11 +273,11 @@ class Function:
         stream: Stream,
         *arguments: int | bytes,
     ) -> None:
-        """Put it on a stream. The driver copies the arguments before it returns."""
+        """Launch the kernel on a stream. The driver copies the arguments before it returns."""
         packed = self._layout.pack(*arguments)
         size = ctypes.c_size_t(len(packed))
         values = ctypes.create_string_buffer(packed, max(len(packed), 1))
         buffer, count = ctypes.addressof(values), ctypes.addressof(size)
         extra = (ctypes.c_void_p * 5)(_BUFFER, buffer, _SIZE, count, _END)
-        place = ctypes.addressof(extra)
-        _call("cuLaunchKernel", self._handle, *grid, *block, 0, stream.handle, 0, place)
+        address = ctypes.addressof(extra)
+        _call("cuLaunchKernel", self._handle, *grid, *block, 0, stream.handle, 0, address)

@@ -1,8 +1,7 @@
-"""Turns the kernel sources into machine code for one GPU, and keeps it on disk.
+"""Compiles the CUDA kernels for one GPU architecture and caches the machine code on disk.
 
-NVRTC, which comes as an ordinary package, is asked first; nvcc of an installed toolkit otherwise.
-The result is machine code (a cubin), not PTX, so that neither a newer compiler than the driver nor
-the driver's own compiler gets in the way.
+NVRTC, which is available as a Python package, is preferred over nvcc of an installed toolkit. The
+output is a cubin and not PTX, so that it loads even if the compiler is newer than the driver.
 """
 
 from __future__ import annotations
@@ -17,26 +16,26 @@ from pathlib import Path
 from typing import Literal
 
 from realtime_ssd.core.errors import ModelError
-from realtime_ssd.core.files import replace_file
+from realtime_ssd.core.files import cache_folder, replace_file
 from realtime_ssd_engines.cuda import driver
 
-__all__ = ["KERNELS", "compile_kernel", "compiler_name", "nvcc_path", "with_nvcc"]
+__all__ = ["KERNELS", "compile_kernel", "compile_with_nvcc", "compiler_name", "nvcc_path"]
 
 KERNELS = Path(__file__).parent / "kernels"
 FLAGS = ("-std=c++17", "-fmad=false")
-"""Products and sums stay apart, as numpy has them, so that boundaries fall the same way."""
+"""Multiplications and additions are not fused, so that results round as numpy's do."""
 
 Kernel = Literal["detect", "preprocess"]
 
 
 def nvcc_path() -> str | None:
-    """Find nvcc on the path or in the usual folder of the toolkit."""
+    """Return the path of nvcc from PATH or the CUDA toolkit's default folder."""
     root = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH") or "/usr/local/cuda"
     return shutil.which("nvcc") or shutil.which("nvcc", path=str(Path(root) / "bin"))
 
 
 def compiler_name() -> str | None:
-    """Name the compiler that is used here, such as "NVRTC 13.0", or None if there is none."""
+    """Return the kernel compiler that is used, such as "NVRTC 13.0", or None without one."""
     version = driver.nvrtc_version()
     if version:
         return "NVRTC {}.{}".format(*version)
@@ -47,20 +46,19 @@ def compiler_name() -> str | None:
 def compile_kernel(
     name: Kernel, settings: Mapping[str, str], architecture: str, cache: Path | None = None
 ) -> bytes:
-    """Give the machine code of `kernels/NAME.cu`, from the cache where it has been made before.
+    """Return the machine code of `kernels/NAME.cu`, from the cache if it was compiled before.
 
     Args:
-        name: Which source.
+        name: Source file without suffix.
         settings: Preprocessor definitions, see `realtime_ssd_engines.cuda.kernel_params`.
         architecture: Such as "sm_90".
-        cache: Folder of the cache; the user's own if None. One that cannot be written is done
-            without.
+        cache: Cache folder; the user's cache by default. A folder that is not writable is ignored.
 
     Returns:
         A cubin.
 
     Raises:
-        ModelError: If there is no compiler, or it refuses the source.
+        ModelError: If there is no compiler, or the compilation fails.
     """
     compiler = compiler_name()
     if compiler is None:
@@ -70,36 +68,35 @@ def compile_kernel(
         )
     options = [*FLAGS, *(f"-D{key}={value}" for key, value in sorted(settings.items()))]
     sources = {file.name: file.read_text() for file in sorted(KERNELS.glob("*.cu*"))}
-    told = "\0".join([name, architecture, compiler, *options, *sources.values()])
-    folder = cache or _own_folder()
-    kept = folder / f"{name}-{architecture}-{hashlib.sha256(told.encode()).hexdigest()[:20]}.cubin"
-    if kept.is_file():
-        return kept.read_bytes()
+    fingerprint = "\0".join([name, architecture, compiler, *options, *sources.values()])
+    digest = hashlib.sha256(fingerprint.encode()).hexdigest()[:20]
+    cached = (cache or cache_folder("kernels")) / f"{name}-{architecture}-{digest}.cubin"
+    if cached.is_file():
+        return cached.read_bytes()
     if compiler.startswith("NVRTC"):
-        cubin = _with_nvrtc(name, sources, architecture, options)
+        cubin = _compile_with_nvrtc(name, sources, architecture, options)
     else:
-        cubin, _ = with_nvcc(name, architecture, options)
-    _keep(kept, cubin)
+        cubin, _ = compile_with_nvcc(name, architecture, options)
+    _write_cache(cached, cubin)
     return cubin
 
 
-def _own_folder() -> Path:
-    from platformdirs import user_cache_path
-
-    return user_cache_path("realtime-ssd") / "kernels"
-
-
-def _with_nvrtc(name: str, sources: dict[str, str], architecture: str, options: list[str]) -> bytes:
+def _compile_with_nvrtc(
+    name: str, sources: dict[str, str], architecture: str, options: list[str]
+) -> bytes:
     headers = {file: text for file, text in sources.items() if file.endswith(".cuh")}
     arguments = [*options, f"-arch={architecture}", "-default-device"]
     return driver.nvrtc_compile(f"{name}.cu", sources[f"{name}.cu"], headers, arguments)
 
 
-def with_nvcc(name: str, architecture: str, options: list[str]) -> tuple[bytes, str]:
-    """Compile with nvcc; errors as `compile_kernel`.
+def compile_with_nvcc(name: str, architecture: str, options: list[str]) -> tuple[bytes, str]:
+    """Compile `kernels/NAME.cu` with nvcc.
 
     Returns:
-        The cubin, and what nvcc had to say.
+        The cubin and the compiler's output.
+
+    Raises:
+        ModelError: If the compilation fails.
     """
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "kernel.cubin"
@@ -107,12 +104,14 @@ def with_nvcc(name: str, architecture: str, options: list[str]) -> tuple[bytes, 
         command += [str(KERNELS / f"{name}.cu"), "-o", str(target)]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         if result.returncode:
-            raise ModelError(f"nvcc refused {name}.cu for {architecture}: {result.stderr.strip()}")
+            raise ModelError(
+                f"nvcc cannot compile {name}.cu for {architecture}: {result.stderr.strip()}"
+            )
         return target.read_bytes(), result.stderr + result.stdout
 
 
-def _keep(path: Path, content: bytes) -> None:
-    """Keep a cubin where that is possible."""
+def _write_cache(path: Path, content: bytes) -> None:
+    """Write a cubin to the cache; do nothing if the folder is not writable."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, content)

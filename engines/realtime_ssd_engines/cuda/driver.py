@@ -1,9 +1,9 @@
-"""The GPU as this project uses it: the only module that imports PyCUDA and cuda-bindings.
+"""Access to the GPU driver; the only module that imports PyCUDA and cuda-bindings.
 
-PyCUDA gives the primary context, streams, events, memory, modules and launches; cuda-bindings the
-two things that PyCUDA lacks, NVRTC and graphs, and all the rest too where PyCUDA is not installed.
-Both are imported when first needed, because PyCUDA cannot be imported without a driver and the
-program must start without either.
+PyCUDA provides the primary context, streams, events, memory, modules and launches. cuda-bindings
+provides NVRTC and CUDA graphs, which PyCUDA lacks, and everything else if PyCUDA is not installed.
+Both are imported on first use: PyCUDA cannot be imported without a driver, and the program must
+start without either.
 
 Every object belongs to a `Device` and is used with the device's context current on the calling
 thread: `with device: ...`.
@@ -12,7 +12,8 @@ thread: `with device: ...`.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType, TracebackType
 from typing import Any
@@ -27,19 +28,19 @@ __all__ = [
     "Buffer",
     "Device",
     "Graph",
-    "Pinned",
+    "PinnedBuffer",
     "graphs_available",
     "nvrtc_compile",
     "nvrtc_version",
 ]
 
 MEBIBYTE = 1 << 20
-_contexts: dict[int, Any] = {}
-_opening = threading.Lock()
+_primary_contexts: dict[int, Any] = {}
+_contexts_lock = threading.Lock()
 
 
 def _pycuda() -> ModuleType:
-    """Give PyCUDA's driver module, or what stands in for it over cuda-bindings."""
+    """Return PyCUDA's driver module, or its replacement based on cuda-bindings."""
     for name in ("pycuda.driver", "realtime_ssd_engines.cuda.bindings"):
         try:
             return import_module(name)
@@ -52,7 +53,7 @@ def _pycuda() -> ModuleType:
 
 
 def _bindings(name: str) -> Any:
-    """Import a module of cuda-bindings; None where it is absent or does not load."""
+    """Import a module of cuda-bindings; return None if it is absent or fails to load."""
     try:
         return import_module(f"cuda.bindings.{name}")
     except (ImportError, RuntimeError):
@@ -62,37 +63,36 @@ def _bindings(name: str) -> Any:
 class Device:
     """A GPU and its primary context, which TensorRT, PyTorch and FFmpeg share.
 
-    Use it as a context manager around every piece of work, from any thread, nested or not.
+    Enter it as a context manager around GPU work, on any thread; it may be nested.
 
-    The process keeps the primary context once it has it, as TensorRT and PyTorch do: taking it
-    anew costs a good part of a second, PyCUDA gives it back only on the thread that took it, and
-    leaves it current there.
+    The process retains the primary context until it ends, as TensorRT and PyTorch do: creating it
+    takes a large part of a second, and PyCUDA can release it only on the thread that retained it.
 
     Args:
-        ordinal: Number of the GPU, from 0.
+        ordinal: Index of the GPU.
 
     Raises:
-        ModelError: If there is no driver or no such GPU, or PyCUDA is missing.
+        ModelError: If there is no driver, GPU or Python package to access it.
     """
 
     def __init__(self, ordinal: int = 0) -> None:
         gpus = find_gpus()
         if cuda_version() is None:
             raise ModelError(
-                "no NVIDIA driver was found; install one, or use --backend onnxruntime"
+                "no NVIDIA driver was found; install one, or set `backend` to onnxruntime"
             )
         if ordinal >= len(gpus):
             raise ModelError(
-                f"GPU {ordinal} does not exist: the driver shows {len(gpus)} GPUs; "
-                "use --backend onnxruntime to run on the CPU"
+                f"GPU {ordinal} does not exist: the driver reports {len(gpus)} GPUs; "
+                "set `backend` to onnxruntime to run on the CPU"
             )
         self.gpu: Gpu = gpus[ordinal]
         self._cuda = _pycuda()
         self._cuda.init()
-        with self.errors("be opened"), _opening:
-            if ordinal not in _contexts:
-                _contexts[ordinal] = self._cuda.Device(ordinal).retain_primary_context()
-            self._context = _contexts[ordinal]
+        with self.translate_errors("create a context"), _contexts_lock:
+            if ordinal not in _primary_contexts:
+                _primary_contexts[ordinal] = self._cuda.Device(ordinal).retain_primary_context()
+            self._context = _primary_contexts[ordinal]
 
     def __enter__(self) -> Device:
         self._context.push()
@@ -106,47 +106,63 @@ class Device:
     ) -> None:
         self._cuda.Context.pop()
 
-    def errors(self, purpose: str, size: int = 0) -> _Errors:
-        """Give a context manager that turns driver errors into one sentence.
+    @contextmanager
+    def translate_errors(self, operation: str, size: int = 0) -> Iterator[None]:
+        """Turn driver errors into a `ModelError`.
 
         Args:
-            purpose: What the GPU was to do, as in "GPU 'NAME' could not ...".
-            size: Bytes that were asked for, 0 if that is not the point.
+            operation: Verb phrase that completes "GPU 'NAME' could not ...".
+            size: Requested bytes, for out-of-memory messages.
         """
-        return _Errors(self, purpose, size)
+        try:
+            yield
+        except self._cuda.Error as error:
+            raise ModelError(self._error_message(error, operation, size)) from error
+
+    def _error_message(self, error: Exception, operation: str, size: int) -> str:
+        if isinstance(error, self._cuda.MemoryError):
+            free = self._cuda.mem_get_info()[0] // MEBIBYTE
+            return (
+                f"GPU '{self.gpu.name}' is out of memory: {-(-size // MEBIBYTE)} MiB are required "
+                f"to {operation}, {free} MiB are free; close other programs, or reduce `batch`"
+            )
+        return (
+            f"GPU '{self.gpu.name}' could not {operation} ({str(error).strip()}); if this "
+            "happens again, check the driver's log"
+        )
 
     @property
     def error_type(self) -> type[Exception]:
-        """What the driver's calls raise."""
+        """Exception type of failed driver calls."""
         kind: type[Exception] = self._cuda.Error
         return kind
 
     def free_memory(self) -> int:
-        """Give the bytes of device memory that are free."""
+        """Return the free bytes of device memory."""
         with self:
             return int(self._cuda.mem_get_info()[0])
 
     def stream(self) -> Any:
-        """Make a stream; its `handle` is an int."""
+        """Create a stream; its `handle` is an int."""
         return self._cuda.Stream()
 
     def event(self) -> Any:
-        """Make an event with timing."""
+        """Create an event with timing."""
         return self._cuda.Event()
 
     def buffer(self, size: int) -> Buffer:
-        """Take device memory.
+        """Allocate device memory.
 
         Raises:
-            ModelError: If the GPU has not that much left; the sentence tells both sizes.
+            ModelError: If the GPU is out of memory; the message states both sizes.
         """
-        with self.errors("take memory", size):
+        with self.translate_errors("allocate memory", size):
             return Buffer(self._cuda.mem_alloc(max(size, 1)), size)
 
-    def pinned(self, size: int) -> Pinned:
-        """Take page-locked host memory, from which copies run beside other work."""
-        with self.errors("pin host memory", size):
-            return Pinned(self._cuda.pagelocked_empty(max(size, 1), np.uint8))
+    def pinned(self, size: int) -> PinnedBuffer:
+        """Allocate page-locked host memory, which the GPU copies from asynchronously."""
+        with self.translate_errors("allocate pinned host memory", size):
+            return PinnedBuffer(self._cuda.pagelocked_empty(max(size, 1), np.uint8))
 
     def load(self, cubin: bytes, function: str, arguments: Sequence[np.dtype[Any] | str]) -> Any:
         """Load one kernel.
@@ -154,12 +170,12 @@ class Device:
         Args:
             cubin: Machine code for this GPU.
             function: Name of the kernel.
-            arguments: What it takes: "P" for an address, a structured dtype for a struct by value.
+            arguments: Its parameters: "P" for an address, a structured dtype for a struct by value.
 
         Returns:
             The kernel: call `prepared_async_call(grid, block, stream, *arguments)`.
         """
-        with self.errors(f"load kernel {function}"):
+        with self.translate_errors(f"load kernel {function}"):
             module = self._cuda.module_from_buffer(cubin)
             kernel = module.get_function(function)
         kernel.prepare(list(arguments))
@@ -175,71 +191,33 @@ class Device:
         self._cuda.memcpy_htod_async(buffer.address + offset, source, stream)
 
     def copy_out(self, target: NDArray[Any], buffer: Buffer, stream: Any) -> None:
-        """Copy a buffer, or its beginning, to pinned host memory."""
+        """Copy the start of a buffer to pinned host memory."""
         self._cuda.memcpy_dtoh_async(target, buffer.address, stream)
 
     def copy_inside(self, target: int, source: Buffer, size: int, stream: Any) -> None:
-        """Copy the beginning of a buffer to another place in device memory."""
+        """Copy the first `size` bytes of a buffer to another device address."""
         self._cuda.memcpy_dtod_async(target, source.address, size, stream)
 
     def capture(self, stream: Any, work: Callable[[], None]) -> Graph | None:
-        """Record the work that a function puts on a stream.
+        """Capture the work that a function submits to a stream as a graph.
 
-        The function must have run once on this stream before. Other threads may go on using the
-        GPU meanwhile (thread-local capture).
+        The function must have run on this stream before. Other threads may use the GPU during the
+        capture (thread-local capture mode).
 
         Returns:
-            The graph, or None where cuda-bindings is absent.
+            The graph, or None if cuda-bindings is not installed.
 
         Raises:
-            ModelError: If the driver refuses.
+            ModelError: If the driver refuses the capture.
         """
         return None if _bindings("driver") is None else Graph(self, stream, work)
-
-    def close(self) -> None:
-        """Be done with the GPU; may be called any number of times, from any thread.
-
-        What was made with it is closed by those who made it; the primary context stays.
-        """
-
-
-class _Errors:
-    def __init__(self, device: Device, purpose: str, size: int) -> None:
-        self._device, self._purpose, self._size = device, purpose, size
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if isinstance(error, self._device._cuda.Error):
-            raise ModelError(self._sentence(error)) from error
-
-    def _sentence(self, error: BaseException) -> str:
-        device, cuda = self._device, self._device._cuda
-        if isinstance(error, cuda.MemoryError):
-            free = cuda.mem_get_info()[0] // MEBIBYTE
-            wanted = -(-self._size // MEBIBYTE)
-            return (
-                f"GPU '{device.gpu.name}' is out of memory: {wanted} MiB were wanted to "
-                f"{self._purpose}, {free} MiB are free; close other programs, "
-                "or use a smaller --batch"
-            )
-        return (
-            f"GPU '{device.gpu.name}' could not {self._purpose} ({str(error).strip()}); "
-            "if it goes on, the driver's log tells more"
-        )
 
 
 class Buffer:
     """Device memory.
 
     Attributes:
-        address: Where it begins.
+        address: Device address.
         size: In bytes.
     """
 
@@ -247,17 +225,17 @@ class Buffer:
         self._allocation, self.size, self.address = allocation, size, int(allocation)
 
     def close(self) -> None:
-        """Give the memory back; may be called any number of times, with the context current."""
+        """Free the memory, with the context current; may be called repeatedly."""
         allocation, self._allocation = self._allocation, None
         if allocation is not None:
             allocation.free()
 
 
-class Pinned:
+class PinnedBuffer:
     """Page-locked host memory.
 
     Attributes:
-        bytes: uint8 array over it; not to be used after `close`.
+        bytes: uint8 array over it; invalid after `close`.
     """
 
     def __init__(self, array: NDArray[np.uint8]) -> None:
@@ -265,19 +243,19 @@ class Pinned:
         self._allocation: Any = array.base
 
     def view(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-        """See the beginning of the memory as an array."""
+        """Return the start of the memory as an array."""
         size = int(np.prod(shape)) * dtype.itemsize
         return self.bytes[:size].view(dtype).reshape(shape)
 
     def close(self) -> None:
-        """Give the memory back; may be called any number of times, with the context current."""
+        """Free the memory, with the context current; may be called repeatedly."""
         allocation, self._allocation = self._allocation, None
         if allocation is not None:
             allocation.free()
 
 
 class Graph:
-    """Work on a stream, recorded once and launched in one call."""
+    """Stream work, captured once and launched with one call."""
 
     def __init__(self, device: Device, stream: Any, work: Callable[[], None]) -> None:
         self._api, self._device = _bindings("driver"), device
@@ -294,31 +272,31 @@ class Graph:
         self._check(self._api.cuGraphUpload(self._executable, self._stream))
 
     def launch(self) -> None:
-        """Start the recorded work on its stream."""
+        """Launch the captured work on its stream."""
         self._check(self._api.cuGraphLaunch(self._executable, self._stream))
 
     def close(self) -> None:
-        """Give the graph back; may be called any number of times, with the context current."""
+        """Destroy the graph, with the context current; may be called repeatedly."""
         executable, self._executable = self._executable, None
         if executable is not None:
             self._api.cuGraphExecDestroy(executable)
 
-    def _check(self, answer: tuple[Any, ...]) -> Any:
-        if int(answer[0]):
+    def _check(self, result: tuple[Any, ...]) -> Any:
+        if int(result[0]):
             raise ModelError(
-                f"GPU '{self._device.gpu.name}' refused a graph call ({answer[0].name}); "
-                "if it goes on, the driver's log tells more"
+                f"GPU '{self._device.gpu.name}': a CUDA graph call failed ({result[0].name}); if "
+                "this happens again, check the driver's log"
             )
-        return answer[1] if len(answer) > 1 else None
+        return result[1] if len(result) > 1 else None
 
 
 def graphs_available() -> bool:
-    """Tell whether work can be recorded into graphs (needs cuda-bindings)."""
+    """Return whether CUDA graphs can be captured, which requires cuda-bindings."""
     return _bindings("driver") is not None
 
 
 def nvrtc_version() -> tuple[int, int] | None:
-    """Give the version of NVRTC, or None where it cannot be used."""
+    """Return the version of NVRTC, or None if it is not available."""
     api = _bindings("nvrtc")
     if api is None:
         return None
@@ -335,24 +313,24 @@ def nvrtc_compile(
     """Compile one source to a cubin with NVRTC.
 
     Args:
-        name: File name for messages.
+        name: File name for compiler messages.
         source: CUDA C++.
-        headers: Text by the name it is included under.
+        headers: Header texts by include name.
         options: Such as "-arch=sm_90".
 
     Raises:
-        ModelError: If NVRTC refuses; the message holds its log.
+        ModelError: If the compilation fails; the message contains the compiler's log.
     """
     api = _bindings("nvrtc")
     texts, names = ([value.encode() for value in part] for part in (headers.values(), headers))
     _, program = api.nvrtcCreateProgram(source.encode(), name.encode(), len(texts), texts, names)
-    given = [option.encode() for option in options]
-    (error,) = api.nvrtcCompileProgram(program, len(given), given)
+    encoded = [option.encode() for option in options]
+    (error,) = api.nvrtcCompileProgram(program, len(encoded), encoded)
     if int(error):
         _, size = api.nvrtcGetProgramLogSize(program)
         log = b" " * size
         api.nvrtcGetProgramLog(program, log)
-        raise ModelError(f"NVRTC refused {name}: {log.decode(errors='replace').strip()}")
+        raise ModelError(f"NVRTC cannot compile {name}: {log.decode(errors='replace').strip()}")
     _, size = api.nvrtcGetCUBINSize(program)
     cubin: bytes = b" " * size
     api.nvrtcGetCUBIN(program, cubin)

@@ -1,4 +1,4 @@
-"""What host and kernels agree on: compile-time settings, structures, buffer sizes, answers.
+"""Interface of the kernels: compile-time settings, parameter structs, buffer sizes and outputs.
 
 Mirrors `kernels/detect.cu` and `kernels/preprocess.cu`; needs no GPU and no CUDA package.
 """
@@ -23,16 +23,16 @@ __all__ = [
     "INPUT_PARAMS",
     "Colour",
     "DetectBuffers",
-    "Header",
+    "ImageHeader",
     "Precision",
+    "class_mask",
     "detect_params",
     "detect_settings",
-    "fill_frame",
     "input_params",
     "preprocess_settings",
     "read_output",
     "select_rows",
-    "wanted_bits",
+    "write_frame_params",
 ]
 
 Precision = Literal["fp32", "fp16"]
@@ -40,7 +40,7 @@ Precision = Literal["fp32", "fp16"]
 PIXELS = 4
 ROW_WORDS = 8
 COUNTERS = 4
-LIMIT = 1024
+MAX_KEPT = 1024
 MAX_BOXES = 1 << 20
 MAX_CLASSES = 4096
 CANDIDATE_BYTES = 64 << 20
@@ -85,7 +85,7 @@ DETECT_PARAMS = np.dtype(
         ("scores", "<u8"),
         ("offsets", "<u8"),
         ("default_boxes", "<u8"),
-        ("wanted", "<u8"),
+        ("class_mask", "<u8"),
         ("candidates", "<u8"),
         ("counters", "<u8"),
         ("survivors", "<u8"),
@@ -93,7 +93,7 @@ DETECT_PARAMS = np.dtype(
         ("boxes", "<i4"),
         ("capacity", "<i4"),
         ("score_threshold", "<f4"),
-        ("nms_threshold", "<f4"),
+        ("iou_threshold", "<f4"),
         ("score_margin", "<f4"),
         ("score_class_stride", "<i4"),
         ("score_box_stride", "<i4"),
@@ -104,7 +104,7 @@ DETECT_PARAMS = np.dtype(
 
 @dataclass(frozen=True, slots=True)
 class Colour:
-    """How NV12 pixels become RGB: r = y + red_v·v, and so on, y = (Y - offset)·scale.
+    """Coefficients of the NV12 to RGB conversion: r = y + red_v·v etc., y = (Y - offset)·scale.
 
     Source: ITU-R BT.601 and BT.709, 8 bits.
     """
@@ -118,7 +118,7 @@ class Colour:
 
     @classmethod
     def of(cls, standard: Literal["bt601", "bt709"], full_range: bool) -> Colour:
-        """Give the factors of a standard, for full (0-255) or limited (16-235) range."""
+        """Return the coefficients of a standard for full (0-255) or limited (16-235) range."""
         red, blue = (0.299, 0.114) if standard == "bt601" else (0.2126, 0.0722)
         green = 1.0 - red - blue
         chroma = 1.0 if full_range else 255.0 / 224.0
@@ -134,14 +134,14 @@ class Colour:
 
 @dataclass(frozen=True, slots=True)
 class DetectBuffers:
-    """Sizes in bytes of the device buffers that decode and NMS of a batch need.
+    """Sizes in bytes of the device buffers for decoding and NMS of a batch.
 
     Attributes:
-        capacity: Candidates a class may list; more are counted as overflow.
+        capacity: Maximum candidates per class and image; further ones are counted as overflow.
         candidates: Keys of all candidates.
-        counters: Must be zero before the first run; the kernels leave them zero.
-        survivors: Keys that came through NMS.
-        output: Header and rows of every image.
+        counters: Must be zero before the first run; the kernels reset them to zero.
+        survivors: Keys that NMS keeps.
+        output: Header and detection rows of every image.
     """
 
     capacity: int
@@ -151,11 +151,11 @@ class DetectBuffers:
     output: int
 
     @classmethod
-    def of(cls, spec: ModelSpec, boxes: int, images: int) -> DetectBuffers:
-        """Size the buffers for `images` images of `boxes` default boxes.
+    def for_batch(cls, spec: ModelSpec, boxes: int, images: int) -> DetectBuffers:
+        """Return the sizes for `images` images with `boxes` default boxes each.
 
-        Every default box has a place in the list of every class as long as all lists fit into
-        64 MiB; beyond that a class keeps at least four times `top_k` places.
+        The list of each class holds every default box as long as all lists fit into 64 MiB;
+        otherwise at least four times `pre_nms_top_k` candidates.
         """
         limits, lists = spec.thresholds, spec.num_classes * images
         capacity = min(boxes, max(4 * limits.pre_nms_top_k, CANDIDATE_BYTES // (8 * lists)))
@@ -169,36 +169,39 @@ class DetectBuffers:
 
 
 @dataclass(frozen=True, slots=True)
-class Header:
-    """What the kernels say about an image besides its detections.
+class ImageHeader:
+    """Counts that the kernels report for an image.
 
     Attributes:
         count: Number of detections.
-        overflow: Candidates that found no place in a list.
-        broken: Default boxes whose scores or offsets were NaN.
+        overflow: Candidates dropped because a list was full.
+        nan_boxes: Default boxes with NaN in their scores or offsets.
     """
 
     count: int
     overflow: int
-    broken: int
+    nan_boxes: int
 
 
 def detect_settings(
     spec: ModelSpec, scores: Precision = "fp32", offsets: Precision = "fp32"
 ) -> dict[str, str]:
-    """Give the preprocessor definitions of `detect.cu` for one model.
+    """Return the preprocessor definitions of `detect.cu` for a model.
 
     Raises:
-        ModelError: If the model is larger than the kernels' keys allow.
+        ModelError: If the model exceeds the limits of the kernels.
     """
     limits = spec.thresholds
-    if limits.pre_nms_top_k > LIMIT or limits.max_detections > LIMIT:
+    if max(limits.pre_nms_top_k, limits.max_detections) > MAX_KEPT:
         raise ModelError(
-            f"the GPU keeps at most {LIMIT} boxes a class and an image, "
-            f"but top-k is {limits.pre_nms_top_k} and keep {limits.max_detections}; choose smaller values"
+            f"`pre_nms_top_k` and `max_detections` must be at most {MAX_KEPT} on the GPU, not "
+            f"{limits.pre_nms_top_k} and {limits.max_detections}"
         )
     if spec.num_boxes >= MAX_BOXES or spec.num_classes > MAX_CLASSES:
-        raise ModelError(f"model '{spec.name}' has too many default boxes or classes for the GPU")
+        raise ModelError(
+            f"model '{spec.name}' has too many default boxes or classes for the GPU: "
+            f"{spec.num_boxes} and {spec.num_classes}"
+        )
     x, y, w, h = (f"{value!r}f" for value in spec.variances)
     return {
         "SCORE_T": _TYPES[scores],
@@ -209,26 +212,26 @@ def detect_settings(
         "CODING": str(_CODINGS[spec.coding]),
         "CLIP": str(int(spec.clip_before_nms)),
         "TOP_K": str(limits.pre_nms_top_k),
-        "KEEP": str(limits.max_detections),
+        "MAX_DETECTIONS": str(limits.max_detections),
         **{"VARIANCE_X": x, "VARIANCE_Y": y, "VARIANCE_W": w, "VARIANCE_H": h},
     }
 
 
 def preprocess_settings(spec: InputSpec, output: Precision = "fp32") -> dict[str, str]:
-    """Give the preprocessor definitions of `preprocess.cu` for one model."""
+    """Return the preprocessor definitions of `preprocess.cu` for a model."""
     return {"OUT_T": _TYPES[output], "SWAP_RB": str(int(spec.channels == "RGB"))}
 
 
 def select_rows(classes: int) -> int:
-    """Give the default boxes, and threads, of a block of `ssd_select`."""
-    return next(rows for most, rows in _SELECT_ROWS if classes <= most)
+    """Return the default boxes per block of `ssd_select`, which is also its block size."""
+    return next(rows for max_classes, rows in _SELECT_ROWS if classes <= max_classes)
 
 
-def wanted_bits(spec: ModelSpec, classes: tuple[int, ...] | None = None) -> NDArray[np.uint32]:
-    """Give one bit a class: set for those to look for (all but the background if None)."""
-    chosen = range(spec.num_classes) if classes is None else classes
+def class_mask(spec: ModelSpec, classes: tuple[int, ...] | None = None) -> NDArray[np.uint32]:
+    """Return a bit mask of the classes to detect; all except the background by default."""
+    selected = range(spec.num_classes) if classes is None else classes
     bits = np.zeros((spec.num_classes + 31) // 32, np.uint32)
-    for label in chosen:
+    for label in selected:
         if label != spec.background:
             bits[label // 32] |= np.uint32(1 << (label % 32))
     return bits
@@ -237,13 +240,13 @@ def wanted_bits(spec: ModelSpec, classes: tuple[int, ...] | None = None) -> NDAr
 def detect_params(
     spec: ModelSpec, boxes: int, buffers: DetectBuffers, pointers: dict[str, int]
 ) -> NDArray[np.void]:
-    """Fill the parameter structure of the detection kernels.
+    """Return the parameter struct of the detection kernels.
 
     Args:
-        spec: Contract of the model.
+        spec: Specification of the model.
         boxes: Number of default boxes.
-        buffers: Sizes the buffers were made with.
-        pointers: Device addresses by field name (scores, offsets, default_boxes, wanted,
+        buffers: Sizes with which the buffers were allocated.
+        pointers: Device addresses by field name (scores, offsets, default_boxes, class_mask,
             candidates, counters, survivors, output).
     """
     limits = spec.thresholds
@@ -251,31 +254,29 @@ def detect_params(
     for name, address in pointers.items():
         params[name] = address
     params["boxes"], params["capacity"] = boxes, buffers.capacity
-    params["score_threshold"], params["nms_threshold"] = (
-        limits.score_threshold,
-        limits.iou_threshold,
-    )
-    params["score_margin"] = _margin(limits.score_threshold)
+    params["score_threshold"] = limits.score_threshold
+    params["iou_threshold"] = limits.iou_threshold
+    params["score_margin"] = _logit_margin(limits.score_threshold)
     params["score_class_stride"], params["score_box_stride"] = 1, spec.num_classes
     return params
 
 
-def _margin(threshold: float) -> float:
-    """Logit below which a score cannot reach the threshold, with room for rounding."""
+def _logit_margin(threshold: float) -> float:
+    """Return the logit below which a score cannot reach the threshold, less a rounding margin."""
     if threshold <= 0:
         return float("-inf")
     return log(threshold / (1 - threshold)) - 1e-3 if threshold < 1 else float("inf")
 
 
 def input_params(spec: InputSpec) -> NDArray[np.void]:
-    """Fill the structure that tells the pre-processing kernel about the network's input."""
+    """Return the parameter struct that describes the network input to the pre-processing kernel."""
     params = np.zeros((), INPUT_PARAMS)
     params["width"], params["height"], params["fill"] = spec.width, spec.height, spec.fill
     params["mean"], params["scale"] = spec.mean, spec.scale
     return params
 
 
-def fill_frame(
+def write_frame_params(
     row: NDArray[np.void],
     spec: InputSpec,
     size: tuple[int, int],
@@ -283,41 +284,41 @@ def fill_frame(
     pitches: tuple[int, int],
     colour: Colour | None = None,
 ) -> None:
-    """Describe one picture of a batch to the pre-processing kernel.
+    """Write the parameters of one image of a batch for the pre-processing kernel.
 
     Args:
         row: One element of an array of `FRAME_PARAMS`, written in place.
         spec: Input of the model.
         size: Width and height in pixels.
         planes: Addresses of the BGR pixels and 0, or of luma and chroma.
-        pitches: Bytes from row to row of each plane.
-        colour: Factors for NV12; None for BGR.
+        pitches: Row pitch of each plane in bytes.
+        colour: Coefficients for NV12; None for BGR.
     """
-    spot = letterbox_params(spec, *size)
+    letterbox = letterbox_params(spec, *size)
     row["plane0"], row["plane1"] = planes
     row["pitch0"], row["pitch1"] = pitches
     row["width"], row["height"] = size
-    row["left"], row["top"] = spot.x, spot.y
-    row["inner_width"], row["inner_height"] = spot.width, spot.height
-    for axis, inner, whole in (("x", spot.width, size[0]), ("y", spot.height, size[1])):
-        row[f"scale_{axis}"] = 1.0 / (inner / whole)
-        row[f"chroma_scale_{axis}"] = 1.0 / (inner / ((whole + 1) // 2))
+    row["left"], row["top"] = letterbox.x, letterbox.y
+    row["inner_width"], row["inner_height"] = letterbox.width, letterbox.height
+    for axis, inner, full in (("x", letterbox.width, size[0]), ("y", letterbox.height, size[1])):
+        row[f"scale_{axis}"] = 1.0 / (inner / full)
+        row[f"chroma_scale_{axis}"] = 1.0 / (inner / ((full + 1) // 2))
     row["format"] = int(colour is not None)
     if colour is not None:
         for name in Colour.__slots__:
             row[name] = getattr(colour, name)
 
 
-def read_output(words: NDArray[np.uint32]) -> tuple[Header, RawDetections]:
-    """Read the answer of one image.
+def read_output(words: NDArray[np.uint32]) -> tuple[ImageHeader, RawDetections]:
+    """Parse the kernels' output for one image.
 
     Args:
-        words: (keep + 1) × 8 uint32 as the kernels wrote them: header, then rows.
+        words: (max_detections + 1) × 8 uint32: header, then one row per detection.
 
     Returns:
-        The header and the detections (boxes as fractions of the input).
+        The header and the detections, with boxes as fractions of the input.
     """
-    header = Header(*(int(value) for value in words[0, :3]))
+    header = ImageHeader(*(int(value) for value in words[0, :3]))
     rows = words[1 : header.count + 1]
     return header, RawDetections(
         boxes=rows[:, :4].copy().view(np.float32),

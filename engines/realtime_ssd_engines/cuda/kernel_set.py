@@ -1,4 +1,4 @@
-"""The kernels of one model, compiled and loaded on one GPU, ready to be put on a stream."""
+"""Kernels of one model, compiled and loaded on one GPU."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realtime_ssd.core.spec import ModelSpec
-from realtime_ssd_engines.cuda import kernel_params as layout
+from realtime_ssd_engines.cuda import kernel_params
 from realtime_ssd_engines.cuda.compile import compile_kernel
 from realtime_ssd_engines.cuda.driver import Buffer, Device
 from realtime_ssd_engines.cuda.kernel_params import DetectBuffers, Precision
@@ -27,14 +27,14 @@ class KernelSet:
 
     Args:
         device: The GPU.
-        spec: Contract of the model with the thresholds in force.
-        boxes: Number of default boxes, as the network's outputs have it.
+        spec: Specification of the model with the thresholds in force.
+        boxes: Number of default boxes in the network's outputs.
         types: Precision of the network's "input", "scores" and "offsets".
-        classes: Columns of the classes to look for; None for all but the background.
-        cache: Folder that keeps compiled kernels; the user's own if None.
+        classes: Indices of the classes to detect; all except the background by default.
+        cache: Folder of compiled kernels; the user's cache by default.
 
     Raises:
-        ModelError: If the kernels cannot be compiled or the model is too large for them.
+        ModelError: If the kernels cannot be compiled or the model exceeds their limits.
     """
 
     def __init__(
@@ -47,71 +47,71 @@ class KernelSet:
         cache: Path | None = None,
     ) -> None:
         self.spec, self.boxes, self.types = spec, boxes, dict(types)
-        self._input = layout.input_params(spec.input)
+        self._input = kernel_params.input_params(spec.input)
         arch = device.gpu.architecture
-        detect = layout.detect_settings(spec, types["scores"], types["offsets"])
+        detect = kernel_params.detect_settings(spec, types["scores"], types["offsets"])
         cubin = compile_kernel("detect", detect, arch, cache)
-        self._select = device.load(cubin, "ssd_select", [layout.DETECT_PARAMS])
-        self._suppress = device.load(cubin, "ssd_suppress", [layout.DETECT_PARAMS])
-        picture = layout.preprocess_settings(spec.input, types["input"])
-        cubin = compile_kernel("preprocess", picture, arch, cache)
-        arguments: list[np.dtype[Any] | str] = ["P", layout.INPUT_PARAMS, "P"]
+        self._select = device.load(cubin, "ssd_select", [kernel_params.DETECT_PARAMS])
+        self._suppress = device.load(cubin, "ssd_suppress", [kernel_params.DETECT_PARAMS])
+        preprocess = kernel_params.preprocess_settings(spec.input, types["input"])
+        cubin = compile_kernel("preprocess", preprocess, arch, cache)
+        arguments: list[np.dtype[Any] | str] = ["P", kernel_params.INPUT_PARAMS, "P"]
         self._preprocess = device.load(cubin, "ssd_preprocess", arguments)
-        self.wanted = _constant(device, layout.wanted_bits(spec, classes))
+        self.class_mask = _upload(device, kernel_params.class_mask(spec, classes))
         try:
-            self.default_boxes = _constant(device, spec.boxes.boxes())
+            self.default_boxes = _upload(device, spec.boxes.boxes())
         except BaseException:
-            self.wanted.close()
+            self.class_mask.close()
             raise
 
     def parameters(self, sizes: DetectBuffers, pointers: Mapping[str, int]) -> NDArray[np.void]:
-        """Fill the parameters of `detect` for one set of buffers (see `layout.detect_params`)."""
-        given = {
-            "wanted": self.wanted.address,
+        """Return the parameters of `detect` for a set of buffers (see `kernel_params`)."""
+        addresses = {
+            "class_mask": self.class_mask.address,
             "default_boxes": self.default_boxes.address,
             **pointers,
         }
-        return layout.detect_params(self.spec, self.boxes, sizes, given)
+        return kernel_params.detect_params(self.spec, self.boxes, sizes, addresses)
 
     def preprocess(self, frames: int, output: int, images: int, stream: Any) -> None:
-        """Resize and normalise pictures.
+        """Launch resizing and normalisation of a batch.
 
         Args:
-            frames: Device address of `images` rows of `layout.FRAME_PARAMS`.
+            frames: Device address of `images` rows of `kernel_params.FRAME_PARAMS`.
             output: Device address of images × 3 × height × width values.
-            images: Number of pictures.
-            stream: Where to put the work.
+            images: Batch size.
+            stream: Stream of the launch.
         """
-        wide = layout.PIXELS * _PREPROCESS_THREADS
-        grid = (-(-self.spec.input.width // wide), self.spec.input.height, images)
+        block_width = kernel_params.PIXELS * _PREPROCESS_THREADS
+        grid = (-(-self.spec.input.width // block_width), self.spec.input.height, images)
         block = (_PREPROCESS_THREADS, 1, 1)
         self._preprocess.prepared_async_call(
             grid, block, stream, frames, self._input.tobytes(), output
         )
 
     def detect(self, parameters: NDArray[np.void], images: int, stream: Any) -> None:
-        """Decode and suppress a batch of raw heads in two launches.
+        """Launch decoding and NMS of a batch of raw heads, as two kernels.
 
         Args:
             parameters: From `parameters`.
-            images: Number of images.
-            stream: Where to put the work.
+            images: Batch size.
+            stream: Stream of the launches.
         """
-        given, classes = parameters.tobytes(), self.spec.num_classes
-        rows = layout.select_rows(classes)
+        argument, classes = parameters.tobytes(), self.spec.num_classes
+        rows = kernel_params.select_rows(classes)
         blocks = -(-self.boxes // rows)
-        self._select.prepared_async_call((blocks, images, 1), (rows, 1, 1), stream, given)
-        block = (layout.SUPPRESS_THREADS, 1, 1)
-        self._suppress.prepared_async_call((classes, images, 1), block, stream, given)
+        self._select.prepared_async_call((blocks, images, 1), (rows, 1, 1), stream, argument)
+        block = (kernel_params.SUPPRESS_THREADS, 1, 1)
+        self._suppress.prepared_async_call((classes, images, 1), block, stream, argument)
 
     def close(self) -> None:
-        """Give the device memory back; may be called any number of times."""
-        self.wanted.close()
+        """Free the device memory; may be called repeatedly."""
+        self.class_mask.close()
         self.default_boxes.close()
 
 
-def _constant(device: Device, values: NDArray[Any]) -> Buffer:
-    """Put an array into device memory for good."""
+def _upload(device: Device, values: NDArray[Any]) -> Buffer:
+    """Copy an array into new device memory."""
     staging = device.pinned(values.nbytes)
     try:
         buffer = device.buffer(values.nbytes)

@@ -1,8 +1,8 @@
-"""A frame slot: all memory one batch needs on its way through the GPU, and its recorded graphs.
+"""Frame slots: the memory, stream and CUDA graphs with which one batch passes through the GPU.
 
-One slot holds one batch: pixels are copied in, then a single launch does everything else —
-picture parameters, pre-processing, network, decoding and NMS, copy-out of the detections. Several
-slots with a stream each let the copies of one batch run beside the work of another.
+Pixels are copied in, then a single graph launch does the rest: frame parameters, pre-processing,
+network, decoding, NMS and copy-out of the detections. With several slots, each on its own stream,
+the copies of one batch overlap with the computation of another.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import numpy as np
 
 from realtime_ssd.core.frames import Frame, Surface
 from realtime_ssd.core.postprocess import RawDetections
-from realtime_ssd_engines.cuda import kernel_params as layout
-from realtime_ssd_engines.cuda.driver import Buffer, Device, Graph, Pinned
-from realtime_ssd_engines.cuda.kernel_params import DetectBuffers, Header
+from realtime_ssd_engines.cuda import kernel_params
+from realtime_ssd_engines.cuda.driver import Buffer, Device, Graph, PinnedBuffer
+from realtime_ssd_engines.cuda.kernel_params import Colour, DetectBuffers, ImageHeader
 from realtime_ssd_engines.cuda.kernel_set import KernelSet
 
 __all__ = ["FrameSlot", "Network", "batch_sizes"]
 
-_BYTES = {"fp32": 4, "fp16": 2}
+_ITEM_SIZES = {"fp32": 4, "fp16": 2}
 
 
 class Network(Protocol):
@@ -31,21 +31,21 @@ class Network(Protocol):
     def bind(
         self, addresses: dict[str, int], images: int, stream: Any
     ) -> tuple[Callable[[], None], Callable[[], None]]:
-        """Prepare the network for one batch size on one slot.
+        """Prepare the network for one batch size of one slot.
 
         Args:
             addresses: Device addresses of "input", "scores" and "offsets".
             images: Batch size.
-            stream: The slot's stream.
+            stream: Stream of the slot.
 
         Returns:
-            A function that puts the network on the stream, and one that gives everything back.
+            A function that enqueues the network on the stream, and one that releases its resources.
         """
         ...
 
 
 def batch_sizes(largest: int) -> tuple[int, ...]:
-    """List the batch sizes that are prepared: powers of two, and the largest itself."""
+    """Return the batch sizes to prepare: the powers of two below `largest`, and `largest`."""
     sizes = {1 << power for power in range(largest.bit_length()) if 1 << power <= largest}
     return tuple(sorted(sizes | {largest}))
 
@@ -53,14 +53,14 @@ def batch_sizes(largest: int) -> tuple[int, ...]:
 class FrameSlot:
     """Memory, stream and graphs of one batch.
 
-    Every method but `close` is called with the device's context current.
+    All methods except `close` must be called with the device's context current.
 
     Args:
         device: The GPU.
-        kernels: The model's kernels.
-        network: The model's network.
+        kernels: Kernels of the model.
+        network: Network of the model.
         max_batch: Largest number of frames.
-        graphs: Whether to record graphs; without, the same work is launched piece by piece.
+        graphs: Whether to capture graphs; otherwise the same work is launched step by step.
     """
 
     def __init__(
@@ -74,29 +74,29 @@ class FrameSlot:
         self._device, self._kernels, self.max_batch = device, kernels, max_batch
         self.stream: Any = device.stream()
         self._begin, self._end = device.event(), device.event()
-        self._owned: list[Buffer | Pinned] = []
-        self._staging: list[Pinned | Buffer] = []
-        self._frame_bytes = 0
-        self._shown: list[tuple[object, ...] | None] = [None] * max_batch
+        self._owned: list[Buffer | PinnedBuffer] = []
+        self._staging: list[PinnedBuffer | Buffer] = []
+        self._frame_capacity = 0
+        self._written_rows: list[tuple[object, ...] | None] = [None] * max_batch
+        self._frames: tuple[Frame, ...] = ()
         self._count = 0
-        self._held: tuple[Frame, ...] = ()
         self._graphs: dict[int, Graph] = {}
         self._networks: dict[int, tuple[Callable[[], None], Callable[[], None]]] = {}
         try:
-            self._make_buffers()
-            self._warm(network, graphs)
+            self._allocate()
+            self._prepare(network, graphs)
         except BaseException:
             self.close()
             raise
 
     @property
     def uses_graphs(self) -> bool:
-        """Whether one launch does the work of a batch."""
+        """Whether a batch takes one graph launch."""
         return bool(self._graphs)
 
     def submit(self, frames: Sequence[Frame]) -> None:
-        """Copy pixels in and start the work; the frames are kept until `collect`."""
-        self._held, self._count = tuple(frames), len(frames)
+        """Copy pixels in and start the work; the slot holds the frames until `collect`."""
+        self._frames, self._count = tuple(frames), len(frames)
         self._begin.record(self.stream)
         size = next(size for size in self._networks if size >= len(frames))
         self._stage(frames)
@@ -108,57 +108,57 @@ class FrameSlot:
             graph.launch()
         self._end.record(self.stream)
 
-    def collect(self) -> list[tuple[Header, RawDetections]]:
-        """Wait for the work and give what every frame holds.
+    def collect(self) -> list[tuple[ImageHeader, RawDetections]]:
+        """Wait for the work and return the detections of each frame.
 
         Raises:
-            ModelError: If the GPU failed meanwhile.
+            ModelError: If the GPU failed.
         """
-        with self._device.errors("finish a batch"):
+        with self._device.translate_errors("finish a batch"):
             self._end.synchronize()
-        self._held = ()
-        return [layout.read_output(words) for words in self._output[: self._count]]
+        self._frames = ()
+        return [kernel_params.read_output(words) for words in self._output[: self._count]]
 
     def seconds(self) -> float:
-        """Give the time between the first copy and the end of the last collected batch."""
+        """Return the time from the first copy to the end of the last collected batch."""
         return float(self._begin.time_till(self._end)) / 1000
 
     def stages(self, images: int) -> dict[str, Callable[[], None]]:
-        """Give the steps of one batch in order; each puts its work on the stream."""
+        """Return the stages of a batch in order; each function enqueues its work on the stream."""
         device, kernels, stream = self._device, self._kernels, self.stream
-        rows, picture = self._rows_device, self.addresses["input"]
+        rows, network_input = self._rows_device, self.addresses["input"]
         return {
             "describe": lambda: device.copy_in(rows, self._rows[:images], stream),
-            "preprocess": lambda: kernels.preprocess(rows.address, picture, images, stream),
+            "preprocess": lambda: kernels.preprocess(rows.address, network_input, images, stream),
             "network": self._networks[images][0],
             "detect": lambda: kernels.detect(self._parameters, images, stream),
             "copy-out": lambda: device.copy_out(self._output[:images], self._output_device, stream),
         }
 
     def stage_seconds(self, frames: Sequence[Frame], repeats: int = 10) -> dict[str, float]:
-        """Time the steps of one batch, each alone.
+        """Time each stage of a batch separately.
 
         Args:
             frames: 1 to `max_batch` frames.
-            repeats: How often a step is recorded into one launch, so that the launch costs little.
+            repeats: Executions per launch, which amortise the cost of the launch.
 
         Returns:
-            Seconds of each step, by its name in `stages`.
+            Seconds by stage name.
         """
         self.submit(frames)
         self.collect()
         size = next(size for size in self._networks if size >= len(frames))
-        return {name: self._alone(put, repeats) for name, put in self.stages(size).items()}
+        return {name: self._time(enqueue, repeats) for name, enqueue in self.stages(size).items()}
 
-    def _alone(self, put: Callable[[], None], repeats: int) -> float:
-        def many() -> None:
+    def _time(self, enqueue: Callable[[], None], repeats: int) -> float:
+        def repeat() -> None:
             for _ in range(repeats):
-                put()
+                enqueue()
 
-        graph = self._device.capture(self.stream, many) if self._graphs else None
+        graph = self._device.capture(self.stream, repeat) if self._graphs else None
         self._begin.record(self.stream)
         if graph is None:
-            many()
+            repeat()
         else:
             graph.launch()
         self._end.record(self.stream)
@@ -168,12 +168,12 @@ class FrameSlot:
         return self.seconds() / repeats
 
     def enqueue(self, images: int) -> None:
-        """Put the work of one batch on the stream, piece by piece."""
-        for put in self.stages(images).values():
-            put()
+        """Enqueue the work of a batch stage by stage."""
+        for enqueue in self.stages(images).values():
+            enqueue()
 
     def close(self) -> None:
-        """Give everything back in order; waits for work under way; any number of times."""
+        """Wait for pending work and release everything; may be called repeatedly."""
         with self._device:
             with suppress(self._device.error_type):
                 self.stream.synchronize()
@@ -186,18 +186,18 @@ class FrameSlot:
             for memory in (*self._owned, *self._staging):
                 memory.close()
 
-    def _make_buffers(self) -> None:
+    def _allocate(self) -> None:
         kernels, images = self._kernels, self.max_batch
         spec, boxes, types = kernels.spec, kernels.boxes, kernels.types
-        sizes = DetectBuffers.of(spec, boxes, images)
+        sizes = DetectBuffers.for_batch(spec, boxes, images)
         pixels = 3 * spec.input.width * spec.input.height
-        network = {
-            "input": images * pixels * _BYTES[types["input"]],
-            "scores": images * boxes * spec.num_classes * _BYTES[types["scores"]],
-            "offsets": images * boxes * 4 * _BYTES[types["offsets"]],
+        tensor_sizes = {
+            "input": images * pixels * _ITEM_SIZES[types["input"]],
+            "scores": images * boxes * spec.num_classes * _ITEM_SIZES[types["scores"]],
+            "offsets": images * boxes * 4 * _ITEM_SIZES[types["offsets"]],
         }
-        made = {name: self._buffer(size) for name, size in network.items()}
-        self.addresses = {name: buffer.address for name, buffer in made.items()}
+        tensors = {name: self._buffer(size) for name, size in tensor_sizes.items()}
+        self.addresses = {name: buffer.address for name, buffer in tensors.items()}
         work = {
             name: self._buffer(getattr(sizes, name))
             for name in ("candidates", "counters", "survivors", "output")
@@ -207,10 +207,10 @@ class FrameSlot:
         pointers = {name: buffer.address for name, buffer in work.items()}
         heads = {name: self.addresses[name] for name in ("scores", "offsets")}
         self._parameters = kernels.parameters(sizes, {**heads, **pointers})
-        self._rows_device = self._buffer(images * layout.FRAME_PARAMS.itemsize)
-        self._rows = self._pinned(layout.FRAME_PARAMS, (images,))
-        rows = (images, spec.thresholds.max_detections + 1, layout.ROW_WORDS)
-        self._output = self._pinned(np.dtype(np.uint32), rows)
+        self._rows_device = self._buffer(images * kernel_params.FRAME_PARAMS.itemsize)
+        self._rows = self._pinned(kernel_params.FRAME_PARAMS, (images,))
+        output_shape = (images, spec.thresholds.max_detections + 1, kernel_params.ROW_WORDS)
+        self._output = self._pinned(np.dtype(np.uint32), output_shape)
 
     def _buffer(self, size: int) -> Buffer:
         buffer = self._device.buffer(size)
@@ -223,77 +223,77 @@ class FrameSlot:
         memory.bytes[...] = 0
         return memory.view(dtype, shape)
 
-    def _warm(self, network: Network, graphs: bool) -> None:
-        """Run every batch size once on an empty picture, then record it."""
+    def _prepare(self, network: Network, graphs: bool) -> None:
+        """Run each batch size once on an empty image, then capture its graph."""
         for images in batch_sizes(self.max_batch):
             self._networks[images] = network.bind(self.addresses, images, self.stream)
-            with self._device.errors(f"run the model on a batch of {images}"):
+            with self._device.translate_errors(f"run the model on a batch of {images}"):
                 self.enqueue(images)
                 self.stream.synchronize()
-            graph = self._device.capture(self.stream, self._recorder(images)) if graphs else None
+            graph = self._device.capture(self.stream, self._enqueuer(images)) if graphs else None
             if graph is not None:
                 self._graphs[images] = graph
 
-    def _recorder(self, images: int) -> Callable[[], None]:
+    def _enqueuer(self, images: int) -> Callable[[], None]:
         return lambda: self.enqueue(images)
 
     def _stage(self, frames: Sequence[Frame]) -> None:
-        """Bring the pixels to the GPU, unless the decoder left them there."""
-        needed = max((f.image.nbytes for f in frames if f.surface is None), default=0)
-        if needed > self._frame_bytes:
-            self._grow(needed)
-        for place, frame in enumerate(frames):
+        """Copy the pixels to the GPU, except those that the decoder left in GPU memory."""
+        size = max((f.image.nbytes for f in frames if f.surface is None), default=0)
+        if size > self._frame_capacity:
+            self._grow_staging(size)
+        for index, frame in enumerate(frames):
             if frame.surface is not None:
-                self._show_surface(place, frame.surface)
+                self._stage_surface(index, frame.surface)
             else:
-                self._show_image(place, frame)
+                self._stage_image(index, frame)
 
-    def _grow(self, size: int) -> None:
-        """Make room for larger frames; happens when a source is new, never in the steady loop."""
+    def _grow_staging(self, size: int) -> None:
+        """Allocate staging memory for larger frames; not needed once all sources have started."""
         for memory in self._staging:
             memory.close()
         self._staging.clear()
         self._clear_rows(0, self.max_batch)
-        self._frame_bytes = 0
+        self._frame_capacity = 0
         self._pixels = self._device.pinned(size * self.max_batch)
         self._staging.append(self._pixels)
         self._pixels_device = self._device.buffer(size * self.max_batch)
         self._staging.append(self._pixels_device)
-        self._frame_bytes = size
+        self._frame_capacity = size
 
-    def _show_image(self, place: int, frame: Frame) -> None:
+    def _stage_image(self, index: int, frame: Frame) -> None:
         host, device = self._pixels, self._pixels_device
         height, width = frame.image.shape[:2]
-        begin, size = place * self._frame_bytes, 3 * width * height
+        begin, size = index * self._frame_capacity, 3 * width * height
         pinned = host.bytes[begin : begin + size]
         np.copyto(pinned.reshape(height, width, 3), frame.image)
         self._device.copy_in(device, pinned, self.stream, begin)
         planes = (device.address + begin, 0)
-        self._describe(place, (width, height), planes, (3 * width, 0), None)
+        self._write_row(index, (width, height), planes, (3 * width, 0), None)
 
-    def _show_surface(self, place: int, surface: Surface) -> None:
-        colour = layout.Colour.of(surface.standard, surface.full_range)
+    def _stage_surface(self, index: int, surface: Surface) -> None:
+        colour = Colour.of(surface.standard, surface.full_range)
         size = (surface.width, surface.height)
-        self._describe(place, size, surface.planes, surface.pitches, colour)
+        self._write_row(index, size, surface.planes, surface.pitches, colour)
 
     def _clear_rows(self, begin: int, end: int) -> None:
-        """Leave places of the batch empty: what they showed before may be gone from memory."""
-        for place in range(begin, end):
-            if self._shown[place] is not None:
-                self._rows[place] = 0
-                self._shown[place] = None
+        """Clear rows that are not used by this batch: their pixels may have been freed."""
+        for index in range(begin, end):
+            if self._written_rows[index] is not None:
+                self._rows[index] = 0
+                self._written_rows[index] = None
 
-    def _describe(
+    def _write_row(
         self,
-        place: int,
+        index: int,
         size: tuple[int, int],
         planes: tuple[int, int],
         pitches: tuple[int, int],
-        colour: layout.Colour | None,
+        colour: Colour | None,
     ) -> None:
-        """Tell the pre-processing kernel about a picture, unless it knows."""
-        told = (size, planes, pitches, colour)
-        if self._shown[place] != told:
-            row, spec = self._rows[place], self._kernels.spec.input
-            layout.fill_frame(row, spec, size, planes, pitches, colour)
-            self._shown[place] = told
+        """Write the frame parameters of one image, unless they are unchanged."""
+        key = (size, planes, pitches, colour)
+        if self._written_rows[index] != key:
+            row, spec = self._rows[index], self._kernels.spec.input
+            kernel_params.write_frame_params(row, spec, size, planes, pitches, colour)
+            self._written_rows[index] = key

@@ -1,1 +1,1 @@
-"""Precision, quantisation and verification of ONNX graphs."""
+"""Converts, quantises and verifies ONNX graphs."""

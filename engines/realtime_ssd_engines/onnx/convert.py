@@ -1,4 +1,4 @@
-"""ONNX files in another precision: the entry points of the group `realtime_ssd.precisions`."""
+"""Entry points of the group `realtime_ssd.precisions`: convert an ONNX file to FP16 or INT8."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ __all__ = ["convert_to_fp16", "convert_to_int8"]
 
 
 def convert_to_fp16(model: Path, output: Path, photos: Path | None = None) -> None:
-    """Write an ONNX file in FP16.
+    """Write an FP16 copy of an ONNX file.
 
     Args:
-        model: ONNX file in FP32.
+        model: FP32 ONNX file.
         output: File to write.
-        photos: Not used; FP16 needs no calibration.
+        photos: Ignored; FP16 needs no calibration.
     """
     import onnx
 
@@ -23,12 +23,12 @@ def convert_to_fp16(model: Path, output: Path, photos: Path | None = None) -> No
 
 
 def convert_to_int8(model: Path, output: Path, photos: Path) -> None:
-    """Write an ONNX file in INT8 for ONNX Runtime.
+    """Write an INT8 copy of an ONNX file for ONNX Runtime.
 
     Args:
-        model: ONNX file in FP32.
+        model: FP32 ONNX file.
         output: File to write.
-        photos: Folder of photos for calibration.
+        photos: Folder of calibration images.
     """
     from realtime_ssd_engines.onnx.quantize import quantize
 

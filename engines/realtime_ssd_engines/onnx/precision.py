@@ -1,7 +1,8 @@
-"""FP32 → FP16 in the ONNX graph itself, with islands where FP16 would lose or overflow.
+"""Mixed precision in the ONNX graph: FP16, except where FP16 would overflow or lose accuracy.
 
-Softmax, and L2Norm with the sums and roots around it, stay in FP32; all else becomes FP16. The
-result means the same to every runtime: TensorRT 11 knows no other way to ask for FP16.
+Softmax, and L2Norm with its sums and square roots, stay in FP32; all other nodes become FP16. Every
+runtime executes the result in the same precision, and strongly typed TensorRT networks (the only
+kind from TensorRT 11 on) take the precision from the graph alone.
 """
 
 from __future__ import annotations
@@ -16,25 +17,25 @@ from realtime_ssd.core.errors import ModelError, first_line
 
 __all__ = ["to_fp16"]
 
-_SUMS = {"ReduceSum", "ReduceMean", "ReduceL2", "LpNormalization"}
-_WIDE = {"Softmax", "LogSoftmax", "Exp", *_SUMS}
-_AFTER_SUM = {"Sqrt", "Clip", "Max", "Add", "Expand", "Reciprocal"}
-_NOT_DATA = {"Resize": (1, 2), "Upsample": (1,)}  # inputs whose type the operator fixes
-_LARGEST = float(np.finfo(np.float16).max)
+_REDUCTIONS = {"ReduceSum", "ReduceMean", "ReduceL2", "LpNormalization"}
+_FP32_OPS = {"Softmax", "LogSoftmax", "Exp", *_REDUCTIONS}
+_NORM_OPS = {"Sqrt", "Clip", "Max", "Add", "Expand", "Reciprocal"}
+_FIXED_TYPE_INPUTS = {"Resize": (1, 2), "Upsample": (1,)}
+_FP16_MAX = float(np.finfo(np.float16).max)
 
 
 def to_fp16(model: onnx.ModelProto, *, keep_io: bool = True) -> onnx.ModelProto:
-    """Convert a model.
+    """Convert a model to FP16.
 
     Args:
-        model: FP32 model; it is not changed.
-        keep_io: Whether inputs and outputs stay FP32; else they are FP16, as an engine wants them.
+        model: FP32 model; not modified.
+        keep_io: Whether inputs and outputs stay FP32 instead of becoming FP16.
 
     Returns:
         The checked FP16 model with the same metadata.
 
     Raises:
-        ModelError: If the result is no valid model.
+        ModelError: If the result is not a valid model.
     """
     converted = onnx.ModelProto()
     converted.CopyFrom(model)
@@ -48,84 +49,86 @@ def to_fp16(model: onnx.ModelProto, *, keep_io: bool = True) -> onnx.ModelProto:
 
 
 class _Conversion:
-    """Walks a graph once, node by node, and keeps track of which tensors are FP16 by then."""
+    """Rewrites a graph node by node and tracks which tensors are FP16 so far."""
 
     def __init__(self, model: onnx.ModelProto, keep_io: bool) -> None:
         self.graph, self.keep_io = model.graph, keep_io
         _fold_constants(self.graph)
         inferred = onnx.shape_inference.infer_shapes(model).graph
         values = [*inferred.value_info, *inferred.input, *inferred.output]
-        self.floats = {v.name for v in values if v.type.tensor_type.elem_type == TensorProto.FLOAT}
+        self.float_tensors = {
+            v.name for v in values if v.type.tensor_type.elem_type == TensorProto.FLOAT
+        }
         self.weights = {
             item.name: item
             for item in self.graph.initializer
             if item.data_type == TensorProto.FLOAT
         }
-        self.half: set[str] = set()
-        self.made: dict[tuple[str, int], str] = {}
+        self.fp16_tensors: set[str] = set()
+        self.converted_names: dict[tuple[str, int], str] = {}
         self.nodes: list[NodeProto] = []
-        self.wide = _islands(self.graph)
+        self.fp32_nodes = _find_fp32_nodes(self.graph)
 
     def run(self) -> None:
         weights = set(self.weights)
         for value in self.graph.input:
-            if value.name in self.floats and value.name not in weights and not self.keep_io:
+            if value.name in self.float_tensors and value.name not in weights and not self.keep_io:
                 value.type.tensor_type.elem_type = TensorProto.FLOAT16
-                self.half.add(value.name)
-        outputs = {value.name for value in self.graph.output if value.name in self.floats}
+                self.fp16_tensors.add(value.name)
+        outputs = {value.name for value in self.graph.output if value.name in self.float_tensors}
         for number, node in enumerate(list(self.graph.node)):
-            self._convert(node, wide=number in self.wide)
+            self._convert(node, keep_fp32=number in self.fp32_nodes)
         for value in self.graph.output:
             if value.name in outputs:
-                self._finish(value)
+                self._restore_output(value)
         del self.graph.node[:], self.graph.value_info[:]
         self.graph.node.extend(self.nodes)
         self._drop_unused()
 
-    def _convert(self, node: NodeProto, *, wide: bool) -> None:
-        fixed = _NOT_DATA.get(node.op_type, ())
-        target = TensorProto.FLOAT if wide else TensorProto.FLOAT16
-        for place, name in enumerate(node.input):
-            if place in fixed or not (name in self.floats or name in self.weights):
+    def _convert(self, node: NodeProto, *, keep_fp32: bool) -> None:
+        fixed = _FIXED_TYPE_INPUTS.get(node.op_type, ())
+        target = TensorProto.FLOAT if keep_fp32 else TensorProto.FLOAT16
+        for index, name in enumerate(node.input):
+            if index in fixed or not (name in self.float_tensors or name in self.weights):
                 continue
-            node.input[place] = self._as(name, target)
-        made_float = [name for name in node.output if name in self.floats]
-        if node.op_type == "Cast" and made_float:
+            node.input[index] = self._cast(name, target)
+        float_outputs = [name for name in node.output if name in self.float_tensors]
+        if node.op_type == "Cast" and float_outputs:
             for attribute in node.attribute:
                 if attribute.name == "to" and attribute.i == TensorProto.FLOAT:
                     attribute.i = target
         self.nodes.append(node)
-        if not wide:
-            self.half.update(made_float)
+        if not keep_fp32:
+            self.fp16_tensors.update(float_outputs)
 
-    def _as(self, name: str, kind: int) -> str:
-        """Give the name under which a tensor is there in a precision, making it if need be."""
-        have = TensorProto.FLOAT16 if name in self.half else TensorProto.FLOAT
-        if have == kind:
+    def _cast(self, name: str, dtype: int) -> str:
+        """Return the name of a tensor in a data type; add a cast or converted weights if needed."""
+        current = TensorProto.FLOAT16 if name in self.fp16_tensors else TensorProto.FLOAT
+        if current == dtype:
             return name
-        if (name, kind) not in self.made:
-            new = f"{name}_{'fp16' if kind == TensorProto.FLOAT16 else 'fp32'}"
+        if (name, dtype) not in self.converted_names:
+            new = f"{name}_{'fp16' if dtype == TensorProto.FLOAT16 else 'fp32'}"
             if name in self.weights:
-                self.graph.initializer.append(_narrow(self.weights[name], new))
+                self.graph.initializer.append(_fp16_weights(self.weights[name], new))
             else:
-                self.nodes.append(helper.make_node("Cast", [name], [new], to=kind, name=new))
-            self.made[name, kind] = new
-        return self.made[name, kind]
+                self.nodes.append(helper.make_node("Cast", [name], [new], to=dtype, name=new))
+            self.converted_names[name, dtype] = new
+        return self.converted_names[name, dtype]
 
-    def _finish(self, value: onnx.ValueInfoProto) -> None:
-        """Give an output its name back in the precision it shall have."""
-        wanted = TensorProto.FLOAT if self.keep_io else TensorProto.FLOAT16
-        have = TensorProto.FLOAT16 if value.name in self.half else TensorProto.FLOAT
-        value.type.tensor_type.elem_type = wanted
-        if have == wanted:
+    def _restore_output(self, value: onnx.ValueInfoProto) -> None:
+        """Cast an output to its final data type under its original name."""
+        target = TensorProto.FLOAT if self.keep_io else TensorProto.FLOAT16
+        current = TensorProto.FLOAT16 if value.name in self.fp16_tensors else TensorProto.FLOAT
+        value.type.tensor_type.elem_type = target
+        if current == target:
             return
         inner = f"{value.name}_inner"
         for node in self.nodes:
             for names in (node.input, node.output):
-                for place, name in enumerate(names):
+                for index, name in enumerate(names):
                     if name == value.name:
-                        names[place] = inner
-        self.nodes.append(helper.make_node("Cast", [inner], [value.name], to=wanted, name=inner))
+                        names[index] = inner
+        self.nodes.append(helper.make_node("Cast", [inner], [value.name], to=target, name=inner))
 
     def _drop_unused(self) -> None:
         used = {name for node in self.nodes for name in node.input}
@@ -135,7 +138,7 @@ class _Conversion:
 
 
 def _fold_constants(graph: onnx.GraphProto) -> None:
-    """Turn `Constant` nodes into initializers, so that there is one kind of weights."""
+    """Turn `Constant` nodes into initializers, so that weights have one representation."""
     for node in [node for node in graph.node if node.op_type == "Constant"]:
         for attribute in node.attribute:
             if attribute.name == "value":
@@ -145,37 +148,39 @@ def _fold_constants(graph: onnx.GraphProto) -> None:
                 graph.node.remove(node)
 
 
-def _islands(graph: onnx.GraphProto) -> set[int]:
-    """Number the nodes that stay in FP32."""
-    makers = {name: k for k, node in enumerate(graph.node) for name in node.output}
-    users: dict[str, list[int]] = defaultdict(list)
+def _find_fp32_nodes(graph: onnx.GraphProto) -> set[int]:
+    """Return the indices of the nodes that stay in FP32."""
+    producers = {name: k for k, node in enumerate(graph.node) for name in node.output}
+    consumers: dict[str, list[int]] = defaultdict(list)
     for k, node in enumerate(graph.node):
         for name in node.input:
-            users[name].append(k)
-    wide = {k for k, node in enumerate(graph.node) if node.op_type in _WIDE}
-    for k in [k for k in wide if graph.node[k].op_type in _SUMS]:
-        wide |= {
-            makers[name]
+            consumers[name].append(k)
+    selected = {k for k, node in enumerate(graph.node) if node.op_type in _FP32_OPS}
+    for k in [k for k in selected if graph.node[k].op_type in _REDUCTIONS]:
+        selected |= {
+            producers[name]
             for name in graph.node[k].input
-            if name in makers and graph.node[makers[name]].op_type in ("Mul", "Pow")
+            if name in producers and graph.node[producers[name]].op_type in ("Mul", "Pow")
         }
-        wide |= _until_division(graph, users, k)
-    return wide
+        selected |= _nodes_until_division(graph, consumers, k)
+    return selected
 
 
-def _until_division(graph: onnx.GraphProto, users: dict[str, list[int]], start: int) -> set[int]:
-    """Follow a sum through root and limits to the division it is made for."""
-    found, waiting = set(), [start]
-    while waiting:
-        for name in graph.node[waiting.pop()].output:
-            for user in users[name]:
-                kind = graph.node[user].op_type
-                if user not in found and kind in (*_AFTER_SUM, "Div"):
-                    found.add(user)
-                    waiting += [user] if kind in _AFTER_SUM else []
-    return found
+def _nodes_until_division(
+    graph: onnx.GraphProto, consumers: dict[str, list[int]], start: int
+) -> set[int]:
+    """Return the nodes from a reduction through square root and clipping to the division."""
+    visited, pending = set(), [start]
+    while pending:
+        for name in graph.node[pending.pop()].output:
+            for consumer in consumers[name]:
+                op_type = graph.node[consumer].op_type
+                if consumer not in visited and op_type in (*_NORM_OPS, "Div"):
+                    visited.add(consumer)
+                    pending += [consumer] if op_type in _NORM_OPS else []
+    return visited
 
 
-def _narrow(weights: TensorProto, name: str) -> TensorProto:
+def _fp16_weights(weights: TensorProto, name: str) -> TensorProto:
     values = numpy_helper.to_array(weights)
-    return numpy_helper.from_array(np.clip(values, -_LARGEST, _LARGEST).astype(np.float16), name)
+    return numpy_helper.from_array(np.clip(values, -_FP16_MAX, _FP16_MAX).astype(np.float16), name)

@@ -1,4 +1,4 @@
-"""INT8 as Q/DQ in the ONNX graph, calibrated on photos; runs on TensorRT and on ONNX Runtime."""
+"""INT8 quantisation with Q/DQ nodes, calibrated on images; for TensorRT and ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -15,62 +15,61 @@ from numpy.typing import NDArray
 
 from realtime_ssd.core.errors import UsageError
 from realtime_ssd.core.preprocess import preprocess
-from realtime_ssd.core.spec import attach_spec, read_spec
+from realtime_ssd.core.spec import InputSpec, attach_spec, read_spec
 from realtime_ssd.sources.images import Images
 
 __all__ = ["quantize"]
 
-MOST = 64
-PERCENTILE = 99.999  # of the activations; the few beyond are clipped
+MAX_IMAGES = 64
+PERCENTILE = 99.999  # of the activations; larger values are clipped
 
 
 def quantize(model: Path, output: Path, photos: Path, *, symmetric: bool = True) -> int:
     """Quantise a model statically: INT8 activations and per-channel INT8 weights.
 
     Args:
-        model: FP32 ONNX file with its contract.
+        model: FP32 ONNX file with its specification.
         output: ONNX file to write.
-        photos: Folder of images like those the model will see; the first 64 are used.
-        symmetric: Whether zero stays in the middle, as TensorRT needs it. ONNX Runtime is twice
-            as fast without, because a ReLU then costs nothing.
+        photos: Folder of images similar to those seen in production; the first 64 are used.
+        symmetric: Whether activations have zero point 0, which TensorRT requires. ONNX Runtime is
+            twice as fast with asymmetric activations, because a ReLU is then free.
 
     Returns:
-        Number of photos used.
+        Number of images used.
 
     Raises:
-        UsageError: If there are no photos.
-        ModelError: If the model carries no contract.
+        UsageError: If the folder does not exist.
+        ModelError: If the model has no specification.
     """
     from onnxruntime import quantization
 
     spec = read_spec(model)
     if not photos.is_dir():
-        raise UsageError(f"'{photos}' is no folder of photos to calibrate INT8 on")
-    tensors = _tensors(photos, model)
-    reader = _Reader(spec.input.name, tensors)
-    quiet = logging.getLogger().level
-    logging.getLogger().setLevel(logging.ERROR)  # advice on pre-processing that does not apply
+        raise UsageError(f"'{photos}' is not a folder of calibration images")
+    tensors = _calibration_tensors(photos, spec.input)
+    level = logging.getLogger().level
+    logging.getLogger().setLevel(logging.ERROR)  # hides advice on pre-processing that is not needed
     try:
-        with redirect_stdout(StringIO()):  # it prints what it does
+        with redirect_stdout(StringIO()):  # `quantize_static` prints its progress
             quantization.quantize_static(
                 str(model),
                 str(output),
-                reader,
+                _DataReader(spec.input.name, tensors),
                 quant_format=quantization.QuantFormat.QDQ,
                 per_channel=True,
                 weight_type=quantization.QuantType.QInt8,
-                **_activations(symmetric),
+                **_activation_settings(symmetric),
             )
     finally:
-        logging.getLogger().setLevel(quiet)
-    made = onnx.load(str(output))
-    attach_spec(made, spec)
-    onnx.save(made, str(output))
+        logging.getLogger().setLevel(level)
+    quantized = onnx.load(str(output))
+    attach_spec(quantized, spec)
+    onnx.save(quantized, str(output))
     return len(tensors)
 
 
-def _activations(symmetric: bool) -> dict[str, Any]:
-    """Give the settings of `quantize_static` for the activations."""
+def _activation_settings(symmetric: bool) -> dict[str, Any]:
+    """Return the keyword arguments of `quantize_static` that concern activations."""
     from onnxruntime.quantization import CalibrationMethod, QuantType
 
     if symmetric:
@@ -85,23 +84,22 @@ def _activations(symmetric: bool) -> dict[str, Any]:
     }
 
 
-def _tensors(photos: Path, model: Path) -> list[NDArray[np.float32]]:
-    spec = read_spec(model)
+def _calibration_tensors(photos: Path, spec: InputSpec) -> list[NDArray[np.float32]]:
     source = Images(photos)
     tensors: list[NDArray[np.float32]] = []
-    while len(tensors) < MOST and (frame := source.read()) is not None:
-        tensors.append(preprocess(frame.image, spec.input)[None])
+    while len(tensors) < MAX_IMAGES and (frame := source.read()) is not None:
+        tensors.append(preprocess(frame.image, spec)[None])
     return tensors
 
 
-class _Reader:
-    """Hands the photos to the calibration one by one."""
+class _DataReader:
+    """Implements ONNX Runtime's `CalibrationDataReader`."""
 
     def __init__(self, name: str, tensors: list[NDArray[np.float32]]) -> None:
         self._name = name
-        self._rest: Iterator[NDArray[np.float32]] = iter(tensors)
+        self._tensors: Iterator[NDArray[np.float32]] = iter(tensors)
 
     def get_next(self) -> dict[str, NDArray[np.float32]] | None:
-        """Give the next input, or None after the last."""
-        tensor = next(self._rest, None)
+        """Return the next model input, or None after the last one."""
+        tensor = next(self._tensors, None)
         return None if tensor is None else {self._name: tensor}

@@ -1,8 +1,8 @@
-"""Does an engine say what the ONNX file says? Asked on real frames before it is ever served.
+"""Compares an engine with its ONNX file on real frames before the engine is used.
 
-A detection is followed by its default box and class, not by its place in the list after NMS: where
-two neighbouring default boxes score almost alike, the last bit decides which of them NMS keeps,
-and that is no fault of an engine. How much of the lists is the same is told besides.
+Detections are matched by default box and class, not by rank after NMS. Where two neighbouring
+default boxes have almost equal scores, the last bit decides which one NMS keeps, and that is not an
+error of the engine. The report also counts the detections that both runs keep after NMS.
 """
 
 from __future__ import annotations
@@ -27,34 +27,35 @@ from realtime_ssd.core.spec import ModelSpec
 from realtime_ssd.sources import open_source
 
 __all__ = [
-    "Agreement",
-    "Gate",
+    "ComparisonReport",
     "Heads",
-    "Run",
+    "Runner",
+    "Tolerance",
     "compare",
-    "frames_of",
     "onnx_runner",
-    "sample_frames",
+    "read_frames",
+    "synthetic_frames",
 ]
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]
 Heads = tuple[Floats, Floats]
-Run = Callable[[Floats], Heads]
-"""3 × H × W input → P × C scores and P × 4 offsets."""
+Runner = Callable[[Floats], Heads]
+"""Runs a network: 3 × H × W input → P × C scores and P × 4 offsets."""
 
-FEW, BEST = 20, 20
+MIN_DETECTIONS = 20  # over all frames; with fewer, the best candidates are compared instead
+BEST_CANDIDATES = 20  # of each frame
 
 
 @dataclass(frozen=True, slots=True)
-class Gate:
-    """What an engine must reach.
+class Tolerance:
+    """Limits within which an engine must agree with its reference.
 
     Attributes:
-        share: Least share of detections that agree.
-        iou: Least overlap of the two boxes of a detection.
-        score: Largest difference of its two scores.
-        above: Detections that score more than this in either run are compared.
+        share: Minimum share of matching detections.
+        iou: Minimum IoU of the two boxes of a detection.
+        score: Maximum difference between its two scores.
+        above: Detections with a higher score than this in either run are compared.
     """
 
     share: float = 0.995
@@ -64,27 +65,27 @@ class Gate:
 
 
 @dataclass(frozen=True, slots=True)
-class Agreement:
-    """How far two runs of a model agree.
+class ComparisonReport:
+    """Differences between two runs of a model.
 
     Attributes:
-        gate: What was asked.
+        tolerance: Limits that were applied.
         frames: Frames compared.
         detections: Detections (default box and class) compared.
-        agreeing: Those whose box and score agree.
-        boxes_agreeing: Those whose box agrees.
-        scores_agreeing: Those whose score agrees.
-        classes_agreeing: Those whose default box has the same best class in both runs.
-        same_after_nms: Those that both runs keep after NMS.
-        least_iou: Smallest overlap of the two boxes of a detection.
-        score_max: Largest difference of two probabilities, over the whole output.
-        score_mean: Mean difference of two probabilities.
-        offset_max: Largest difference of two offsets.
-        offset_mean: Mean difference of two offsets.
-        broken: Values that are NaN or infinite in the tested run only.
+        agreeing: Detections whose box and score agree.
+        boxes_agreeing: Detections whose box agrees.
+        scores_agreeing: Detections whose score agrees.
+        classes_agreeing: Detections whose default box has the same best class in both runs.
+        same_after_nms: Detections that both runs keep after NMS.
+        min_iou: Smallest IoU of the two boxes of a detection.
+        score_max: Largest difference between two probabilities, over the whole output.
+        score_mean: Mean difference between two probabilities.
+        offset_max: Largest difference between two offsets.
+        offset_mean: Mean difference between two offsets.
+        non_finite: NaN and infinite values in the tested run.
     """
 
-    gate: Gate
+    tolerance: Tolerance
     frames: int
     detections: int
     agreeing: int
@@ -92,12 +93,12 @@ class Agreement:
     scores_agreeing: int
     classes_agreeing: int
     same_after_nms: int
-    least_iou: float
+    min_iou: float
     score_max: float
     score_mean: float
     offset_max: float
     offset_mean: float
-    broken: int
+    non_finite: int
 
     @property
     def share(self) -> float:
@@ -106,189 +107,203 @@ class Agreement:
 
     @property
     def passed(self) -> bool:
-        """Whether the gate is reached."""
-        return not self.broken and self.share >= self.gate.share
+        """Whether the differences are within the tolerance."""
+        return not self.non_finite and self.share >= self.tolerance.share
 
     def to_dict(self) -> dict[str, Any]:
-        """Give plain values ready for JSON."""
-        return {**asdict(self), "share": self.share, "passed": self.passed}
+        """Return a JSON-serialisable dictionary."""
+        values = asdict(self)
+        for key, name in _JSON_KEYS.items():
+            values[key] = values.pop(name)
+        return {**values, "share": self.share, "passed": self.passed}
 
-    def sentence(self) -> str:
-        """Say it in half a sentence."""
+    def summary(self) -> str:
+        """Return the result as one clause for messages."""
         text = (
             f"{self.agreeing} of {self.detections} detections agree "
-            f"({100 * self.share:.2f} %, {100 * self.gate.share:.1f} % are needed), scores differ "
-            f"by at most {self.score_max:.3g}, offsets by {self.offset_max:.3g}"
+            f"({100 * self.share:.2f} %, minimum {100 * self.tolerance.share:.1f} %), scores "
+            f"differ by up to {self.score_max:.3g}, offsets by up to {self.offset_max:.3g}"
         )
-        return text + (f", {self.broken} values are NaN or infinite" if self.broken else "")
+        if self.non_finite:
+            text += f", {self.non_finite} values are NaN or infinite"
+        return text
+
+
+_JSON_KEYS = {"gate": "tolerance", "least_iou": "min_iou", "broken": "non_finite"}
 
 
 def compare(
-    reference: Run, tested: Run, spec: ModelSpec, frames: Sequence[Image], gate: Gate | None = None
-) -> Agreement:
-    """Run frames through both and compare raw heads and detections.
+    reference: Runner,
+    tested: Runner,
+    spec: ModelSpec,
+    frames: Sequence[Image],
+    tolerance: Tolerance | None = None,
+) -> ComparisonReport:
+    """Compare the raw heads and the detections of two networks on the same frames.
 
-    Where hardly anything is found on all the frames together, the best candidates of every frame
-    are compared instead, so that something always is.
+    If all frames together have hardly any detections, the best candidates of each frame are
+    compared instead, so that the comparison is never empty.
 
     Args:
-        reference: The ONNX file.
-        tested: The engine, or another form of the model.
-        spec: Contract of the model.
+        reference: Runs the ONNX file.
+        tested: Runs the engine, or another form of the model.
+        spec: Specification of the model.
         frames: BGR images.
-        gate: What `tested` must reach; 99.5 % at IoU 0.95 and 0.02 by default.
+        tolerance: Limits for `tested`; by default 99.5 % at IoU 0.95 and score difference 0.02.
     """
-    tally = _Tally(spec, gate or Gate())
+    comparison = _Comparison(spec, tolerance or Tolerance())
     pairs = []
     for image in frames:
         tensor = preprocess(image, spec.input)
-        first, second = reference(tensor), tested(tensor)
-        pairs.append((first, second))
-        tally.add_errors(first, second)
-    chosen = [tally.detections(*pair) for pair in pairs]
-    if sum(map(len, chosen)) < FEW:
-        chosen = [tally.best(first) for first, _ in pairs]
-    for (first, second), keys in zip(pairs, chosen, strict=True):
-        tally.add_detections(first, second, keys)
-    return tally.result(len(frames))
+        expected, actual = reference(tensor), tested(tensor)
+        pairs.append((expected, actual))
+        comparison.add_heads(expected, actual)
+    keys = [comparison.detection_keys(*pair) for pair in pairs]
+    if sum(map(len, keys)) < MIN_DETECTIONS:
+        keys = [comparison.best_candidates(expected) for expected, _ in pairs]
+    for (expected, actual), frame_keys in zip(pairs, keys, strict=True):
+        comparison.add_detections(expected, actual, frame_keys)
+    return comparison.report(len(frames))
 
 
-class _Tally:
-    """Sums over frames; a detection's key is default box × classes + class."""
+class _Comparison:
+    """Accumulates differences over frames; a detection's key is default box × classes + class."""
 
-    def __init__(self, spec: ModelSpec, gate: Gate) -> None:
-        self._spec, self._gate = spec, gate
-        self._post = PostProcessor(spec.with_thresholds(score_threshold=gate.above))
+    def __init__(self, spec: ModelSpec, tolerance: Tolerance) -> None:
+        self._spec, self._tolerance = spec, tolerance
+        self._post = PostProcessor(spec.with_thresholds(score_threshold=tolerance.above))
         self._counts = dict.fromkeys(("detections", "agreeing", "boxes", "scores", "classes"), 0)
-        self._same = self._broken = 0
-        self._least_iou = 1.0
-        self._largest, self._means = [0.0, 0.0], [[0.0], [0.0]]
+        self._same_after_nms = self._non_finite = 0
+        self._min_iou = 1.0
+        self._max_errors = [0.0, 0.0]
+        self._mean_errors: list[list[float]] = [[], []]
 
-    def add_errors(self, first: Heads, second: Heads) -> None:
-        """Count differences over the whole outputs."""
-        probabilities = (self._post.activate(first[0]), self._post.activate(second[0]))
-        self._broken += int(sum((~np.isfinite(head)).sum() for head in second))
-        for place, (one, two) in enumerate((probabilities, (first[1], second[1]))):
-            gap = np.abs(one - two)
-            gap = gap[np.isfinite(gap)]
-            if gap.size:
-                self._largest[place] = max(self._largest[place], float(gap.max()))
-                self._means[place].append(float(gap.mean()))
+    def add_heads(self, expected: Heads, actual: Heads) -> None:
+        """Accumulate differences over the whole outputs."""
+        scores = (self._post.activate(expected[0]), self._post.activate(actual[0]))
+        self._non_finite += int(sum((~np.isfinite(head)).sum() for head in actual))
+        for head, (first, second) in enumerate((scores, (expected[1], actual[1]))):
+            errors = np.abs(first - second)
+            errors = errors[np.isfinite(errors)]
+            if errors.size:
+                self._max_errors[head] = max(self._max_errors[head], float(errors.max()))
+                self._mean_errors[head].append(float(errors.mean()))
 
-    def detections(self, first: Heads, second: Heads) -> Indices:
-        """List what either run finds."""
-        one, two = (self._keys(self._post(*heads)) for heads in (first, second))
-        self._same += len(np.intersect1d(one, two))
-        return np.union1d(one, two)
+    def detection_keys(self, expected: Heads, actual: Heads) -> Indices:
+        """Return the keys of all detections of either run."""
+        first, second = (self._keys(self._post(*heads)) for heads in (expected, actual))
+        self._same_after_nms += len(np.intersect1d(first, second))
+        return np.union1d(first, second)
 
-    def best(self, heads: Heads) -> Indices:
-        """List the best candidates of a frame, however low they score."""
-        values = self._post.activate(heads[0]).ravel()
-        keys = np.argsort(-values, kind="stable")
-        real = keys[keys % self._spec.num_classes != self._spec.background]
-        return np.asarray(real[:BEST], np.int64)
+    def best_candidates(self, heads: Heads) -> Indices:
+        """Return the keys of the candidates with the highest scores, whatever the threshold."""
+        scores = self._post.activate(heads[0]).ravel()
+        keys = np.argsort(-scores, kind="stable")
+        foreground = keys[keys % self._spec.num_classes != self._spec.background]
+        return np.asarray(foreground[:BEST_CANDIDATES], np.int64)
 
-    def add_detections(self, first: Heads, second: Heads, keys: Indices) -> None:
-        """Compare the boxes, scores and best classes of some detections."""
-        rows, columns = np.divmod(keys, self._spec.num_classes)
-        boxes = [self._post.decode(rows, offsets) for _, offsets in (first, second)]
-        values = [self._post.activate(scores[rows]) for scores, _ in (first, second)]
-        places = np.arange(len(rows))
-        gap = np.abs(values[0][places, columns] - values[1][places, columns])
-        overlap = _overlap(*boxes)
-        box_good, score_good = overlap >= self._gate.iou, gap <= self._gate.score
-        class_good = values[0].argmax(axis=1) == values[1].argmax(axis=1)
-        self._least_iou = min(self._least_iou, float(overlap.min(initial=1.0)))
-        for name, good in (
-            ("detections", np.ones(len(rows), bool)),
-            ("agreeing", box_good & score_good),
-            ("boxes", box_good),
-            ("scores", score_good),
-            ("classes", class_good),
+    def add_detections(self, expected: Heads, actual: Heads, keys: Indices) -> None:
+        """Compare the boxes, scores and best classes of detections."""
+        boxes, classes = np.divmod(keys, self._spec.num_classes)
+        corners = [self._post.decode(boxes, offsets) for _, offsets in (expected, actual)]
+        scores = [self._post.activate(logits[boxes]) for logits, _ in (expected, actual)]
+        rows = np.arange(len(boxes))
+        errors = np.abs(scores[0][rows, classes] - scores[1][rows, classes])
+        ious = _paired_iou(*corners)
+        box_agrees, score_agrees = ious >= self._tolerance.iou, errors <= self._tolerance.score
+        class_agrees = scores[0].argmax(axis=1) == scores[1].argmax(axis=1)
+        self._min_iou = min(self._min_iou, float(ious.min(initial=1.0)))
+        for name, selected in (
+            ("detections", np.ones(len(boxes), bool)),
+            ("agreeing", box_agrees & score_agrees),
+            ("boxes", box_agrees),
+            ("scores", score_agrees),
+            ("classes", class_agrees),
         ):
-            self._counts[name] += int(good.sum())
+            self._counts[name] += int(selected.sum())
 
-    def result(self, frames: int) -> Agreement:
-        """Sum up."""
-        return Agreement(
-            gate=self._gate,
+    def report(self, frames: int) -> ComparisonReport:
+        """Return the accumulated differences."""
+        return ComparisonReport(
+            tolerance=self._tolerance,
             frames=frames,
             detections=self._counts["detections"],
             agreeing=self._counts["agreeing"],
             boxes_agreeing=self._counts["boxes"],
             scores_agreeing=self._counts["scores"],
             classes_agreeing=self._counts["classes"],
-            same_after_nms=self._same,
-            least_iou=self._least_iou,
-            score_max=self._largest[0],
-            score_mean=float(np.mean(self._means[0][1:] or [0.0])),
-            offset_max=self._largest[1],
-            offset_mean=float(np.mean(self._means[1][1:] or [0.0])),
-            broken=self._broken,
+            same_after_nms=self._same_after_nms,
+            min_iou=self._min_iou,
+            score_max=self._max_errors[0],
+            score_mean=float(np.mean(self._mean_errors[0] or [0.0])),
+            offset_max=self._max_errors[1],
+            offset_mean=float(np.mean(self._mean_errors[1] or [0.0])),
+            non_finite=self._non_finite,
         )
 
-    def _keys(self, found: RawDetections) -> Indices:
-        return np.asarray(found.box_indices * self._spec.num_classes + found.class_ids, np.int64)
+    def _keys(self, raw: RawDetections) -> Indices:
+        return np.asarray(raw.box_indices * self._spec.num_classes + raw.class_ids, np.int64)
 
 
-def _overlap(first: Floats, second: Floats) -> Floats:
-    """IoU of each pair of rows: 1 where both are the same box, 0 where one is not a number.
+def _paired_iou(first: Floats, second: Floats) -> Floats:
+    """Return the IoU of each pair of rows: 1 for identical boxes, 0 where a value is NaN.
 
-    Boxes without an area, and those whose area is beyond float32, are compared too.
+    Identical boxes count as 1 even if their area is zero or exceeds float32.
     """
     low = np.maximum(first[:, :2], second[:, :2])
     high = np.minimum(first[:, 2:], second[:, 2:])
     with np.errstate(over="ignore", invalid="ignore"):
-        common = np.prod(np.maximum(high - low, 0), axis=1)
-        union = area(first) + area(second) - common
-        ratio = np.divide(common, union, out=np.zeros_like(common), where=union > 0)
-    same = (first == second).all(axis=1)
-    return np.where(same, np.float32(1), np.nan_to_num(ratio)).astype(np.float32)
+        intersection = np.prod(np.maximum(high - low, 0), axis=1)
+        union = area(first) + area(second) - intersection
+        ratio = np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
+    identical = (first == second).all(axis=1)
+    ious: Floats = np.where(identical, np.float32(1), np.nan_to_num(ratio)).astype(np.float32)
+    return ious
 
 
-def onnx_runner(model: str | Path | bytes, spec: ModelSpec) -> Run:
-    """Open an ONNX model as a reference on the CPU.
+def onnx_runner(model: str | Path | bytes, spec: ModelSpec) -> Runner:
+    """Open an ONNX model as the reference, on the CPU.
 
     Args:
         model: File, or a serialised model.
-        spec: Its contract.
+        spec: Specification of the model.
 
     Raises:
         ModelError: If ONNX Runtime cannot load it.
     """
     session = open_session(model, cpu_count())
-    half = "float16" in session.get_inputs()[0].type
+    is_fp16 = "float16" in session.get_inputs()[0].type
     names = [spec.scores_output, spec.offsets_output]
 
     def run(tensor: Floats) -> Heads:
-        batch = tensor[None].astype(np.float16 if half else np.float32)
+        batch = tensor[None].astype(np.float16 if is_fp16 else np.float32)
         scores, offsets = session.run(names, {spec.input.name: batch})
         return scores[0].astype(np.float32), offsets[0].astype(np.float32)
 
     return run
 
 
-def sample_frames(count: int = 12) -> list[Image]:
-    """Give frames of the built-in street, for a check where no others are at hand."""
+def synthetic_frames(count: int = 12) -> list[Image]:
+    """Return frames of the synthetic street, used when no other frames are specified."""
     from realtime_ssd.synthetic import StreetScene
 
     return [StreetScene(640, 360, seed=seed).render(30) for seed in range(40, 40 + count)]
 
 
-def frames_of(source: str, most: int = 32) -> list[Image]:
-    """Take frames out of a video or a folder of photos, spread over its length.
+def read_frames(source: str, limit: int = 32) -> list[Image]:
+    """Read evenly spaced frames of a video or a folder of images.
 
     Args:
         source: As `realtime_ssd.sources.open_source` takes it.
-        most: Number of frames to take.
+        limit: Maximum number of frames.
 
     Raises:
-        UsageError: If there is no such source, or it is live.
+        UsageError: If the source does not exist, or is live.
         SourceError: If it cannot be read.
     """
     with open_source(source) as opened:
         if opened.info.live:
-            raise UsageError(f"'{source}' is live; give a video file or a folder of photos")
-        step = max((opened.info.frame_count or 0) // most, 1)
-        read = (frame.image for frame in iter(opened.read, None))
-        return list(islice(read, 0, step * most, step))
+            raise UsageError(f"'{source}' is a live source; use a video file or a folder of images")
+        step = max((opened.info.frame_count or 0) // limit, 1)
+        images = (frame.image for frame in iter(opened.read, None))
+        return list(islice(images, 0, step * limit, step))

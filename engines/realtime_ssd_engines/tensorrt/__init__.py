@@ -1,1 +1,1 @@
-"""TensorRT engines: building, caching and running."""
+"""Builds, caches and runs TensorRT engines."""

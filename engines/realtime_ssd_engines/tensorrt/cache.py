@@ -1,7 +1,7 @@
-"""Where finished engines are kept: keyed, locked, written atomically, checked when read.
+"""Cache of engines: keyed, locked, written atomically and verified when read.
 
-An engine fits one model, precision, batch profile, GPU, TensorRT and driver. All of these make its
-key; the side-car beside it says them in clear, with the engine's own sha256.
+An engine works with one model, precision, batch profile, GPU, TensorRT version and driver only. Its
+key consists of all of these. A JSON file next to the engine holds the key and the engine's sha256.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from realtime_ssd.core.errors import ModelError
-from realtime_ssd.core.files import replace_file, sha256_of
+from realtime_ssd.core.files import cache_folder, replace_file, sha256_of
 
-__all__ = ["EngineCache", "EngineKey", "Entry", "default_folder"]
+__all__ = ["CacheEntry", "EngineCache", "EngineKey", "default_folder", "read_entry"]
 
 _log = logging.getLogger(__name__)
 
@@ -31,15 +31,15 @@ class EngineKey:
 
     Attributes:
         model: Name of the model.
-        model_sha256: Of the ONNX file.
+        model_sha256: Checksum of the ONNX file.
         precision: "fp32", "fp16" or "int8".
         max_batch: Largest batch.
-        opt_batch: Batch it is tuned for.
+        opt_batch: Batch size the engine is optimised for.
         gpu: Name of the GPU.
         capability: Compute capability, such as "9.0".
         tensorrt: Version of TensorRT.
         driver: Release of the driver.
-        calibration: What INT8 was calibrated with; "" otherwise.
+        calibration: Fingerprint of the INT8 calibration images; "" for other precisions.
     """
 
     model: str
@@ -55,67 +55,66 @@ class EngineKey:
 
     @property
     def digest(self) -> str:
-        """16 hexadecimal digits that stand for the key."""
+        """First 16 hexadecimal digits of the key's sha256."""
         return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:16]
 
     @property
     def file_name(self) -> str:
-        """Name of the engine's file."""
-        plain = "".join(c if c.isalnum() or c in "-_." else "-" for c in self.model)[:40]
-        return f"{plain}-{self.precision}-b{self.max_batch}-{self.digest}.engine"
+        """Name of the engine file."""
+        model = "".join(c if c.isalnum() or c in "-_." else "-" for c in self.model)[:40]
+        return f"{model}-{self.precision}-b{self.max_batch}-{self.digest}.engine"
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """An engine found in the cache.
+class CacheEntry:
+    """An engine file in the cache.
 
     Attributes:
-        path: Its file.
-        key: What it was built for; None if the side-car is missing or damaged.
-        facts: The rest of the side-car: size, build time, verification.
-        problem: Why it cannot be used; "" if it can.
+        path: Engine file.
+        key: What the engine was built for; None if the metadata file is missing or damaged.
+        metadata: Other contents of the metadata file: size, build time, comparison report.
+        problem: Why the engine cannot be used; "" if it can.
     """
 
     path: Path
     key: EngineKey | None
-    facts: dict[str, Any]
+    metadata: dict[str, Any]
     problem: str = ""
 
 
 def default_folder() -> Path:
-    """Give the user's own folder of engines (`REALTIME_SSD_ENGINES` moves it)."""
-    if given := os.environ.get("REALTIME_SSD_ENGINES"):
-        return Path(given)
-    from platformdirs import user_cache_path
-
-    return user_cache_path("realtime-ssd") / "engines"
+    """Return the engine folder: `REALTIME_SSD_ENGINES`, or one in the user's cache."""
+    if folder := os.environ.get("REALTIME_SSD_ENGINES"):
+        return Path(folder)
+    return cache_folder("engines")
 
 
 class EngineCache:
     """A folder of engines.
 
     Args:
-        folder: Where; the user's own cache if None.
+        folder: Folder; by default `default_folder()`.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or default_folder()
 
     def path(self, key: EngineKey) -> Path:
-        """Tell where the engine of a key is, or would be."""
+        """Return the engine file of a key, whether or not it exists."""
         return self.folder / key.file_name
 
     def timing_cache(self, key: EngineKey) -> Path:
-        """Name the file with the timings of earlier builds on the same GPU and TensorRT."""
-        told = f"{key.gpu} {key.capability} {key.tensorrt}"
-        return self.folder / f"timing-{hashlib.sha256(told.encode()).hexdigest()[:16]}.cache"
+        """Return the timing cache file for the GPU and TensorRT version of a key."""
+        fingerprint = f"{key.gpu} {key.capability} {key.tensorrt}"
+        digest = hashlib.sha256(fingerprint.encode()).hexdigest()[:16]
+        return self.folder / f"timing-{digest}.cache"
 
     @contextmanager
     def locked(self, key: EngineKey) -> Iterator[None]:
-        """Keep other processes from building the same engine meanwhile.
+        """Hold the lock of a key, so that only one process builds its engine.
 
         Raises:
-            ModelError: If the folder cannot be written.
+            ModelError: If the folder is not writable.
         """
         from filelock import FileLock
 
@@ -124,94 +123,91 @@ class EngineCache:
             lock = FileLock(self.path(key).with_suffix(".lock"))
             lock.acquire()
         except OSError as error:
-            raise _unwritable(self.folder, error) from error
+            raise _write_error(self.folder, error) from error
         try:
             yield
         finally:
             lock.release()
 
     def read(self, key: EngineKey, *, warn: bool = True) -> bytes | None:
-        """Give the engine of a key; None, with a warning, if it is damaged, or there is none."""
+        """Return the engine of a key, or None if it is absent or, with a warning, damaged."""
         path = self.path(key)
         if not path.is_file():
             return None
-        entry = examine(path)
-        if not entry.problem and entry.key != key:
-            entry = Entry(path, entry.key, {}, "it belongs to something else")
-        if entry.problem:
+        entry = read_entry(path)
+        problem = entry.problem
+        if not problem and entry.key != key:
+            problem = "its metadata belongs to another engine"
+        if problem:
             if warn:
-                _log.warning("the cached engine '%s' is built again: %s", path, entry.problem)
+                _log.warning("rebuilding the cached engine '%s': %s", path, problem)
             return None
         return path.read_bytes()
 
     def write(
-        self, key: EngineKey, plan: bytes, facts: dict[str, Any], path: Path | None = None
+        self, key: EngineKey, plan: bytes, metadata: dict[str, Any], path: Path | None = None
     ) -> Path:
-        """Keep an engine: first the engine, then its side-car, each in one step.
+        """Write an engine, then its metadata file, each atomically.
 
         Args:
-            key: What it is for.
-            plan: The engine.
-            facts: What else is worth knowing.
-            path: File to write; the one of the key if None.
+            key: What the engine was built for.
+            plan: Serialised engine.
+            metadata: Further contents of the metadata file.
+            path: File to write; by default the one of the key.
 
         Raises:
-            ModelError: If the folder cannot be written; it names the folder.
+            ModelError: If the folder is not writable; the message names it.
         """
         path = path or self.path(key)
-        about = {
+        contents = {
             "key": asdict(key),
             "sha256": hashlib.sha256(plan).hexdigest(),
             "bytes": len(plan),
             "built": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            **facts,
+            **metadata,
         }
-        self._put(path, plan)
-        self._put(path.with_suffix(".json"), json.dumps(about, indent=1).encode())
+        self.write_file(path, plan)
+        self.write_file(path.with_suffix(".json"), json.dumps(contents, indent=1).encode())
         return path
 
     def write_file(self, path: Path, content: bytes) -> None:
-        """Write a file in one step; nothing if there is no content.
+        """Write a file atomically and create its folder.
 
         Raises:
-            ModelError: If its folder cannot be written.
+            ModelError: If the folder is not writable.
         """
-        if content:
-            self._put(path, content)
-
-    def entries(self) -> list[Entry]:
-        """List what is kept, checked, by name."""
-        return [examine(path) for path in sorted(self.folder.glob("*.engine"))]
-
-    def remove(self, path: Path) -> None:
-        """Delete an engine with its side-car and lock."""
-        for suffix in (".engine", ".json", ".lock", ".refused.json"):
-            path.with_suffix(suffix).unlink(missing_ok=True)
-
-    def _put(self, path: Path, content: bytes) -> None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             replace_file(path, content)
         except OSError as error:
-            raise _unwritable(path.parent, error) from error
+            raise _write_error(path.parent, error) from error
+
+    def entries(self) -> list[CacheEntry]:
+        """Return all engines in the folder, verified, sorted by name."""
+        return [read_entry(path) for path in sorted(self.folder.glob("*.engine"))]
+
+    def remove(self, path: Path) -> None:
+        """Delete an engine with its metadata file, lock and report."""
+        for suffix in (".engine", ".json", ".lock", ".refused.json"):
+            path.with_suffix(suffix).unlink(missing_ok=True)
 
 
-def _unwritable(folder: Path, error: OSError) -> ModelError:
+def _write_error(folder: Path, error: OSError) -> ModelError:
     return ModelError(
-        f"the folder '{folder}' cannot be written ({error.strerror}); make it writable, or "
-        "choose another one (the variable REALTIME_SSD_ENGINES moves all engines)"
+        f"folder '{folder}' is not writable ({error.strerror}); change its permissions, or set "
+        "REALTIME_SSD_ENGINES to another folder for engines"
     )
 
 
-def examine(path: Path) -> Entry:
-    """Check an engine file against its side-car."""
+def read_entry(path: Path) -> CacheEntry:
+    """Read the metadata file of an engine and verify the engine's checksum."""
     try:
-        about = json.loads(path.with_suffix(".json").read_text())
-        known = {field.name for field in fields(EngineKey)}
-        key = EngineKey(**{name: about["key"][name] for name in known})
-        expected = about["sha256"]
+        contents = json.loads(path.with_suffix(".json").read_text())
+        names = {field.name for field in fields(EngineKey)}
+        key = EngineKey(**{name: contents["key"][name] for name in names})
+        checksum = contents["sha256"]
     except (OSError, ValueError, KeyError, TypeError):
-        return Entry(path, None, {}, "its side-car is missing or damaged")
-    facts = {name: value for name, value in about.items() if name not in ("key", "sha256")}
-    problem = "" if sha256_of(path) == expected else "the file is damaged"
-    return Entry(path, key, facts, problem)
+        return CacheEntry(path, None, {}, "its metadata file is missing or damaged")
+    metadata = {name: value for name, value in contents.items() if name not in ("key", "sha256")}
+    problem = "" if sha256_of(path) == checksum else "the file is damaged"
+    return CacheEntry(path, key, metadata, problem)

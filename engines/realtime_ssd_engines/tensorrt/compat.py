@@ -1,6 +1,6 @@
-"""All that differs between TensorRT 8.6, 10 and 11, in one place.
+"""All differences between TensorRT 8.6, 10 and 11.
 
-Features are asked for, versions never compared, and no enum number is ever stored.
+Features are detected with `hasattr`; version numbers are not compared and enum values not stored.
 """
 
 from __future__ import annotations
@@ -13,38 +13,38 @@ from typing import Any, Literal
 
 from realtime_ssd.core.errors import ModelError
 from realtime_ssd.core.gpu import cuda_version
-from realtime_ssd_engines.tensorrt.library import Messages, library, messages, version
+from realtime_ssd_engines.tensorrt.library import MessageLog, library, message_log, version
 
 __all__ = [
-    "EngineRefusedError",
+    "IncompatibleEngineError",
     "Precision",
-    "Tensor",
+    "TensorInfo",
+    "activation_memory_size",
     "add_profile",
-    "builder_parts",
-    "deserialize",
-    "inspect",
-    "memory_size",
-    "new_context",
-    "parse",
-    "serialize",
+    "build_plan",
+    "create_builder",
+    "create_context",
+    "inspect_engine",
+    "io_tensors",
+    "is_strongly_typed",
+    "load_engine",
+    "load_timing_cache",
+    "parse_onnx",
+    "serialize_timing_cache",
     "set_precision",
-    "strongly_typed",
-    "tensors",
-    "timing_cache",
-    "timing_cache_bytes",
 ]
 
 Precision = Literal["fp32", "fp16"]
 
 
 @dataclass(frozen=True, slots=True)
-class Tensor:
-    """An input or output of an engine.
+class TensorInfo:
+    """Input or output of an engine.
 
     Attributes:
-        is_input: Whether the engine reads it.
+        is_input: Whether it is an input.
         precision: Type of its values.
-        shape: -1 where it depends on the batch.
+        shape: Sizes; -1 for dimensions that depend on the batch.
     """
 
     is_input: bool
@@ -52,36 +52,36 @@ class Tensor:
     shape: tuple[int, ...]
 
 
-class EngineRefusedError(ModelError):
-    """TensorRT does not take an engine file; another one has to be built."""
+class IncompatibleEngineError(ModelError):
+    """TensorRT cannot load an engine; it must be built again."""
 
 
-def strongly_typed() -> bool:
-    """Tell whether the types in the ONNX file alone decide the precision (TensorRT 9 and later)."""
+def is_strongly_typed() -> bool:
+    """Return whether the types in the ONNX file define the precision (TensorRT 9 and later)."""
     return hasattr(library().NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
 
 
-def builder_parts(workspace: int) -> tuple[Any, Any, Any, Messages]:
-    """Make a builder, an empty network and a configuration.
+def create_builder(workspace: int) -> tuple[Any, Any, Any, MessageLog]:
+    """Create a builder, an empty network and a builder configuration.
 
     Args:
-        workspace: Most bytes of scratch memory a layer may use.
+        workspace: Maximum bytes of scratch memory per layer.
 
     Returns:
-        Builder, network, configuration, messages.
+        Builder, network, configuration and message log.
 
     Raises:
-        ModelError: If TensorRT does not come up, for instance with too old a driver.
+        ModelError: If TensorRT cannot be initialised, for example because the driver is too old.
     """
-    trt, heard = library(), messages()
-    with _explained(heard):
-        builder = trt.Builder(heard.logger)
+    trt, messages = library(), message_log()
+    with _translate_init_error(messages):
+        builder = trt.Builder(messages.logger)
     network = builder.create_network(_network_flags(trt))
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace)
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    _own_kernels_only(trt, config)
-    return builder, network, config, heard
+    _restrict_tactics(trt, config)
+    return builder, network, config, messages
 
 
 def _network_flags(trt: Any) -> int:
@@ -93,8 +93,8 @@ def _network_flags(trt: Any) -> int:
     return flags
 
 
-def _own_kernels_only(trt: Any, config: Any) -> None:
-    """Do without cuBLAS and cuDNN, and let several contexts share one optimisation profile."""
+def _restrict_tactics(trt: Any, config: Any) -> None:
+    """Exclude cuBLAS and cuDNN, and allow several contexts to share an optimisation profile."""
     sources = 0
     for name in ("EDGE_MASK_CONVOLUTIONS", "JIT_CONVOLUTIONS"):
         if hasattr(trt.TacticSource, name):
@@ -106,179 +106,182 @@ def _own_kernels_only(trt: Any, config: Any) -> None:
 
 
 def set_precision(network: Any, config: Any, *, fp16: bool, int8: bool) -> None:
-    """Allow lower precisions where the network's own types do not decide (TensorRT 8.6)."""
+    """Enable lower precisions in weakly typed networks (TensorRT 8.6); disable TF32 for FP32."""
     flags = library().BuilderFlag
     if not fp16 and not int8:
         config.clear_flag(flags.TF32)
-    if strongly_typed():
+    if is_strongly_typed():
         return
-    for name, wanted in (("FP16", fp16), ("INT8", int8)):
-        if wanted and hasattr(flags, name):
+    for name, enabled in (("FP16", fp16), ("INT8", int8)):
+        if enabled and hasattr(flags, name):
             config.set_flag(getattr(flags, name))
     if fp16:
-        _hold_islands(network, config)
+        _constrain_fp32_layers(network, config)
 
 
-def _hold_islands(network: Any, config: Any) -> None:
-    """Ask for FP32 where an FP16 model computes in FP32 (softmax, L2Norm)."""
+def _constrain_fp32_layers(network: Any, config: Any) -> None:
+    """Constrain the FP32 layers of an FP16 model (softmax, L2Norm) to FP32."""
     trt = library()
-    tender = [
+    fp32_types = [
         getattr(trt.LayerType, name) for name in ("SOFTMAX", "REDUCE", "UNARY", "ELEMENTWISE")
     ]
     layers = [network.get_layer(number) for number in range(network.num_layers)]
-    kinds = [{layer.get_output(i).dtype for i in range(layer.num_outputs)} for layer in layers]
-    if not any(trt.float16 in kind for kind in kinds):
-        return  # an FP32 model: every layer may become FP16
+    dtypes = [{layer.get_output(i).dtype for i in range(layer.num_outputs)} for layer in layers]
+    if not any(trt.float16 in types for types in dtypes):
+        return  # an FP32 model: any layer may run in FP16
     if hasattr(trt.BuilderFlag, "PREFER_PRECISION_CONSTRAINTS"):
         config.set_flag(trt.BuilderFlag.PREFER_PRECISION_CONSTRAINTS)
-    for layer, kind in zip(layers, kinds, strict=True):
-        if layer.type in tender and kind == {trt.float32}:
+    for layer, types in zip(layers, dtypes, strict=True):
+        if layer.type in fp32_types and types == {trt.float32}:
             layer.precision = trt.float32
             layer.set_output_type(0, trt.float32)
 
 
 def add_profile(builder: Any, config: Any, name: str, shapes: Sequence[tuple[int, ...]]) -> None:
-    """Tell which batches an engine is for.
+    """Add an optimisation profile.
 
     Args:
-        builder: From `builder_parts`.
-        config: From `builder_parts`.
+        builder: From `create_builder`.
+        config: From `create_builder`.
         name: Name of the input tensor.
-        shapes: Smallest, usual and largest shape of it.
+        shapes: Its minimum, optimum and maximum shape.
 
     Raises:
-        ModelError: If TensorRT does not take them.
+        ModelError: If TensorRT rejects the shapes.
     """
     profile = builder.create_optimization_profile()
     profile.set_shape(name, *shapes)
     if config.add_optimization_profile(profile) < 0:
-        raise ModelError(f"TensorRT {version()} does not take the batches {list(shapes)}")
+        raise ModelError(f"TensorRT {version()} rejects the input shapes {list(shapes)}")
 
 
-def parse(network: Any, heard: Messages, path: str) -> None:
-    """Read an ONNX file into a network.
+def parse_onnx(network: Any, messages: MessageLog, path: str) -> None:
+    """Parse an ONNX file into a network.
 
     Raises:
-        ModelError: If TensorRT cannot read it; tells the operator and its node.
+        ModelError: If TensorRT cannot parse it; the message names the operator and its node.
     """
-    parser = library().OnnxParser(network, heard.logger)
+    parser = library().OnnxParser(network, messages.logger)
     if parser.parse_from_file(path):
         return
     reasons = [str(parser.get_error(i).desc()) for i in range(parser.num_errors)]
     raise ModelError(
-        f"TensorRT {version()} cannot read '{path}': {'; '.join(reasons) or heard.last()}"
+        f"TensorRT {version()} cannot parse '{path}': {'; '.join(reasons) or messages.last_error()}"
     )
 
 
-def timing_cache(config: Any, content: bytes) -> None:
-    """Give a builder the timings of earlier builds; damaged or foreign ones are left aside."""
-    for given, any_device in ((content, False), (b"", True)):
-        made = config.create_timing_cache(given)
-        if made is not None and config.set_timing_cache(made, ignore_mismatch=any_device):
+def load_timing_cache(config: Any, content: bytes) -> None:
+    """Load a timing cache; use an empty one if it is damaged or from another device."""
+    for data, ignore_mismatch in ((content, False), (b"", True)):
+        timing_cache = config.create_timing_cache(data)
+        if timing_cache is not None and config.set_timing_cache(
+            timing_cache, ignore_mismatch=ignore_mismatch
+        ):
             return
 
 
-def timing_cache_bytes(config: Any) -> bytes:
-    """Give the timings a build has made."""
-    made = config.get_timing_cache()
-    return bytes(made.serialize()) if made is not None else b""
+def serialize_timing_cache(config: Any) -> bytes:
+    """Return the timing cache after a build."""
+    timing_cache = config.get_timing_cache()
+    return bytes(timing_cache.serialize()) if timing_cache is not None else b""
 
 
-def serialize(builder: Any, network: Any, config: Any, heard: Messages) -> bytes:
-    """Build an engine.
+def build_plan(builder: Any, network: Any, config: Any, messages: MessageLog) -> bytes:
+    """Build and serialise an engine.
 
     Raises:
-        ModelError: If TensorRT fails.
+        ModelError: If the build fails.
     """
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise ModelError(f"TensorRT {version()} could not build the engine: {heard.last()}")
+        raise ModelError(f"TensorRT {version()} cannot build the engine: {messages.last_error()}")
     return bytes(plan)
 
 
 @cache
 def _runtime() -> Any:
-    """The one runtime of the process; it must outlive its engines."""
-    heard = messages()
-    with _explained(heard):
-        return library().Runtime(heard.logger)
+    """Return the runtime of the process; it must outlive its engines."""
+    messages = message_log()
+    with _translate_init_error(messages):
+        return library().Runtime(messages.logger)
 
 
 @contextmanager
-def _explained(heard: Messages) -> Iterator[None]:
-    """Turn the binding's "factory function returned nullptr" into a sentence."""
+def _translate_init_error(messages: MessageLog) -> Iterator[None]:
+    """Turn the bindings' "factory function returned nullptr" into a `ModelError`."""
     try:
         yield
     except TypeError as error:
-        newest = cuda_version() or (0, 0)
+        supported = "{}.{}".format(*(cuda_version() or (0, 0)))
         raise ModelError(
-            f"TensorRT {version()} cannot use this GPU ({heard.last()}); the driver, which "
-            "supports CUDA {}.{}, may be too old for it".format(*newest)
+            f"TensorRT {version()} cannot use this GPU ({messages.last_error()}); the driver "
+            f"supports CUDA {supported}, which may be too old"
         ) from error
 
 
-def deserialize(plan: bytes) -> Any:
-    """Load an engine.
+def load_engine(plan: bytes) -> Any:
+    """Deserialise an engine.
 
     Args:
-        plan: What `serialize` gave.
+        plan: From `build_plan`.
 
     Raises:
-        EngineRefusedError: If it is damaged or was made by another TensorRT or for another GPU.
-        ModelError: If it finds no memory, or TensorRT cannot use the GPU.
+        IncompatibleEngineError: If it is damaged, or was built by another TensorRT version or for
+            another GPU.
+        ModelError: If the GPU is out of memory, or TensorRT cannot use it.
     """
     engine = _runtime().deserialize_cuda_engine(plan)
     if engine is not None:
         return engine
-    reason = messages().last()
+    reason = message_log().last_error()
     if "memory" in reason.lower():
         raise ModelError(
-            f"TensorRT {version()} found no memory for the engine of {len(plan) / 2**20:.0f} MiB "
-            f"({reason}); close other programs, or use a smaller --batch"
+            f"TensorRT {version()} has not enough memory for the engine of "
+            f"{len(plan) / 2**20:.0f} MiB ({reason}); close other programs, or reduce `batch`"
         )
-    raise EngineRefusedError(
-        f"TensorRT {version()} refuses the engine ({reason}): it is damaged, or "
-        "was built by another TensorRT or for another GPU; build it again"
+    raise IncompatibleEngineError(
+        f"TensorRT {version()} cannot load the engine ({reason}): it is damaged, or was built by "
+        "another TensorRT version or for another GPU; build it again"
     )
 
 
-def tensors(engine: Any) -> dict[str, Tensor]:
-    """Describe the inputs and outputs of an engine, by name.
+def io_tensors(engine: Any) -> dict[str, TensorInfo]:
+    """Return the inputs and outputs of an engine by name.
 
     Raises:
         ModelError: If one is neither FP32 nor FP16.
     """
     trt = library()
-    types: dict[Any, Precision] = {trt.float32: "fp32", trt.float16: "fp16"}
-    found = {}
+    precisions: dict[Any, Precision] = {trt.float32: "fp32", trt.float16: "fp16"}
+    tensors = {}
     for number in range(engine.num_io_tensors):
         name = engine.get_tensor_name(number)
-        kind = engine.get_tensor_dtype(name)
-        if kind not in types:
-            raise ModelError(f"tensor '{name}' of the engine is {kind}, not FP32 or FP16")
+        dtype = engine.get_tensor_dtype(name)
+        if dtype not in precisions:
+            raise ModelError(f"tensor '{name}' of the engine is {dtype}, not FP32 or FP16")
         is_input = engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
         shape = tuple(int(size) for size in engine.get_tensor_shape(name))
-        found[name] = Tensor(is_input, types[kind], shape)
-    return found
+        tensors[name] = TensorInfo(is_input, precisions[dtype], shape)
+    return tensors
 
 
-def memory_size(engine: Any) -> int:
-    """Give the bytes of activation memory a context of the engine needs."""
-    newer = getattr(engine, "device_memory_size_v2", None)
-    return int(engine.device_memory_size if newer is None else newer)
+def activation_memory_size(engine: Any) -> int:
+    """Return the bytes of activation memory that a context of the engine needs."""
+    size = getattr(engine, "device_memory_size_v2", None)
+    return int(engine.device_memory_size if size is None else size)
 
 
-def new_context(engine: Any, address: int, size: int, stream: int) -> Any:
-    """Make an execution context on activation memory of our own.
+def create_context(engine: Any, address: int, size: int, stream: int) -> Any:
+    """Create an execution context that uses the caller's activation memory.
 
     Args:
         engine: The engine.
-        address: Device address of at least `memory_size(engine)` bytes.
-        size: Bytes there.
-        stream: Handle of the stream it will run on.
+        address: Device address of at least `activation_memory_size(engine)` bytes.
+        size: Size of that memory in bytes.
+        stream: Handle of the stream on which the context will run.
 
     Raises:
-        ModelError: If TensorRT refuses.
+        ModelError: If TensorRT cannot create it.
     """
     strategies = getattr(library(), "ExecutionContextAllocationStrategy", None)
     if strategies is not None:
@@ -286,18 +289,20 @@ def new_context(engine: Any, address: int, size: int, stream: int) -> Any:
     else:
         context = engine.create_execution_context_without_device_memory()
     if context is None:
-        raise ModelError(f"TensorRT could not prepare the engine: {messages().last()}")
+        raise ModelError(
+            f"TensorRT cannot create an execution context: {message_log().last_error()}"
+        )
     if hasattr(context, "set_device_memory"):
         context.set_device_memory(address, size)
     else:
         context.device_memory = address
     if context.active_optimization_profile != 0:
-        # Only the first context of an engine has its profile chosen by itself.
+        # TensorRT selects a profile only for the first context of an engine.
         context.set_optimization_profile_async(0, stream)
     return context
 
 
-def inspect(engine: Any) -> str:
-    """Describe the layers of an engine as a JSON text."""
+def inspect_engine(engine: Any) -> str:
+    """Return the engine inspector's description of the layers, as JSON."""
     formats = library().LayerInformationFormat
     return str(engine.create_engine_inspector().get_engine_information(formats.JSON))

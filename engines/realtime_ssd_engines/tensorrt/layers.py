@@ -1,4 +1,4 @@
-"""What an engine consists of, and where its time goes: as a table for people and as JSON."""
+"""Layers of an engine and their times, as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import Any
 
 from realtime_ssd.core.preprocess import preprocess
 from realtime_ssd.core.spec import ModelSpec
-from realtime_ssd_engines.onnx.verify import sample_frames
-from realtime_ssd_engines.tensorrt.toolchain import TensorRT, Toolchain
+from realtime_ssd_engines.onnx.verify import synthetic_frames
+from realtime_ssd_engines.tensorrt.toolchain import TensorRTToolchain, Toolchain
 
-__all__ = ["Layer", "measure", "read_layers", "table", "to_json", "with_times"]
+__all__ = ["Layer", "add_times", "format_table", "parse_layers", "profile_engine", "to_json"]
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One layer of an engine, often several operators of the model in one kernel.
+    """One layer of an engine, often several fused operators of the model.
 
     Attributes:
-        name: As TensorRT calls it; names of the operators inside, joined by "+".
-        kind: Such as "CaskConvolution"; "" where TensorRT does not tell.
-        inputs: Type and shape of every input, such as "Half 1x3x300x300".
-        outputs: Likewise.
-        tactic: The kernel that was chosen.
-        milliseconds: Mean time of a run; None if it was not measured.
+        name: TensorRT's name: the names of the fused operators, joined by "+".
+        kind: Such as "CaskConvolution"; "" if unknown.
+        inputs: Type and shape of each input, such as "Half 1x3x300x300".
+        outputs: Type and shape of each output.
+        tactic: Selected kernel.
+        milliseconds: Mean time per run; None if not measured.
     """
 
     name: str
@@ -36,11 +36,11 @@ class Layer:
     milliseconds: float | None = None
 
 
-def read_layers(text: str) -> list[Layer]:
-    """Read the inspector's JSON text, as TensorRT 8.6, 10 and 11 write it.
+def parse_layers(text: str) -> list[Layer]:
+    """Parse the engine inspector's JSON text of TensorRT 8.6, 10 or 11.
 
-    An engine that was built without detailed profiling tells names only. A text that cannot be
-    read gives no layers.
+    Engines built without detailed profiling contain layer names only. Return an empty list if the
+    text cannot be parsed.
     """
     try:
         layers = json.loads(text).get("Layers", [])
@@ -49,32 +49,33 @@ def read_layers(text: str) -> list[Layer]:
     return [_layer(layer) for layer in layers]
 
 
-def _layer(found: Any) -> Layer:
-    if not isinstance(found, dict):
-        return Layer(str(found))
+def _layer(description: Any) -> Layer:
+    if not isinstance(description, dict):
+        return Layer(str(description))
     return Layer(
-        name=str(found.get("Name", "")),
-        kind=str(found.get("LayerType", "")),
-        inputs=tuple(_tensor(item) for item in found.get("Inputs") or []),
-        outputs=tuple(_tensor(item) for item in found.get("Outputs") or []),
-        tactic=str(found.get("TacticName") or found.get("TacticValue") or ""),
+        name=str(description.get("Name", "")),
+        kind=str(description.get("LayerType", "")),
+        inputs=tuple(map(_tensor, description.get("Inputs") or [])),
+        outputs=tuple(map(_tensor, description.get("Outputs") or [])),
+        tactic=str(description.get("TacticName") or description.get("TacticValue") or ""),
     )
 
 
-def _tensor(found: Any) -> str:
-    """Say type and shape; older releases mix the type with the memory format."""
-    if not isinstance(found, dict):
-        return str(found)
-    kind = str(found.get("Datatype") or found.get("Format/Datatype") or found.get("Format") or "?")
-    sizes = found.get("Dimensions") or []
-    return f"{kind} {'x'.join(str(size) for size in sizes)}".strip()
+def _tensor(description: Any) -> str:
+    """Return type and shape of a tensor; older versions combine the type with the memory format."""
+    if not isinstance(description, dict):
+        return str(description)
+    names = ("Datatype", "Format/Datatype", "Format")
+    dtype = next((str(description[name]) for name in names if description.get(name)), "?")
+    sizes = description.get("Dimensions") or []
+    return f"{dtype} {'x'.join(str(size) for size in sizes)}".strip()
 
 
-def with_times(layers: Sequence[Layer], times: Mapping[str, float]) -> list[Layer]:
-    """Join layers and measured times by name; what was measured alone is added at the end.
+def add_times(layers: Sequence[Layer], times: Mapping[str, float]) -> list[Layer]:
+    """Add measured times to layers by name; append measured layers that are not in the list.
 
     Args:
-        layers: From `read_layers`.
+        layers: From `parse_layers`.
         times: Milliseconds by name.
     """
     named = {layer.name for layer in layers}
@@ -82,51 +83,51 @@ def with_times(layers: Sequence[Layer], times: Mapping[str, float]) -> list[Laye
     return timed + [Layer(name, milliseconds=t) for name, t in times.items() if name not in named]
 
 
-def table(layers: Sequence[Layer], width: int = 60) -> str:
-    """Lay layers out for people, in order of execution.
+def format_table(layers: Sequence[Layer], width: int = 60) -> str:
+    """Format layers as a table, in execution order.
 
     Args:
         layers: The layers.
-        width: Characters of a name that are shown.
+        width: Maximum width of a name.
 
     Returns:
-        Lines of milliseconds, share of the whole, kind, outputs and name, then the sum.
+        Lines with milliseconds, share of the total, kind, outputs and name, then the total.
     """
     total = sum(layer.milliseconds or 0.0 for layer in layers)
     lines = [f"{'ms':>8}  {'share':>6}  {'kind':<20}  {'output':<28}  name"]
     for layer in layers:
-        spent = layer.milliseconds
-        time = "" if spent is None else f"{spent:.4f}"
-        share = "" if spent is None or not total else f"{100 * spent / total:.1f} %"
+        ms = layer.milliseconds
+        time = "" if ms is None else f"{ms:.4f}"
+        share = "" if ms is None or not total else f"{100 * ms / total:.1f} %"
         output = ", ".join(layer.outputs)
         lines.append(
-            f"{time:>8}  {share:>6}  {_cut(layer.kind, 20):<20}  {_cut(output, 28):<28}  "
-            f"{_cut(layer.name, width)}"
+            f"{time:>8}  {share:>6}  {_shorten(layer.kind, 20):<20}  {_shorten(output, 28):<28}  "
+            f"{_shorten(layer.name, width)}"
         )
     lines.append(f"{total:8.4f}  {len(layers)} layers" if total else f"{len(layers)} layers")
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _cut(text: str, width: int) -> str:
+def _shorten(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def to_json(layers: Sequence[Layer]) -> str:
-    """Give layers as a JSON text."""
+    """Return layers as JSON."""
     return json.dumps([asdict(layer) for layer in layers], indent=1)
 
 
-def measure(
+def profile_engine(
     plan: bytes, spec: ModelSpec, rounds: int, toolchain: Toolchain | None = None
 ) -> list[Layer]:
-    """List the layers of an engine with the time each takes on one image of the built-in street.
+    """Return the layers of an engine with their times on a frame of the synthetic street.
 
     Args:
-        plan: The serialised engine.
-        spec: Contract of the model.
-        rounds: Runs to average over.
-        toolchain: What runs it; TensorRT if None.
+        plan: Serialised engine.
+        spec: Specification of the model.
+        rounds: Number of runs to average.
+        toolchain: Loads the engine; TensorRT by default.
     """
-    tensor = preprocess(sample_frames(1)[0], spec.input)
-    with (toolchain or TensorRT()).open(plan, spec) as engine:
-        return with_times(read_layers(engine.layers()), engine.times(tensor, rounds))
+    tensor = preprocess(synthetic_frames(1)[0], spec.input)
+    with (toolchain or TensorRTToolchain()).load(plan, spec) as engine:
+        return add_times(parse_layers(engine.layers()), engine.layer_times(tensor, rounds))

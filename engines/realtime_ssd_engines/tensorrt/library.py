@@ -1,7 +1,7 @@
-"""TensorRT's module, and the objects it calls back: logger, progress monitor, profiler.
+"""Imports TensorRT lazily and provides the objects it calls back: logger, monitor and profiler.
 
-`tensorrt` is imported when first needed. Before that the driver is asked for a GPU, because
-TensorRT ends the process on a machine without one.
+TensorRT is imported on first use, after the driver has been queried for a GPU: TensorRT 8.6
+terminates the process on a machine without one.
 """
 
 from __future__ import annotations
@@ -15,40 +15,47 @@ from typing import Any
 
 from realtime_ssd.core.errors import ModelError
 
-__all__ = ["Messages", "layer_times", "library", "messages", "version", "watch"]
+__all__ = [
+    "MessageLog",
+    "library",
+    "message_log",
+    "monitor_progress",
+    "profile_layers",
+    "version",
+]
 
 _log = logging.getLogger(__name__)
 
 
 @cache
 def library() -> ModuleType:
-    """Import TensorRT.
+    """Import and return the TensorRT module.
 
     Raises:
-        ModelError: If it is not installed or does not load.
+        ModelError: If it is not installed or fails to load.
     """
     try:
         import tensorrt
     except (ImportError, OSError) as error:
         raise ModelError(
             f"TensorRT cannot be loaded ({error}); install it with: pip install "
-            "'realtime-ssd[gpu]', or use --backend onnxruntime"
+            "'realtime-ssd[gpu]', or set `backend` to onnxruntime"
         ) from error
-    loaded: ModuleType = tensorrt
-    return loaded
+    module: ModuleType = tensorrt
+    return module
 
 
 def version() -> str:
-    """Give TensorRT's version, such as "8.6.0"."""
+    """Return TensorRT's version, such as "8.6.0"."""
     return str(library().__version__)
 
 
-class Messages:
-    """What TensorRT said, kept so that a failure can be explained.
+class MessageLog:
+    """Collects TensorRT's log messages, so that errors can be explained.
 
     Attributes:
-        errors: Texts of errors and internal errors.
-        logger: The object TensorRT wants.
+        errors: Messages of severity error and internal error.
+        logger: The `ILogger` to pass to TensorRT.
     """
 
     def __init__(self) -> None:
@@ -64,19 +71,19 @@ class Messages:
 
         self.logger = _Logger()
 
-    def last(self) -> str:
-        """Give the last error, or a general word."""
-        return self.errors[-1].strip() if self.errors else "it gave no reason"
+    def last_error(self) -> str:
+        """Return the last error message."""
+        return self.errors[-1].strip() if self.errors else "no reason given"
 
 
 @cache
-def messages() -> Messages:
-    """One logger for all runtimes: TensorRT keeps only the first it is given."""
-    return Messages()
+def message_log() -> MessageLog:
+    """Return the log of the process: TensorRT uses only the first logger it receives."""
+    return MessageLog()
 
 
-def watch(config: Any, report: Callable[[float], None]) -> bool:
-    """Call `report(share done)` during a build, where TensorRT can tell (10 and later)."""
+def monitor_progress(config: Any, report: Callable[[float], None]) -> bool:
+    """Call `report(completed share)` during a build, if TensorRT supports it (10 and later)."""
     trt = library()
     if not hasattr(trt, "IProgressMonitor"):
         return False
@@ -84,34 +91,34 @@ def watch(config: Any, report: Callable[[float], None]) -> bool:
     class _Monitor(trt.IProgressMonitor):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
-            self.whole: dict[str, int] = {}
+            self.root_steps: dict[str, int] = {}
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
             if parent_phase is None:
-                self.whole[phase_name] = max(num_steps, 1)
+                self.root_steps[phase_name] = max(num_steps, 1)
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            if phase_name in self.whole:
-                report((step + 1) / self.whole[phase_name])
+            if phase_name in self.root_steps:
+                report((step + 1) / self.root_steps[phase_name])
             return True
 
         def phase_finish(self, phase_name: str) -> None:
-            self.whole.pop(phase_name, None)
+            self.root_steps.pop(phase_name, None)
 
     config.progress_monitor = _Monitor()
     return True
 
 
-def layer_times(context: Any, run: Callable[[], None], rounds: int) -> dict[str, float]:
+def profile_layers(context: Any, run: Callable[[], None], rounds: int) -> dict[str, float]:
     """Measure the layers of an execution context.
 
     Args:
-        context: The execution context; it goes on being measured afterwards.
-        run: Enqueues it once and waits for its end.
-        rounds: How often to run it.
+        context: Execution context; it remains in profiling mode.
+        run: Enqueues the context once and waits for completion.
+        rounds: Number of runs.
 
     Returns:
-        Mean milliseconds of a run by layer, in the order of execution.
+        Mean milliseconds per layer, in execution order.
     """
     trt = library()
     times: dict[str, float] = defaultdict(float)

@@ -1,4 +1,4 @@
-"""A TensorRT engine bound to device memory: the network of a frame slot, or run on its own."""
+"""TensorRT engines bound to device memory: as the network of frame slots, or standalone."""
 
 from __future__ import annotations
 
@@ -8,93 +8,94 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from realtime_ssd.core.closeable import Closeable
 from realtime_ssd.core.errors import ModelError
 from realtime_ssd.core.spec import ModelSpec
-from realtime_ssd_engines.cuda.driver import Buffer, Device, Pinned
-from realtime_ssd_engines.tensorrt import compat as trt_compat
+from realtime_ssd_engines.cuda.driver import Buffer, Device, PinnedBuffer
+from realtime_ssd_engines.tensorrt import compat
 from realtime_ssd_engines.tensorrt.compat import Precision
-from realtime_ssd_engines.tensorrt.library import layer_times, messages
+from realtime_ssd_engines.tensorrt.library import message_log, profile_layers
 
 __all__ = ["EngineNetwork", "EngineRunner"]
 
-_TYPES: dict[str, np.dtype[Any]] = {"fp32": np.dtype(np.float32), "fp16": np.dtype(np.float16)}
+_DTYPES: dict[str, np.dtype[Any]] = {"fp32": np.dtype(np.float32), "fp16": np.dtype(np.float16)}
 
 
 class EngineNetwork:
-    """A TensorRT engine as the frame slots use it.
+    """A TensorRT engine as the network of frame slots.
 
     Args:
-        device: The GPU, its context current.
-        plan: The serialised engine.
-        spec: Contract of the model.
+        device: The GPU; its context must be current.
+        plan: Serialised engine.
+        spec: Specification of the model.
 
     Attributes:
         boxes: Number of default boxes, from the engine's outputs.
         types: Precision of "input", "scores" and "offsets".
-        engine: TensorRT's own object.
+        engine: TensorRT's `ICudaEngine`.
 
     Raises:
-        ModelError: If the engine belongs to another TensorRT or GPU, or not to this contract.
+        ModelError: If the engine does not fit this machine or the specification.
     """
 
     def __init__(self, device: Device, plan: bytes, spec: ModelSpec) -> None:
         self._device = device
-        self.engine: Any = trt_compat.deserialize(plan)
+        self.engine: Any = compat.load_engine(plan)
         self._names = {
             "input": spec.input.name,
             "scores": spec.scores_output,
             "offsets": spec.offsets_output,
         }
-        tensors = trt_compat.tensors(self.engine)
+        tensors = compat.io_tensors(self.engine)
         for name in self._names.values():
             if name not in tensors:
                 raise ModelError(
-                    f"the engine has no tensor '{name}' (it has {', '.join(tensors)}); "
-                    "remove it with: realtime-ssd engines remove, and build it again"
+                    f"the engine has no tensor '{name}', only {', '.join(tensors)}; remove it with "
+                    "'realtime-ssd engines remove' and build it again"
                 )
         self.types: dict[str, Precision] = {
             key: tensors[name].precision for key, name in self._names.items()
         }
         self.boxes = tensors[spec.scores_output].shape[1]
-        self._input = (3, spec.input.height, spec.input.width)
-        self._memory: dict[int, Buffer] = {}
+        self._input_shape = (3, spec.input.height, spec.input.width)
+        self._activation_memory: dict[int, Buffer] = {}
 
     def context(self, stream: Any, images: int) -> Any:
-        """Make an execution context for one batch size on a stream.
+        """Create an execution context for one batch size on a stream.
 
-        The contexts of a stream never run at once, so they share one piece of activation memory.
+        Contexts on the same stream run one after another, so they share their activation memory.
         """
-        if stream.handle not in self._memory:
-            size = trt_compat.memory_size(self.engine)
-            self._memory[stream.handle] = self._device.buffer(size)
-        memory = self._memory[stream.handle]
-        context = trt_compat.new_context(self.engine, memory.address, memory.size, stream.handle)
-        if not context.set_input_shape(self._names["input"], (images, *self._input)):
-            raise ModelError(f"the engine does not take a batch of {images}; build it again")
+        if stream.handle not in self._activation_memory:
+            size = compat.activation_memory_size(self.engine)
+            self._activation_memory[stream.handle] = self._device.buffer(size)
+        memory = self._activation_memory[stream.handle]
+        context = compat.create_context(self.engine, memory.address, memory.size, stream.handle)
+        if not context.set_input_shape(self._names["input"], (images, *self._input_shape)):
+            raise ModelError(f"the engine does not support a batch of {images}; build it again")
         return context
 
     def bind(
         self, addresses: dict[str, int], images: int, stream: Any
     ) -> tuple[Callable[[], None], Callable[[], None]]:
-        """Prepare one batch size of one slot (see `realtime_ssd_engines.cuda.slots.Network`)."""
-        bound = _Bound(self.context(stream, images), images, stream.handle)
-        for name, address in self.by_name(addresses).items():
+        """Prepare one batch size of one slot; see `realtime_ssd_engines.cuda.slots.Network`."""
+        bound = _BoundContext(self.context(stream, images), images, stream.handle)
+        for name, address in self.tensor_addresses(addresses).items():
             bound.context.set_tensor_address(name, address)
         return bound.enqueue, bound.release
 
-    def by_name(self, addresses: dict[str, int]) -> dict[str, int]:
-        """Give the addresses of "input", "scores" and "offsets" by the engine's own names."""
+    def tensor_addresses(self, addresses: dict[str, int]) -> dict[str, int]:
+        """Return the addresses of "input", "scores" and "offsets" by the engine's tensor names."""
         return {name: addresses[key] for key, name in self._names.items()}
 
     def close(self) -> None:
-        """Give the activation memory and the engine back, after all contexts."""
-        for memory in self._memory.values():
+        """Release the activation memory and the engine, after all contexts are released."""
+        for memory in self._activation_memory.values():
             memory.close()
-        self._memory.clear()
+        self._activation_memory.clear()
         self.engine = None
 
 
-class _Bound:
+class _BoundContext:
     """An execution context with its batch size and addresses set."""
 
     def __init__(self, context: Any, images: int, stream: int) -> None:
@@ -103,20 +104,20 @@ class _Bound:
     def enqueue(self) -> None:
         if not self.context.execute_async_v3(self._stream):
             raise ModelError(
-                f"TensorRT refused to run a batch of {self._images}: {messages().last()}"
+                f"TensorRT cannot run a batch of {self._images}: {message_log().last_error()}"
             )
 
     def release(self) -> None:
         self.context = None
 
 
-class EngineRunner:
-    """Runs an engine on ready-made inputs, for checks and profiles rather than for speed.
+class EngineRunner(Closeable):
+    """Runs an engine on prepared inputs, for verification and profiling.
 
     Args:
         device: The GPU; its context is made current as needed.
-        plan: The serialised engine.
-        spec: Contract of the model.
+        plan: Serialised engine.
+        spec: Specification of the model.
     """
 
     def __init__(self, device: Device, plan: bytes, spec: ModelSpec) -> None:
@@ -124,19 +125,19 @@ class EngineRunner:
         with device:
             self.network = EngineNetwork(device, plan, spec)
             self.stream = device.stream()
-            self._host: dict[str, Pinned] = {}
+            self._host: dict[str, PinnedBuffer] = {}
             self._gpu: dict[str, Buffer] = {}
             for key, shape in self._shapes().items():
-                size = int(np.prod(shape)) * _TYPES[self.network.types[key]].itemsize
+                size = int(np.prod(shape)) * _DTYPES[self.network.types[key]].itemsize
                 self._host[key], self._gpu[key] = device.pinned(size), device.buffer(size)
             self.addresses = {key: buffer.address for key, buffer in self._gpu.items()}
-            self.enqueue, self._unbind = self.network.bind(self.addresses, 1, self.stream)
-            self._profiled: Any = None
+            self.enqueue, self._release = self.network.bind(self.addresses, 1, self.stream)
+            self._profiled_context: Any = None
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
-        picture, boxes = self.spec.input, self.network.boxes
+        size, boxes = self.spec.input, self.network.boxes
         return {
-            "input": (1, 3, picture.height, picture.width),
+            "input": (1, 3, size.height, size.width),
             "scores": (1, boxes, self.spec.num_classes),
             "offsets": (1, boxes, 4),
         }
@@ -152,7 +153,7 @@ class EngineRunner:
         Returns:
             P × C scores and P × 4 offsets, float32.
         """
-        with self._device, self._device.errors("run the engine"):
+        with self._device, self._device.translate_errors("run the engine"):
             self._view("input")[0] = tensor
             self._device.copy_in(self._gpu["input"], self._host["input"].bytes, self.stream)
             self.enqueue()
@@ -167,32 +168,32 @@ class EngineRunner:
 
         Args:
             tensor: 3 × H × W float32, normalised.
-            rounds: How often to run it.
+            rounds: Number of runs.
 
         Returns:
-            Mean milliseconds by layer, in the order of execution.
+            Mean milliseconds per layer, in execution order.
         """
         self(tensor)
-        with self._device, self._device.errors("measure the engine"):
-            if self._profiled is None:
-                self._profiled = self.network.context(self.stream, 1)
-                for name, address in self.network.by_name(self.addresses).items():
-                    self._profiled.set_tensor_address(name, address)
-            bound = _Bound(self._profiled, 1, self.stream.handle)
+        with self._device, self._device.translate_errors("profile the engine"):
+            if self._profiled_context is None:
+                self._profiled_context = self.network.context(self.stream, 1)
+                for name, address in self.network.tensor_addresses(self.addresses).items():
+                    self._profiled_context.set_tensor_address(name, address)
+            bound = _BoundContext(self._profiled_context, 1, self.stream.handle)
 
             def run() -> None:
                 bound.enqueue()
                 self.stream.synchronize()
 
-            return layer_times(self._profiled, run, rounds)
+            return profile_layers(self._profiled_context, run, rounds)
 
     def _view(self, key: str) -> NDArray[Any]:
-        return self._host[key].view(_TYPES[self.network.types[key]], self._shapes()[key])
+        return self._host[key].view(_DTYPES[self.network.types[key]], self._shapes()[key])
 
     def close(self) -> None:
-        """Give everything back; may be called any number of times."""
+        """Release everything; may be called repeatedly."""
         with self._device:
-            self._unbind()
+            self._release()
             for pinned in self._host.values():
                 pinned.close()
             for buffer in self._gpu.values():

@@ -1,4 +1,4 @@
-"""A second look at engines that are kept: are they whole, and do they still agree?"""
+"""Verifies cached engines against the ONNX files they were built from."""
 
 from __future__ import annotations
 
@@ -7,46 +7,50 @@ from pathlib import Path
 from realtime_ssd.core.errors import ModelError
 from realtime_ssd.core.files import sha256_of
 from realtime_ssd.core.spec import read_spec
-from realtime_ssd_engines.onnx.verify import Agreement, Gate, compare, onnx_runner, sample_frames
-from realtime_ssd_engines.tensorrt.cache import Entry
-from realtime_ssd_engines.tensorrt.toolchain import TensorRT, Toolchain
+from realtime_ssd_engines.onnx.verify import (
+    ComparisonReport,
+    compare,
+    onnx_runner,
+    synthetic_frames,
+)
+from realtime_ssd_engines.tensorrt.cache import CacheEntry
+from realtime_ssd_engines.tensorrt.toolchain import TensorRTToolchain, Toolchain
 
 __all__ = ["recheck"]
 
 
-def recheck(entry: Entry, toolchain: Toolchain | None = None) -> Agreement:
-    """Run an engine beside the ONNX file it was made from.
+def recheck(entry: CacheEntry, toolchain: Toolchain | None = None) -> ComparisonReport:
+    """Compare a cached engine with ONNX Runtime again.
 
     Args:
-        entry: An engine in the cache.
-        toolchain: What runs it; TensorRT if None.
+        entry: Engine in the cache.
+        toolchain: Loads the engine; TensorRT by default.
 
     Raises:
-        ModelError: If it cannot be compared or is for another machine; the sentence says why.
+        ModelError: If the engine cannot be compared or was built for another machine.
     """
-    tools = toolchain or TensorRT()
-    here = tools.machine()
-    key, source = entry.key, Path(str(entry.facts.get("source", "")))
+    toolchain = toolchain or TensorRTToolchain()
+    target = toolchain.target()
+    key, name = entry.key, entry.path.name
+    source = Path(str(entry.metadata.get("source", "")))
     if entry.problem or key is None:
-        raise ModelError(f"'{entry.path.name}' cannot be used: {entry.problem}")
-    if (key.gpu, key.capability, key.tensorrt, key.driver) != (
-        here.gpu,
-        here.capability,
-        here.tensorrt,
-        here.driver,
-    ):
+        raise ModelError(f"'{name}' cannot be used: {entry.problem}")
+    built_for = (key.gpu, key.capability, key.tensorrt, key.driver)
+    if built_for != (target.gpu, target.capability, target.tensorrt, target.driver):
         raise ModelError(
-            f"'{entry.path.name}' is for {key.gpu} with TensorRT {key.tensorrt} and driver "
-            f"{key.driver}, here are {here.gpu}, {here.tensorrt} and {here.driver}"
+            f"'{name}' was built for {key.gpu} with TensorRT {key.tensorrt} and driver "
+            f"{key.driver}; this machine has {target.gpu}, TensorRT {target.tensorrt} and driver "
+            f"{target.driver}"
         )
     if key.precision == "int8":
         raise ModelError(
-            f"'{entry.path.name}' is compared while it is built, when its calibration is at hand"
+            f"'{name}' is an INT8 engine, which is only compared during the build, when its "
+            "calibrated ONNX file exists"
         )
     if not source.is_file() or sha256_of(source) != key.model_sha256:
         raise ModelError(
-            f"'{entry.path.name}' cannot be compared: its model '{source}' is gone or has changed"
+            f"'{name}' cannot be compared: its model '{source}' is missing or has changed"
         )
     spec = read_spec(source)
-    with tools.open(entry.path.read_bytes(), spec) as engine:
-        return compare(onnx_runner(source, spec), engine, spec, sample_frames(), Gate())
+    with toolchain.load(entry.path.read_bytes(), spec) as engine:
+        return compare(onnx_runner(source, spec), engine, spec, synthetic_frames())

@@ -1,42 +1,48 @@
-"""What turns ONNX files into engines and runs them: TensorRT, behind four questions.
+"""Builds and loads engines with TensorRT, behind an interface that tests can replace.
 
-The order of work in `realtime_ssd_engines.tensorrt.build` needs no GPU; only this does. Another maker of the same shape
-can be handed to `ensure_engine`.
+The workflow in `realtime_ssd_engines.tensorrt.engine_builder` needs no GPU; only this module does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Protocol
+from typing import Any, Protocol
 
+from realtime_ssd.core.closeable import Closeable
 from realtime_ssd.core.gpu import cuda_version, driver_release, find_gpus
 from realtime_ssd.core.spec import ModelSpec
 from realtime_ssd_engines.cuda.driver import Device
 from realtime_ssd_engines.onnx.verify import Floats, Heads
 from realtime_ssd_engines.requirements import require_gpu
-from realtime_ssd_engines.tensorrt import compat as trt_compat
-from realtime_ssd_engines.tensorrt import library as trt_library
+from realtime_ssd_engines.tensorrt import compat, library
 from realtime_ssd_engines.tensorrt.network import EngineRunner
 
-__all__ = ["Built", "Job", "Machine", "OpenEngine", "Progress", "TensorRT", "Toolchain"]
+__all__ = [
+    "BuildRequest",
+    "BuildResult",
+    "LoadedEngine",
+    "ProgressCallback",
+    "Target",
+    "TensorRTToolchain",
+    "Toolchain",
+]
 
-Progress = Callable[[str], None]
-"""Called with a line whenever something long begins or has got further."""
+ProgressCallback = Callable[[str], None]
+"""Called with a line of text when a long step starts or advances."""
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
-    """What an engine is bound to.
+class Target:
+    """The hardware and software that an engine is built for.
 
     Attributes:
         gpu: Name of the GPU.
         capability: Compute capability, such as "9.0".
         tensorrt: Version of TensorRT.
-        driver: Release of the driver, or the CUDA release it supports where it does not tell.
+        driver: Release of the driver, or the CUDA version it supports if the release is unknown.
     """
 
     gpu: str
@@ -46,16 +52,16 @@ class Machine:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """One engine to build.
+class BuildRequest:
+    """Inputs of an engine build.
 
     Attributes:
-        model: ONNX file in the precision wanted.
-        spec: Its contract.
+        model: ONNX file in the requested precision.
+        spec: Specification of the model.
         precision: "fp32", "fp16" or "int8".
-        batches: Smallest, usual and largest batch; None if the file has a fixed one.
-        workspace: Most bytes of scratch memory a layer may use.
-        timings: Timing cache of earlier builds; may be empty.
+        batches: Minimum, optimum and maximum batch; None if the file has a fixed batch.
+        workspace: Maximum bytes of scratch memory per layer.
+        timing_cache: Serialised timing cache of earlier builds; may be empty.
     """
 
     model: Path
@@ -63,156 +69,134 @@ class Job:
     precision: str
     batches: tuple[int, int, int] | None
     workspace: int
-    timings: bytes
+    timing_cache: bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Built:
-    """A finished engine.
+class BuildResult:
+    """Outputs of an engine build.
 
     Attributes:
-        plan: The serialised engine.
-        timings: Timing cache with those of this build.
+        plan: Serialised engine.
+        timing_cache: Serialised timing cache that includes this build.
     """
 
     plan: bytes
-    timings: bytes
+    timing_cache: bytes
 
 
-class OpenEngine(Protocol):
-    """An engine that can be asked."""
+class LoadedEngine(AbstractContextManager[Any], Protocol):
+    """An engine that is ready to run; closed at the end of a `with` block."""
 
     def __call__(self, tensor: Floats) -> Heads:
         """Run one input: 3 × H × W float32 → P × C scores and P × 4 offsets."""
         ...
 
     def layers(self) -> str:
-        """Describe the layers as the inspector's JSON text."""
+        """Return the engine inspector's description of the layers, as JSON."""
         ...
 
-    def times(self, tensor: Floats, rounds: int) -> dict[str, float]:
-        """Measure layers by name: mean milliseconds of one image over `rounds` runs."""
+    def layer_times(self, tensor: Floats, rounds: int) -> dict[str, float]:
+        """Return the mean milliseconds per layer over `rounds` runs of one image."""
         ...
 
-    def __enter__(self) -> OpenEngine: ...
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
+    def close(self) -> None:
+        """Release the engine; may be called repeatedly."""
+        ...
 
 
 class Toolchain(Protocol):
-    """Builds and opens engines."""
+    """Builds and loads engines."""
 
-    def machine(self) -> Machine:
-        """Tell what engines made here are bound to.
+    def target(self) -> Target:
+        """Return what engines built on this machine are for.
 
         Raises:
-            ModelError: If this machine cannot build any; the sentence names what is missing.
+            ModelError: If this machine cannot build engines; the message lists what is missing.
         """
         ...
 
-    def build(self, job: Job, say: Progress) -> Built:
+    def build(self, request: BuildRequest, progress: ProgressCallback) -> BuildResult:
         """Build an engine.
 
         Raises:
-            ModelError: If that fails.
+            ModelError: If the build fails.
         """
         ...
 
-    def open(self, plan: bytes, spec: ModelSpec) -> OpenEngine:
-        """Load an engine; use it as a context manager.
+    def load(self, plan: bytes, spec: ModelSpec) -> LoadedEngine:
+        """Load an engine.
 
         Raises:
-            ModelError: If it does not fit this machine or the contract.
+            ModelError: If it does not fit this machine or the specification.
         """
         ...
 
 
-class TensorRT:
-    """NVIDIA's TensorRT on the first GPU."""
+class TensorRTToolchain:
+    """NVIDIA TensorRT on the first GPU."""
 
-    def machine(self) -> Machine:
-        """See `Toolchain.machine`."""
+    def target(self) -> Target:
+        """See `Toolchain.target`."""
         require_gpu("build or run TensorRT engines")
         gpu = find_gpus()[0]
         capability = "{}.{}".format(*gpu.capability)
         driver = driver_release() or "CUDA {}.{}".format(*(cuda_version() or (0, 0)))
-        return Machine(gpu.name, capability, trt_library.version(), driver)
+        return Target(gpu.name, capability, library.version(), driver)
 
-    def build(self, job: Job, say: Progress) -> Built:
+    def build(self, request: BuildRequest, progress: ProgressCallback) -> BuildResult:
         """See `Toolchain.build`."""
-        device = Device()
-        try:
-            with device:
-                return _build(job, say)
-        finally:
-            device.close()
+        with Device():
+            return _build(request, progress)
 
-    def open(self, plan: bytes, spec: ModelSpec) -> OpenEngine:
-        """See `Toolchain.open`."""
-        return _Opened(plan, spec)
+    def load(self, plan: bytes, spec: ModelSpec) -> LoadedEngine:
+        """See `Toolchain.load`."""
+        return _TensorRTEngine(plan, spec)
 
 
-def _build(job: Job, say: Progress) -> Built:
-    builder, network, config, messages = trt_compat.builder_parts(job.workspace)
-    trt_compat.parse(network, messages, str(job.model))
-    trt_compat.set_precision(
-        network, config, fp16=job.precision != "fp32", int8=job.precision == "int8"
+def _build(request: BuildRequest, progress: ProgressCallback) -> BuildResult:
+    builder, network, config, messages = compat.create_builder(request.workspace)
+    compat.parse_onnx(network, messages, str(request.model))
+    compat.set_precision(
+        network, config, fp16=request.precision != "fp32", int8=request.precision == "int8"
     )
-    if job.batches is not None:
-        picture = (3, job.spec.input.height, job.spec.input.width)
-        shapes = [(batch, *picture) for batch in job.batches]
-        trt_compat.add_profile(builder, config, job.spec.input.name, shapes)
-    trt_compat.timing_cache(config, job.timings)
-    trt_library.watch(config, _Percent(say))
-    plan = trt_compat.serialize(builder, network, config, messages)
-    return Built(plan, trt_compat.timing_cache_bytes(config))
+    if request.batches is not None:
+        image = (3, request.spec.input.height, request.spec.input.width)
+        shapes = [(batch, *image) for batch in request.batches]
+        compat.add_profile(builder, config, request.spec.input.name, shapes)
+    compat.load_timing_cache(config, request.timing_cache)
+    library.monitor_progress(config, _PercentReporter(progress))
+    plan = compat.build_plan(builder, network, config, messages)
+    return BuildResult(plan, compat.serialize_timing_cache(config))
 
 
-class _Percent:
-    """Tells how far a build is, every ten per cent."""
+class _PercentReporter:
+    """Reports the progress of a build in steps of ten per cent."""
 
-    def __init__(self, say: Progress) -> None:
-        self._say, self._told = say, 0
+    def __init__(self, progress: ProgressCallback) -> None:
+        self._progress, self._reported = progress, 0
 
-    def __call__(self, done: float) -> None:
-        tenths = int(done * 10)
-        if tenths > self._told:
-            self._told = tenths
-            self._say(f"  {tenths * 10} % built")
+    def __call__(self, share: float) -> None:
+        tenths = int(share * 10)
+        if tenths > self._reported:
+            self._reported = tenths
+            self._progress(f"  {tenths * 10} % built")
 
 
-class _Opened:
-    """An engine on the GPU with the device it needs."""
+class _TensorRTEngine(Closeable):
+    """An engine loaded on the first GPU."""
 
     def __init__(self, plan: bytes, spec: ModelSpec) -> None:
-        with ExitStack() as stack:
-            device = Device()
-            stack.callback(device.close)
-            self._runner = EngineRunner(device, plan, spec)
-            stack.callback(self._runner.close)
-            self._stack = stack.pop_all()
+        self._runner = EngineRunner(Device(), plan, spec)
 
     def __call__(self, tensor: Floats) -> Heads:
         return self._runner(tensor)
 
     def layers(self) -> str:
-        return trt_compat.inspect(self._runner.network.engine)
+        return compat.inspect_engine(self._runner.network.engine)
 
-    def times(self, tensor: Floats, rounds: int) -> dict[str, float]:
+    def layer_times(self, tensor: Floats, rounds: int) -> dict[str, float]:
         return self._runner.layer_times(tensor, rounds)
 
-    def __enter__(self) -> OpenEngine:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stack.close()
+    def close(self) -> None:
+        self._runner.close()

@@ -1,4 +1,4 @@
-"""Compiles the CUDA sources for the host and runs them on numpy arrays."""
+"""Compiles the CUDA kernels for the host and runs them on numpy arrays."""
 
 from __future__ import annotations
 
@@ -10,110 +10,136 @@ import subprocess
 import tempfile
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pytest
-from realtime_ssd_engines.cuda import kernel_params as layout
+from numpy.typing import NDArray
+from realtime_ssd_engines.cuda import kernel_params
+from realtime_ssd_engines.cuda.kernel_params import Colour, DetectBuffers, ImageHeader, Precision
 
 from realtime_ssd.core.postprocess import RawDetections
 from realtime_ssd.core.spec import ModelSpec
+from tests.engines.standins import unavailable
 
 HOST = Path(__file__).parent / "host"
-KERNELS = Path(layout.__file__).parent / "kernels"
+KERNELS = Path(kernel_params.__file__).parent / "kernels"
 SANITIZE = "REALTIME_SSD_SANITIZE"
+_DTYPES: dict[Precision, Any] = {"fp32": np.float32, "fp16": np.float16}
 
 
 @cache
 def build(name: str, settings: tuple[tuple[str, str], ...]) -> ctypes.CDLL:
-    """Compile `host/NAME.cpp` with the given definitions; one compilation each."""
+    """Compile `host/NAME.cpp` with preprocessor definitions, or return the library from a cache."""
+    flags = ["-shared", "-ffp-contract=off", *(f"-D{key}={value}" for key, value in settings)]
+    return ctypes.CDLL(str(_compile(f"{name}.cpp", ".so", [*flags, str(_fibres())])))
+
+
+@cache
+def _fibres() -> Path:
+    return _compile("fibres.cpp", ".o", ["-c", "-U_FORTIFY_SOURCE"])
+
+
+def _compile(source: str, suffix: str, flags: list[str]) -> Path:
+    """Compile a source file in `host/` into a cache folder shared by all test processes."""
     compiler = shutil.which("g++")
     if compiler is None:
-        pytest.skip("g++ is not installed, so the kernels cannot be compiled for the host")
-    flags = ["-std=c++20", "-O1", "-g", "-fPIC", "-shared", "-ffp-contract=off", "-Wall", "-Werror"]
-    flags += ["-Wno-unknown-pragmas", "-Wno-unused-function"]
+        unavailable("g++ is not installed, so the kernels cannot be compiled for the host")
+    flags = ["-std=c++20", "-O1", "-g", "-fPIC", "-Wall", "-Werror", "-Wno-unknown-pragmas", *flags]
+    flags += ["-Wno-unused-function"]
     if os.environ.get(SANITIZE):
         flags += ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
-    flags += [f"-D{key}={value}" for key, value in settings]
-    sources = [HOST / f"{name}.cpp", HOST / "shim.h", *sorted(KERNELS.glob("*.cu*"))]
+    sources = [HOST / source, HOST / "shim.h", *sorted(KERNELS.glob("*.cu*"))]
     text = "".join(path.read_text() for path in sources) + " ".join(flags)
     folder = Path(tempfile.gettempdir()) / f"realtime-ssd-host-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    library = folder / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.so"
-    if not library.exists():
-        made = library.with_suffix(f".{os.getpid()}")
-        command = [compiler, *flags, str(sources[0]), "-o", str(made)]
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    output = folder / f"{Path(source).stem}-{digest}{suffix}"
+    if not output.exists():
+        partial = output.with_suffix(f".{os.getpid()}{suffix}")
+        command = [compiler, str(HOST / source), *flags, "-o", str(partial)]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stderr
-        made.replace(library)
-    return ctypes.CDLL(str(library))
+        partial.replace(output)
+    return output
 
 
-def address(array: np.ndarray) -> int:
-    """Address of an array's first byte."""
+def address(array: NDArray[Any]) -> int:
+    """Return the address of an array's first byte."""
     return int(array.ctypes.data)
 
 
 class HostDetector:
-    """`detect.cu` of one model on the host, with buffers that live from run to run."""
+    """`detect.cu` for one model on the host, with counters that persist between runs."""
 
-    def __init__(self, spec: ModelSpec, images: int, scores: str = "fp32", offsets: str = "fp32"):
+    def __init__(
+        self,
+        spec: ModelSpec,
+        images: int,
+        scores: Precision = "fp32",
+        offsets: Precision = "fp32",
+    ) -> None:
         self.spec, self.images = spec, images
-        settings = layout.detect_settings(spec, scores, offsets)  # type: ignore[arg-type]
+        settings = kernel_params.detect_settings(spec, scores, offsets)
         self.library = build("detect", tuple(settings.items()))
         self.boxes = spec.num_boxes
-        self.types = [np.float32 if kind == "fp32" else np.float16 for kind in (scores, offsets)]
-        self.sizes = layout.DetectBuffers.of(spec, self.boxes, images)
+        self.dtypes = [_DTYPES[scores], _DTYPES[offsets]]
+        self.sizes = DetectBuffers.for_batch(spec, self.boxes, images)
         self.counters = np.zeros(self.sizes.counters // 4, np.uint32)
-        self.wanted = layout.wanted_bits(spec)
-        assert self.library.params_bytes() == layout.DETECT_PARAMS.itemsize
-        assert self.library.counters_an_image() == spec.num_classes + layout.COUNTERS
+        self.class_mask = kernel_params.class_mask(spec)
+        assert self.library.params_size() == kernel_params.DETECT_PARAMS.itemsize
+        assert self.library.counters_per_image() == spec.num_classes + kernel_params.COUNTERS
 
     def __call__(
-        self, scores: np.ndarray, offsets: np.ndarray, seed: int = 0, *, classes_first: bool = True
-    ) -> list[tuple[layout.Header, RawDetections]]:
-        """Run a batch (images × P × C, images × P × 4); blocks and threads in seeded order.
+        self,
+        scores: NDArray[Any],
+        offsets: NDArray[Any],
+        seed: int = 0,
+        *,
+        classes_first: bool = True,
+    ) -> list[tuple[ImageHeader, RawDetections]]:
+        """Run a batch (images × P × C, images × P × 4), with blocks and threads in seeded order.
 
-        Without `classes_first` the scores lie in memory as images × C × P.
+        Without `classes_first`, the scores are images × C × P in memory.
         """
         if not classes_first:
             scores = scores.transpose(0, 2, 1)
-        keep = self.spec.thresholds.max_detections
-        output = np.full((self.images, keep + 1, layout.ROW_WORDS), 0xDEADBEEF, np.uint32)
+        rows = self.spec.thresholds.max_detections + 1
+        output = np.full((self.images, rows, kernel_params.ROW_WORDS), 0xDEADBEEF, np.uint32)
         arrays = {
-            "scores": np.ascontiguousarray(scores, self.types[0]),
-            "offsets": np.ascontiguousarray(offsets, self.types[1]),
+            "scores": np.ascontiguousarray(scores, self.dtypes[0]),
+            "offsets": np.ascontiguousarray(offsets, self.dtypes[1]),
             "default_boxes": self.spec.boxes.boxes(),
-            "wanted": self.wanted,
+            "class_mask": self.class_mask,
             "candidates": np.full(self.sizes.candidates // 8, 2**64 - 1, np.uint64),
             "counters": self.counters,
             "survivors": np.full(self.sizes.survivors // 8, 2**64 - 1, np.uint64),
             "output": output,
         }
         pointers = {name: address(array) for name, array in arrays.items()}
-        params = layout.detect_params(self.spec, self.boxes, self.sizes, pointers)
+        params = kernel_params.detect_params(self.spec, self.boxes, self.sizes, pointers)
         if not classes_first:
             params["score_class_stride"], params["score_box_stride"] = self.boxes, 1
         self.library.run_detect(ctypes.c_void_p(address(params)), self.images, seed)
-        assert not self.counters.any(), "the kernels must leave their counters at zero"
-        return [layout.read_output(words) for words in output]
+        assert not self.counters.any(), "the kernels must reset their counters"
+        return [kernel_params.read_output(words) for words in output]
 
 
 class HostPreprocessor:
-    """`preprocess.cu` of one model on the host."""
+    """`preprocess.cu` for one model on the host."""
 
-    def __init__(self, spec: ModelSpec, output: str = "fp32") -> None:
+    def __init__(self, spec: ModelSpec, output: Precision = "fp32") -> None:
         self.spec = spec.input
-        settings = layout.preprocess_settings(spec.input, output)  # type: ignore[arg-type]
+        settings = kernel_params.preprocess_settings(spec.input, output)
         self.library = build("preprocess", tuple(settings.items()))
-        self.type = np.float32 if output == "fp32" else np.float16
-        assert self.library.frame_bytes() == layout.FRAME_PARAMS.itemsize
-        assert self.library.input_bytes() == layout.INPUT_PARAMS.itemsize
+        self.dtype = _DTYPES[output]
+        assert self.library.frame_params_size() == kernel_params.FRAME_PARAMS.itemsize
+        assert self.library.input_params_size() == kernel_params.INPUT_PARAMS.itemsize
 
-    def run(self, rows: np.ndarray) -> np.ndarray:
-        """Fill images × 3 × height × width from rows of FRAME_PARAMS."""
+    def run(self, rows: NDArray[np.void]) -> NDArray[Any]:
+        """Return images × 3 × height × width for rows of FRAME_PARAMS."""
         shape = (len(rows), 3, self.spec.height, self.spec.width)
-        output = np.full(shape, np.nan, self.type)
-        params = layout.input_params(self.spec)
+        output = np.full(shape, np.nan, self.dtype)
+        params = kernel_params.input_params(self.spec)
         self.library.run_preprocess(
             ctypes.c_void_p(address(rows)),
             ctypes.c_void_p(address(params)),
@@ -122,19 +148,26 @@ class HostPreprocessor:
         )
         return output
 
-    def bgr(self, images: list[np.ndarray]) -> np.ndarray:
+    def bgr(self, images: list[NDArray[np.uint8]]) -> NDArray[Any]:
         """Pre-process BGR images, which may be views with any row pitch."""
-        rows = np.zeros(len(images), layout.FRAME_PARAMS)
-        for row, image in zip(rows, images, strict=True):
+        rows = np.zeros(len(images), kernel_params.FRAME_PARAMS)
+        for index, image in enumerate(images):
             size = (image.shape[1], image.shape[0])
-            layout.fill_frame(row, self.spec, size, (address(image), 0), (image.strides[0], 0))
+            kernel_params.write_frame_params(
+                rows[index], self.spec, size, (address(image), 0), (image.strides[0], 0)
+            )
         return self.run(rows)
 
     def nv12(
-        self, luma: np.ndarray, chroma: np.ndarray, size: tuple[int, int], colour: layout.Colour
-    ) -> np.ndarray:
-        """Pre-process one NV12 picture of `size` pixels (width, height)."""
-        rows = np.zeros(1, layout.FRAME_PARAMS)
+        self,
+        luma: NDArray[np.uint8],
+        chroma: NDArray[np.uint8],
+        size: tuple[int, int],
+        colour: Colour,
+    ) -> NDArray[Any]:
+        """Pre-process one NV12 image of `size` pixels (width, height)."""
+        rows = np.zeros(1, kernel_params.FRAME_PARAMS)
         planes, pitches = (address(luma), address(chroma)), (luma.strides[0], chroma.strides[0])
-        layout.fill_frame(rows[0], self.spec, size, planes, pitches, colour)
-        return self.run(rows)[0]
+        kernel_params.write_frame_params(rows[0], self.spec, size, planes, pitches, colour)
+        image: NDArray[Any] = self.run(rows)[0]
+        return image

@@ -1,16 +1,18 @@
-"""Pre-processing kernel, run on the host, against OpenCV."""
+"""Pre-processing kernel, executed on the host, against OpenCV."""
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from realtime_ssd_engines.cuda.kernel_params import Colour
+from numpy.typing import NDArray
+from realtime_ssd_engines.cuda.kernel_params import Colour, Precision
 
 from realtime_ssd.core.preprocess import preprocess
 from realtime_ssd.core.spec import InputSpec
@@ -26,53 +28,59 @@ INPUTS = {
 FAST = settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 
 
-def picture(seed: int, height: int, width: int) -> np.ndarray:
-    """Random pixels with a smooth part, so that roundings and edges both matter."""
+def random_image(seed: int, height: int, width: int) -> NDArray[np.uint8]:
+    """Return noise mixed with a gradient, to exercise both rounding and edges."""
     rng = np.random.default_rng(seed)
     noise = rng.integers(0, 256, (height, width, 3), np.uint8)
-    slope = np.linspace(0, 255, width * height * 3).reshape(height, width, 3)
-    return np.ascontiguousarray(
-        np.where(rng.random((height, width, 1)) < 0.5, noise, slope)
-    ).astype(np.uint8)
+    gradient = np.linspace(0, 255, width * height * 3).reshape(height, width, 3)
+    mixed = np.where(rng.random((height, width, 1)) < 0.5, noise, gradient)
+    return np.ascontiguousarray(mixed).astype(np.uint8)
 
 
-def kernel_for(name: str, output: str = "fp32") -> HostPreprocessor:
+def read_image(path: Path) -> NDArray[np.uint8]:
+    image = cv2.imread(str(path))
+    assert image is not None
+    pixels: NDArray[np.uint8] = image.astype(np.uint8, copy=False)
+    return pixels
+
+
+def kernel_for(name: str, output: Precision = "fp32") -> HostPreprocessor:
     return HostPreprocessor(make_spec(input=INPUTS[name]), output)
 
 
 @pytest.mark.parametrize("name", INPUTS)
 @pytest.mark.parametrize("size", [(40, 48), (1, 1), (2, 3), (96, 80), (301, 177), (720, 1280)])
-def test_bgr_equals_opencv_to_the_bit(name: str, size: tuple[int, int]) -> None:
-    image = picture(1, *size)
+def test_bgr_is_bit_exact_with_opencv(name: str, size: tuple[int, int]) -> None:
+    image = random_image(1, *size)
     got = kernel_for(name).bgr([image])[0]
     np.testing.assert_array_equal(got, preprocess(image, INPUTS[name]))
 
 
 @FAST
 @given(height=st.integers(1, 130), width=st.integers(1, 130), seed=st.integers(0, 999))
-def test_any_size(height: int, width: int, seed: int) -> None:
-    image = picture(seed, height, width)
+def test_random_sizes_are_bit_exact_with_opencv(height: int, width: int, seed: int) -> None:
+    image = random_image(seed, height, width)
     for name, spec in INPUTS.items():
         got = kernel_for(name).bgr([image])[0]
         np.testing.assert_array_equal(got, preprocess(image, spec))
 
 
 def test_batch_of_different_sizes_and_pitches() -> None:
-    wide = picture(2, 50, 200)[:, 20:131]
-    images = [wide, picture(3, 33, 60), picture(4, 100, 20)]
+    wide = random_image(2, 50, 200)[:, 20:131]
+    images = [wide, random_image(3, 33, 60), random_image(4, 100, 20)]
     got = kernel_for("tensorflow").bgr(images)
     for row, image in zip(got, images, strict=True):
         np.testing.assert_array_equal(row, preprocess(image, INPUTS["tensorflow"]))
 
 
-def test_half_precision_output_is_the_rounded_float() -> None:
-    image = picture(5, 77, 91)
+def test_fp16_output_is_the_rounded_fp32_output() -> None:
+    image = random_image(5, 77, 91)
     got = kernel_for("tensorflow", "fp16").bgr([image])[0]
     expected = preprocess(image, INPUTS["tensorflow"]).astype(np.float16)
     np.testing.assert_array_equal(got, expected)
 
 
-def nv12_of(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def to_nv12(image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Luma and interleaved chroma of a BGR image with even sides (OpenCV: BT.601, limited)."""
     height, width = image.shape[:2]
     planar = cv2.cvtColor(image, cv2.COLOR_BGR2YUV_I420)
@@ -97,10 +105,10 @@ def test_nv12_without_resizing_equals_opencv(pair: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("standard", ["bt601", "bt709"])
 @pytest.mark.parametrize("full_range", [False, True])
-def test_colour_standards(standard: str, full_range: bool) -> None:
+def test_colour_standards(standard: Literal["bt601", "bt709"], full_range: bool) -> None:
     """Primary colours survive a round trip through the standard's own forward equations."""
     red, blue = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722)}[standard]
-    colour = Colour.of(standard, full_range)  # type: ignore[arg-type]
+    colour = Colour.of(standard, full_range)
     spec = dataclasses.replace(INPUTS["caffe"], mean=(0.0, 0.0, 0.0), width=4, height=4)
     kernel = HostPreprocessor(make_spec(input=spec))
     for rgb in ((255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (10, 200, 90)):
@@ -115,10 +123,10 @@ def test_colour_standards(standard: str, full_range: bool) -> None:
         np.testing.assert_allclose(got[:, 1, 1], rgb[::-1], atol=2)
 
 
-def test_nv12_resized_photo_is_close_to_decoding_first(shared_data: Path) -> None:
-    image = cv2.imread(str(shared_data / "photos" / "darknet" / "dog.jpg"))
+def test_resized_nv12_is_close_to_conversion_before_resizing(shared_data: Path) -> None:
+    image = read_image(shared_data / "photos" / "darknet" / "dog.jpg")
     spec = dataclasses.replace(INPUTS["caffe"], mean=(0.0, 0.0, 0.0), width=300, height=300)
-    luma, chroma = nv12_of(image)
+    luma, chroma = to_nv12(image)
     colour = Colour.of("bt601", full_range=False)
     got = HostPreprocessor(make_spec(input=spec)).nv12(
         luma, chroma, (image.shape[1], image.shape[0]), colour

@@ -1,4 +1,4 @@
-"""The kernels compile for old and new GPUs, and spill nothing."""
+"""The kernels compile for old and new architectures without register spills."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ import json
 import pytest
 from realtime_ssd_engines.cuda.compile import nvcc_path
 
-from benchmarks.gpu.kernel_resources import ARCHITECTURES, MODELS, RESULTS, measure, read_report
+from benchmarks.gpu.kernel_resources import (
+    ARCHITECTURES,
+    MODELS,
+    RESULTS,
+    measure,
+    parse_ptxas_report,
+)
 
 REPORT = """
 ptxas info    : 0 bytes gmem
@@ -23,8 +29,8 @@ ptxas info    : Used 30 registers, used 0 barriers, 396 bytes cmem[0]
 """
 
 
-def test_reports_are_read() -> None:
-    first, second = read_report(REPORT, "m", "fp16")
+def test_ptxas_reports_are_parsed() -> None:
+    first, second = parse_ptxas_report(REPORT, "m", "fp16")
     assert (first.kernel, first.registers, first.shared) == ("ssd_select", 40, 5136)
     assert (first.stack, first.spill_stores, first.spill_loads) == (16, 8, 4)
     assert (second.kernel, second.registers, second.shared) == ("ssd_preprocess", 30, 0)
@@ -32,15 +38,15 @@ def test_reports_are_read() -> None:
 
 @pytest.mark.skipif(nvcc_path() is None, reason="nvcc is not installed")
 @pytest.mark.parametrize("architecture", ["sm_75", "sm_90"])
-def test_kernels_compile_and_spill_nothing(architecture: str) -> None:
-    found = measure(MODELS[0], "fp16", architecture)
-    assert {row.kernel for row in found} == {"ssd_select", "ssd_suppress", "ssd_preprocess"}
-    assert all(row.architecture == architecture for row in found)
-    assert all(row.registers <= 128 and row.shared <= 48 << 10 for row in found)
-    assert not any(row.spill_stores or row.spill_loads for row in found)
+def test_kernels_compile_without_spills(architecture: str) -> None:
+    rows = measure(MODELS[0], "fp16", architecture)
+    assert {row.kernel for row in rows} == {"ssd_select", "ssd_suppress", "ssd_preprocess"}
+    assert all(row.architecture == architecture for row in rows)
+    assert all(row.registers <= 128 and row.shared <= 48 << 10 for row in rows)
+    assert not any(row.spill_stores or row.spill_loads for row in rows)
 
 
-def test_the_record_covers_every_architecture() -> None:
+def test_the_recorded_results_cover_every_architecture() -> None:
     rows = json.loads(RESULTS.read_text())["kernels"]
     assert {row["architecture"] for row in rows} == set(ARCHITECTURES)
     assert not any(row["spill_stores"] for row in rows)

@@ -1,6 +1,6 @@
-"""Every name of TensorRT that the project uses, against what the real bindings were found to have.
+"""TensorRT names that the project uses, against the recorded contents of NVIDIA's bindings.
 
-`python -m benchmarks.gpu.trt_bindings WHEEL...` writes the record these tests read.
+`python -m benchmarks.gpu.trt_bindings WHEEL...` writes the record.
 """
 
 from __future__ import annotations
@@ -24,26 +24,29 @@ from benchmarks.gpu.trt_bindings import (
 RECORDS: list[dict[str, Any]] = json.loads(RESULTS.read_text())["bindings"]
 
 
-def test_three_generations_were_checked() -> None:
+def test_the_record_covers_three_generations() -> None:
     assert [record["tensorrt"].split(".")[0] for record in RECORDS] == ["8", "10", "10", "11"]
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: str(record["tensorrt"]))
-def test_all_that_the_sources_use_now_is_there(record: dict[str, Any]) -> None:
+def test_all_names_in_the_sources_exist_in_the_bindings(record: dict[str, Any]) -> None:
     assert record["problems"] == []
     names = {use.name for use in uses()}
-    assert names == set(record["names"]), "run the check again: the sources use other names now"
+    assert names == set(record["names"]), (
+        "the sources use other names now; run benchmarks.gpu.trt_bindings again"
+    )
     for name in names:
-        other = ALTERNATIVES.get(name)
-        assert record["names"][name] or other == "" or record["names"][other], name
+        alternative = ALTERNATIVES.get(name)
+        exists = record["names"][name]
+        assert exists or alternative == "" or record["names"][alternative], name
 
 
-def test_enumerators_named_by_a_string_exist_somewhere() -> None:
+def test_enumerators_that_are_looked_up_by_string_exist_in_some_version() -> None:
     for text in enumerators():
         assert any(record["enumerators"][text] for record in RECORDS), text
 
 
-def test_the_sources_are_read() -> None:
+def test_uses_are_extracted_from_the_sources() -> None:
     names = {use.name: use for use in uses()}
     assert names["IBuilderConfig.set_timing_cache"].keywords == ("ignore_mismatch",)
     assert "IProfiler.report_layer_time" in names
@@ -52,17 +55,25 @@ def test_the_sources_are_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "keywords", "fits"),
-    [(1, ("loose",), True), (2, (), True), (1, (), False), (3, (), False), (1, ("odd",), False)],
+    ("arguments", "keywords", "valid"),
+    [
+        (1, ("loose",), True),
+        (2, (), True),
+        (1, (), False),
+        (3, (), False),
+        (1, ("unknown",), False),
+    ],
 )
-def test_signatures(arguments: int, keywords: tuple[str, ...], fits: bool) -> None:
-    text = "set(self: trt.Config, cache: trt.Cache, loose: bool) -> bool\n\n    Sets it."
+def test_calls_are_checked_against_docstring_signatures(
+    arguments: int, keywords: tuple[str, ...], valid: bool
+) -> None:
+    text = "set(self: trt.Config, cache: trt.Cache, loose: bool) -> bool\n\n    Set the cache."
     problem = signature_problem(SimpleNamespace(__doc__=text), Use("x", arguments, keywords))
-    assert (problem == "") is fits
+    assert (problem == "") is valid
 
 
 @pytest.mark.skipif(find_spec("tensorrt") is None, reason="TensorRT is not installed")
-def test_the_installed_tensorrt() -> None:
+def test_the_installed_tensorrt_has_all_names() -> None:
     import tensorrt
 
     from benchmarks.gpu.trt_bindings import check

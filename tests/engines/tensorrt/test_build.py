@@ -1,169 +1,179 @@
-"""The order of work: convert, build, verify, keep — with ONNX Runtime in TensorRT's place."""
+"""Conversion, build, verification and caching of engines, with ONNX Runtime as the toolchain."""
 
 from __future__ import annotations
 
 import json
 import multiprocessing
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from realtime_ssd_engines.onnx.verify import Heads
 from realtime_ssd_engines.requirements import missing_parts
-from realtime_ssd_engines.tensorrt.build import EngineOptions, ensure_engine, obtain
-from realtime_ssd_engines.tensorrt.layers import measure
-from realtime_ssd_engines.tensorrt.toolchain import Machine
+from realtime_ssd_engines.tensorrt.engine_builder import EngineOptions, get_or_build_engine
+from realtime_ssd_engines.tensorrt.layers import profile_engine
+from realtime_ssd_engines.tensorrt.toolchain import Target
 
 from realtime_ssd.core.errors import ModelError, UsageError
 from realtime_ssd.core.gpu import find_gpus
 from realtime_ssd.core.spec import read_spec
-from tests.engines.runtime import OnnxToolchain, get, get_in_process
+from tests.engines.tensorrt.onnx_toolchain import (
+    OnnxToolchain,
+    build_and_hash,
+    build_engine,
+)
 from tests.tiny import bright_cell
 
 
 def input_type(plan: bytes) -> int:
-    kind: int = onnx.load_from_string(plan).graph.input[0].type.tensor_type.elem_type
-    return kind
+    dtype: int = onnx.load_from_string(plan).graph.input[0].type.tensor_type.elem_type
+    return dtype
 
 
 @pytest.mark.parametrize(
-    ("precision", "kind"), [("fp32", onnx.TensorProto.FLOAT), ("fp16", onnx.TensorProto.FLOAT16)]
+    ("precision", "dtype"), [("fp32", onnx.TensorProto.FLOAT), ("fp16", onnx.TensorProto.FLOAT16)]
 )
-def test_built_once_then_from_the_cache(
-    model: Path, tmp_path: Path, precision: str, kind: int
+def test_engines_are_built_once_and_then_read_from_the_cache(
+    model: Path, tmp_path: Path, precision: str, dtype: int
 ) -> None:
-    tools = OnnxToolchain()
-    first = get(model, tmp_path / "c", tools, precision=precision, max_batch=8, opt_batch=2)
-    again = get(model, tmp_path / "c", tools, precision=precision, max_batch=8, opt_batch=2)
+    toolchain = OnnxToolchain()
+    first = build_engine(
+        model, tmp_path / "c", toolchain, precision=precision, max_batch=8, opt_batch=2
+    )
+    again = build_engine(
+        model, tmp_path / "c", toolchain, precision=precision, max_batch=8, opt_batch=2
+    )
     assert first.plan == again.plan
-    assert input_type(first.plan) == kind
-    assert [job.batches for job in tools.jobs] == [(1, 2, 8)]
-    note = json.loads(first.path.with_suffix(".json").read_text())
-    assert note["agreement"]["passed"]
-    assert note["agreement"]["detections"] > 0
-    assert note["source"] == str(model)
-    assert note["key"]["model_sha256"] == first.key.model_sha256
+    assert input_type(first.plan) == dtype
+    assert [request.batches for request in toolchain.requests] == [(1, 2, 8)]
+    metadata = json.loads(first.path.with_suffix(".json").read_text())
+    assert metadata["agreement"]["passed"]
+    assert metadata["agreement"]["detections"] > 0
+    assert metadata["source"] == str(model)
+    assert metadata["key"]["model_sha256"] == first.key.model_sha256
 
 
-def test_another_machine_option_or_model_needs_another_engine(model: Path, tmp_path: Path) -> None:
-    tools, cache = OnnxToolchain(), tmp_path / "c"
-    newer = OnnxToolchain(machine=Machine("ONNX Runtime on a CPU", "0.0", "2.0", "none"))
+def test_engines_depend_on_target_options_and_model(model: Path, tmp_path: Path) -> None:
+    toolchain, cache = OnnxToolchain(), tmp_path / "c"
+    newer = OnnxToolchain(target=Target("ONNX Runtime on a CPU", "0.0", "2.0", "none"))
     paths = {
-        get(model, cache, tools).path,
-        get(model, cache, newer).path,
-        get(model, cache, tools, max_batch=2).path,
-        get(model, cache, tools, max_batch=2, opt_batch=1).path,
-        get(model, cache, tools, precision="fp32").path,
+        build_engine(model, cache, toolchain).path,
+        build_engine(model, cache, newer).path,
+        build_engine(model, cache, toolchain, max_batch=2).path,
+        build_engine(model, cache, toolchain, max_batch=2, opt_batch=1).path,
+        build_engine(model, cache, toolchain, precision="fp32").path,
     }
     changed = onnx.load(str(model))
     changed.doc_string = "changed"
     onnx.save(changed, str(model))
-    paths.add(get(model, cache, tools).path)
+    paths.add(build_engine(model, cache, toolchain).path)
     assert len(paths) == 6
 
 
-def test_damage_is_built_again_and_rebuild_is_obeyed(
+def test_damaged_engines_are_rebuilt_and_rebuild_is_respected(
     model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    tools = OnnxToolchain()
-    first = get(model, tmp_path / "c", tools)
-    first.path.write_bytes(b"rubbish")
-    assert get(model, tmp_path / "c", tools).plan == first.plan
+    toolchain = OnnxToolchain()
+    first = build_engine(model, tmp_path / "c", toolchain)
+    first.path.write_bytes(b"garbage")
+    assert build_engine(model, tmp_path / "c", toolchain).plan == first.plan
     assert len(caplog.messages) == 1
-    assert "is built again: the file is damaged" in caplog.text
-    get(model, tmp_path / "c", tools, rebuild=True)
-    assert len(tools.jobs) == 3
+    assert "rebuilding the cached engine" in caplog.text
+    assert "the file is damaged" in caplog.text
+    build_engine(model, tmp_path / "c", toolchain, rebuild=True)
+    assert len(toolchain.requests) == 3
 
 
-def test_a_fixed_batch_has_no_profile_and_takes_one_image(model: Path, tmp_path: Path) -> None:
+def test_models_with_a_fixed_batch_have_no_profile(model: Path, tmp_path: Path) -> None:
     fixed = onnx.load(str(model))
     for value in (fixed.graph.input[0], *fixed.graph.output):
         value.type.tensor_type.shape.dim[0].dim_value = 1
     onnx.save(fixed, str(model))
-    tools = OnnxToolchain()
-    get(model, tmp_path / "c", tools)
-    assert tools.jobs[0].batches is None
+    toolchain = OnnxToolchain()
+    build_engine(model, tmp_path / "c", toolchain)
+    assert toolchain.requests[0].batches is None
     with pytest.raises(UsageError, match=r"fixed batch of 1, so `max_batch` cannot be 4"):
-        get(model, tmp_path / "c", tools, max_batch=4)
+        build_engine(model, tmp_path / "c", toolchain, max_batch=4)
     fixed.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 3
     onnx.save(fixed, str(model))
     with pytest.raises(ModelError, match="fixed batch of 3"):
-        get(model, tmp_path / "c", tools)
+        build_engine(model, tmp_path / "c", toolchain)
 
 
-def test_int8_is_calibrated_on_photos(model: Path, tmp_path: Path) -> None:
+def test_int8_engines_depend_on_the_calibration_images(model: Path, tmp_path: Path) -> None:
     import cv2
 
     photos = tmp_path / "photos"
     photos.mkdir()
     for cell in range(4):
         cv2.imwrite(str(photos / f"{cell}.png"), bright_cell((cell, cell)))
-    done = get(model, tmp_path / "c", precision="int8", calibration=photos)
-    kinds = {node.op_type for node in onnx.load_from_string(done.plan).graph.node}
+    engine = build_engine(model, tmp_path / "c", precision="int8", calibration=photos)
+    kinds = {node.op_type for node in onnx.load_from_string(engine.plan).graph.node}
     assert "QuantizeLinear" in kinds
-    assert done.key.calibration
+    assert engine.key.calibration
     cv2.imwrite(str(photos / "more.png"), bright_cell((0, 3)))
-    more = get(model, tmp_path / "c", precision="int8", calibration=photos)
-    assert more.key.calibration != done.key.calibration
+    recalibrated = build_engine(model, tmp_path / "c", precision="int8", calibration=photos)
+    assert recalibrated.key.calibration != engine.key.calibration
 
 
 def shifted(heads: Heads) -> Heads:
     return heads[0], heads[1] + np.float32(0.5)
 
 
-def poisoned(heads: Heads) -> Heads:
+def with_nan(heads: Heads) -> Heads:
     scores = heads[0].copy()
     scores[3, 1] = np.nan
     return scores, heads[1]
 
 
 @pytest.mark.parametrize(
-    ("change", "reason"), [(shifted, "0.00 %"), (poisoned, "values are NaN or infinite")]
+    ("modify", "reason"), [(shifted, "0.00 %"), (with_nan, "values are NaN or infinite")]
 )
-def test_an_engine_that_disagrees_is_refused_with_a_report(
-    model: Path, tmp_path: Path, change: object, reason: str
+def test_engines_that_disagree_are_rejected_with_a_report(
+    model: Path, tmp_path: Path, modify: Callable[[Heads], Heads], reason: str
 ) -> None:
-    tools = OnnxToolchain(change=change)  # type: ignore[arg-type]
-    with pytest.raises(ModelError, match=r"--precision fp32") as caught:
-        get(model, tmp_path / "c", tools)
+    toolchain = OnnxToolchain(modify=modify)
+    with pytest.raises(ModelError, match="set `precision` to fp32") as caught:
+        build_engine(model, tmp_path / "c", toolchain)
     assert reason in str(caught.value)
     (report,) = (tmp_path / "c").glob("*.refused.json")
     assert str(report) in str(caught.value)
-    told = json.loads(report.read_text())
-    assert told["layers"][0]["kind"] == "OnnxRuntime"
-    assert not told["agreement"]["passed"]
+    contents = json.loads(report.read_text())
+    assert contents["layers"][0]["kind"] == "OnnxRuntime"
+    assert not contents["agreement"]["passed"]
     assert not list((tmp_path / "c").glob("*.engine"))
-    assert get(model, tmp_path / "c", tools, verify=False).plan
+    assert build_engine(model, tmp_path / "c", toolchain, verify=False).plan
 
 
-def test_the_built_in_street_stands_in_for_frames(model: Path, tmp_path: Path) -> None:
-    options = EngineOptions(cache=tmp_path / "c")
-    done = obtain(model, read_spec(model), options, toolchain=OnnxToolchain())
-    assert done.facts["agreement"]["frames"] == 12
-    assert done.facts["agreement"]["detections"] > 12
-
-
-def test_timings_grow_beside_the_engines_or_where_the_user_says(
+def test_engines_are_verified_on_the_synthetic_street_by_default(
     model: Path, tmp_path: Path
 ) -> None:
-    tools, own = OnnxToolchain(), tmp_path / "own" / "timing.cache"
-    get(model, tmp_path / "c", tools)
-    get(model, tmp_path / "c", tools, precision="fp32")
-    (kept,) = (tmp_path / "c").glob("timing-*.cache")
-    assert kept.read_bytes() == b"timed;timed;"
-    get(model, tmp_path / "c", tools, timing_cache=own, rebuild=True)
-    assert own.read_bytes() == b"timed;"
-    assert kept.read_bytes() == b"timed;timed;"
+    engine = build_engine(model, tmp_path / "c", frames=None)
+    assert engine.metadata["agreement"]["frames"] == 12
+    assert engine.metadata["agreement"]["detections"] > 12
 
 
-def test_processes_that_want_the_same_engine_build_it_once(model: Path, tmp_path: Path) -> None:
+def test_the_timing_cache_is_updated_by_each_build(model: Path, tmp_path: Path) -> None:
+    toolchain, custom = OnnxToolchain(), tmp_path / "custom" / "timing.cache"
+    build_engine(model, tmp_path / "c", toolchain)
+    build_engine(model, tmp_path / "c", toolchain, precision="fp32")
+    (default,) = (tmp_path / "c").glob("timing-*.cache")
+    assert default.read_bytes() == b"timed;timed;"
+    build_engine(model, tmp_path / "c", toolchain, timing_cache=custom, rebuild=True)
+    assert custom.read_bytes() == b"timed;"
+    assert default.read_bytes() == b"timed;timed;"
+
+
+def test_concurrent_processes_build_an_engine_once(model: Path, tmp_path: Path) -> None:
     log, cache = tmp_path / "builds.txt", tmp_path / "c"
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(3, mp_context=spawn) as pool:
-        work = [pool.submit(get_in_process, model, cache, log) for _ in range(3)]
-        plans = {done.result(timeout=100) for done in work}
+        futures = [pool.submit(build_and_hash, model, cache, log) for _ in range(3)]
+        plans = {future.result(timeout=100) for future in futures}
     assert len(plans) == 1
     assert len(log.read_text().splitlines()) == 1
 
@@ -171,36 +181,36 @@ def test_processes_that_want_the_same_engine_build_it_once(model: Path, tmp_path
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"precision": "fp8"}, "precision 'fp8' does not exist"),
-        ({"max_batch": 0}, "1 ≤ opt-batch ≤ max-batch, not 0 and 0"),
+        ({"precision": "fp8"}, "must be one of fp16, fp32, int8, not 'fp8'"),
+        ({"max_batch": 0}, "1 ≤ `opt_batch` ≤ `max_batch` is required, not 0 and 0"),
         ({"max_batch": 2, "opt_batch": 3}, "not 3 and 2"),
         ({"max_batch": 2, "opt_batch": 0}, "not 0 and 2"),
-        ({"precision": "int8"}, "give --calibration FOLDER"),
-        ({"precision": "int8", "calibration": Path("nowhere")}, "'nowhere' is no folder"),
+        ({"precision": "int8"}, "set `calibration` to a folder"),
+        ({"precision": "int8", "calibration": Path("nowhere")}, "'nowhere' is not a folder"),
     ],
 )
-def test_wrong_options(options: dict[str, object], message: str) -> None:
+def test_invalid_options(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        EngineOptions(**options)  # type: ignore[arg-type]
+        EngineOptions(**options)
 
 
-def test_a_damaged_model_is_one_sentence(model: Path, tmp_path: Path) -> None:
+def test_a_damaged_model_raises_model_error(model: Path, tmp_path: Path) -> None:
     spec = read_spec(model)
     model.write_bytes(model.read_bytes()[:100])
     with pytest.raises(ModelError, match=r"tiny.onnx' is not a readable ONNX file"):
-        obtain(model, spec, EngineOptions(cache=tmp_path), toolchain=OnnxToolchain())
+        get_or_build_engine(model, spec, EngineOptions(cache=tmp_path), toolchain=OnnxToolchain())
 
 
-def test_layers_are_measured(model: Path, tmp_path: Path) -> None:
-    done = get(model, tmp_path / "c")
-    (layer,) = measure(done.plan, read_spec(model), 2, OnnxToolchain())
+def test_layers_are_profiled(model: Path, tmp_path: Path) -> None:
+    engine = build_engine(model, tmp_path / "c")
+    (layer,) = profile_engine(engine.plan, read_spec(model), 2, OnnxToolchain())
     assert layer.milliseconds is not None
     assert layer.milliseconds > 0
 
 
 @pytest.mark.skipif(bool(find_gpus()), reason="this machine has a GPU")
-def test_without_a_gpu_one_sentence_says_what_is_missing(model: Path, tmp_path: Path) -> None:
+def test_without_a_gpu_the_error_lists_what_is_missing(model: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError) as caught:
-        ensure_engine(model, read_spec(model), EngineOptions(cache=tmp_path))
+        get_or_build_engine(model, read_spec(model), EngineOptions(cache=tmp_path))
     assert all(part in str(caught.value) for part in missing_parts())
     assert not list(tmp_path.glob("*.engine"))

@@ -1,4 +1,4 @@
-"""The cache of engines: what it gives back, what it refuses, what it leaves behind."""
+"""The engine cache: reading, damaged entries, failed writes and removal."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import json
 import logging
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from realtime_ssd_engines.tensorrt.cache import EngineCache, EngineKey, examine
+from realtime_ssd_engines.tensorrt.cache import EngineCache, EngineKey, read_entry
 
 from realtime_ssd.core.errors import ModelError
 
@@ -23,80 +25,84 @@ def cache(tmp_path: Path) -> EngineCache:
     return EngineCache(tmp_path / "engines")
 
 
-def test_what_was_written_comes_back_with_its_facts(cache: EngineCache) -> None:
+def test_engines_are_read_back_with_their_metadata(cache: EngineCache) -> None:
     assert cache.read(KEY) is None
     path = cache.write(KEY, PLAN, {"build_seconds": 3.5})
     assert cache.read(KEY) == PLAN
     (entry,) = cache.entries()
     assert (entry.path, entry.key, entry.problem) == (path, KEY, "")
-    assert entry.facts["build_seconds"] == 3.5
-    assert entry.facts["bytes"] == len(PLAN)
+    assert entry.metadata["build_seconds"] == 3.5
+    assert entry.metadata["bytes"] == len(PLAN)
     assert {file.suffix for file in cache.folder.iterdir()} == {".engine", ".json"}
 
 
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(EngineKey)])
-def test_every_part_of_the_key_counts(cache: EngineCache, field: str) -> None:
-    old = getattr(KEY, field)
-    other = dataclasses.replace(KEY, **{field: old + 1 if isinstance(old, int) else old + "x"})
+def test_engines_of_other_keys_are_not_read(cache: EngineCache, field: str) -> None:
+    value = getattr(KEY, field)
+    changes: dict[str, Any] = {field: value + 1 if isinstance(value, int) else value + "x"}
+    other = dataclasses.replace(KEY, **changes)
     cache.write(KEY, PLAN, {})
     assert cache.path(other) != cache.path(KEY)
     assert cache.read(other) is None
 
 
-def cut(path: Path) -> None:
+def truncate(path: Path) -> None:
     path.write_bytes(PLAN[:-1])
 
 
-def flip(path: Path) -> None:
+def flip_byte(path: Path) -> None:
     path.write_bytes(PLAN[:-1] + b"\0")
 
 
-def lose_note(path: Path) -> None:
+def delete_metadata(path: Path) -> None:
     path.with_suffix(".json").unlink()
 
 
-def break_note(path: Path) -> None:
+def damage_metadata(path: Path) -> None:
     path.with_suffix(".json").write_text('{"key": {"model"')
 
 
-def list_note(path: Path) -> None:
+def replace_metadata(path: Path) -> None:
     path.with_suffix(".json").write_text("[1, 2]")
 
 
-def foreign_note(path: Path) -> None:
-    note = path.with_suffix(".json")
-    about = json.loads(note.read_text())
-    about["key"]["gpu"] = "another GPU"
-    note.write_text(json.dumps(about))
+def change_metadata(path: Path) -> None:
+    file = path.with_suffix(".json")
+    contents = json.loads(file.read_text())
+    contents["key"]["gpu"] = "another GPU"
+    file.write_text(json.dumps(contents))
 
 
 @pytest.mark.parametrize(
-    ("harm", "reason"),
+    ("damage", "reason"),
     [
-        (cut, "the file is damaged"),
-        (flip, "the file is damaged"),
-        (lose_note, "its side-car is missing or damaged"),
-        (break_note, "its side-car is missing or damaged"),
-        (list_note, "its side-car is missing or damaged"),
-        (foreign_note, "it belongs to something else"),
+        (truncate, "the file is damaged"),
+        (flip_byte, "the file is damaged"),
+        (delete_metadata, "its metadata file is missing or damaged"),
+        (damage_metadata, "its metadata file is missing or damaged"),
+        (replace_metadata, "its metadata file is missing or damaged"),
+        (change_metadata, "its metadata belongs to another engine"),
     ],
 )
-def test_damaged_and_foreign_engines_are_left_aside_with_a_warning(
-    cache: EngineCache, harm: object, reason: str, caplog: pytest.LogCaptureFixture
+def test_damaged_engines_are_ignored_with_a_warning(
+    cache: EngineCache,
+    damage: Callable[[Path], None],
+    reason: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     path = cache.write(KEY, PLAN, {})
-    harm(path)  # type: ignore[operator]
+    damage(path)
     with caplog.at_level(logging.WARNING):
         assert cache.read(KEY) is None
-    assert caplog.messages == [f"the cached engine '{path}' is built again: {reason}"]
+    assert caplog.messages == [f"rebuilding the cached engine '{path}': {reason}"]
     cache.write(KEY, PLAN, {})
     assert cache.read(KEY) == PLAN
 
 
-def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
+def test_an_unwritable_folder_raises_an_error_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
     cache = EngineCache(tmp_path / "file" / "engines")
-    message = rf"'{cache.folder}' cannot be written \(Not a directory\).*REALTIME_SSD_ENGINES"
+    message = rf"'{cache.folder}' is not writable \(Not a directory\).*REALTIME_SSD_ENGINES"
     with pytest.raises(ModelError, match=message):
         cache.write(KEY, PLAN, {})
     with pytest.raises(ModelError, match=message), cache.locked(KEY):
@@ -119,15 +125,15 @@ except ModelError as error:
 """
 
 
-def test_a_write_that_fails_half_way_leaves_the_old_engine(cache: EngineCache) -> None:
+def test_a_failed_write_leaves_the_old_engine_intact(cache: EngineCache) -> None:
     command = [sys.executable, "-c", FULL_DISK, str(cache.folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert f"'{cache.folder}' cannot be written (File too large)" in done.stdout
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert f"'{cache.folder}' is not writable (File too large)" in result.stdout
     assert cache.read(KEY) == PLAN
     assert {file.suffix for file in cache.folder.iterdir()} == {".engine", ".json"}
 
 
-def test_removing_takes_all_that_belongs_to_an_engine(cache: EngineCache) -> None:
+def test_remove_deletes_all_files_of_an_engine(cache: EngineCache) -> None:
     with cache.locked(KEY):
         path = cache.write(KEY, PLAN, {})
     path.with_suffix(".refused.json").write_text("{}")
@@ -135,13 +141,15 @@ def test_removing_takes_all_that_belongs_to_an_engine(cache: EngineCache) -> Non
     assert list(cache.folder.iterdir()) == []
 
 
-def test_timings_are_kept_by_gpu_and_tensorrt(cache: EngineCache) -> None:
+def test_timing_caches_depend_on_gpu_and_tensorrt_only(cache: EngineCache) -> None:
     same = dataclasses.replace(KEY, model="other", precision="fp32")
     other = dataclasses.replace(KEY, tensorrt="11.0")
     assert cache.timing_cache(KEY) == cache.timing_cache(same) != cache.timing_cache(other)
 
 
-def test_the_folder_can_be_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_folder_can_be_set_by_environment_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("REALTIME_SSD_ENGINES", str(tmp_path))
     assert EngineCache().folder == tmp_path
-    assert examine(tmp_path / "nothing.engine").key is None
+    assert read_entry(tmp_path / "missing.engine").key is None

@@ -1,11 +1,17 @@
-"""The inspector's text of three TensorRT generations, as a table and as JSON."""
+"""Layer descriptions of three TensorRT generations, as a table and as JSON."""
 
 from __future__ import annotations
 
 import json
 
 import pytest
-from realtime_ssd_engines.tensorrt.layers import Layer, read_layers, table, to_json, with_times
+from realtime_ssd_engines.tensorrt.layers import (
+    Layer,
+    add_times,
+    format_table,
+    parse_layers,
+    to_json,
+)
 
 CONV = {
     "Name": "conv1 + relu1",
@@ -31,8 +37,8 @@ NEW = {
 }
 
 
-def test_detailed_layers_of_older_and_newer_releases() -> None:
-    (old,), (new,) = read_layers(json.dumps(OLD)), read_layers(json.dumps(NEW))
+def test_layers_of_older_and_newer_versions_are_parsed() -> None:
+    (old,), (new,) = parse_layers(json.dumps(OLD)), parse_layers(json.dumps(NEW))
     assert (old.name, old.kind, old.tactic) == (
         "conv1 + relu1",
         "CaskConvolution",
@@ -55,12 +61,12 @@ def test_detailed_layers_of_older_and_newer_releases() -> None:
         ('{"Layers": [{"Name": "a", "Inputs": ["x"], "Outputs": null}]}', ["a"]),
     ],
 )
-def test_texts_that_tell_less(text: str, names: list[str]) -> None:
-    assert [layer.name for layer in read_layers(text)] == names
+def test_incomplete_descriptions_are_parsed(text: str, names: list[str]) -> None:
+    assert [layer.name for layer in parse_layers(text)] == names
 
 
-def test_times_are_joined_by_name_and_none_is_lost() -> None:
-    layers = with_times([Layer("a"), Layer("b")], {"b": 0.5, "reformat": 0.25})
+def test_times_are_added_by_name_and_unmatched_times_are_kept() -> None:
+    layers = add_times([Layer("a"), Layer("b")], {"b": 0.5, "reformat": 0.25})
     assert [(layer.name, layer.milliseconds) for layer in layers] == [
         ("a", None),
         ("b", 0.5),
@@ -68,12 +74,12 @@ def test_times_are_joined_by_name_and_none_is_lost() -> None:
     ]
 
 
-def test_table_and_json() -> None:
-    layers = with_times(read_layers(json.dumps(OLD)), {"conv1 + relu1": 0.3, "x" * 200: 0.1})
-    lines = table(layers).splitlines()
+def test_layers_are_formatted_as_table_and_json() -> None:
+    layers = add_times(parse_layers(json.dumps(OLD)), {"conv1 + relu1": 0.3, "x" * 200: 0.1})
+    lines = format_table(layers).splitlines()
     assert lines[1].split()[:4] == ["0.3000", "75.0", "%", "CaskConvolution"]
     assert "Half NHWC8 1x32x150x150" in lines[1]
     assert lines[2].endswith("x" * 59 + "…")
     assert lines[-1] == "  0.4000  2 layers"
     assert json.loads(to_json(layers))[0]["milliseconds"] == 0.3
-    assert table([]).splitlines()[-1] == "0 layers"
+    assert format_table([]).splitlines()[-1] == "0 layers"

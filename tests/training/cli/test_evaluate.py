@@ -1,4 +1,4 @@
-"""`realtime-ssd evaluate`, as a user runs it."""
+"""`realtime-ssd evaluate` end to end."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ VOC_CLASSES = [
     *("dining table", "dog", "horse", "motorcycle", "person", "potted plant", "sheep", "couch"),
     *("train", "tv"),
 ]
-"""Pascal VOC's classes, as COCO calls them."""
+"""Pascal VOC's classes under their COCO names."""
 
 
 @pytest.fixture(scope="module")
 def golden(shared_data: Path) -> dict[str, dict[str, dict[str, float]]]:
-    """What pycocotools gave for the real model."""
+    """Metrics of the real model computed by pycocotools."""
     path = shared_data / "golden" / "ssd_mobilenet_v1_coco_onnx_map.json"
     results: dict[str, dict[str, dict[str, float]]] = json.loads(path.read_text())["results"]
     return results
@@ -41,7 +41,7 @@ def golden(shared_data: Path) -> dict[str, dict[str, dict[str, float]]]:
         ("dali_coco61", "images", "voc20"),
     ],
 )
-def test_real_model_has_its_known_ap(
+def test_the_real_model_has_the_ap_of_pycocotools(
     coco_model: Path,
     shared_data: Path,
     golden: dict[str, dict[str, dict[str, float]]],
@@ -50,29 +50,29 @@ def test_real_model_has_its_known_ap(
     images: str,
     classes: str,
 ) -> None:
-    folder, out = shared_data / name, tmp_path / "ap.json"
-    words = ["--data", f"coco:{folder / 'instances.json'}:{folder / images}"]
+    folder, output = shared_data / name, tmp_path / "ap.json"
+    arguments = ["--data", f"coco:{folder / 'instances.json'}:{folder / images}"]
     if classes == "voc20":
-        words += ["--classes", ",".join(VOC_CLASSES)]
-    done = run("evaluate", "--model", coco_model, *words, "--json", out)
+        arguments += ["--classes", ",".join(VOC_CLASSES)]
+    done = run("evaluate", "--model", coco_model, *arguments, "--json", output)
     assert done.returncode == 0, done.stderr
-    values, expected = json.loads(out.read_text()), golden[name][classes]
+    values, expected = json.loads(output.read_text()), golden[name][classes]
     for key in ("AP", "AP50", "AR100"):
         assert values[key] == pytest.approx(expected[key], abs=0.002), key
     assert len(values["per_class"]) == expected["categories"]
     assert values["score_threshold"] == 0.02
-    shown = next(line for line in done.stdout.splitlines() if line.startswith("AP ")).split()
-    assert float(shown[1]) == pytest.approx(values["AP"], abs=1e-4)
+    printed = next(line for line in done.stdout.splitlines() if line.startswith("AP ")).split()
+    assert float(printed[1]) == pytest.approx(values["AP"], abs=1e-4)
 
 
 @pytest.mark.parametrize("metric", ["voc", "voc07"])
-def test_report_table_and_json(tiny: Path, tmp_path: Path, metric: str) -> None:
+def test_table_report_and_json_agree(tiny: Path, tmp_path: Path, metric: str) -> None:
     data = f"coco:{write_bright_set(tmp_path / 'data')}"
-    out, report = tmp_path / "a" / "ap.json", tmp_path / "report"
-    words = ("evaluate", "--model", tiny, "--data", data, "--metric", metric, "--batch", 4)
-    done = run(*words, "--json", out, "--report", report)
+    output, report = tmp_path / "a" / "ap.json", tmp_path / "report"
+    arguments = ("--model", tiny, "--data", data, "--metric", metric, "--batch", 4)
+    done = run("evaluate", *arguments, "--json", output, "--report", report)
     assert done.returncode == 0, done.stderr
-    values = json.loads(out.read_text())
+    values = json.loads(output.read_text())
     assert (values["metric"], values["images"], values["unknown_classes"]) == (metric, 6, ["dark"])
     assert values["mAP"] == values["per_class"]["bright"] > 0.2
     assert values["classes"]["bright"]["objects"] == 5
@@ -81,50 +81,51 @@ def test_report_table_and_json(tiny: Path, tmp_path: Path, metric: str) -> None:
     rows = [line.split() for line in done.stdout.splitlines()]
     assert ["bright", "5", f"{values['mAP']:.4f}"] in [row[:3] for row in rows]
     assert ["medium", "5", f"{values['mAP_medium']:.4f}"] in rows
-    assert "3 of 5 objects found; mistakes: 1 background, 1 wrong class, 1 poor box" in done.stdout
-    assert "unknown to the model, left out: dark" in done.stdout
+    assert "3 of 5 objects detected; errors: 1 background, 1 wrong class, 1 poor box" in done.stdout
+    assert "excluded, as the model does not know them: dark" in done.stdout
 
 
-def test_the_score_threshold_cuts_the_curve(tiny: Path, tmp_path: Path) -> None:
+def test_the_score_threshold_truncates_the_curve(tiny: Path, tmp_path: Path) -> None:
     data = f"coco:{write_bright_set(tmp_path / 'data')}"
-    found = []
+    results = []
     for threshold in (0.02, 1.0):
-        out = tmp_path / f"{threshold}.json"
-        main_ends(0, "--model", tiny, "--data", data, "--score-threshold", threshold, "--json", out)
-        found.append(json.loads(out.read_text()))
-    assert found[0]["detections"] > found[1]["detections"] == 0
-    assert found[0]["AP50"] > found[1]["AP50"] == 0
+        output = tmp_path / f"{threshold}.json"
+        arguments = ("--model", tiny, "--data", data, "--score-threshold", threshold)
+        evaluate_exits(0, *arguments, "--json", output)
+        results.append(json.loads(output.read_text()))
+    assert results[0]["detections"] > results[1]["detections"] == 0
+    assert results[0]["AP50"] > results[1]["AP50"] == 0
 
 
-def test_a_model_is_held_against_its_reference(
+def test_a_model_is_compared_with_its_reference(
     tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ("--model", tiny, "--data", f"coco:{write_bright_set(tmp_path / 'data')}")
-    main_ends(0, *words, "--reference", tiny)
+    arguments = ("--model", tiny, "--data", f"coco:{write_bright_set(tmp_path / 'data')}")
+    evaluate_exits(0, *arguments, "--reference", tiny)
     assert "|ΔAP| 0.0000" in capsys.readouterr().out
     other = tiny_model(tmp_path / "other.onnx", factor=-40.0)
-    main_ends(1, *words, "--reference", other)
-    assert "does not score what its reference scores: AP" in capsys.readouterr().err
+    evaluate_exits(1, *arguments, "--reference", other)
+    assert "the AP of the model differs from its reference: AP" in capsys.readouterr().err
 
 
-def main_ends(status: int, *words: object) -> None:
-    """Run the command in this process."""
-    with pytest.raises(SystemExit) as stop:
-        main(["evaluate", *map(str, words)])
-    assert (stop.value.code or 0) == status
+def evaluate_exits(status: int, *arguments: object) -> None:
+    """Run the command in this process and check its exit status."""
+    with pytest.raises(SystemExit) as caught:
+        main(["evaluate", *map(str, arguments)])
+    assert (caught.value.code or 0) == status
 
 
 DEMO = ("--data", "demo:900-900:64x64")
 
 
 @pytest.mark.parametrize(
-    ("status", "text", "words"),
+    ("status", "message", "arguments"),
     [
         (2, "model file 'gone.onnx' does not exist", ("--model", "gone.onnx", *DEMO)),
         (2, "'gone.safetensors' does not exist", ("--model", "gone.safetensors", *DEMO)),
         (2, "'gone.engine' does not exist", ("--model", "gone.engine", *DEMO)),
         (2, "there is no model 'gone'", ("--model", "gone", *DEMO)),
-        (2, "give best.safetensors in it", ("--model", "run", *DEMO)),
+        (2, "use best.safetensors in it", ("--model", "run", *DEMO)),
         (1, "is no checkpoint of this program", ("--model", "FOREIGN", *DEMO)),
         (1, "its side-car is missing", ("--model", "ENGINE", *DEMO)),
         (
@@ -135,29 +136,29 @@ DEMO = ("--data", "demo:900-900:64x64")
         (2, "is a checkpoint, which", ("--model", "FOREIGN", *DEMO, "--backend", "onnxruntime")),
         (2, "'gone.json'", ("--model", "TINY", "--data", "coco:gone.json:.")),
         (2, "has no folder 'Annotations'", ("--model", "TINY", "--data", "voc:.")),
-        (2, "names no data set", ("--model", "TINY", "--data", "somewhere")),
-        (2, "holds no picture", ("--model", "TINY", "--data", "demo:9-8")),
+        (2, "does not specify a dataset", ("--model", "TINY", "--data", "somewhere")),
+        (2, "contains no images", ("--model", "TINY", "--data", "demo:9-8")),
         (2, "knows none of the classes", ("--model", "TINY", *DEMO)),
         (2, "metric 'mAP' is unknown", ("--model", "TINY", *DEMO, "--metric", "mAP")),
-        (2, "from 0 to 1, not 1.5", ("--model", "TINY", *DEMO, "--score-threshold", 1.5)),
-        (2, "from 0 to 1, not nan", ("--model", "TINY", *DEMO, "--score-threshold", "nan")),
+        (2, "between 0 and 1, not 1.5", ("--model", "TINY", *DEMO, "--score-threshold", 1.5)),
+        (2, "between 0 and 1, not nan", ("--model", "TINY", *DEMO, "--score-threshold", "nan")),
         (2, "at least 1, not 0", ("--model", "TINY", *DEMO, "--batch", 0)),
         (2, "at least 1, not 0", ("--model", "FOREIGN", *DEMO, "--batch", 0)),
-        (2, "add --overwrite", ("--model", "TINY", *DEMO, "--json", "taken.json")),
+        (2, "set --overwrite to replace it", ("--model", "TINY", *DEMO, "--json", "taken.json")),
         (2, "is a folder", ("--model", "TINY", *DEMO, "--json", "folder")),
         (2, "cannot be created", ("--model", "TINY", *DEMO, "--json", "taken.json/x.json")),
         (2, "is a file; --report must be", ("--model", "TINY", *DEMO, "--report", "taken.json")),
         (2, "sizes.png' exists", ("--model", "TINY", *DEMO, "--report", "folder")),
     ],
 )
-def test_bad_input(
+def test_usage_errors(
     tiny: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     status: int,
-    text: str,
-    words: tuple[object, ...],
+    message: str,
+    arguments: tuple[object, ...],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     save_file({"weight": torch.zeros(1)}, "foreign.safetensors")
@@ -167,15 +168,15 @@ def test_bad_input(
         file.parent.mkdir()
         file.touch()
     names = {"TINY": tiny, "FOREIGN": "foreign.safetensors", "ENGINE": "plan.engine"}
-    main_ends(status, *(names.get(str(word), word) for word in words))
-    said = capsys.readouterr()
-    assert text in said.err
-    assert len(said.err.splitlines()) == 1
-    assert not said.out
+    evaluate_exits(status, *(names.get(str(item), item) for item in arguments))
+    output = capsys.readouterr()
+    assert message in output.err
+    assert len(output.err.splitlines()) == 1
+    assert not output.out
     assert Path("taken.json").read_text() == "precious"
 
 
-def test_a_set_without_images(tiny: Path, tmp_path: Path) -> None:
+def test_a_dataset_without_images(tiny: Path, tmp_path: Path) -> None:
     path = tmp_path / "empty.json"
     path.write_text(
         json.dumps({"images": [], "annotations": [], "categories": [{"id": 1, "name": "bright"}]})
@@ -185,13 +186,13 @@ def test_a_set_without_images(tiny: Path, tmp_path: Path) -> None:
     assert len(done.stderr.splitlines()) == 1, done.stderr
 
 
-def test_problems_of_the_data_are_told(tiny: Path, tmp_path: Path) -> None:
+def test_problems_of_the_dataset_are_reported(tiny: Path, tmp_path: Path) -> None:
     write_bright_set(tmp_path / "data")
     path = tmp_path / "data" / "instances.json"
     content = json.loads(path.read_text())
     content["annotations"][0]["bbox"] = [-20, 0, 60, 30]
     path.write_text(json.dumps(content))
-    (tmp_path / "data" / "3.png").write_bytes(b"no picture")
+    (tmp_path / "data" / "3.png").write_bytes(b"not an image")
     done = run("evaluate", "--model", tiny, "--data", f"coco:{path}:{tmp_path / 'data'}")
     assert done.returncode == 0, done.stderr
     assert "3.png" in done.stderr

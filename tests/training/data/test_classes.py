@@ -1,4 +1,4 @@
-"""Renamed classes and subsets, from Python, from a recipe and from the command line."""
+"""Class remapping and selection from Python, from a recipe and from the command line."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from realtime_ssd_training.cli.evaluate import evaluate
 from realtime_ssd_training.cli.train import train
 from realtime_ssd_training.data import open_dataset
 from realtime_ssd_training.data.classes import parse_classes, parse_remap
-from realtime_ssd_training.data.joined import open_set
-from realtime_ssd_training.engine.session import changed
-from realtime_ssd_training.recipe import load_recipe
+from realtime_ssd_training.data.concat import open_datasets
+from realtime_ssd_training.recipe import load_recipe, with_overrides
 
 from realtime_ssd.core.errors import UsageError
-from tests.training.data.folders import coco, rows, told, write
+from tests.training.data.builders import labelled_boxes, problem_texts, write_coco, write_text
 
 CAT = {"category_id": 3, "bbox": [1, 2, 3, 4]}
 DOG = {"category_id": 7, "bbox": [4, 6, 16, 18]}
@@ -23,53 +22,67 @@ DOG = {"category_id": 7, "bbox": [4, 6, 16, 18]}
 
 @pytest.fixture
 def animals(tmp_path: Path) -> str:
-    """A cat and a dog."""
-    return coco(tmp_path, [CAT, DOG])
+    """A dataset with a cat and a dog."""
+    return write_coco(tmp_path, [CAT, DOG])
 
 
-def test_labels_of_another_order(animals: str) -> None:
+def test_labels_may_have_another_order(animals: str) -> None:
     data = open_dataset(animals, ("background", "dog", "hen", "cat"))
-    assert [label for label, _ in rows(data)] == ["cat", "dog"]
+    assert [label for label, _ in labelled_boxes(data)] == ["cat", "dog"]
     assert data.annotation(0).labels.tolist() == [3, 1]
     assert data.category_ids == (0, 7, 2, 3)
 
 
-def test_a_subset(animals: str) -> None:
+def test_unselected_classes_are_skipped_without_a_problem(animals: str) -> None:
     data = open_dataset(animals, only=["dog"])
     assert data.labels == ("background", "dog")
-    assert rows(data) == [("dog", [4, 6, 20, 24])]
-    assert not data.problems  # what was not asked for is not missed
+    assert labelled_boxes(data) == [("dog", [4, 6, 20, 24])]
+    assert not data.problems
 
 
-def test_several_classes_become_one(animals: str) -> None:
+def test_several_classes_may_share_a_new_name(animals: str) -> None:
     data = open_dataset(animals, remap={"cat": "animal", "dog": "animal"})
     assert data.labels == ("background", "animal")
+    assert data.category_ids == (0, 3)  # that of the first
     assert data.annotation(0).labels.tolist() == [1, 1]
 
 
-def test_the_id_of_a_class_that_keeps_its_name_wins(animals: str) -> None:
+def test_a_class_that_keeps_its_name_determines_the_category_id(animals: str) -> None:
     data = open_dataset(animals, remap={"cat": "dog"})
     assert (data.labels, data.category_ids) == (("background", "dog"), (0, 7))
 
 
-def test_names_that_do_not_occur(animals: str) -> None:
+def test_unknown_names_are_reported(animals: str) -> None:
     data = open_dataset(animals, remap={"cow": "cat"})
-    assert told(data) == ["images: no class is called 'cow', so that nothing was renamed"]
+    assert problem_texts(data) == ["images: there is no class 'cow' to rename"]
     with pytest.raises(UsageError, match="'cow' to keep does not occur; choose from cat, dog"):
         open_dataset(animals, only=["cow"])
-    with pytest.raises(UsageError, match="'background' first"):
+    with pytest.raises(UsageError, match="the first must be 'background'"):
         open_dataset(animals, labels=("cat", "dog"))
 
 
-def test_joined_sets_share_their_classes(tmp_path: Path) -> None:
-    first, second = coco(tmp_path / "1", [CAT, DOG]), coco(tmp_path / "2", [DOG])
-    joined = open_set(f"{first} + {second}", remap={"dog": "hound"}, only=["hound"], repeat=2)
+def test_concatenated_datasets_share_their_classes(tmp_path: Path) -> None:
+    first, second = write_coco(tmp_path / "1", [CAT, DOG]), write_coco(tmp_path / "2", [DOG])
+    joined = open_datasets(f"{first} + {second}", remap={"dog": "hound"}, only=["hound"], repeat=2)
     assert joined.labels == ("background", "hound")
-    assert [rows(joined, k)[0][0] for k in range(len(joined))] == ["hound"] * 4
+    assert [labelled_boxes(joined, k)[0][0] for k in range(len(joined))] == ["hound"] * 4
     assert [joined.image_id(k) for k in range(4)] == [1, 2, 3, 4]
 
 
-def test_words_of_the_command_line() -> None:
+def test_the_first_of_concatenated_datasets_determines_the_labels(tmp_path: Path) -> None:
+    first = write_coco(tmp_path / "1", [CAT], categories=[{"id": 3, "name": "cat"}])
+    concatenated = open_datasets(f"{first} + {write_coco(tmp_path / '2', [DOG, CAT])}")
+    assert concatenated.labels == ("background", "cat")
+    assert labelled_boxes(concatenated, 1) == [("cat", [1, 2, 4, 6])]
+    assert len(concatenated.problems) == 1
+    assert len(concatenated) == 2
+    for index in (0, 1):
+        assert concatenated[index].labels.tolist() == [1]
+    with pytest.raises(IndexError):
+        concatenated.annotation(2)
+
+
+def test_parsing_of_classes_and_remap() -> None:
     assert parse_classes(" person, car,") == ["person", "car"]
     assert parse_classes("") is parse_classes(None) is None
     assert parse_remap("van=car, traffic light = light") == {"van": "car", "traffic light": "light"}
@@ -79,44 +92,44 @@ def test_words_of_the_command_line() -> None:
             parse_remap(text)
 
 
-def test_a_recipe_renames_and_chooses(tmp_path: Path) -> None:
-    file = write(
-        tmp_path / "mine.toml",
+def test_a_recipe_remaps_and_selects_classes(tmp_path: Path) -> None:
+    file = write_text(
+        tmp_path / "custom.toml",
         '[model]\nname = "ssd_mobilenet_v1_fpn"\n[data]\nonly = ["pet"]\n'
         '[data.remap]\ncat = "pet"\ndog = "pet"\n',
     )
     recipe = load_recipe(str(file))
     assert recipe.data.remap == {"cat": "pet", "dog": "pet"}
     assert recipe.data.only == ("pet",)
-    recipe = changed(recipe, {"data.only": ["cat"], "data.remap": {"dog": "cat"}})
+    recipe = with_overrides(recipe, {"data.only": ["cat"], "data.remap": {"dog": "cat"}})
     assert (recipe.data.remap, recipe.data.only) == ({"dog": "cat"}, ("cat",))
-    write(file, '[model]\nname = "x"\n[data.remap]\ncat = 3\n')
+    write_text(file, '[model]\nname = "x"\n[data.remap]\ncat = 3\n')
     with pytest.raises(UsageError, match=r"remap.cat' is 3; it must be a text"):
         load_recipe(str(file))
 
 
-def test_training_tells_what_is_wrong_with_both_sets(
+def test_training_reports_the_problems_of_both_datasets_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    recipe = write(
-        tmp_path / "mine.toml",
+    recipe = write_text(
+        tmp_path / "custom.toml",
         '[model]\nname = "ssd_mobilenet_v1_fpn"\n'
         "options = { width = 0.25, columns = 128, rows = 128 }\n"
         "[data]\nrepeat = 2\n[run]\nbatch = 2\nworkers = 0\n",
     )
     empty = {"category_id": 3, "bbox": [1, 2, 0, 4]}
     far = {"category_id": 3, "bbox": [90, 2, 3, 4]}
-    data, val = coco(tmp_path / "1", [CAT, empty]), coco(tmp_path / "2", [CAT, far])
-    words = {"output": tmp_path / "run", "data": data, "val": val, "device": "cpu"}
-    train(str(recipe), **words, preview=tmp_path / "sheet.png")
-    assert "a.png: 1 empty boxes" in capsys.readouterr().out
-    train(str(recipe), **words)
-    told = capsys.readouterr().out
-    assert told.count("a.png: 1 empty boxes") == 1
-    assert told.count("a.png: 1 boxes outside the image were skipped") == 1
+    data, val = write_coco(tmp_path / "1", [CAT, empty]), write_coco(tmp_path / "2", [CAT, far])
+    folder, sheet = tmp_path / "run", tmp_path / "sheet.png"
+    train(str(recipe), output=folder, data=data, val=val, device="cpu", preview=sheet)
+    assert "a.png: 1 empty or inverted boxes" in capsys.readouterr().out
+    train(str(recipe), output=folder, data=data, val=val, device="cpu")
+    output = capsys.readouterr().out
+    assert output.count("a.png: 1 empty or inverted boxes") == 1
+    assert output.count("a.png: 1 boxes outside the image were skipped") == 1
 
 
-def test_the_commands_rename_and_choose(tmp_path: Path, animals: str) -> None:
+def test_the_commands_remap_and_select_classes(tmp_path: Path, animals: str) -> None:
     sheet, folder = tmp_path / "sheet.png", tmp_path / "run"
     train("bccd", output=folder, data=animals, classes="pet", remap="cat=pet", preview=sheet)
     assert sheet.exists()

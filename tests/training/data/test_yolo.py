@@ -1,4 +1,4 @@
-"""YOLO folders: their layouts, their names, their rows, and what is wrong with them."""
+"""YOLO datasets: folder layouts, class names, label rows and defects."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ import pytest
 from realtime_ssd_training.data import open_dataset
 
 from realtime_ssd.core.errors import UsageError
-from tests.training.data.folders import picture, rows, told, write
+from tests.training.data.builders import labelled_boxes, problem_texts, write_image, write_text
 
 ROW = "0 0.5 0.5 0.5 0.2\n"
 BOX = [10, 12, 30, 18]  # of an image of 40 x 30 pixels
 
 
-def yolo(folder: Path, text: str = ROW, names: str = "names: [cat, dog]\n") -> str:
+def write_yolo(folder: Path, text: str = ROW, names: str = "names: [cat, dog]\n") -> str:
     """Write one image with a label file."""
-    picture(folder / "images" / "a.png")
-    write(folder / "labels" / "a.txt", text)
-    write(folder / "data.yaml", names)
+    write_image(folder / "images" / "a.png")
+    write_text(folder / "labels" / "a.txt", text)
+    write_text(folder / "data.yaml", names)
     return f"yolo:{folder}"
 
 
-def test_parallel_trees(tmp_path: Path) -> None:
-    data = open_dataset(yolo(tmp_path, "1 0.5 0.5 0.5 0.2\n0 0.25 0.5 0.1 1.0\n"))
+def test_parallel_trees_of_images_and_labels(tmp_path: Path) -> None:
+    data = open_dataset(write_yolo(tmp_path, "1 0.5 0.5 0.5 0.2\n0 0.25 0.5 0.1 1.0\n"))
     assert data.labels == ("background", "cat", "dog")
-    assert rows(data) == [("dog", BOX), ("cat", [8, 0, 12, 30])]
+    assert labelled_boxes(data) == [("dog", BOX), ("cat", [8, 0, 12, 30])]
     assert data.annotation(0).name == "images/a.png"
     assert data[0].image.shape == (30, 40, 3)
     assert not data.problems
@@ -34,34 +34,34 @@ def test_parallel_trees(tmp_path: Path) -> None:
 LAYOUTS = {
     "split below images": ("images/{}/a.png", "labels/{}/a.txt"),
     "split above images": ("{}/images/a.png", "{}/labels/a.txt"),
-    "beside the image": ("{}/a.png", "{}/a.txt"),
-    "beside, in images": ("images/{}/a.png", "images/{}/a.txt"),
+    "next to the image": ("{}/a.png", "{}/a.txt"),
+    "next to the image, in images": ("images/{}/a.png", "images/{}/a.txt"),
     "deeper": ("images/{}/city/a.png", "labels/{}/city/a.txt"),
 }
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_layouts_and_splits(tmp_path: Path, layout: str) -> None:
+def test_layouts_with_splits(tmp_path: Path, layout: str) -> None:
     image, label = LAYOUTS[layout]
-    write(tmp_path / "classes.txt", "cat\ndog\n")
+    write_text(tmp_path / "classes.txt", "cat\ndog\n")
     for split, number in (("train", 0), ("valid", 1)):
-        picture(tmp_path / image.format(split))
-        write(tmp_path / label.format(split), f"{number} 0.5 0.5 0.5 0.2\n")
-    assert rows(open_dataset(f"yolo:{tmp_path}:train")) == [("cat", BOX)]
-    assert rows(open_dataset(f"yolo:{tmp_path}:val")) == [("dog", BOX)]
+        write_image(tmp_path / image.format(split))
+        write_text(tmp_path / label.format(split), f"{number} 0.5 0.5 0.5 0.2\n")
+    assert labelled_boxes(open_dataset(f"yolo:{tmp_path}:train")) == [("cat", BOX)]
+    assert labelled_boxes(open_dataset(f"yolo:{tmp_path}:val")) == [("dog", BOX)]
     whole = open_dataset(f"yolo:{tmp_path}")
     assert len(whole) == 2
     assert not whole.problems
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_data_set_below_a_folder_of_images(tmp_path: Path, layout: str) -> None:
-    root = tmp_path / "images" / "mine"
+def test_a_dataset_below_a_folder_named_images(tmp_path: Path, layout: str) -> None:
+    root = tmp_path / "images" / "animals"
     image, label = (root / text.format("train") for text in LAYOUTS[layout])
-    write(root / "classes.txt", "cat\ndog\n")
-    picture(image)
-    write(label, ROW)
-    assert rows(open_dataset(f"yolo:{root}:train")) == [("cat", BOX)]
+    write_text(root / "classes.txt", "cat\ndog\n")
+    write_image(image)
+    write_text(label, ROW)
+    assert labelled_boxes(open_dataset(f"yolo:{root}:train")) == [("cat", BOX)]
 
 
 YAMLS = {
@@ -73,20 +73,20 @@ YAMLS = {
 
 
 @pytest.mark.parametrize("text", YAMLS.values(), ids=YAMLS)
-def test_names_of_a_yaml_file(tmp_path: Path, text: str) -> None:
-    name = yolo(tmp_path, names=text)
+def test_class_names_from_yaml(tmp_path: Path, text: str) -> None:
+    name = write_yolo(tmp_path, names=text)
     assert open_dataset(name).labels == ("background", "cat", "dog")
     assert open_dataset(f"yolo:{tmp_path / 'data.yaml'}").labels == ("background", "cat", "dog")
 
 
-def test_names_that_yaml_takes_for_other_things(tmp_path: Path) -> None:
-    data = open_dataset(yolo(tmp_path, names="names: [no, 12, null, 1e3]"))
+def test_class_names_that_yaml_would_convert(tmp_path: Path) -> None:
+    data = open_dataset(write_yolo(tmp_path, names="names: [no, 12, null, 1e3]"))
     assert data.labels == ("background", "no", "12", "null", "1e3")
 
 
 @pytest.mark.parametrize("file", ["classes.txt", "obj.names", "labels/classes.txt", "voc.names"])
-def test_names_of_a_list(tmp_path: Path, file: str) -> None:
-    name = yolo(tmp_path)
+def test_class_names_from_a_list(tmp_path: Path, file: str) -> None:
+    name = write_yolo(tmp_path)
     (tmp_path / "data.yaml").unlink()
     (tmp_path / file).write_bytes(b"\xef\xbb\xbfcat\r\ndog\r\n")
     data = open_dataset(name)
@@ -105,151 +105,150 @@ SPLITS = {
 
 
 @pytest.mark.parametrize("text", SPLITS.values(), ids=SPLITS)
-def test_splits_of_a_yaml_file(tmp_path: Path, text: str) -> None:
-    write(tmp_path / "dataset.yaml", f"names: [cat, dog]\n{text}\n")
+def test_splits_from_yaml(tmp_path: Path, text: str) -> None:
+    write_text(tmp_path / "dataset.yaml", f"names: [cat, dog]\n{text}\n")
     for split, number in (("train", 0), ("valid", 1)):
-        image = picture(tmp_path / "images" / split / f"{split}.png")
-        write(tmp_path / "labels" / split / f"{split}.txt", f"{number} 0.5 0.5 0.5 0.2\n")
-        write(tmp_path / f"{split}.txt", f"./{image.relative_to(tmp_path)}\r\n\r\n")
-    assert rows(open_dataset(f"yolo:{tmp_path}:train")) == [("cat", BOX)]
-    assert rows(open_dataset(f"yolo:{tmp_path}:val")) == [("dog", BOX)]
+        image = write_image(tmp_path / "images" / split / f"{split}.png")
+        write_text(tmp_path / "labels" / split / f"{split}.txt", f"{number} 0.5 0.5 0.5 0.2\n")
+        write_text(tmp_path / f"{split}.txt", f"./{image.relative_to(tmp_path)}\r\n\r\n")
+    assert labelled_boxes(open_dataset(f"yolo:{tmp_path}:train")) == [("cat", BOX)]
+    assert labelled_boxes(open_dataset(f"yolo:{tmp_path}:val")) == [("dog", BOX)]
     assert len(open_dataset(f"yolo:{tmp_path}")) == 2
 
 
-def test_a_split_of_the_yaml_file_that_is_not_there(tmp_path: Path) -> None:
-    name = yolo(tmp_path, names="names: [cat, dog]\ntrain: images\ntest: images/test\n")
-    assert told(open_dataset(name)) == [
-        "data.yaml: nothing is where split 'test' should be; it was skipped"
+def test_a_missing_split_of_the_yaml_file(tmp_path: Path) -> None:
+    name = write_yolo(tmp_path, names="names: [cat, dog]\ntrain: images\ntest: images/test\n")
+    assert problem_texts(open_dataset(name)) == [
+        "data.yaml: the images of split 'test' do not exist; it was skipped"
     ]
     with pytest.raises(UsageError, match=r"no split 'test' in '.*'; choose from train, test"):
         open_dataset(f"{name}:test")
 
 
-def test_an_image_without_label_file_has_no_objects(tmp_path: Path) -> None:
-    name = yolo(tmp_path)
-    picture(tmp_path / "images" / "b.png")
-    write(tmp_path / "labels" / "c.txt", ROW)
+def test_an_image_without_a_label_file_has_no_objects(tmp_path: Path) -> None:
+    name = write_yolo(tmp_path)
+    write_image(tmp_path / "images" / "b.png")
+    write_text(tmp_path / "labels" / "c.txt", ROW)
     data = open_dataset(name)
     assert [len(data.annotation(k).labels) for k in range(len(data))] == [1, 0]
-    assert told(data) == [
+    assert problem_texts(data) == [
         "b.png: 1 images have no label file and count as images without objects",
-        "c.txt: there is no image for it; it was skipped",
+        "c.txt: it has no image; it was skipped",
     ]
 
 
-def test_polygons_get_a_box_around(tmp_path: Path) -> None:
+def test_polygons_become_bounding_boxes(tmp_path: Path) -> None:
     text = "1 0.25 0.4 0.75 0.5 0.5 0.6\n0 0.25 0.4 0.75 0.4 0.75 0.6 0.25 0.6\n"
-    assert rows(open_dataset(yolo(tmp_path, text))) == [("dog", BOX), ("cat", BOX)]
+    assert labelled_boxes(open_dataset(write_yolo(tmp_path, text))) == [("dog", BOX), ("cat", BOX)]
 
 
-def test_key_points_are_left_alone(tmp_path: Path) -> None:
+def test_keypoints_are_ignored(tmp_path: Path) -> None:
     names = "names: [cat, dog]\nkpt_shape: [2, 2]\n"
-    data = open_dataset(yolo(tmp_path, "0 0.5 0.5 0.5 0.2 0.1 0.1 0.9 0.9\n", names))
-    assert rows(data) == [("cat", BOX)]
+    data = open_dataset(write_yolo(tmp_path, "0 0.5 0.5 0.5 0.2 0.1 0.1 0.9 0.9\n", names))
+    assert labelled_boxes(data) == [("cat", BOX)]
 
 
-FAULTS = {
-    "0 20 15 20 6": "1 rows hold values far above 1, though boxes are fractions and not pixels",
-    "0 0.5 0.5 0.5": "1 rows are neither 'class cx cy width height' nor a polygon",
-    "0 0.5 0.5 0.5 0.2 0.9": "1 rows are neither 'class cx cy width height' nor a polygon",
-    "cat 0.5 0.5 0.5 0.2": "1 rows hold words that are no numbers",
-    "0 nan 0.5 0.5 0.2": "1 rows hold words that are no numbers",
-    "0 inf 0.5 0.5 0.2": "1 rows hold words that are no numbers",
-    "0.5 0.5 0.5 0.5 0.2": "1 rows begin with no class number",
-    "-1 0.5 0.5 0.5 0.2": "1 rows begin with no class number",
+DEFECTS = {
+    "0 20 15 20 6": "1 rows with values far above 1, although boxes are fractions and not pixels",
+    "0 0.5 0.5 0.5": "1 rows that are neither 'class cx cy width height' nor a polygon",
+    "0 0.5 0.5 0.5 0.2 0.9": "1 rows that are neither 'class cx cy width height' nor a polygon",
+    "cat 0.5 0.5 0.5 0.2": "1 rows with values that are not numbers",
+    "0 nan 0.5 0.5 0.2": "1 rows with values that are not numbers",
+    "0 inf 0.5 0.5 0.2": "1 rows with values that are not numbers",
+    "0.5 0.5 0.5 0.5 0.2": "1 rows without a class number at the start",
+    "-1 0.5 0.5 0.5 0.2": "1 rows without a class number at the start",
 }
 
 
-@pytest.mark.parametrize("row", FAULTS)
-def test_bad_rows_are_told_and_skipped(tmp_path: Path, row: str) -> None:
-    data = open_dataset(yolo(tmp_path, f"{ROW}{row}\n"))
-    assert rows(data) == [("cat", BOX)]
-    assert told(data) == [f"a.txt: {FAULTS[row]}, first line 2; skipped"]
+@pytest.mark.parametrize("row", DEFECTS)
+def test_invalid_rows_are_reported_and_skipped(tmp_path: Path, row: str) -> None:
+    data = open_dataset(write_yolo(tmp_path, f"{ROW}{row}\n"))
+    assert labelled_boxes(data) == [("cat", BOX)]
+    assert problem_texts(data) == [f"a.txt: {DEFECTS[row]}, first in line 2; they were skipped"]
 
 
-BOXES = {
-    "0 0.5 0.5 -0.5 0.2": "1 empty boxes, or with corners exchanged, were skipped",
-    "0 0.5 0.5 0 0.2": "1 empty boxes, or with corners exchanged, were skipped",
+BOX_DEFECTS = {
+    "0 0.5 0.5 -0.5 0.2": "1 empty or inverted boxes were skipped",
+    "0 0.5 0.5 0 0.2": "1 empty or inverted boxes were skipped",
     "0 1.4 0.5 0.1 0.2": "1 boxes outside the image were skipped",
-    "7 0.5 0.5 0.5 0.2": "class 'class 7' is not among the labels; 1 boxes of it in 1 files were "
-    "skipped",
+    "7 0.5 0.5 0.5 0.2": "class 'class 7' is not among the labels; 1 boxes in 1 files were skipped",
 }
 
 
-@pytest.mark.parametrize("row", BOXES)
-def test_bad_boxes_are_told_and_skipped(tmp_path: Path, row: str) -> None:
-    data = open_dataset(yolo(tmp_path, f"{ROW}{row}\n"))
-    assert rows(data) == [("cat", BOX)]
-    assert told(data) == [f"a.png: {BOXES[row]}"]
+@pytest.mark.parametrize("row", BOX_DEFECTS)
+def test_invalid_boxes_are_reported_and_skipped(tmp_path: Path, row: str) -> None:
+    data = open_dataset(write_yolo(tmp_path, f"{ROW}{row}\n"))
+    assert labelled_boxes(data) == [("cat", BOX)]
+    assert problem_texts(data) == [f"a.png: {BOX_DEFECTS[row]}"]
 
 
-def test_a_box_that_reaches_outside_is_clipped(tmp_path: Path) -> None:
-    data = open_dataset(yolo(tmp_path, "0 0.0 0.5 0.5 0.2\n"))
-    assert rows(data) == [("cat", [0, 12, 10, 18])]
-    assert told(data) == ["a.png: 1 boxes that reach outside the image were clipped"]
+def test_a_box_that_exceeds_the_image_is_clipped(tmp_path: Path) -> None:
+    data = open_dataset(write_yolo(tmp_path, "0 0.0 0.5 0.5 0.2\n"))
+    assert labelled_boxes(data) == [("cat", [0, 12, 10, 18])]
+    assert problem_texts(data) == ["a.png: 1 boxes that exceed the image were clipped"]
 
 
-def test_windows_line_ends_byte_order_mark_and_repeats(tmp_path: Path) -> None:
-    name = yolo(tmp_path)
-    (tmp_path / "labels" / "a.txt").write_bytes(
-        b"\xef\xbb\xbf" + ROW.strip().encode() * 1 + b"\r\n"
-    )
-    assert rows(open_dataset(name)) == [("cat", BOX)]
-    write(tmp_path / "labels" / "a.txt", ROW * 3)
+def test_windows_line_endings_byte_order_mark_and_duplicates(tmp_path: Path) -> None:
+    name = write_yolo(tmp_path)
+    (tmp_path / "labels" / "a.txt").write_bytes(b"\xef\xbb\xbf" + ROW.strip().encode() + b"\r\n")
+    assert labelled_boxes(open_dataset(name)) == [("cat", BOX)]
+    write_text(tmp_path / "labels" / "a.txt", ROW * 3)
     data = open_dataset(name)
-    assert rows(data) == [("cat", BOX)]
-    assert told(data) == ["a.txt: 2 rows given twice were skipped"]
+    assert labelled_boxes(data) == [("cat", BOX)]
+    assert problem_texts(data) == ["a.txt: 2 duplicate rows were skipped"]
 
 
-def test_a_label_file_that_is_no_text_skips_its_image(tmp_path: Path) -> None:
-    name = yolo(tmp_path)
-    picture(tmp_path / "images" / "b.png")
+def test_an_image_with_a_binary_label_file_is_skipped(tmp_path: Path) -> None:
+    name = write_yolo(tmp_path)
+    write_image(tmp_path / "images" / "b.png")
     (tmp_path / "labels" / "b.txt").write_bytes(b"\xff\xfe\x00\x81")
     data = open_dataset(name)
     assert len(data) == 1
-    assert told(data) == ["b.txt: the label file cannot be read as text; its image was skipped"]
+    assert problem_texts(data) == [
+        "b.txt: the label file cannot be read as text; its image was skipped"
+    ]
 
 
-def test_unicode_names_of_files_and_classes(tmp_path: Path) -> None:
-    write(tmp_path / "data.yaml", "names: [Straßenbahn, 自転車]\n")
-    picture(tmp_path / "images" / "Żółw 亀.png")
-    write(tmp_path / "labels" / "Żółw 亀.txt", "1 0.5 0.5 0.5 0.2\n")
+def test_unicode_file_and_class_names(tmp_path: Path) -> None:
+    write_text(tmp_path / "data.yaml", "names: [Straßenbahn, 自転車]\n")
+    write_image(tmp_path / "images" / "Żółw 亀.png")
+    write_text(tmp_path / "labels" / "Żółw 亀.txt", "1 0.5 0.5 0.5 0.2\n")
     data = open_dataset(f"yolo:{tmp_path}")
-    assert rows(data) == [("自転車", BOX)]
+    assert labelled_boxes(data) == [("自転車", BOX)]
     assert data[0].image.shape == (30, 40, 3)
 
 
-def test_a_yaml_file_makes_no_objects(tmp_path: Path) -> None:
+def test_yaml_tags_construct_no_python_objects(tmp_path: Path) -> None:
     text = f"names: !!python/object/apply:os.mkdir [{tmp_path / 'made'}]\n"
-    assert open_dataset(yolo(tmp_path, names=text)).labels[1:] == (str(tmp_path / "made"),)
+    assert open_dataset(write_yolo(tmp_path, names=text)).labels[1:] == (str(tmp_path / "made"),)
     assert not (tmp_path / "made").exists()
 
 
-def test_nothing_labelled_is_an_error(tmp_path: Path) -> None:
-    picture(tmp_path / "images" / "a.png")
-    write(tmp_path / "classes.txt", "cat\n")
+def test_a_dataset_without_label_files_is_an_error(tmp_path: Path) -> None:
+    write_image(tmp_path / "images" / "a.png")
+    write_text(tmp_path / "classes.txt", "cat\n")
     with pytest.raises(UsageError, match=r"no image of .* has a label file, the first is .*a\.png"):
         open_dataset(f"yolo:{tmp_path}")
 
 
 USAGE = {
-    "no folder": ("yolo:{}/nowhere", "", "there is no folder"),
+    "no folder": ("yolo:{}/nowhere", "", "the folder .* does not exist"),
     "no names": ("yolo:{}", "", "does not name its classes; add data.yaml"),
     "wrong split": ("yolo:{}:night", "names: [cat]", "no split 'night' in .*choose from"),
-    "broken yaml": ("yolo:{}", "names: [cat", "is no valid YAML"),
-    "deep yaml": ("yolo:{}", "[" * 5000, "is no valid YAML"),
-    "names of no kind": ("yolo:{}", "names: 12", "is no list of class names"),
-    "nested names": ("yolo:{}", "names: [[cat]]", "is no list of class names"),
-    "mapping of words": ("yolo:{}", "names: {cat: dog}", "is no list of class names"),
+    "broken yaml": ("yolo:{}", "names: [cat", "is not valid YAML"),
+    "deep yaml": ("yolo:{}", "[" * 5000, "is not valid YAML"),
+    "names of no kind": ("yolo:{}", "names: 12", "is not a list of class names"),
+    "nested names": ("yolo:{}", "names: [[cat]]", "is not a list of class names"),
+    "mapping of texts": ("yolo:{}", "names: {cat: dog}", "is not a list of class names"),
     "no text": ("yolo:{}", "bytes", "cannot be read as UTF-8"),
 }
 
 
 @pytest.mark.parametrize("case", USAGE)
-def test_what_cannot_be_opened_is_told_in_one_sentence(tmp_path: Path, case: str) -> None:
+def test_usage_errors_are_one_line(tmp_path: Path, case: str) -> None:
     name, yaml, message = USAGE[case]
-    picture(tmp_path / "images" / "a.png")
-    write(tmp_path / "labels" / "a.txt", ROW)
+    write_image(tmp_path / "images" / "a.png")
+    write_text(tmp_path / "labels" / "a.txt", ROW)
     if yaml:
         (tmp_path / "data.yaml").write_bytes(b"\xff\xfe" if yaml == "bytes" else yaml.encode())
     with pytest.raises(UsageError, match=message) as caught:

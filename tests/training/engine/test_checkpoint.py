@@ -1,4 +1,4 @@
-"""Checkpoints: what comes back, what is refused, and what is left when a disk is full."""
+"""Checkpoints: contents, rejected files, and full disks."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from realtime_ssd_training.data.sample import Annotation
 from realtime_ssd_training.engine.checkpoint import (
+    load_matching_weights,
     load_model,
     read_checkpoint,
     save_checkpoint,
-    start_from,
 )
 from realtime_ssd_training.engine.run_folder import RunFolder
 from realtime_ssd_training.models import create
@@ -31,23 +32,23 @@ NAME = "ssd_mobilenet_v1_fpn"
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(1)
     path = tmp_path_factory.mktemp("saved") / "model.safetensors"
-    save_checkpoint(path, create(NAME, LABELS, **OPTIONS), facts={"epoch": 7})
+    save_checkpoint(path, create(NAME, LABELS, **OPTIONS), metadata={"epoch": 7})
     return path
 
 
-def test_there_and_back(saved: Path) -> None:
+def test_a_checkpoint_restores_the_network(saved: Path) -> None:
     torch.manual_seed(1)
-    wanted = create(NAME, LABELS, **OPTIONS)
-    found = load_model(saved)
-    assert not found.training
-    assert found.spec == wanted.spec
-    assert found.options == OPTIONS
-    for name, value in wanted.state_dict().items():
-        assert torch.equal(value, found.state_dict()[name])
-    assert read_checkpoint(saved).facts == {"epoch": 7}
+    original = create(NAME, LABELS, **OPTIONS)
+    restored = load_model(saved)
+    assert not restored.training
+    assert restored.spec == original.spec
+    assert restored.options == OPTIONS
+    for name, value in original.state_dict().items():
+        assert torch.equal(value, restored.state_dict()[name])
+    assert read_checkpoint(saved).metadata == {"epoch": 7}
 
 
-def test_the_side_car_says_what_the_file_says(saved: Path) -> None:
+def test_the_side_car_repeats_the_header(saved: Path) -> None:
     side = json.loads(saved.with_suffix(".json").read_text())
     assert (side["architecture"], side["options"], side["facts"]) == (NAME, OPTIONS, {"epoch": 7})
     assert side["spec"]["labels"] == list(LABELS)
@@ -58,7 +59,7 @@ def test_the_side_car_says_what_the_file_says(saved: Path) -> None:
     ]
 
 
-def test_averages_are_what_is_used(tmp_path: Path) -> None:
+def test_the_moving_average_is_used_if_there_is_one(tmp_path: Path) -> None:
     model = create(NAME, LABELS, **OPTIONS)
     average = {name: torch.full_like(value, 2) for name, value in model.state_dict().items()}
     save_checkpoint(tmp_path / "m.safetensors", model, {"ema": average})
@@ -66,47 +67,47 @@ def test_averages_are_what_is_used(tmp_path: Path) -> None:
         assert bool((value == 2).all())
 
 
-def test_files_that_are_no_checkpoint(saved: Path, tmp_path: Path) -> None:
+def test_other_files_are_rejected(saved: Path, tmp_path: Path) -> None:
     data = saved.read_bytes()
-    broken = {
+    invalid = {
         "cut": data[:-100],
         "short": data[:50],
         "empty": b"",
         "text": b"no tensors at all" * 20,
         "header": data[:8] + b"\xff" + data[9:],
     }
-    for name, content in broken.items():
+    for name, content in invalid.items():
         (tmp_path / f"{name}.safetensors").write_bytes(content)
     save_file({"a": torch.zeros(2)}, tmp_path / "other.safetensors")
-    for number, head in enumerate(("{}", "[]", '"x"', '{"architecture": 3}')):
-        meta = {"realtime_ssd": head}
+    for number, header in enumerate(("{}", "[]", '"x"', '{"architecture": 3}')):
+        meta = {"realtime_ssd": header}
         save_file({"model/a": torch.zeros(2)}, tmp_path / f"meta{number}.safetensors", meta)
     save_file({"a": torch.zeros(2)}, tmp_path / "group.safetensors", {"realtime_ssd": "{}"})
     for path in sorted(tmp_path.glob("*.safetensors")):
-        with pytest.raises(ModelError, match="is no checkpoint of this program, or it is damaged"):
+        with pytest.raises(ModelError, match="is damaged or is not a checkpoint of this program"):
             read_checkpoint(path)
     with pytest.raises(UsageError, match="does not exist"):
         read_checkpoint(tmp_path / "missing.safetensors")
-    with pytest.raises(UsageError, match=r"is a folder; give the file best\.safetensors in it"):
+    with pytest.raises(UsageError, match=r"is a folder; use the file best\.safetensors in it"):
         read_checkpoint(tmp_path)
 
 
-def test_start_takes_what_fits(saved: Path) -> None:
+def test_matching_weights_are_loaded_and_others_kept(saved: Path) -> None:
     other = create(NAME, (*LABELS, "c"), **OPTIONS)
     before = {name: value.clone() for name, value in other.state_dict().items()}
-    taken, tensors = start_from(other, saved)
+    loaded, total = load_matching_weights(other, saved)
     weights = read_checkpoint(saved).weights
-    new = [name for name in before if torch.equal(other.state_dict()[name], before[name])]
+    unchanged = [name for name in before if torch.equal(other.state_dict()[name], before[name])]
     heads = [name for name in before if name.startswith("score_heads")]
-    assert tensors - taken == len(heads) == 10
-    assert set(heads) <= set(new)
+    assert total - loaded == len(heads) == 10
+    assert set(heads) <= set(unchanged)
     for name in set(before) - set(heads):
         assert torch.equal(other.state_dict()[name], weights[name])
 
 
-def test_start_of_another_network(saved: Path) -> None:
+def test_weights_of_an_unrelated_network_are_rejected(saved: Path) -> None:
     with pytest.raises(ModelError, match=r"no weights in .* fit 'tiny'; use a related model"):
-        start_from(tiny_ssd(), saved)
+        load_matching_weights(tiny_ssd(), saved)
 
 
 FULL = """
@@ -114,7 +115,7 @@ import resource, sys
 from pathlib import Path
 from realtime_ssd.core.errors import RealtimeSSDError
 from tests.training.tiny_ssd import tiny_recipe, train
-# A file may grow to this size and no further; to the program it looks like a disk that is full.
+# A limit of the file size has the same effect as a full disk.
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
 try:
     train(Path(sys.argv[1]), tiny_recipe(run__epochs=4), resume=True)
@@ -124,35 +125,35 @@ except RealtimeSSDError as error:
 
 
 @pytest.mark.parametrize(
-    ("room", "text"),
-    [(3000, "the checkpoint"), (20_000, "the run's folder")],
+    ("limit", "text"),
+    [(3000, "the checkpoint"), (20_000, "run folder")],
     ids=["state", "curves"],
 )
-def test_a_full_disk_leaves_the_state_before_it(tmp_path: Path, room: int, text: str) -> None:
+def test_a_full_disk_keeps_the_previous_checkpoint(tmp_path: Path, limit: int, text: str) -> None:
     train(tmp_path / "run", tiny_recipe(run__epochs=1))
     last = tmp_path / "run/last.safetensors"
     assert 3000 < last.stat().st_size < 20_000 < (tmp_path / "run/curves.png").stat().st_size
     before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
-    done = subprocess.run(
-        [sys.executable, "-c", FULL, str(tmp_path / "run"), str(room)],
+    process = subprocess.run(
+        [sys.executable, "-c", FULL, str(tmp_path / "run"), str(limit)],
         capture_output=True,
         text=True,
         check=False,
         timeout=100,
     )
-    assert done.returncode == 1
-    assert done.stderr.startswith(f"realtime-ssd: {text}")
-    assert "cannot be written (File too large)" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    assert process.returncode == 1
+    assert process.stderr.startswith(f"realtime-ssd: {text}")
+    assert "cannot be written (File too large)" in process.stderr
+    assert len(process.stderr.splitlines()) == 1
     after = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
-    assert set(after) == set(before), "a half file was left"
+    assert set(after) == set(before), "a partial file was left"
     if text == "the checkpoint":
         assert after == before
     read_checkpoint(last)
     assert train(tmp_path / "run", tiny_recipe(run__epochs=4), resume=True)[1].epochs == 4
 
 
-def test_another_recipe_does_not_go_on(tmp_path: Path) -> None:
+def test_a_run_is_not_resumed_with_another_recipe(tmp_path: Path) -> None:
     train(tmp_path, tiny_recipe(run__epochs=1))
     before = (tmp_path / "last.safetensors").read_bytes()
     for change, text in (
@@ -169,38 +170,38 @@ def test_another_recipe_does_not_go_on(tmp_path: Path) -> None:
     assert (tmp_path / "last.safetensors").read_bytes() == before
 
 
-def test_weights_are_no_run(tmp_path: Path) -> None:
+def test_a_checkpoint_without_a_run_cannot_be_resumed(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "last.safetensors", tiny_ssd())
-    with pytest.raises(UsageError, match="holds weights but no run to go on with; use --init"):
+    with pytest.raises(UsageError, match="contains weights but no run to resume; use `init`"):
         train(tmp_path, tiny_recipe(), resume=True)
 
 
-def test_a_damaged_run_says_so(tmp_path: Path) -> None:
+def test_a_damaged_run_is_reported(tmp_path: Path) -> None:
     train(tmp_path, tiny_recipe(run__epochs=1))
     path = tmp_path / "last.safetensors"
     path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(ModelError, match="or it is damaged"):
+    with pytest.raises(ModelError, match="is damaged or is not a checkpoint"):
         train(tmp_path, tiny_recipe(run__epochs=2), resume=True)
 
 
-def test_folders(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"there is no run to resume in .*; leave --resume out"):
+def test_a_run_folder_must_fit_resume(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"contains no run to resume; omit `resume`"):
         RunFolder(tmp_path / "new", resume=True)
     train(tmp_path / "run", tiny_recipe(run__epochs=1))
-    with pytest.raises(UsageError, match="holds a run already; add --resume or choose another"):
+    with pytest.raises(UsageError, match="already contains a run; set `resume` or choose another"):
         RunFolder(tmp_path / "run", resume=False)
     (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match="cannot be made"):
+    with pytest.raises(UsageError, match="cannot be created"):
         RunFolder(tmp_path / "file/run", resume=False)
 
 
-def test_the_best_is_kept(tmp_path: Path) -> None:
-    """Scores come from a validation set that gets harder, so that the first epoch is the best."""
+def test_the_best_weights_are_kept(tmp_path: Path) -> None:
+    """The validation set becomes harder every epoch, so that an early epoch is the best."""
 
     class Fading(Squares):
         epoch = 0
 
-        def annotation(self, index: int):  # type: ignore[no-untyped-def]
+        def annotation(self, index: int) -> Annotation:
             truth = super().annotation(index)
             truth.boxes[:] += 3 * self.epoch
             return truth
@@ -210,10 +211,10 @@ def test_the_best_is_kept(tmp_path: Path) -> None:
     def harder(index: int) -> None:
         val.epoch += index == 0
 
-    val.before = harder
-    trainer, outcome = train(tmp_path, tiny_recipe(run__epochs=5), val=val, data=Squares(40))
-    scores = [row.score for row in trainer.rows]
-    best = read_checkpoint(tmp_path / "best.safetensors").facts
-    assert best["score"] == outcome.best == max(score for score in scores if score is not None)
+    val.before_read = harder
+    trainer, result = train(tmp_path, tiny_recipe(run__epochs=5), val=val, data=Squares(40))
+    scores = [row.score for row in trainer.history]
+    best = read_checkpoint(tmp_path / "best.safetensors").metadata
+    assert best["score"] == result.best_score == max(score for score in scores if score is not None)
     assert scores[best["epoch"] - 1] == best["score"]
     assert best["epoch"] < 5

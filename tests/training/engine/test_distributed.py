@@ -1,4 +1,4 @@
-"""Two processes on one machine learn what one does, and stop together."""
+"""Two processes on one machine train the same weights as one, and stop together."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ import pytest
 import torch
 from realtime_ssd_training.cli.train import train
 from realtime_ssd_training.engine.checkpoint import read_checkpoint
-from realtime_ssd_training.engine.distributed import World, join
+from realtime_ssd_training.engine.distributed import DistributedContext, init_distributed
 
 from realtime_ssd.core.errors import UsageError
 from tests.cli.program import ENVIRONMENT
 from tests.training.scenes import RECIPE, draw, recipe
 
-# Frozen normalisation: half batches have other statistics than whole ones.
+# Batch normalisation is frozen because half batches have different statistics.
 FROZEN = RECIPE.replace("[augment]", 'norm = "frozen"\n[augment]').replace("batch = 2", "batch = 4")
 
 
-def torchrun(*words: object) -> list[str]:
-    start = (sys.executable, "-m", "torch.distributed.run", "--standalone")
-    return [*start, "--nproc-per-node", "2", "-m", "realtime_ssd", *map(str, words)]
+def torchrun(*args: object) -> list[str]:
+    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone")
+    return [*launcher, "--nproc-per-node", "2", "-m", "realtime_ssd", *map(str, args)]
 
 
-def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
-    data, plan = draw(tmp_path / "pictures"), recipe(tmp_path, FROZEN)
-    words = ("train", plan, "--data", data, "--val", data, "--device", "cpu")
-    train(str(plan), output=tmp_path / "one", data=data, val=data, device="cpu")
+def test_two_processes_train_the_same_weights_as_one(tmp_path: Path) -> None:
+    data, path = draw(tmp_path / "pictures"), recipe(tmp_path, FROZEN)
+    args = ("train", path, "--data", data, "--val", data, "--device", "cpu")
+    train(str(path), output=tmp_path / "one", data=data, val=data, device="cpu")
     two = subprocess.run(
-        torchrun(*words, "--output", tmp_path / "two"),
+        torchrun(*args, "--output", tmp_path / "two"),
         capture_output=True,
         text=True,
         check=False,
@@ -46,14 +46,14 @@ def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
     )
     for group in ("model", "ema", "optimizer"):
         for name, value in first.tensors[group].items():
-            found = second.tensors[group][name]
-            torch.testing.assert_close(found, value, rtol=1e-4, atol=1e-6, msg=f"{group}/{name}")
-    rows = [[row["loss"] for row in found.facts["rows"]] for found in (first, second)]
-    assert rows[1] == pytest.approx(rows[0], rel=1e-4)
-    assert second.facts["progress"]["step"] == first.facts["progress"]["step"] == 4
-    # Only the first process speaks and writes.
-    said = [line for line in two.stdout.splitlines() if line.startswith("epoch ")]
-    assert [line.split()[1] for line in said] == ["1", "2"]
+            other = second.tensors[group][name]
+            torch.testing.assert_close(other, value, rtol=1e-4, atol=1e-6, msg=f"{group}/{name}")
+    losses = [[row["loss"] for row in c.metadata["rows"]] for c in (first, second)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert second.metadata["progress"]["step"] == first.metadata["progress"]["step"] == 4
+    # Only the main process prints and writes files.
+    epochs = [line for line in two.stdout.splitlines() if line.startswith("epoch ")]
+    assert [line.split()[1] for line in epochs] == ["1", "2"]
     assert two.stdout.count("model.onnx") == 1
     config = json.loads((tmp_path / "two/config.json").read_text())
     assert (config["processes"], config["device"]) == (2, "cpu")
@@ -64,50 +64,54 @@ def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
 
 def test_sigterm_to_torchrun_saves_the_state(tmp_path: Path) -> None:
     data = draw(tmp_path / "pictures")
-    plan = recipe(tmp_path, FROZEN.replace("epochs = 2", "epochs = 500"))
-    words = ("train", plan, "--data", data, "--device", "cpu", "--output", tmp_path / "run")
+    path = recipe(tmp_path, FROZEN.replace("epochs = 2", "epochs = 500"))
+    args = ("train", path, "--data", data, "--device", "cpu", "--output", tmp_path / "run")
     with subprocess.Popen(
-        torchrun(*words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
+        torchrun(*args), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if line.startswith("epoch 2 "):
                 process.send_signal(signal.SIGTERM)
                 break
-        rest, _ = process.communicate(timeout=100)
+        output, _ = process.communicate(timeout=100)
     assert process.returncode != 0
-    assert sum("the state is saved" in line for line in rest.splitlines()) == 1
-    found = read_checkpoint(tmp_path / "run/last.safetensors").facts
-    done = found["progress"]["epoch"]
+    assert sum("the state is saved" in line for line in output.splitlines()) == 1
+    metadata = read_checkpoint(tmp_path / "run/last.safetensors").metadata
+    done = metadata["progress"]["epoch"]
     assert 2 <= done < 500
-    assert len(found["rows"]) == done
-    # One process goes on with the run of two.
+    assert len(metadata["rows"]) == done
+    # One process resumes the run of two.
     folder, epochs = tmp_path / "run", done + 1
-    train(str(plan), output=folder, data=data, device="cpu", resume=True, epochs=epochs)
-    assert len(read_checkpoint(tmp_path / "run/last.safetensors").facts["rows"]) == done + 1
+    train(str(path), output=folder, data=data, device="cpu", resume=True, epochs=epochs)
+    assert len(read_checkpoint(tmp_path / "run/last.safetensors").metadata["rows"]) == done + 1
 
 
-def test_a_batch_that_cannot_be_dealt_out() -> None:
-    world = World(0, 3, torch.device("cpu"))
-    assert world.share(9) == 3
+def test_a_batch_must_be_a_multiple_of_the_number_of_processes() -> None:
+    context = DistributedContext(0, 3, torch.device("cpu"))
+    assert context.local_batch_size(9) == 3
     with pytest.raises(
-        UsageError, match=r"a batch of 4 images .* 3 processes; give a multiple of 3"
+        UsageError, match=r"`batch` of 4 images .* 3 processes; use a multiple of 3"
     ):
-        world.share(4)
+        context.local_batch_size(4)
 
 
-def test_alone() -> None:
+def test_a_single_process_needs_no_communication() -> None:
     assert "WORLD_SIZE" not in os.environ
-    world = join("cpu")
-    assert (world.rank, world.size, world.first) == (0, 1, True)
-    assert world.gather(["a", "b"]) == ["a", "b"]
+    context = init_distributed("cpu")
+    assert (context.rank, context.world_size, context.is_main) == (0, 1, True)
+    assert context.all_gather(["a", "b"]) == ["a", "b"]
     values = torch.ones(3)
-    assert world.total(values) is values
+    assert context.all_reduce(values) is values
+
+
+def test_only_rank_0_is_the_main_process() -> None:
+    assert not DistributedContext(1, 2, torch.device("cpu")).is_main
 
 
 @pytest.mark.parametrize("name", ["quantum", "cuda:99", "cuda"])
-def test_devices_that_are_not_there(name: str) -> None:
+def test_a_device_that_does_not_exist_is_rejected(name: str) -> None:
     if torch.cuda.is_available() and name == "cuda":
         pytest.skip("there is a GPU")
-    with pytest.raises(UsageError, match=r"is no device|needs a GPU|does not exist"):
-        join(name)
+    with pytest.raises(UsageError, match=r"is unknown|needs a usable GPU|does not exist"):
+        init_distributed(name)

@@ -1,4 +1,4 @@
-"""Batches: the same pixels whoever reads them, whenever a run goes on, and bad files told once."""
+"""Batches: reproducible for any number of workers and on resume; bad files reported once."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 from realtime_ssd_training.data import Dataset, open_dataset
-from realtime_ssd_training.data.augment import SSDAugmentation, fit
-from realtime_ssd_training.data.joined import open_set
+from realtime_ssd_training.data.augment import SSDAugmentation, resize_sample
+from realtime_ssd_training.data.concat import open_datasets
 from realtime_ssd_training.engine.loader import Batch, Loader, LoaderOptions
 
 from realtime_ssd.core.errors import RealtimeSSDError
 from realtime_ssd.core.spec import InputSpec
-from tests.training.data.folders import picture, write
+from tests.training.data.builders import write_image, write_text
 
 SPEC = InputSpec(48, 40, "RGB", (123.0, 117.0, 104.0), (0.5, 0.25, 2.0))
 AUGMENT = SSDAugmentation(SPEC)
@@ -31,10 +31,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     lines = []
     for k in range(COUNT):
         name = f"{k:02}.png"
-        picture(folder / name, 60 + k, 50, seed=k)
+        write_image(folder / name, 60 + k, 50, seed=k)
         boxes = [f"{name},{2 + 9 * n},3,{40 + n},{30 + k},cat" for n in range(k % 3)]
         lines += boxes or [f"{name},,,,,"]
-    return open_dataset(f"csv:{write(folder / 'boxes.csv', chr(10).join(lines))}")
+    return open_dataset(f"csv:{write_text(folder / 'boxes.csv', chr(10).join(lines))}")
 
 
 def read(
@@ -62,7 +62,7 @@ def by_name(batches: list[Batch]) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_workers_change_nothing(data: Dataset, workers: int) -> None:
+def test_batches_do_not_depend_on_the_number_of_workers(data: Dataset, workers: int) -> None:
     several = Loader(data, SPEC, replace(OPTIONS, workers=workers), AUGMENT)
     for epoch in (0, 1, 5):
         assert same(read(data, OPTIONS, epoch), list(several.epoch(epoch)))
@@ -73,40 +73,40 @@ def test_workers_change_nothing(data: Dataset, workers: int) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_run_goes_on_in_the_middle_of_an_epoch(data: Dataset, workers: int) -> None:
+def test_an_epoch_can_be_resumed_in_the_middle(data: Dataset, workers: int) -> None:
     options = replace(OPTIONS, workers=workers)
     whole = read(data, OPTIONS, 3)
     assert len(whole) == 2
     assert same(read(data, options, 3, start=1), whole[1:])
     assert read(data, options, 3, start=2) == []
-    # Also where the same workers were left in the middle of another epoch.
+    # Also if the same workers were interrupted in the middle of another epoch.
     loader = Loader(data, SPEC, options, AUGMENT)
     next(loader.epoch(1))
     assert same(list(loader.epoch(3, start=1)), whole[1:])
     loader.close()
 
 
-def test_an_epoch_is_settled_when_it_is_asked_for(data: Dataset) -> None:
+def test_an_iterator_keeps_its_epoch_when_another_is_requested(data: Dataset) -> None:
     loader = Loader(data, SPEC, OPTIONS, AUGMENT)
     first, second = loader.epoch(0), loader.epoch(1)
     assert same(list(second), read(data, OPTIONS, 1))
     assert same(list(first), read(data, OPTIONS, 0))
 
 
-def test_a_sample_depends_on_seed_epoch_and_place_alone(data: Dataset) -> None:
-    some = by_name(read(data, replace(OPTIONS, batch_size=1), 3))
+def test_a_sample_depends_on_seed_epoch_and_index_only(data: Dataset) -> None:
+    single = by_name(read(data, replace(OPTIONS, batch_size=1), 3))
     others = by_name(read(data, replace(OPTIONS, batch_size=11, shuffle=False), 3))
-    assert some.keys() == others.keys()
-    assert len(some) == COUNT
-    assert all(torch.equal(some[name], others[name]) for name in some)
+    assert single.keys() == others.keys()
+    assert len(single) == COUNT
+    assert all(torch.equal(single[name], others[name]) for name in single)
     for changed in (
         read(data, replace(OPTIONS, batch_size=11, seed=8), 3),
         read(data, replace(OPTIONS, batch_size=11), 4),
     ):
-        assert not any(torch.equal(some[name], image) for name, image in by_name(changed).items())
+        assert not any(torch.equal(single[name], image) for name, image in by_name(changed).items())
 
 
-def test_order(data: Dataset) -> None:
+def test_order_and_dropped_batches(data: Dataset) -> None:
     def names(options: LoaderOptions, epoch: int = 0) -> list[str]:
         return list(chain.from_iterable(batch.names for batch in read(data, options, epoch)))
 
@@ -121,51 +121,51 @@ def test_order(data: Dataset) -> None:
 
 
 @pytest.mark.parametrize("drop_last", [True, False])
-def test_ranks_share_the_images(data: Dataset, drop_last: bool) -> None:
+def test_ranks_partition_the_images(data: Dataset, drop_last: bool) -> None:
     ranks = [
         read(data, replace(OPTIONS, batch_size=2, rank=k, world_size=3, drop_last=drop_last), 1)
         for k in range(3)
     ]
-    found = [name for batches in ranks for batch in batches for name in batch.names]
-    assert set(found) == {f"{k:02}.png" for k in range(COUNT)}
-    if drop_last:  # ranks keep step: one image comes twice to fill the last batch
+    names = [name for batches in ranks for batch in batches for name in batch.names]
+    assert set(names) == {f"{k:02}.png" for k in range(COUNT)}
+    if drop_last:  # one image is repeated so that all ranks have equally many
         assert [len(batches) for batches in ranks] == [2, 2, 2]
-        assert len(found) == 12
+        assert len(names) == 12
     else:
-        assert len(found) == COUNT
+        assert len(names) == COUNT
 
 
-def test_repeats_are_augmented_anew(data: Dataset) -> None:
-    twice = open_set(data.name, repeat=2)
+def test_repeated_images_are_augmented_differently(data: Dataset) -> None:
+    twice = open_datasets(data.name, repeat=2)
     batches = read(twice, replace(OPTIONS, batch_size=22, shuffle=False))
     assert batches[0].names[:COUNT] == batches[0].names[COUNT:]
-    first, second = batches[0].images.split(COUNT)
+    first, second = batches[0].images[:COUNT], batches[0].images[COUNT:]
     assert not any(torch.equal(one, other) for one, other in zip(first, second, strict=True))
 
 
-def test_what_a_batch_holds(data: Dataset) -> None:
+def test_the_contents_of_a_batch(data: Dataset) -> None:
     (batch,) = read(data, LoaderOptions(64, shuffle=False), augment=False)
     assert len(batch) == COUNT
     assert batch.counts == tuple(k % 3 for k in range(COUNT))
     inputs = batch.inputs(SPEC)
     assert (inputs.shape, inputs.dtype) == ((COUNT, 3, 40, 48), torch.float32)
     assert inputs.is_contiguous(memory_format=torch.channels_last)
-    size = np.array([48, 40, 48, 40])
+    size = np.array([48, 40, 48, 40], np.float32)
     for k, target in enumerate(batch.targets):
-        seen = fit(data[k], SPEC)
-        assert torch.equal(batch.images[k], torch.from_numpy(seen.image))
-        assert np.allclose(target.boxes.numpy() * size, seen.boxes, atol=1e-4)
-        assert target.labels.tolist() == seen.labels.tolist()
-        blue, green, red = (seen.image[5, 6].astype(float)).tolist()
-        wanted = [(red - 123) * 0.5, (green - 117) * 0.25, (blue - 104) * 2]
-        assert inputs[k, :, 5, 6].tolist() == pytest.approx(wanted)
+        sample = resize_sample(data[k], SPEC)
+        assert torch.equal(batch.images[k], torch.from_numpy(sample.image))
+        assert np.allclose(target.boxes.numpy() * size, sample.boxes, atol=1e-4)
+        assert target.labels.tolist() == sample.labels.tolist()
+        blue, green, red = (sample.image[5, 6].astype(float)).tolist()
+        expected = [(red - 123) * 0.5, (green - 117) * 0.25, (blue - 104) * 2]
+        assert inputs[k, :, 5, 6].tolist() == pytest.approx(expected)
 
 
 def test_difficult_and_crowd_boxes_are_ignored(tmp_path: Path) -> None:
-    picture(tmp_path / "a.png")
+    write_image(tmp_path / "a.png")
     head = "image,xmin,ymin,xmax,ymax,class,difficult,iscrowd\n"
     rows = "".join(f"a.png,1,1,9,{9 + k},cat,{k & 1},{k >> 1}\n" for k in range(4))
-    data = open_dataset(f"csv:{write(tmp_path / 'boxes.csv', head + rows)}")
+    data = open_dataset(f"csv:{write_text(tmp_path / 'boxes.csv', head + rows)}")
     (batch,) = read(data, LoaderOptions(1), augment=False)
     assert batch.targets[0].ignored.tolist() == [False, True, True, True]
     assert batch.difficult.tolist() == [False, True, False, True]
@@ -173,21 +173,19 @@ def test_difficult_and_crowd_boxes_are_ignored(tmp_path: Path) -> None:
 
 @pytest.fixture
 def broken(tmp_path: Path) -> Dataset:
-    """Four images, of which two vanish and change after opening."""
+    """Four images; after the dataset is opened, one is deleted and one changes its size."""
     rows = []
     for k in range(4):
-        picture(tmp_path / f"{k}.png", seed=k)
+        write_image(tmp_path / f"{k}.png", seed=k)
         rows.append(f"{k}.png,1,1,9,9,cat")
-    data = open_dataset(f"csv:{write(tmp_path / 'boxes.csv', chr(10).join(rows))}")
+    data = open_dataset(f"csv:{write_text(tmp_path / 'boxes.csv', chr(10).join(rows))}")
     (tmp_path / "1.png").unlink()
-    picture(tmp_path / "2.png", 80, 60)
+    write_image(tmp_path / "2.png", 80, 60)
     return data
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_images_that_cannot_be_read_are_told_once_and_left_out(
-    broken: Dataset, workers: int
-) -> None:
+def test_unreadable_images_are_skipped_and_reported_once(broken: Dataset, workers: int) -> None:
     loader = Loader(broken, SPEC, LoaderOptions(4, workers), AUGMENT)
     (batch,) = loader.epoch(0)
     assert sorted(batch.names) == ["0.png", "3.png"]
@@ -203,13 +201,13 @@ def test_images_that_cannot_be_read_are_told_once_and_left_out(
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_batch_without_any_readable_image_ends_the_run(broken: Dataset, workers: int) -> None:
+def test_a_batch_without_any_readable_image_is_an_error(broken: Dataset, workers: int) -> None:
     loader = Loader(broken, SPEC, LoaderOptions(1, workers, shuffle=False), AUGMENT)
     batches = loader.epoch(0)
     assert next(batches).names == ("0.png",)
     with pytest.raises(
         RealtimeSSDError, match=r"no image of a batch can be read; .*1\.png"
-    ) as told:
+    ) as caught:
         next(batches)
-    assert len(str(told.value).splitlines()) == 1
+    assert len(str(caught.value).splitlines()) == 1
     loader.close()

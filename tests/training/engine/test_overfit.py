@@ -1,4 +1,4 @@
-"""A network that cannot learn ten pictures by heart has a defect; this one learns them."""
+"""A network that cannot overfit ten images has a defect."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ evaluate_every = 4
 """
 
 
-def test_ten_pictures_are_learned_by_heart(tmp_path: Path) -> None:
+def test_ten_images_are_overfitted(tmp_path: Path) -> None:
     data = draw(tmp_path / "pictures")
-    words = (recipe(tmp_path, OVERFIT), "--data", data, "--val", data, "--output", tmp_path / "run")
-    done = run("train", *words, "--device", "cpu")
-    assert done.returncode == 0, done.stderr
-    # What is scored here is the exported file, on the way that everything else runs.
-    model, answer = tmp_path / "run/model.onnx", tmp_path / "map.json"
-    evaluate(model=str(model), data=data, metric="voc", json=answer)
-    assert json.loads(answer.read_text())["mAP"] > 0.95
+    args = (recipe(tmp_path, OVERFIT), "--data", data, "--val", data, "--output", tmp_path / "run")
+    process = run("train", *args, "--device", "cpu")
+    assert process.returncode == 0, process.stderr
+    # The exported file is evaluated, in the same way as any other model.
+    model, scores = tmp_path / "run/model.onnx", tmp_path / "map.json"
+    evaluate(model=str(model), data=data, metric="voc", json=scores)
+    assert json.loads(scores.read_text())["mAP"] > 0.95

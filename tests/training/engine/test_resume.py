@@ -1,4 +1,4 @@
-"""A run that was broken off and goes on ends with the same bits as one that was not."""
+"""An interrupted and resumed run ends bit for bit like an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -10,23 +10,29 @@ import pytest
 import torch
 from realtime_ssd_training.cli.train import train as command
 from realtime_ssd_training.engine.checkpoint import Checkpoint, read_checkpoint
-from realtime_ssd_training.engine.interrupt import stop_requests
 
 from tests.cli.program import start
 from tests.training.scenes import RECIPE, draw, recipe
-from tests.training.tiny_ssd import Listener, Squares, tiny_recipe, tiny_ssd, train, without_times
+from tests.training.tiny_ssd import (
+    RecordingReporter,
+    Squares,
+    tiny_recipe,
+    tiny_ssd,
+    train,
+    without_times,
+)
 
 
-def same_end(one: Path, other: Path) -> None:
-    """Compare weights, averages, optimiser, progress and metrics of two runs bit for bit."""
+def assert_same_result(one: Path, other: Path) -> None:
+    """Assert that weights, averages, optimizer, progress and metrics of two runs are equal."""
     first, second = (read_checkpoint(folder / "last.safetensors") for folder in (one, other))
     assert {"model", "ema", "optimizer"} <= set(first.tensors)
-    assert without_times(dict(first.facts)) == without_times(dict(second.facts))
-    same_tensors(first, second)
-    same_tensors(*(read_checkpoint(folder / "best.safetensors") for folder in (one, other)))
+    assert without_times(dict(first.metadata)) == without_times(dict(second.metadata))
+    assert_same_tensors(first, second)
+    assert_same_tensors(*(read_checkpoint(folder / "best.safetensors") for folder in (one, other)))
 
 
-def same_tensors(first: Checkpoint, second: Checkpoint) -> None:
+def assert_same_tensors(first: Checkpoint, second: Checkpoint) -> None:
     assert set(first.tensors) == set(second.tensors)
     for group, tensors in first.tensors.items():
         assert set(tensors) == set(second.tensors[group])
@@ -38,8 +44,8 @@ CHANGES = {"optimizer__name": "adamw", "schedule__kind": "cosine", "schedule__wa
 
 
 @pytest.fixture(scope="module")
-def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("unbroken")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("uninterrupted")
     train(folder, tiny_recipe(**CHANGES), val=Squares(4))
     return folder
 
@@ -48,93 +54,99 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     "stop_at", [(0, 1), (1, 2), (1, 3), (2, 3)], ids=["first", "middle", "end", "last"]
 )
-def test_same_bits(unbroken: Path, tmp_path: Path, stop_at: tuple[int, int], workers: int) -> None:
-    plan = tiny_recipe(**CHANGES, run__workers=workers)
-    _, outcome = train(tmp_path, plan, val=Squares(4), listener=Listener(stop_at))
-    assert outcome.stopped == signal.SIGTERM
-    assert outcome.epochs == stop_at[0]
-    _, outcome = train(
-        tmp_path, plan, val=Squares(4), resume=True, model=tiny_ssd(dropout=0.3, seed=5)
-    )
-    assert (outcome.stopped, outcome.epochs) == (0, 3)
-    same_end(unbroken, tmp_path)
+def test_a_resumed_run_ends_bit_for_bit_the_same(
+    uninterrupted: Path, tmp_path: Path, stop_at: tuple[int, int], workers: int
+) -> None:
+    settings = tiny_recipe(**CHANGES, run__workers=workers)
+    _, result = train(tmp_path, settings, val=Squares(4), reporter=RecordingReporter(stop_at))
+    assert result.stop_signal == signal.SIGTERM
+    assert result.epochs == stop_at[0]
+    other_weights = tiny_ssd(dropout=0.3, seed=5)
+    _, result = train(tmp_path, settings, val=Squares(4), resume=True, model=other_weights)
+    assert (result.stop_signal, result.epochs) == (0, 3)
+    assert_same_result(uninterrupted, tmp_path)
 
 
-def test_many_interruptions(unbroken: Path, tmp_path: Path) -> None:
-    stops = [(0, 1), (0, 3), (1, 1), (2, 1)]  # each is noticed one step later
+def test_a_run_may_be_interrupted_many_times(uninterrupted: Path, tmp_path: Path) -> None:
+    stops = [(0, 1), (0, 3), (1, 1), (2, 1)]  # each takes effect one step later
     for number, stop in enumerate(stops):
-        listener = Listener(stop, signal.SIGINT)
-        plan = tiny_recipe(**CHANGES)
-        _, outcome = train(tmp_path, plan, val=Squares(4), resume=number > 0, listener=listener)
-        assert outcome.stopped == signal.SIGINT
+        reporter, again = RecordingReporter(stop, signal.SIGINT), number > 0
+        _, result = train(
+            tmp_path, tiny_recipe(**CHANGES), val=Squares(4), resume=again, reporter=reporter
+        )
+        assert result.stop_signal == signal.SIGINT
     train(tmp_path, tiny_recipe(**CHANGES), val=Squares(4), resume=True)
-    same_end(unbroken, tmp_path)
+    assert_same_result(uninterrupted, tmp_path)
 
 
-def test_interruption_while_it_is_scored(unbroken: Path, tmp_path: Path) -> None:
+def test_an_interrupted_evaluation_is_repeated(uninterrupted: Path, tmp_path: Path) -> None:
     def stop(index: int) -> None:
         if index == 0:
             signal.raise_signal(signal.SIGTERM)
 
-    plan = tiny_recipe(**CHANGES)
-    _, outcome = train(tmp_path, plan, val=Squares(4, before=stop))
-    assert (outcome.stopped, outcome.epochs) == (signal.SIGTERM, 0)
+    _, result = train(tmp_path, tiny_recipe(**CHANGES), val=Squares(4, before_read=stop))
+    assert (result.stop_signal, result.epochs) == (signal.SIGTERM, 0)
     assert not (tmp_path / "best.safetensors").exists()
-    train(tmp_path, plan, val=Squares(4), resume=True)
-    same_end(unbroken, tmp_path)
+    train(tmp_path, tiny_recipe(**CHANGES), val=Squares(4), resume=True)
+    assert_same_result(uninterrupted, tmp_path)
 
 
-def test_going_on_after_the_end_changes_nothing(unbroken: Path) -> None:
-    before = (unbroken / "last.safetensors").read_bytes()
-    _, outcome = train(unbroken, tiny_recipe(**CHANGES), val=Squares(4), resume=True)
-    assert (outcome.epochs, outcome.stopped) == (3, 0)
-    assert (unbroken / "last.safetensors").read_bytes() == before
+def test_resuming_a_finished_run_changes_nothing(uninterrupted: Path) -> None:
+    before = (uninterrupted / "last.safetensors").read_bytes()
+    _, result = train(uninterrupted, tiny_recipe(**CHANGES), val=Squares(4), resume=True)
+    assert (result.epochs, result.stop_signal) == (3, 0)
+    assert (uninterrupted / "last.safetensors").read_bytes() == before
 
 
-def test_more_epochs_go_on_from_the_end(tmp_path: Path) -> None:
+def test_a_finished_run_can_be_extended(tmp_path: Path) -> None:
     train(tmp_path / "long", tiny_recipe(run__epochs=4))
     train(tmp_path / "short", tiny_recipe(run__epochs=2))
     train(tmp_path / "short", tiny_recipe(run__epochs=4), resume=True)
-    same_end(tmp_path / "long", tmp_path / "short")
+    assert_same_result(tmp_path / "long", tmp_path / "short")
 
 
-def test_the_same_signal_again_ends_at_once() -> None:
-    with stop_requests() as asked:
-        assert asked() == 0
-        signal.raise_signal(signal.SIGTERM)
-        assert asked() == signal.SIGTERM
-        with pytest.raises(KeyboardInterrupt):
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_interrupts_immediately(tmp_path: Path, second: signal.Signals) -> None:
+    class TwoSignals(RecordingReporter):
+        def on_step(self, epoch: int, batch: int, total: int, loss: float, lr: float) -> None:
+            super().on_step(epoch, batch, total, loss, lr)
             signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(second)
+
+    reporter = TwoSignals()
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, tiny_recipe(**CHANGES), reporter=reporter)
+    assert len(reporter.losses) == 1
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
-def test_sigterm_to_the_program(tmp_path: Path) -> None:
+def test_the_command_stops_on_sigterm_and_resumes(tmp_path: Path) -> None:
     data = draw(tmp_path / "pictures")
-    plan = recipe(tmp_path, RECIPE.replace("epochs = 2", "epochs = 3") + "[data]\nrepeat = 3\n")
+    path = recipe(tmp_path, RECIPE.replace("epochs = 2", "epochs = 3") + "[data]\nrepeat = 3\n")
 
-    def whole(name: str, *, resume: bool = False) -> None:
-        torch.set_num_threads(1)  # as in the other process: sums have an order
+    def run_to_end(name: str, *, resume: bool = False) -> None:
+        torch.set_num_threads(1)  # as in the other process, for the same order of summation
         folder = tmp_path / name
-        command(str(plan), output=folder, data=data, val=data, device="cpu", resume=resume)
+        command(str(path), output=folder, data=data, val=data, device="cpu", resume=resume)
 
-    whole("unbroken")
-    words = ("--data", data, "--val", data, "--device", "cpu", "--workers", 1)
-    with start("train", plan, *words, "--output", tmp_path / "broken") as process:
+    run_to_end("uninterrupted")
+    args = ("--data", data, "--val", data, "--device", "cpu", "--workers", 1)
+    with start("train", path, *args, "--output", tmp_path / "interrupted") as process:
         assert process.stdout is not None
         for line in process.stdout:
             if line.startswith("epoch 1 "):
                 process.send_signal(signal.SIGTERM)
                 break
-        rest, errors = process.communicate(timeout=60)
+        output, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM, errors
-    assert "the state is saved" in rest.splitlines()[-1]
+    assert "the state is saved" in output.splitlines()[-1]
     assert errors == ""
-    state = json.loads((tmp_path / "broken/last.json").read_text())["facts"]["progress"]
+    state = json.loads((tmp_path / "interrupted/last.json").read_text())["facts"]["progress"]
     assert (state["epoch"], state["batch"]) != (0, 0)
     assert state["epoch"] < 3
-    assert not (tmp_path / "broken/model.onnx").exists()
-    whole("broken", resume=True)
-    same_end(tmp_path / "unbroken", tmp_path / "broken")
-    assert (tmp_path / "broken/model.onnx").read_bytes() == (
-        tmp_path / "unbroken/model.onnx"
+    assert not (tmp_path / "interrupted/model.onnx").exists()
+    run_to_end("interrupted", resume=True)
+    assert_same_result(tmp_path / "uninterrupted", tmp_path / "interrupted")
+    assert (tmp_path / "interrupted/model.onnx").read_bytes() == (
+        tmp_path / "uninterrupted/model.onnx"
     ).read_bytes()

@@ -1,30 +1,33 @@
-"""Caffe files for the tests: published definitions written out, and weights in wire form."""
+"""Caffe files for the tests: published definitions, and weights in the wire form."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-Weights = dict[str, list[np.ndarray]]
+Weights = dict[str, list[NDArray[Any]]]
 
 
 def varint(number: int) -> bytes:
-    out = bytearray()
+    encoded = bytearray()
     while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
+        encoded.append(number & 0x7F | 0x80)
         number >>= 7
-    return bytes([*out, number])
+    return bytes([*encoded, number])
 
 
 def block(field: int, data: bytes) -> bytes:
+    """Encode a length-delimited field."""
     return varint(field << 3 | 2) + varint(len(data)) + data
 
 
-def blob(array: np.ndarray, *, old: bool = False) -> bytes:
-    """Write a BlobProto, with `shape` or with the older num, channels, height and width."""
+def blob(array: NDArray[Any], *, old: bool = False) -> bytes:
+    """Encode a blob, with a shape or with the older num, channels, height and width."""
     data = block(5, array.astype("<f4").tobytes())
     if not old:
         return data + block(7, block(1, b"".join(map(varint, array.shape))))
@@ -32,21 +35,25 @@ def blob(array: np.ndarray, *, old: bool = False) -> bytes:
     return b"".join(varint(i << 3) + varint(s) for i, s in enumerate(sizes, 1)) + data
 
 
+def encode_layer(name: str, blobs: list[bytes], *, old: bool = False) -> bytes:
+    """Encode a layer of a network; `old` for a V1 layer."""
+    title = block(4 if old else 1, name.encode())
+    return block(2 if old else 100, title + b"".join(block(6 if old else 7, b) for b in blobs))
+
+
 def write_caffemodel(path: Path, weights: Weights, *, old: bool = False) -> None:
-    """Write a NetParameter; `old` writes V1 layers with four-dimensional blobs."""
-    parts = [block(1, b"net")]
-    for name, arrays in weights.items():
-        blobs = b"".join(block(6 if old else 7, blob(array, old=old)) for array in arrays)
-        title = block(4 if old else 1, name.encode())
-        parts.append(block(2 if old else 100, title + blobs))
-    path.write_bytes(b"".join(parts))
+    """Write a network; `old` for V1 layers with four-dimensional blobs."""
+    layers = [
+        encode_layer(name, [blob(array, old=old) for array in arrays], old=old)
+        for name, arrays in weights.items()
+    ]
+    path.write_bytes(block(1, b"net") + b"".join(layers))
 
 
 def random_weights(definition: str, seed: int = 0) -> Weights:
     """Draw weights for every convolution, BatchNorm, Scale and Normalize of a definition.
 
-    Input channels are followed through the names of the blobs, by reading the text with regular
-    expressions: this shares no code with the reader under test.
+    The text is read with regular expressions, independently of the parser under test.
     """
     rng = np.random.default_rng(seed)
     weights: Weights = {}
@@ -54,7 +61,8 @@ def random_weights(definition: str, seed: int = 0) -> Weights:
     for text in re.split(r"\nlayer\s*\{", definition)[1:]:
         name, kind = re.findall(r'\bname: "(.+?)"', text)[0], re.findall(r'type: "(.+?)"', text)[0]
         bottom, top = re.findall(r'bottom: "(.+?)"', text), re.findall(r'top: "(.+?)"', text)
-        arrays, outputs = draw(rng, kind, text, channels.get(bottom[0], 0) if bottom else 0)
+        inputs = channels.get(bottom[0], 0) if bottom else 0
+        arrays, outputs = draw_weights(rng, kind, text, inputs)
         if arrays:
             weights[name] = arrays
         if top:
@@ -63,17 +71,17 @@ def random_weights(definition: str, seed: int = 0) -> Weights:
 
 
 def sharpened(weights: Weights) -> Weights:
-    """Make the score heads four times as steep, so that some scores stand out."""
+    """Multiply the score heads by four, so that some scores are high."""
     return {
         name: [array * 4 for array in arrays] if "_conf" in name else arrays
         for name, arrays in weights.items()
     }
 
 
-def draw(
+def draw_weights(
     rng: np.random.Generator, kind: str, text: str, inputs: int
-) -> tuple[list[np.ndarray], int]:
-    """Draw the blobs of one layer; give them and the channels of its output."""
+) -> tuple[list[NDArray[Any]], int]:
+    """Draw the blobs of one layer; return them and the number of its output channels."""
 
     def number(key: str, default: int) -> int:
         return int(next(iter(re.findall(rf"\b{key}: (\d+)", text)), default))
@@ -84,7 +92,7 @@ def draw(
         arrays = [rng.normal(scale=np.sqrt(2 / np.prod(shape[1:])), size=shape)]
         if "bias_term: false" not in text:
             arrays.append(rng.normal(scale=0.1, size=outputs))
-        return arrays, outputs
+        return list(arrays), outputs
     if kind == "BatchNorm":
         positive = rng.uniform(0.5, 2, inputs)
         return [rng.normal(scale=0.2, size=inputs), positive, np.array([0.5])], inputs
@@ -96,8 +104,10 @@ def draw(
 
 
 def layer(name: str, kind: str, bottoms: str, top: str, options: str = "") -> str:
-    wires = "".join(f'  bottom: "{bottom}"\n' for bottom in bottoms.split())
-    return f'layer {{\n  name: "{name}"\n  type: "{kind}"\n{wires}  top: "{top}"\n{options}}}\n'
+    bottom_lines = "".join(f'  bottom: "{bottom}"\n' for bottom in bottoms.split())
+    return (
+        f'layer {{\n  name: "{name}"\n  type: "{kind}"\n{bottom_lines}  top: "{top}"\n{options}}}\n'
+    )
 
 
 RATES = "".join(
@@ -135,8 +145,8 @@ HEADS = {
         ("conv10_2", 512, (2,)),
     ],
 }
-# Smallest sides in pixels as published, by input size and score columns (VOC 21, COCO 81); each is
-# the largest of the map before.
+# Published minimum sizes in pixels by input size and score columns (VOC 21, COCO 81); each is the
+# maximum size of the previous map.
 SIDES = {
     (300, 21): (30, 60, 111, 162, 213, 264, 315),
     (300, 81): (21, 45, 99, 153, 207, 261, 315),
@@ -146,7 +156,7 @@ SIDES = {
 
 
 def vgg_definition(size: int, classes: int, width: float = 1) -> str:
-    """Write weiliu89's deploy.prototxt; `width` thins all channels for cheap tests."""
+    """Return weiliu89's deploy.prototxt; `width` scales all channels for fast tests."""
     text = f'name: "VGG_SSD_{size}"\ninput: "data"\n'
     text += f"input_shape {{ dim: 1 dim: 3 dim: {size} dim: {size} }}\n"
     text += "".join(vgg_layers(width)) + "".join(extra_layers(size, width))
@@ -171,9 +181,9 @@ def vgg_layers(width: float) -> Iterator[str]:
         window = "kernel_size: 3 stride: 1 pad: 1" if stage == 5 else "kernel_size: 2 stride: 2"
         bottom = f"pool{stage}"
         yield layer(bottom, "Pooling", name, bottom, f"pooling_param {{ pool: MAX {window} }}\n")
-    thousand = int(1024 * width)
-    yield conv("fc6", bottom, thousand, 3, "pad: 6 dilation: 6") + relu("fc6")
-    yield conv("fc7", "fc6", thousand, 1) + relu("fc7")
+    channels_fc = int(1024 * width)
+    yield conv("fc6", bottom, channels_fc, 3, "pad: 6 dilation: 6") + relu("fc6")
+    yield conv("fc7", "fc6", channels_fc, 1) + relu("fc7")
 
 
 def extra_layers(size: int, width: float) -> Iterator[str]:
@@ -235,6 +245,6 @@ def heads(size: int, classes: int) -> Iterator[str]:
         "detection_out",
         f"include {{ phase: TEST }}\n detection_output_param {{ num_classes: {classes} "
         "share_location: true background_label_id: 0 nms_param { nms_threshold: 0.45 top_k: 400 }\n"
-        'save_output_param { label_map_file: "data/labelmap.prototxt" } # not read\n'
+        'save_output_param { label_map_file: "data/labelmap.prototxt" } # ignored\n'
         "code_type: CENTER_SIZE keep_top_k: 200 confidence_threshold: 0.01 }\n",
     )

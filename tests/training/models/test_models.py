@@ -1,3 +1,5 @@
+"""The networks: shapes, default boxes and parameter counts."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -30,7 +32,7 @@ BOXES = {
 
 
 @pytest.mark.parametrize("name", names())
-def test_heads_fit_the_default_boxes(name: str) -> None:
+def test_heads_have_one_output_per_default_box(name: str) -> None:
     model = create(name, ["background", "a", "b"]).eval()
     size = model.spec.input
     with torch.no_grad():
@@ -39,11 +41,10 @@ def test_heads_fit_the_default_boxes(name: str) -> None:
         scores, offsets = model(images)
     assert scores.shape == (1, model.spec.num_boxes, 3)
     assert offsets.shape == (1, model.spec.num_boxes, 4)
-    assert [tuple(m.shape[2:]) for m in maps] == [
-        (x.rows, x.columns) for x in model.spec.boxes.layers
-    ]
+    sizes = [(layer.rows, layer.columns) for layer in model.spec.boxes.layers]
+    assert [tuple(features.shape[2:]) for features in maps] == sizes
     if name in MAPS:
-        assert tuple(m.shape[2] for m in maps) == MAPS[name]
+        assert tuple(features.shape[2] for features in maps) == MAPS[name]
         assert model.spec.num_boxes == BOXES[name]
 
 
@@ -55,7 +56,7 @@ def test_heads_fit_the_default_boxes(name: str) -> None:
         ("ssdlite320_mobilenet_v3_large", {"reduced_tail": False}, 5_198_540),
     ],
 )
-def test_parameters_of_torchvision_s_models(
+def test_parameter_counts_equal_those_of_torchvision(
     name: str, options: dict[str, object], count: int
 ) -> None:
     model = create(name, LABELS_91, **options)
@@ -63,26 +64,26 @@ def test_parameters_of_torchvision_s_models(
 
 
 @pytest.mark.parametrize(("recipe", "first"), [("coco_clipped", 0.07), ("voc_clamped", 0.1)])
-def test_boxes_of_the_pytorch_models(recipe: str, first: float) -> None:
-    """The last centre of the 10 × 10 map lies 1.3 % outside; only torchvision leaves it there."""
+def test_default_boxes_equal_those_of_the_pytorch_models(recipe: str, first: float) -> None:
+    """The last centre of the 10 × 10 map is 1.3 % outside; only torchvision does not clamp it."""
     boxes = create("ssd300_vgg16", ["background", "a"], boxes=recipe).spec.boxes.boxes()
     np.testing.assert_allclose(boxes[0], [8 / 600, 8 / 600, first, first], atol=1e-7)
     assert boxes[:, 2:].max() == 1
     assert boxes[:, :2].max() == pytest.approx(9.5 * 32 / 300 if "clipped" in recipe else 1.0)
-    if recipe == "coco_clipped":  # sums of the corners that torchvision 0.29 makes
+    if recipe == "coco_clipped":  # sums of the corners that torchvision 0.29 computes
         sums = [3857.96279862, 3857.96279862, 5029.93054712, 5029.93054712]
         np.testing.assert_allclose(to_corners(boxes).sum(0, dtype=np.float64), sums, atol=1e-3)
 
 
-def test_boxes_of_the_caffe_model(shared_data: Path) -> None:
-    wanted = np.load(shared_data / "golden/priors_ssd300_vgg16_voc_xyxy_f32.npy")
+def test_default_boxes_equal_those_of_the_caffe_model(shared_data: Path) -> None:
+    expected = np.load(shared_data / "golden/priors_ssd300_vgg16_voc_xyxy_f32.npy")
     model = create("ssd300_vgg16", ["background", "a"])
-    found = to_corners(model.spec.boxes.boxes())
-    np.testing.assert_allclose(found, wanted, atol=2e-6)
+    boxes = to_corners(model.spec.boxes.boxes())
+    np.testing.assert_allclose(boxes, expected, atol=2e-6)
 
 
 @pytest.mark.parametrize("size", [(128, 128), (320, 320), (640, 384)])
-def test_general_boxes_fit_objects_of_every_size(size: tuple[int, int]) -> None:
+def test_general_default_boxes_overlap_objects_of_every_size(size: tuple[int, int]) -> None:
     columns, rows = size
     options = {"width": 0.25, "columns": columns, "rows": rows, "boxes": "general"}
     boxes = create("ssd_mobilenet_v1_fpn", ["background", "a"], **options).spec.boxes.boxes()
@@ -92,28 +93,36 @@ def test_general_boxes_fit_objects_of_every_size(size: tuple[int, int]) -> None:
     stretch = random.uniform(0.5, 2, 400) ** 0.5
     objects = np.stack([sides * stretch, sides / stretch], 1).clip(max=size)
     low = random.uniform(0, 1, (400, 2)) * (size - objects)
-    found = iou(
-        np.concatenate([low, low + objects], 1) / np.array(size * 2), to_corners(boxes)
-    ).max(1)
-    assert (found >= 0.5).mean() > 0.96
+    best = iou(np.concatenate([low, low + objects], 1) / np.array(size * 2), to_corners(boxes)).max(
+        1
+    )
+    assert (best >= 0.5).mean() > 0.96
     large = sides > 0.6 * short
     assert large.sum() > 20
-    assert (found[large] >= 0.5).mean() > 0.97
+    assert (best[large] >= 0.5).mean() > 0.97
 
 
-def test_l2norm_starts_at_20() -> None:
+def test_l2norm_has_an_initial_scale_of_20() -> None:
     norm = create("ssd300_vgg16", ["background", "a"]).get_submodule("backbone.norm")
     features = torch.randn(2, 512, 3, 3)
-    lengths = norm(features).norm(dim=1)
-    torch.testing.assert_close(lengths, torch.full_like(lengths, 20.0))
+    norms = norm(features).norm(dim=1)
+    torch.testing.assert_close(norms, torch.full_like(norms, 20.0))
 
 
-def test_wrong_wishes() -> None:
-    with pytest.raises(UsageError, match="there is no model 'ssd999'"):
+def test_invalid_names_options_and_labels_are_rejected() -> None:
+    with pytest.raises(UsageError, match="model 'ssd999' does not exist; choose from ssd300_mob"):
         create("ssd999", ["background", "a"])
-    with pytest.raises(UsageError, match="no default-box recipe 'big'"):
+    with pytest.raises(UsageError, match="has no default boxes 'big'; choose from voc, coco"):
         create("ssd300_vgg16", ["background", "a"], boxes="big")
-    with pytest.raises(UsageError, match="no option 'width'"):
+    with pytest.raises(UsageError, match="has no option 'width'; the options are boxes"):
         create("ssd300_vgg16", ["background", "a"], width=2.0)
-    with pytest.raises(UsageError, match="give 'background' first"):
+    with pytest.raises(UsageError, match="`labels` must be 'background' followed by"):
         create("ssd300_vgg16", ["a", "b"])
+    with pytest.raises(UsageError, match="`labels` must be 'background' followed by"):
+        create("ssd300_vgg16", ["background"])
+    with pytest.raises(UsageError, match="`labels` must not contain a class twice"):
+        create("ssd300_vgg16", ["background", "a", "a"])
+    with pytest.raises(UsageError, match="`columns` and `rows` must be multiples of 32"):
+        create("ssd_mobilenet_v1_fpn", ["background", "a"], rows=96)
+    with pytest.raises(UsageError, match="`scales` must be seven increasing fractions"):
+        create("ssd300_mobilenet_v1", ["background", "a"], scales=(0.1,) * 7)

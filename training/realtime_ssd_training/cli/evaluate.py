@@ -1,4 +1,4 @@
-"""`realtime-ssd evaluate`: how good a model is on annotated images."""
+"""`realtime-ssd evaluate`: measure the accuracy of a model on annotated images."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 __all__ = ["evaluate"]
 
-GAP = 0.001
-"""Largest difference in AP between an engine and its ONNX file."""
+MAX_AP_DIFFERENCE = 0.001
+"""Largest accepted difference in AP between an engine and its ONNX file."""
 
 _COLUMNS = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR100")
-"""Figures of a class that the terminal shows; the JSON file has them all."""
+"""Metrics per class in the terminal; the JSON file has all."""
 
 
 def evaluate(
@@ -36,126 +36,144 @@ def evaluate(
     reference: str | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Score a checkpoint, an ONNX file or an engine on annotated images, all on the same path.
+    """Evaluate a checkpoint, an ONNX file or an engine on annotated images.
 
     Args:
         model: Checkpoint (.safetensors), ONNX file, engine (.engine) or name of a model.
         data: coco:ANNOTATIONS.json:IMAGES, voc:ROOT[:SPLIT], yolo:DIR[:SPLIT],
             csv:FILE[:IMAGES] or demo:FIRST-LAST.
         metric: coco, voc07 (11 points) or voc (every point).
-        classes: Classes of the data to score, as in "person,car", by their new names; all by
+        classes: Classes of the data to evaluate, as in "person,car", by their new names; all by
             default.
         remap: New names of the data's classes, as in "van=car,lorry=truck".
-        json: Also write the result to this file.
+        json: Also write the metrics to this file.
         report: Also write a folder with precision_recall.png, sizes.png (small, medium and large
-            objects), errors.png (the worst mistakes) and evaluation.json.
-        score_threshold: Detections must score above this; low, for the whole curve.
+            objects), errors.png (the worst errors) and evaluation.json.
+        score_threshold: Minimum score of a detection, exclusive; low, for the whole
+            precision-recall curve.
         backend: auto, onnxruntime or tensorrt.
-        batch: Images that go through the network together.
-        reference: ONNX file or name of a model that ONNX Runtime scores on the same images; AP
+        batch: Images per inference.
+        reference: ONNX file or name of a model that ONNX Runtime evaluates on the same images; AP
             may differ by 0.001 at most, as between an engine and the file it was built from.
         overwrite: Replace existing files.
     """
-    from realtime_ssd.core.errors import RealtimeSSDError
+    from realtime_ssd_training.data import open_dataset, summarise
+    from realtime_ssd_training.data.classes import parse_classes, parse_remap
+    from realtime_ssd_training.evaluation.evaluator import check_metric, open_model
+    from realtime_ssd_training.evaluation.evaluator import evaluate as score
+    from realtime_ssd_training.evaluation.report_folder import (
+        check_outputs,
+        write_json,
+        write_report,
+    )
 
-    try:
-        from realtime_ssd_training.data import open_dataset, summarise
-        from realtime_ssd_training.data.classes import parse_classes, parse_remap
-        from realtime_ssd_training.evaluation.evaluator import check_metric, open_model
-        from realtime_ssd_training.evaluation.evaluator import evaluate as score
-        from realtime_ssd_training.evaluation.report_folder import (
-            check_outputs,
-            write_json,
-            write_report,
-        )
-    except ModuleNotFoundError as error:
-        raise RealtimeSSDError(
-            f"evaluating needs '{error.name}'; install it with pip install 'realtime-ssd[train]'"
-        ) from None
-    checked = check_metric(metric)
+    checked_metric = check_metric(metric)
+    _check_packages(model, data)
     check_outputs(json, report, overwrite=overwrite)
-    path = _find(model)
-    annotated = open_dataset(data, None, parse_remap(remap), parse_classes(classes))
-    if annotated.problems:
-        print(summarise(annotated.problems), file=sys.stderr)
+    path = _find_model(model)
+    dataset = open_dataset(data, None, parse_remap(remap), parse_classes(classes))
+    if dataset.problems:
+        print(summarise(dataset.problems), file=sys.stderr)
     with open_model(path, backend, score_threshold, batch) as opened:
-        result = score(opened, annotated, checked, _progress)
+        result = score(opened, dataset, checked_metric, _print_progress)
     print(file=sys.stderr)
     if result.data.problems:
         print(summarise(result.data.problems), file=sys.stderr)
-    _show(result)
+    _print_result(result)
     if json is not None:
         write_json(json, result.to_dict())
     if report is not None:
         write_report(report, result)
-        print(f"{report}: precision-recall curves, sizes, worst mistakes, all figures")
+        print(f"{report}: precision-recall curves, object sizes, worst errors, all metrics")
     if reference is not None:
-        with open_model(_find(reference), "onnxruntime", score_threshold, batch) as opened:
-            other = score(opened, annotated, checked, _progress)
+        with open_model(_find_model(reference), "onnxruntime", score_threshold, batch) as opened:
+            expected = score(opened, dataset, checked_metric, _print_progress)
         print(file=sys.stderr)
-        _hold_against(result, other)
+        _compare_with_reference(result, expected)
 
 
-def _hold_against(result: Evaluation, other: Evaluation) -> None:
-    """Refuse a model whose AP is not that of its reference."""
+def _check_packages(model: str, data: str) -> None:
+    """Check that the packages that read the model and the dataset are installed.
+
+    Raises:
+        RealtimeSSDError: If a package is missing.
+    """
+    from realtime_ssd.core.extras import require
+    from realtime_ssd_training.data.dataset_factory import required_packages
+
+    packages = [*required_packages(data)]
+    if Path(model).suffix == ".safetensors":
+        packages += ["torch", "safetensors"]
+    require("train", *packages, purpose="evaluating")
+
+
+def _compare_with_reference(result: Evaluation, reference: Evaluation) -> None:
+    """Print the AP of both models.
+
+    Raises:
+        ModelError: If they differ by more than `MAX_AP_DIFFERENCE`.
+    """
     from realtime_ssd.core.errors import ModelError
 
-    gap = abs(result.metrics.mean - other.metrics.mean)
-    told = (
-        f"AP {result.metrics.mean:.4f} on {result.backend}, "
-        f"{other.metrics.mean:.4f} on the reference, |ΔAP| {gap:.4f}"
+    difference = abs(result.metrics.mean - reference.metrics.mean)
+    text = (
+        f"AP {result.metrics.mean:.4f} on {result.backend}, {reference.metrics.mean:.4f} of the "
+        f"reference, |ΔAP| {difference:.4f}"
     )
-    if not gap <= GAP:
+    if not difference <= MAX_AP_DIFFERENCE:
         raise ModelError(
-            f"the model does not score what its reference scores: {told}, at most {GAP} is right; "
-            "see the engine's layers with realtime-ssd build --layers, or build it with "
-            "--precision fp32"
+            f"the AP of the model differs from its reference: {text}, at most {MAX_AP_DIFFERENCE} "
+            "is accepted; inspect the engine's layers with realtime-ssd build --layers, or build "
+            "it with --precision fp32"
         )
-    print(told)
+    print(text)
 
 
-def _find(model: str) -> Path:
+def _find_model(name: str) -> Path:
     from realtime_ssd.core.errors import UsageError
     from realtime_ssd.zoo import find_model
 
-    path = Path(model).expanduser()
+    path = Path(name).expanduser()
     if (path / "best.safetensors").is_file():
-        raise UsageError(f"'{model}' is the folder of a run; give best.safetensors in it")
+        raise UsageError(f"'{name}' is the folder of a run; use best.safetensors in it")
     if path.suffix not in (".safetensors", ".engine"):
-        return find_model(model)[0]
+        return find_model(name)[0]
     if not path.is_file():
-        raise UsageError(f"model file '{model}' does not exist")
+        raise UsageError(f"model file '{name}' does not exist")
     return path
 
 
-def _progress(done: int, total: int) -> None:
+def _print_progress(done: int, total: int) -> None:
     if sys.stderr.isatty() or done == total:
         print(f"\r{done} of {total} images", end="", file=sys.stderr, flush=True)
 
 
-def _show(result: Evaluation) -> None:
-    """Print the classes, the sizes, the means and the mistakes."""
+def _print_result(result: Evaluation) -> None:
+    """Print the metrics by class and by object size, the means and the errors."""
     from rich.console import Console
 
     console = Console()
-    _show_classes(console, result)
-    _show_sizes(console, result)
+    _print_classes(console, result)
+    _print_sizes(console, result)
     summary = "  ".join(
-        f"{k} {_figure(v)}" for k, v in result.metrics.summary.items() if "_" not in k
+        f"{name} {_format(value)}"
+        for name, value in result.metrics.summary.items()
+        if "_" not in name
     )
-    wrong = result.errors
-    counts = ", ".join(f"{count} {kind}" for kind, count in wrong.counts.items())
+    errors = result.errors
+    counts = ", ".join(f"{count} {kind}" for kind, count in errors.counts.items())
     lines = [
         summary,
-        f"from score {wrong.score:.2f} on, where F1 is best: "
-        f"{wrong.true_positives} of {wrong.objects} objects found; mistakes: {counts}",
+        f"at score {errors.score:.2f}, the best F1: {errors.true_positives} of {errors.objects} "
+        f"objects detected; errors: {counts}",
     ]
     if result.unknown_classes:
-        lines.append(f"unknown to the model, left out: {', '.join(result.unknown_classes)}")
+        names = ", ".join(result.unknown_classes)
+        lines.append(f"excluded, as the model does not know them: {names}")
     console.print("\n".join(lines), highlight=False, markup=False)
 
 
-def _show_classes(console: Console, result: Evaluation) -> None:
+def _print_classes(console: Console, result: Evaluation) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
@@ -164,13 +182,13 @@ def _show_classes(console: Console, result: Evaluation) -> None:
     table = Table("class", box=SIMPLE_HEAD, padding=0, pad_edge=False)
     for name in ("objects", *(key.replace("AP_", "") for key in keys)):
         table.add_column(name, justify="right", min_width=6, no_wrap=True)
-    for one in result.metrics.classes:
-        figures = (_figure(one.values[key]) for key in keys)
-        table.add_row(Text(one.label), str(one.objects), *figures)
+    for item in result.metrics.classes:
+        values = (_format(item.values[key]) for key in keys)
+        table.add_row(Text(item.label), str(item.objects), *values)
     console.print(table)
 
 
-def _show_sizes(console: Console, result: Evaluation) -> None:
+def _print_sizes(console: Console, result: Evaluation) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
@@ -180,9 +198,9 @@ def _show_sizes(console: Console, result: Evaluation) -> None:
     for name in names:
         table.add_column(name, justify="right", min_width=6)
     for size, row in rows.items():
-        table.add_row(size, str(row["objects"]), *(_figure(row[name]) for name in names[1:]))
+        table.add_row(size, str(row["objects"]), *(_format(row[name]) for name in names[1:]))
     console.print(table)
 
 
-def _figure(value: float | None) -> str:
+def _format(value: float | None) -> str:
     return "-" if value is None or not isfinite(value) else f"{value:.4f}"

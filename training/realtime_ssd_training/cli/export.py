@@ -1,4 +1,4 @@
-"""`realtime-ssd export`: a trained checkpoint as ONNX."""
+"""`realtime-ssd export`: export a trained checkpoint to ONNX."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ if TYPE_CHECKING:
 
 __all__ = ["export"]
 
-
-PHOTOS = 8
-"""Most images that are compared."""
+MAX_IMAGES = 8
+"""Maximum number of images that PyTorch and ONNX are compared on."""
 
 
 def export(
@@ -24,45 +23,44 @@ def export(
     photos: Path | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Write a trained model as ONNX, compared with PyTorch before it is kept.
+    """Export a trained model to ONNX and compare it with PyTorch before it is written.
 
     Args:
         checkpoint: File (.safetensors) that `realtime-ssd train` wrote.
         output: ONNX file to write.
         precision: fp32 or fp16.
         photos: Image, folder or glob to compare on; by default images of the run's own data, or
-            frames of the built-in street where these are gone.
+            frames of the built-in street if the data no longer exists.
         overwrite: Replace an existing output.
     """
-    from realtime_ssd.core.errors import RealtimeSSDError, UsageError
+    from realtime_ssd.core.extras import require
+    from realtime_ssd.core.files import check_output
 
-    if output.exists() and not overwrite:
-        raise UsageError(f"'{output}' exists; set `overwrite` to replace it")
-    try:
-        from realtime_ssd_training.engine.checkpoint import load_model, read_checkpoint
-        from realtime_ssd_training.export import export_onnx, images_of_run
-    except ModuleNotFoundError as error:
-        raise RealtimeSSDError(
-            f"exporting needs '{error.name}'; install it with pip install 'realtime-ssd[train]'"
-        ) from None
+    require("train", "torch", "safetensors", purpose="exporting")
+    check_output(output, overwrite=overwrite)
+
+    from realtime_ssd_training.engine.checkpoint import load_model, read_checkpoint
+    from realtime_ssd_training.export import export_onnx, images_of_run
+
     model = load_model(checkpoint)
     if photos is None:
-        images, name = images_of_run(read_checkpoint(checkpoint).facts)
+        images, name = images_of_run(read_checkpoint(checkpoint).metadata)
     else:
-        images, name = _read(photos), str(photos)
-    difference = export_onnx(model, output, precision, images)
-    told = f"{len(images)} images of {name}" if images else "frames of the built-in street"
-    print(f"{output}: {precision}, probabilities within {difference:.1e} of PyTorch's on {told}")
+        images, name = _read_images(photos), str(photos)
+    error = export_onnx(model, output, precision, images)
+    compared = f"{len(images)} images of {name}" if images else "frames of the built-in street"
+    print(f"{output}: {precision}, probabilities within {error:.1e} of PyTorch's on {compared}")
 
 
-def _read(photos: Path) -> list[Image]:
+def _read_images(path: Path) -> list[Image]:
+    """Read the first images of a source; print the error that ends it early."""
     from realtime_ssd.core.errors import SourceError
     from realtime_ssd.sources.images import Images
 
-    source = Images(photos)
+    source = Images(path)
     images: list[Image] = []
     try:
-        while len(images) < PHOTOS and (frame := source.read()) is not None:
+        while len(images) < MAX_IMAGES and (frame := source.read()) is not None:
             images.append(frame.image)
     except SourceError as error:
         if not images:

@@ -1,10 +1,12 @@
-"""`realtime-ssd import`: bring a model of another project into the form this program runs."""
+"""`realtime-ssd import`: convert a model of another project to ONNX with its specification."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 __all__ = ["import_model"]
+
+_PACKAGES = {".pth": ("torch",), ".pt": ("torch",), ".safetensors": ("torch", "safetensors")}
 
 
 def import_model(
@@ -18,39 +20,37 @@ def import_model(
     spec: Path | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Turn an SSD of another project into one ONNX file that carries all it needs.
+    """Convert an SSD of another project to one ONNX file that includes its specification.
 
-    The kind of model is recognised from its file wherever that is unambiguous; the result is
-    checked before it is kept, and then `--model OUTPUT` is all that has to be given.
+    The model family is detected wherever the file is unambiguous. The converted model is verified
+    before it is written; `--model OUTPUT` then runs it without further options.
 
     Args:
         file: Model to import: an ONNX file with raw or decoded heads (.onnx), a PyTorch checkpoint
             (.pth, .pt, .safetensors) or the weights of a Caffe model (.caffemodel).
         prototxt: Network definition of a Caffe model (deploy.prototxt).
         output: ONNX file to write.
-        family: Kind of model, where its file leaves that open: tensorflow or ultralight (ONNX),
-            caffe-vgg or caffe-mobilenet, torchvision, amdegroot, lufficc or qfgaohao (PyTorch).
-        labels: Text file of class names, one a line.
+        family: Model family, if the file is ambiguous: tensorflow or ultralight (ONNX), caffe-vgg
+            or caffe-mobilenet, torchvision, amdegroot, lufficc or qfgaohao (PyTorch).
+        labels: Text file of class names, one per line.
         anchors: Default boxes (.npy or .json, P × 4: centre and size as fractions of the image)
             in the order of the model's offsets.
-        spec: JSON file with fields of the specification that replace the recognised ones.
+        spec: JSON file with fields of the specification that override the detected ones.
         overwrite: Replace an existing output.
     """
-    from realtime_ssd.core.errors import RealtimeSSDError
+    from realtime_ssd.core.extras import require
+
+    require("train", *_PACKAGES.get(file.suffix.lower(), ()), purpose=f"importing '{file}'")
+
     from realtime_ssd_training.importers import ImportOptions
     from realtime_ssd_training.importers import import_model as import_file
 
     options = ImportOptions(prototxt, family, labels, anchors, spec, overwrite)
-    try:
-        done = import_file(file, output, options)
-    except ModuleNotFoundError as error:
-        raise RealtimeSSDError(
-            f"importing '{file}' needs '{error.name}'; install it with pip install "
-            "'realtime-ssd[train]'"
-        ) from None
-    found = done.spec
-    batch = "any batch size" if done.dynamic_batch else "batch size 1"
+    imported = import_file(file, output, options)
+    model = imported.spec
+    batch = "any batch size" if imported.dynamic_batch else "batch size 1"
     print(
-        f"{done.path}: {found.name} ({done.family}), {found.input.width}x{found.input.height}, "
-        f"{found.num_boxes} default boxes, {found.num_classes} score columns, {batch}"
+        f"{imported.path}: {model.name} ({imported.family}), "
+        f"{model.input.width}x{model.input.height}, {model.num_boxes} default boxes, "
+        f"{model.num_classes} score columns, {batch}"
     )

@@ -1,8 +1,8 @@
-"""`realtime-ssd train`: train a model as a recipe says."""
+"""`realtime-ssd train`: train a model from a recipe."""
 
 from __future__ import annotations
 
-from importlib.util import find_spec
+import sys
 from pathlib import Path
 
 __all__ = ["train"]
@@ -29,47 +29,46 @@ def train(
     device: str = "auto",
     preview: Path | None = None,
 ) -> None:
-    """Train a model and export its best weights as ONNX.
+    """Train a model and export its best weights to ONNX.
 
-    Stop with Ctrl+C or SIGTERM at any time: the state is saved, the exit status is 128 + signal,
-    and the same command with `--resume` goes on as if nothing had happened. Several GPUs:
-    `torchrun --nproc-per-node 4 -m realtime_ssd train ...`.
+    Ctrl+C or SIGTERM stop the training at any time: the state is saved, the exit status is
+    128 + signal, and the same command with `--resume` continues the run with the same result.
+    Several GPUs: `torchrun --nproc-per-node 4 -m realtime_ssd train ...`.
 
     Args:
-        recipe: A TOML file, or the name of a recipe that comes with the program: bccd,
-            coco_ssd300, coco_ssd300_torchvision, coco_ssd512, coco_ssdlite320, custom, demo,
-            voc_ssd300, voc_ssd512.
+        recipe: A TOML file, or the name of a recipe of the program: bccd, coco_ssd300,
+            coco_ssd300_torchvision, coco_ssd512, coco_ssdlite320, custom, demo, voc_ssd300,
+            voc_ssd512.
         output: Folder of the run.
         data: Training set: coco:ANNOTATIONS.json:IMAGES, voc:ROOT[:SPLIT], yolo:DIR[:SPLIT],
             csv:FILE[:IMAGES] or demo:FIRST-LAST; several joined by " + ".
-        val: Validation set, written the same way.
+        val: Validation set, in the same form.
         classes: Classes to keep, as in "person,car", by their new names; all by default.
         remap: New names of classes, as in "van=car,lorry=truck".
-        resume: Go on with the run in the output folder.
-        init: Checkpoint to take all weights from that fit.
+        resume: Continue the run in the output folder.
+        init: Checkpoint that initializes all weights of matching name and shape.
         backbone: Pretrained weights of the backbone instead of the recipe's: a file, URL#SHA256,
             or "none".
-        epochs: Passes over the data.
-        batch: Images of a step over all processes; the learning rate stays as it is.
+        epochs: Passes over the training set.
+        batch: Images per step over all processes; the learning rate is not scaled.
         lr: Learning rate.
-        seed: Of weights, order and augmentation.
+        seed: Seed of weights, order and augmentation.
         workers: Processes that load data.
         amp: Precision of the forward pass: none, bf16 or fp16.
-        compile: Translate the network with torch.compile first. It takes half a minute and more;
-            on CPUs it made steps no faster.
+        compile: Compile the network with torch.compile first, which takes half a minute or more;
+            on CPUs it has not made steps faster.
         device: auto, cpu, cuda or cuda:NUMBER.
         preview: Write a sheet of augmented samples with their matched default boxes to this image
-            and train nothing.
+            instead of training.
     """
-    from realtime_ssd.core.errors import UsageError
+    from realtime_ssd.core.files import check_output
 
-    for part in ("torch", "safetensors", "matplotlib", "tensorboard"):
-        if find_spec(part) is None:
-            raise UsageError(
-                f"training needs '{part}'; install it with pip install 'realtime-ssd[train]'"
-            )
+    _check_packages(recipe, data, val, preview=preview is not None)
+    if preview is not None:
+        check_output(preview, overwrite=True)
+
     from realtime_ssd_training.data.classes import parse_classes, parse_remap
-    from realtime_ssd_training.engine.session import Command
+    from realtime_ssd_training.engine.train_command import TrainCommand
 
     changes = {
         "run.epochs": epochs,
@@ -85,4 +84,39 @@ def train(
         "data.only": parse_classes(classes),
         "data.remap": parse_remap(remap),
     }
-    Command(recipe, output, changes, resume=resume, init=init, device=device).start(preview)
+    TrainCommand(recipe, output, changes, resume=resume, init=init, device=device).run(preview)
+
+
+def _check_packages(recipe: str, data: str | None, val: str | None, *, preview: bool) -> None:
+    """Check that all packages this run imports are installed.
+
+    Args:
+        recipe: File or name of the recipe.
+        data: Training set, or None for the recipe's.
+        val: Validation set, or None for the recipe's.
+        preview: Whether only the preview is written.
+
+    Raises:
+        RealtimeSSDError: If a package is missing.
+        UsageError: If the recipe is invalid.
+    """
+    from realtime_ssd.core.extras import require
+
+    packages = ["torch", "msgspec"]
+    if sys.version_info < (3, 11):
+        packages.append("tomli")
+    if not preview:
+        packages += ["safetensors", "matplotlib", "tensorboard"]
+    require("train", *packages, purpose="training")
+
+    from realtime_ssd_training.data.concat import split_specs
+    from realtime_ssd_training.data.dataset_factory import required_packages
+    from realtime_ssd_training.recipe import load_recipe
+
+    loaded = load_recipe(recipe)
+    val = val or loaded.data.val
+    texts = [data or loaded.data.train, "" if preview else val]
+    packages = [p for text in texts for spec in split_specs(text) for p in required_packages(spec)]
+    if val and not preview and loaded.run.metric == "coco":
+        packages.append("faster_coco_eval")
+    require("train", *packages, purpose="training")

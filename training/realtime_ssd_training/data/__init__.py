@@ -1,6 +1,6 @@
-"""Annotated images of every usual format, as one kind of data set."""
+"""Annotated image datasets of all common formats behind one interface."""
 
-from realtime_ssd_training.data.opening import open_dataset
+from realtime_ssd_training.data.dataset_factory import open_dataset
 from realtime_ssd_training.data.sample import (
     Annotation,
     Dataset,

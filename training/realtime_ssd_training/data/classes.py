@@ -1,4 +1,4 @@
-"""Which class names of a data set become which labels."""
+"""Class mapping: how the class names of a dataset become labels."""
 
 from __future__ import annotations
 
@@ -8,34 +8,41 @@ from dataclasses import dataclass, field
 from realtime_ssd.core.errors import UsageError
 from realtime_ssd_training.data.sample import Problem
 
-__all__ = ["BACKGROUND", "Classes", "Selection", "listed", "parse_classes", "parse_remap"]
+__all__ = [
+    "BACKGROUND",
+    "ClassMapping",
+    "ClassSelection",
+    "format_names",
+    "parse_classes",
+    "parse_remap",
+]
 
 BACKGROUND = "background"
 
 
-def listed(names: Sequence[str], most: int = 6) -> str:
-    """Name some classes, and how many there are besides."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+def format_names(names: Sequence[str], limit: int = 6) -> str:
+    """Return names separated by commas, abbreviated after the first `limit` of them."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
 
 
 def parse_classes(text: str | None) -> list[str] | None:
-    """Read the classes to keep from a command line.
+    """Parse the classes to keep.
 
     Args:
-        text: Names divided by commas; None or nothing keeps all.
+        text: Names separated by commas; None or an empty text keeps all.
     """
     return [name.strip() for name in (text or "").split(",") if name.strip()] or None
 
 
 def parse_remap(text: str | None) -> dict[str, str] | None:
-    """Read new names of classes from a command line.
+    """Parse new names of classes.
 
     Args:
-        text: "OLD=NEW" for each, divided by commas; None or nothing renames none.
+        text: "OLD=NEW" pairs separated by commas; None or an empty text renames no class.
 
     Raises:
-        UsageError: If a part is not of that form.
+        UsageError: If a pair has another form.
 
     Example:
         >>> parse_remap("van=car, lorry=truck")
@@ -44,22 +51,24 @@ def parse_remap(text: str | None) -> dict[str, str] | None:
     if not text:
         return None
     remap = {}
-    for part in text.split(","):
-        old, sign, new = (word.strip() for word in part.partition("="))
-        if not (old and sign and new):
-            raise UsageError(f"'{part.strip()}' renames no class; write OLD=NEW, as in van=car")
+    for pair in text.split(","):
+        old, separator, new = (item.strip() for item in pair.partition("="))
+        if not (old and separator and new):
+            raise UsageError(
+                f"'{pair.strip()}' is not a pair of class names; write OLD=NEW, as in van=car"
+            )
         remap[old] = new
     return remap
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
-    """What the user wants of the classes of a data set.
+class ClassSelection:
+    """The labels, new names and classes the user selects.
 
     Attributes:
-        labels: All labels, "background" first, for example those of a model; None takes the
-            classes of the data set.
-        remap: New names of classes; several may get the same name.
+        labels: All labels, "background" first, for example those of a model; None uses the
+            classes of the dataset.
+        remap: New names of classes by their old ones; several classes may share a new name.
         only: The classes to keep, by their new names; None keeps all.
     """
 
@@ -67,41 +76,41 @@ class Selection:
     remap: Mapping[str, str] = field(default_factory=dict)
     only: Sequence[str] | None = None
 
-    def classes(self, found: Sequence[str], ids: Sequence[int] = ()) -> Classes:
-        """Settle the labels for a data set.
+    def map_classes(self, names: Sequence[str], ids: Sequence[int] = ()) -> ClassMapping:
+        """Return the mapping from the classes of a dataset to labels.
 
         Args:
-            found: Names of its classes in its own order.
-            ids: Category id of each name, where the data set has them.
+            names: Class names of the dataset, in its order.
+            ids: Category id of each name, for formats that have them.
 
         Raises:
-            UsageError: If labels, remap and only do not fit together or to the data set.
+            UsageError: If labels, remap and only contradict each other or the dataset.
         """
-        renamed = list(dict.fromkeys(self.remap.get(name, name) for name in found))
+        renamed = list(dict.fromkeys(self.remap.get(name, name) for name in names))
         labels = self._labels([name for name in renamed if name != BACKGROUND])
-        self._check(labels, found)
-        numbers: dict[str, int] = {}
-        for name, number in zip(found, ids, strict=False):
-            numbers.setdefault(self.remap.get(name, name), number)
+        self._check(labels, names)
+        id_of: dict[str, int] = {}
+        for name, number in zip(names, ids, strict=False):
+            id_of.setdefault(self.remap.get(name, name), number)
             if name in labels:
-                numbers[name] = number
-        category_ids = tuple(numbers.get(name, k) for k, name in enumerate(labels))
-        return Classes(labels, category_ids, self, tuple(found))
+                id_of[name] = number
+        category_ids = tuple(id_of.get(name, index) for index, name in enumerate(labels))
+        return ClassMapping(labels, category_ids, self, tuple(names))
 
-    def _labels(self, found: list[str]) -> tuple[str, ...]:
+    def _labels(self, names: list[str]) -> tuple[str, ...]:
         if self.labels is not None:
             return tuple(self.labels)
-        return (BACKGROUND, *(found if self.only is None else self.only))
+        return (BACKGROUND, *(names if self.only is None else self.only))
 
-    def _check(self, labels: tuple[str, ...], found: Sequence[str]) -> None:
+    def _check(self, labels: tuple[str, ...], names: Sequence[str]) -> None:
         if labels == (BACKGROUND,) and self.labels is None:
-            raise UsageError("no image of the data has an object; look at its annotations")
+            raise UsageError("the dataset has no objects; check its annotations")
         if labels[:1] != (BACKGROUND,) or len(labels) < 2:
             raise UsageError(
-                f"the labels {list(labels)[:3]} do not fit; the data needs '{BACKGROUND}' first "
-                "and then at least one class"
+                f"the labels {list(labels)[:3]} are invalid; the first must be '{BACKGROUND}', "
+                "followed by at least one class"
             )
-        known = labels if self.labels is not None else {self.remap.get(n, n) for n in found}
+        known = labels if self.labels is not None else {self.remap.get(n, n) for n in names}
         for name in self.only or ():
             if name not in known:
                 raise UsageError(
@@ -111,32 +120,32 @@ class Selection:
 
 
 @dataclass(slots=True)
-class Classes:
-    """The labels of a data set, and which of its names lead to them.
+class ClassMapping:
+    """The labels of a dataset, and the label of each of its class names.
 
     Attributes:
         labels: Class names, "background" first.
         category_ids: Category id of each label.
-        selection: What the user asked for.
-        found: Names of the data set.
+        selection: The user's selection.
+        names: Class names of the dataset.
     """
 
     labels: tuple[str, ...]
     category_ids: tuple[int, ...]
-    selection: Selection
-    found: tuple[str, ...]
+    selection: ClassSelection
+    names: tuple[str, ...]
     _ids: dict[str, int] = field(init=False)
     _unknown: dict[str, list[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._ids = {name: k for k, name in enumerate(self.labels) if k}
+        self._ids = {name: index for index, name in enumerate(self.labels) if index}
 
     def find(self, name: str, file: str) -> int | None:
-        """Give the class id of a name; None for a class that is not wanted or not known.
+        """Return the class id of a name, or None for a class that is excluded or unknown.
 
         Args:
-            name: Name in the data set.
-            file: File it stands in, for the report of unknown classes.
+            name: Class name in the dataset.
+            file: File that uses it, for the report of unknown classes.
         """
         name = self.selection.remap.get(name, name)
         if self.selection.only is not None and name not in self.selection.only:
@@ -146,20 +155,17 @@ class Classes:
             self._unknown.setdefault(name, []).append(file)
         return label
 
-    def problems(self, data: str) -> list[Problem]:
-        """Report every unknown class once, with the first file it stands in.
+    def problems(self, dataset: str) -> list[Problem]:
+        """Return one problem per unused new name and per unknown class, with its first file.
 
         Args:
-            data: Name of the data set, for new names of classes that do not occur in it.
+            dataset: Name of the dataset.
         """
-        idle = [name for name in self.selection.remap if name not in self.found]
-        return [
-            Problem(data, f"no class is called '{name}', so that nothing was renamed")
-            for name in idle
-        ] + [
+        unused = [name for name in self.selection.remap if name not in self.names]
+        return [Problem(dataset, f"there is no class '{name}' to rename") for name in unused] + [
             Problem(
                 files[0],
-                f"class '{name}' is not among the labels; {len(files)} boxes of it in "
+                f"class '{name}' is not among the labels; {len(files)} boxes in "
                 f"{len(set(files))} files were skipped",
             )
             for name, files in self._unknown.items()

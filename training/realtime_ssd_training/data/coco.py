@@ -7,41 +7,50 @@ from pathlib import Path
 from typing import Any
 
 from realtime_ssd.core.errors import UsageError
-from realtime_ssd_training.data.classes import Selection
-from realtime_ssd_training.data.files import FileDataset, RawImage, RawObject, build
+from realtime_ssd_training.data.classes import ClassSelection
+from realtime_ssd_training.data.file_dataset import (
+    FileDataset,
+    RawImage,
+    RawObject,
+    build_file_dataset,
+)
 from realtime_ssd_training.data.sample import Problem
 
 __all__ = ["open_coco"]
 
 
-def open_coco(name: str, path: Path, folder: Path, selection: Selection) -> FileDataset:
+def open_coco(name: str, path: Path, folder: Path, selection: ClassSelection) -> FileDataset:
     """Open a COCO detection file (`images`, `annotations`, `categories`).
 
     Args:
-        name: The text the data set is opened with.
+        name: Specification the dataset is opened with.
         path: The JSON file.
-        folder: Folder that its `file_name` entries start from.
-        selection: Wanted classes; categories keep the order of their ids.
+        folder: Folder that its `file_name` entries are relative to.
+        selection: Classes to read; categories are ordered by id.
 
     Raises:
-        UsageError: If a file is missing or the JSON is no COCO detection file.
+        UsageError: If a file is missing or the JSON is not a COCO detection file.
     """
     if not folder.is_dir():
-        raise UsageError(f"there is no folder of images '{folder}'; give coco:ANNOTATIONS:IMAGES")
+        raise UsageError(f"the image folder '{folder}' does not exist; use coco:ANNOTATIONS:IMAGES")
     content = _load(path)
     try:
-        found = sorted((int(item["id"]), str(item["name"])) for item in content["categories"])
+        categories = sorted((int(item["id"]), str(item["name"])) for item in content["categories"])
         problems: list[Problem] = []
-        images = _images(content, path, problems)
-        objects = _objects(content, dict(found), set(images), path, problems)
-        raws = [_image(item, folder, objects.get(key, [])) for key, item in images.items()]
+        images = _images_by_id(content, path, problems)
+        objects = _objects_by_image(content, dict(categories), set(images), path, problems)
+        raw_images = [
+            _raw_image(item, folder, objects.get(image_id, [])) for image_id, item in images.items()
+        ]
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise UsageError(
-            f"'{path}' is no COCO detection file ({_reason(error)}); it needs images with id and "
-            "file_name, annotations with image_id, category_id and bbox, and categories"
+            f"'{path}' is not a COCO detection file ({_reason(error)}); it needs images with id "
+            "and file_name, annotations with image_id, category_id and bbox, and categories"
         ) from error
-    classes = selection.classes([text for _, text in found], [number for number, _ in found])
-    return build(name, raws, classes, problems)
+    classes = selection.map_classes(
+        [label for _, label in categories], [number for number, _ in categories]
+    )
+    return build_file_dataset(name, raw_images, classes, problems)
 
 
 def _reason(error: Exception) -> str:
@@ -53,29 +62,29 @@ def _load(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError:
         raise UsageError(
-            f"the annotation file '{path}' cannot be read; give coco:ANNOTATIONS:IMAGES"
+            f"the annotation file '{path}' cannot be read; use coco:ANNOTATIONS:IMAGES"
         ) from None
     except (ValueError, RecursionError) as error:
         raise UsageError(
-            f"'{path}' is no valid JSON ({error}); download or export it again"
+            f"'{path}' is not valid JSON ({error}); download or export it again"
         ) from error
     if not isinstance(content, dict):
-        raise UsageError(f"'{path}' is no COCO detection file: it must hold a JSON object")
+        raise UsageError(f"'{path}' is not a COCO detection file: it must contain a JSON object")
     return content
 
 
-def _images(
+def _images_by_id(
     content: dict[str, Any], path: Path, problems: list[Problem]
 ) -> dict[int, dict[str, Any]]:
     images: dict[int, dict[str, Any]] = {}
     for item in content["images"]:
         if images.setdefault(int(item["id"]), item) is not item:
-            text = f"image {item['id']} is given twice; '{item['file_name']}' was skipped"
+            text = f"image id {item['id']} is not unique; '{item['file_name']}' was skipped"
             problems.append(Problem(str(path), text))
     return images
 
 
-def _objects(
+def _objects_by_image(
     content: dict[str, Any],
     names: dict[int, str],
     images: set[int],
@@ -105,7 +114,7 @@ def _objects(
     return objects
 
 
-def _image(item: dict[str, Any], folder: Path, objects: list[RawObject]) -> RawImage:
+def _raw_image(item: dict[str, Any], folder: Path, objects: list[RawObject]) -> RawImage:
     size = (int(item.get("width") or 0), int(item.get("height") or 0))
     name = str(item["file_name"])
     return RawImage(folder / name, name, objects, size, int(item["id"]))

@@ -1,4 +1,4 @@
-"""The values that travel from a data set to the network, and what every data set offers."""
+"""The dataset interface, and the annotations and samples every dataset yields."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ __all__ = ["Annotation", "Dataset", "Problem", "Sample", "Subset", "summarise", 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong with a data set, and what was done about it.
+    """A defect of a dataset, and how it was handled.
 
     Attributes:
-        file: Name of the file it was found in.
-        text: What was wrong and whether it was skipped or clipped.
+        file: Name of the file with the defect.
+        text: Description of the defect, and whether the item was skipped or clipped.
     """
 
     file: str
@@ -35,14 +35,14 @@ class Annotation:
     """The ground truth of one image.
 
     Attributes:
-        name: Name of the image inside its data set.
+        name: Name of the image within its dataset.
         width: Width of the image in pixels.
         height: Height of the image in pixels.
         boxes: N × 4 float32, x1, y1, x2, y2 in pixels, inside the image.
         labels: N int64, class ids from 1; 0 is the background.
-        difficult: N bool, boxes that evaluation neither rewards nor punishes.
-        crowd: N bool, boxes around many objects of the class.
-        areas: N float32, square pixels of the object itself where known, else of its box.
+        difficult: N bool, boxes that count neither as hits nor as misses in evaluation.
+        crowd: N bool, boxes around groups of objects of the class.
+        areas: N float32, area of the object's mask in square pixels where known, else of its box.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Sample:
         labels: N int64, class ids from 1; 0 is the background.
         difficult: N bool.
         crowd: N bool.
-        name: Name of the image inside its data set.
+        name: Name of the image within its dataset.
     """
 
     image: Image
@@ -77,18 +77,18 @@ class Sample:
 
     @classmethod
     def of(cls, image: Image, truth: Annotation) -> Sample:
-        """Put an image and its annotation together."""
+        """Combine an image with its annotation."""
         return cls(image, truth.boxes, truth.labels, truth.difficult, truth.crowd, truth.name)
 
 
 class Dataset(ABC):
-    """Annotated images, by number.
+    """A sequence of annotated images.
 
     Attributes:
-        name: The text it was opened with.
-        labels: Class names; "background" first.
-        category_ids: For each label the category id of a COCO file, elsewhere its position.
-        problems: What was skipped or clipped, each with the name of its file.
+        name: The specification it was opened with.
+        labels: Class names, "background" first.
+        category_ids: COCO category id of each label; for other formats its index.
+        problems: What was skipped or clipped, with the file names.
     """
 
     def __init__(
@@ -103,15 +103,15 @@ class Dataset(ABC):
 
     @abstractmethod
     def __len__(self) -> int:
-        """Count the images."""
+        """Return the number of images."""
 
     @abstractmethod
     def annotation(self, index: int) -> Annotation:
-        """Give the ground truth of an image without reading its pixels."""
+        """Return the ground truth of an image without decoding the image."""
 
     @abstractmethod
     def image_id(self, index: int) -> int:
-        """Give the id of an image in a COCO file, elsewhere its number from 1."""
+        """Return the COCO id of an image; for other formats its number, from 1."""
 
     @abstractmethod
     def __getitem__(self, index: int) -> Sample:
@@ -126,49 +126,50 @@ class Dataset(ABC):
 
 
 class Subset(Dataset):
-    """Some images of a data set.
+    """A selection of the images of a dataset.
 
     Args:
-        whole: The data set.
-        numbers: Number of each image in it.
-        problems: Why the others are left out.
+        dataset: The full dataset.
+        indices: Index in `dataset` of each selected image.
+        problems: Why the other images are excluded.
     """
 
     def __init__(
-        self, whole: Dataset, numbers: Sequence[int], problems: Iterable[Problem] = ()
+        self, dataset: Dataset, indices: Sequence[int], problems: Iterable[Problem] = ()
     ) -> None:
-        super().__init__(whole.name, whole.labels, whole.category_ids, problems)
-        self._whole, self._numbers = whole, tuple(numbers)
+        super().__init__(dataset.name, dataset.labels, dataset.category_ids, problems)
+        self._dataset, self._indices = dataset, tuple(indices)
 
     def __len__(self) -> int:
-        return len(self._numbers)
+        return len(self._indices)
 
     def __getitem__(self, index: int) -> Sample:
-        return self._whole[self._numbers[index]]
+        return self._dataset[self._indices[index]]
 
     def annotation(self, index: int) -> Annotation:
-        """Give the ground truth of an image; see `Dataset.annotation`."""
-        return self._whole.annotation(self._numbers[index])
+        """Return the ground truth of an image; see `Dataset.annotation`."""
+        return self._dataset.annotation(self._indices[index])
 
     def image_id(self, index: int) -> int:
-        """Give the id that the image has in the whole data set."""
-        return self._whole.image_id(self._numbers[index])
+        """Return the id that the image has in the full dataset."""
+        return self._dataset.image_id(self._indices[index])
 
 
 def unreadable(data: Dataset, index: int, error: Exception) -> Problem:
-    """Report an image that was there when its data set was opened but cannot be read now."""
+    """Return the problem of an image that became unreadable after its dataset was opened."""
     return Problem(data.annotation(index).name, f"{error}; it was skipped")
 
 
 def summarise(problems: Sequence[Problem], limit: int = 5) -> str:
-    """Tell in a few lines what is wrong with a data set.
+    """Format the first problems of a dataset.
 
     Args:
         problems: `Dataset.problems`.
-        limit: Most problems that are listed one by one.
+        limit: Maximum number of problems to list.
 
     Returns:
-        One line a problem and a last line for the rest; empty if there are none.
+        One line per problem, and a last line with the number of the others; empty without
+        problems.
     """
     lines = [str(problem) for problem in problems[:limit]]
     if len(problems) > limit:

@@ -1,7 +1,7 @@
-"""Weights and training state in safetensors files, each with a JSON side-car for people.
+"""Checkpoints: weights and training state in safetensors files, each with a JSON side-car.
 
-A file is complete in itself: what the side-car says also stands in its header. After a power cut
-or on a full disk the old one is still there.
+The safetensors header repeats the side-car, so that the file is complete without it. Files are
+replaced atomically: after a power failure or on a full disk the previous checkpoint is intact.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor, nn
 
@@ -21,78 +22,88 @@ from realtime_ssd.core.spec import spec_from_json, spec_to_json
 from realtime_ssd_training.models import SSD, create
 
 __all__ = [
+    "HEADER",
     "Checkpoint",
+    "load_matching_weights",
     "load_model",
     "load_weights",
     "read_checkpoint",
     "read_pickled",
     "save_checkpoint",
-    "start_from",
 ]
 
 HEADER = "realtime_ssd"
+"""Key of the JSON text in the metadata of a safetensors file."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Checkpoint:
-    """What one file holds.
+    """The contents of a checkpoint file.
 
     Attributes:
         tensors: Tensors by group ("model", "ema", "optimizer") and name.
         architecture: Name for `realtime_ssd_training.models.create`.
         options: Options of that network.
-        spec: The model's contract as JSON text.
-        facts: Plain values: epoch, step, scores, recipe.
+        spec: `ModelSpec` as JSON text.
+        metadata: Plain values, for example epoch, step, scores and recipe ("facts" in the file).
     """
 
     tensors: Mapping[str, Mapping[str, Tensor]]
     architecture: str
     options: Mapping[str, Any]
     spec: str
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def weights(self) -> Mapping[str, Tensor]:
-        """The weights to use: their moving average where there is one."""
+        """The weights for inference: the moving average if there is one."""
         return self.tensors.get("ema") or self.tensors["model"]
+
+
+class _Header(msgspec.Struct):
+    architecture: str
+    options: dict[str, Any]
+    spec: dict[str, Any]
+    metadata: dict[str, Any] = msgspec.field(name="facts")
 
 
 def save_checkpoint(
     path: Path,
     model: SSD,
     groups: Mapping[str, Mapping[str, Tensor]] | None = None,
-    facts: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a model, and what else belongs to a run, in one move.
+    """Write a model, and optionally the state of its run, atomically.
 
     Args:
         path: File to write, ending in ".safetensors"; the side-car ends in ".json".
         model: The network; its weights are the group "model".
-        groups: More tensors by group.
-        facts: Plain values ready for JSON.
+        groups: Additional tensors by group.
+        metadata: Plain values that JSON can hold.
 
     Raises:
         ModelError: If the file cannot be written.
     """
     from safetensors.torch import save
 
-    parts = {"model": model.state_dict(), **(groups or {})}
     tensors = {
         f"{group}/{name}": tensor.detach().cpu().contiguous()
-        for group, named in parts.items()
-        for name, tensor in named.items()
+        for group, members in {"model": model.state_dict(), **(groups or {})}.items()
+        for name, tensor in members.items()
     }
-    head = {
-        "architecture": model.architecture,
-        "options": dict(model.options),
-        "spec": json.loads(spec_to_json(model.spec)),
-        "facts": dict(facts or {}),
-    }
+    header = msgspec.to_builtins(
+        _Header(
+            model.architecture,
+            dict(model.options),
+            json.loads(spec_to_json(model.spec)),
+            dict(metadata or {}),
+        )
+    )
     try:
-        replace_file(path, save(tensors, metadata={HEADER: json.dumps(head)}), durable=True)
-        replace_file(path.with_suffix(".json"), (json.dumps(head, indent=1) + "\n").encode())
+        replace_file(path, save(tensors, metadata={HEADER: json.dumps(header)}), durable=True)
+        replace_file(path.with_suffix(".json"), (json.dumps(header, indent=1) + "\n").encode())
     except OSError as error:
-        kept = "; the one before it is whole" if path.exists() else ""
+        kept = "; the previous one is intact" if path.exists() else ""
         raise ModelError(
             f"the checkpoint '{path}' cannot be written ({error.strerror}){kept}; free some space "
             "or choose another folder"
@@ -100,104 +111,110 @@ def save_checkpoint(
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
-    """Read what `save_checkpoint` wrote.
+    """Read a file written by `save_checkpoint`.
 
     Raises:
-        UsageError: If there is no such file.
-        ModelError: If the file is damaged or of another program.
+        UsageError: If the file does not exist.
+        ModelError: If it is damaged or was not written by `save_checkpoint`.
     """
     from safetensors import SafetensorError, safe_open
 
     if Path(path).is_dir():
-        raise UsageError(f"'{path}' is a folder; give the file best.safetensors in it")
+        raise UsageError(f"'{path}' is a folder; use the file best.safetensors in it")
     if not Path(path).is_file():
         raise UsageError(f"checkpoint '{path}' does not exist")
     tensors: dict[str, dict[str, Tensor]] = {}
     try:
         with safe_open(path, framework="pt") as file:
-            head = json.loads((file.metadata() or {})[HEADER])
-            for key in file.keys():  # noqa: SIM118 - the file is no mapping
+            header = msgspec.convert(json.loads((file.metadata() or {})[HEADER]), _Header)
+            for key in file.keys():  # noqa: SIM118 - the file is not a mapping
                 group, name = key.split("/", 1)
                 tensors.setdefault(group, {})[name] = file.get_tensor(key)
-        parts = str(head["architecture"]), dict(head["options"]), json.dumps(head["spec"])
-        return Checkpoint(tensors, *parts, dict(head["facts"]))
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise ModelError(
-            f"'{path}' is no checkpoint of this program, or it is damaged; give a .safetensors "
-            "file that 'realtime-ssd train' wrote"
+            f"'{path}' is damaged or is not a checkpoint of this program; use a .safetensors file "
+            "written by 'realtime-ssd train'"
         ) from error
+    spec = json.dumps(header.spec)
+    return Checkpoint(tensors, header.architecture, header.options, spec, header.metadata)
 
 
-def read_pickled(path: Path, problem: str) -> Any:
-    """Read a PyTorch file of another program: only tensors and plain values, never code.
+def read_pickled(path: Path, message: str) -> Any:
+    """Read a PyTorch file of another program without executing code from it.
 
     Args:
-        path: The file.
-        problem: What to say if it is damaged or holds anything else.
+        path: File written by `torch.save`.
+        message: Error message if the file is damaged or holds anything but tensors and plain
+            values.
 
     Raises:
-        ModelError: With `problem`.
+        ModelError: With `message`.
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise ModelError(problem) from error
+        raise ModelError(message) from error
 
 
 def load_model(path: str | Path) -> SSD:
-    """Rebuild the network of a checkpoint with its weights, ready to be scored or exported.
+    """Rebuild the network of a checkpoint with its weights.
 
     Args:
-        path: File that `realtime-ssd train` wrote.
+        path: File written by `realtime-ssd train`.
 
     Returns:
         The network in evaluation mode, on the CPU.
 
     Raises:
-        ModelError: If the file does not fit.
+        ModelError: If the weights do not fit the network.
     """
-    found = read_checkpoint(path)
-    spec = spec_from_json(found.spec)
-    model = create(found.architecture, spec.labels, **found.options)
-    model.adopt(spec)
-    load_weights(model, found.weights, str(path))
+    checkpoint = read_checkpoint(path)
+    spec = spec_from_json(checkpoint.spec)
+    model = create(checkpoint.architecture, spec.labels, **checkpoint.options)
+    model.replace_spec(spec)
+    load_weights(model, checkpoint.weights, str(path))
     return model.eval()
 
 
-def load_weights(model: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
-    """Put weights into a network whose tensors have the same names and shapes.
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
+    """Load weights into a network whose tensors have the same names and shapes.
+
+    Args:
+        model: Network to change.
+        weights: Tensors by name.
+        source: File name for the error message.
 
     Raises:
-        ModelError: If they do not fit.
+        ModelError: If names or shapes differ.
     """
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
         first = str(error).splitlines()[1:2]
         raise ModelError(
-            f"the weights in '{where}' do not fit the network ({''.join(first).strip()}); use the "
+            f"the weights in '{source}' do not fit the network ({''.join(first).strip()}); use the "
             "recipe they were trained with"
         ) from error
 
 
-def start_from(model: SSD, path: str | Path) -> tuple[int, int]:
-    """Take over every tensor of a checkpoint that has the same name and shape here.
+def load_matching_weights(model: SSD, path: str | Path) -> tuple[int, int]:
+    """Load every tensor of a checkpoint that has the same name and shape in a network.
 
-    Heads of other classes or other default boxes keep their new weights.
+    Heads for other classes or other default boxes keep their initial weights.
 
     Args:
-        model: Network to start.
-        path: Checkpoint to take from.
+        model: Network to change.
+        path: Checkpoint to read.
 
     Returns:
-        Number of tensors taken over, and number of all tensors of the network.
+        Number of tensors loaded, and number of tensors of the network.
 
     Raises:
-        ModelError: If nothing fits.
+        ModelError: If no tensor matches.
     """
-    weights, own = read_checkpoint(path).weights, model.state_dict()
-    fitting = {k: v for k, v in weights.items() if k in own and v.shape == own[k].shape}
-    if not fitting:
+    weights, current = read_checkpoint(path).weights, model.state_dict()
+    matching = {k: v for k, v in weights.items() if k in current and v.shape == current[k].shape}
+    if not matching:
         raise ModelError(f"no weights in '{path}' fit '{model.architecture}'; use a related model")
-    model.load_state_dict(fitting, strict=False)
-    return len(fitting), len(own)
+    model.load_state_dict(matching, strict=False)
+    return len(matching), len(current)

@@ -1,4 +1,4 @@
-"""Training in several processes that `torchrun` starts."""
+"""Training in several processes started by `torchrun`."""
 
 from __future__ import annotations
 
@@ -13,99 +13,101 @@ from torch import Tensor, distributed
 
 from realtime_ssd.core.errors import UsageError
 
-__all__ = ["World", "join", "leave"]
+__all__ = ["DistributedContext", "destroy_distributed", "init_distributed"]
 
-PATIENCE = timedelta(hours=12)
-"""How long the others wait for the first process, which alone scores."""
+TIMEOUT = timedelta(hours=12)
+"""Maximum wait for another process; only the main process evaluates while the others wait."""
 
 
 @dataclass(frozen=True, slots=True)
-class World:
+class DistributedContext:
     """The processes of a run.
 
     Attributes:
-        rank: Number of this one.
-        size: How many there are.
-        device: What this one computes on.
+        rank: Index of this process.
+        world_size: Number of processes.
+        device: Device of this process.
     """
 
     rank: int
-    size: int
+    world_size: int
     device: torch.device
 
     @property
-    def first(self) -> bool:
-        """Whether this process writes files and talks."""
+    def is_main(self) -> bool:
+        """Whether this process writes files and prints."""
         return self.rank == 0
 
-    def total(self, values: Tensor) -> Tensor:
-        """Sum a tensor over all processes; each gets the sum."""
-        if self.size > 1:
+    def all_reduce(self, values: Tensor) -> Tensor:
+        """Return the sum of a tensor over all processes."""
+        if self.world_size > 1:
             values = values.clone()
             distributed.all_reduce(values)
         return values
 
-    def gather(self, words: Sequence[str]) -> list[str]:
-        """Put the words of all processes together; each gets all."""
-        if self.size == 1:
-            return list(words)
-        lists: list[Any] = [None] * self.size
-        distributed.all_gather_object(lists, list(words))
-        return [word for part in lists for word in part]
+    def all_gather(self, texts: Sequence[str]) -> list[str]:
+        """Return the strings of all processes in order of rank."""
+        if self.world_size == 1:
+            return list(texts)
+        gathered: list[Any] = [None] * self.world_size
+        distributed.all_gather_object(gathered, list(texts))
+        return [text for part in gathered for text in part]
 
-    def share(self, batch: int) -> int:
-        """Images of each process in a batch of all.
+    def local_batch_size(self, batch: int) -> int:
+        """Return the images of this process in a batch of all processes.
 
         Raises:
-            UsageError: If the batch cannot be dealt out evenly.
+            UsageError: If the batch cannot be split evenly.
         """
-        if batch % self.size:
+        if batch % self.world_size:
             raise UsageError(
-                f"a batch of {batch} images cannot be dealt out to {self.size} processes; give a "
-                f"multiple of {self.size}"
+                f"a `batch` of {batch} images cannot be split over {self.world_size} processes; "
+                f"use a multiple of {self.world_size}"
             )
-        return batch // self.size
+        return batch // self.world_size
 
 
-def join(device: str = "auto") -> World:
-    """Find out who takes part; processes started by `torchrun` find each other.
+def init_distributed(device: str = "auto") -> DistributedContext:
+    """Initialise the process group if `torchrun` started this process.
 
     Args:
-        device: "auto" takes the GPU where there is one; else "cpu", "cuda", "cuda:1", "mps", ...
+        device: "auto" selects a GPU if there is one; otherwise "cpu", "cuda", "cuda:1", "mps", ...
 
     Raises:
-        UsageError: If there is no such device.
+        UsageError: If the device does not exist.
     """
-    size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
-    place = _device(device, int(os.environ.get("LOCAL_RANK", "0")), size)
-    if size > 1 and not distributed.is_initialized():
-        kind = "nccl" if place.type == "cuda" else "gloo"
-        distributed.init_process_group(kind, timeout=PATIENCE)
-    return World(rank, size, place)
+    world_size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    selected = _select_device(device, int(os.environ.get("LOCAL_RANK", "0")), world_size)
+    if world_size > 1 and not distributed.is_initialized():
+        backend = "nccl" if selected.type == "cuda" else "gloo"
+        distributed.init_process_group(backend, timeout=TIMEOUT)
+    return DistributedContext(rank, world_size, selected)
 
 
-def leave() -> None:
-    """End what `join` began."""
+def destroy_distributed() -> None:
+    """Destroy the process group of `init_distributed`."""
     if distributed.is_initialized():
         distributed.destroy_process_group()
 
 
-def _device(name: str, local: int, size: int) -> torch.device:
+def _select_device(name: str, local_rank: int, world_size: int) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UsageError(f"'{name}' is no device; give auto, cpu, cuda or cuda:NUMBER") from None
+        raise UsageError(
+            f"`device` '{name}' is unknown; use auto, cpu, cuda or cuda:NUMBER"
+        ) from None
     if device.type == "cuda":
         if not torch.cuda.is_available():
-            raise UsageError(f"device '{name}' needs a GPU, but none is usable; give cpu or auto")
-        number = local if size > 1 else device.index or 0
-        if number >= torch.cuda.device_count():
+            raise UsageError(f"`device` '{name}' needs a usable GPU; use cpu or auto")
+        index = local_rank if world_size > 1 else device.index or 0
+        if index >= torch.cuda.device_count():
             raise UsageError(
-                f"GPU {number} does not exist: this machine has {torch.cuda.device_count()} GPUs; "
-                "give another number, or start fewer processes"
+                f"GPU {index} does not exist: this machine has {torch.cuda.device_count()} GPUs; "
+                "use another number or start fewer processes"
             )
-        device = torch.device("cuda", number)
+        device = torch.device("cuda", index)
         torch.cuda.set_device(device)
     return device

@@ -1,4 +1,4 @@
-"""Batches for training: the same order and the same pixels, however many workers read them."""
+"""Training batches that depend on seed, epoch and index only, not on the number of workers."""
 
 from __future__ import annotations
 
@@ -18,32 +18,33 @@ from torch.utils.data import Dataset as TorchDataset
 
 from realtime_ssd.core.errors import RealtimeSSDError
 from realtime_ssd.core.spec import InputSpec
-from realtime_ssd_training.data.augment import fit
+from realtime_ssd_training.data.augment import resize_sample
 from realtime_ssd_training.data.sample import Dataset, Problem, Sample, unreadable
 
 __all__ = ["Augment", "Batch", "Loader", "LoaderOptions", "Target", "normalise"]
 
 Augment = Callable[[Sample, np.random.Generator], Sample]
-"""What turns a sample of a data set into one at input size."""
+"""Converts a dataset sample to an augmented one at input size."""
 
 _Key = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class LoaderOptions:
-    """How a data set is dealt out.
+    """Batching, order and workers of a `Loader`.
 
     Attributes:
-        batch_size: Images of a batch, of one process.
-        workers: Processes that read and augment; 0 does so in the calling one.
-        seed: Start of all chance.
-        shuffle: Whether every epoch has an order of its own.
-        drop_last: Whether a last batch that is not full is left out, unless it is the only one,
-            and every rank gets equally many images.
-        rank: Number of this process among those that train together.
-        world_size: Number of those processes.
-        pin_memory: Whether batches lie in page-locked memory, for a GPU.
-        empty: Whether a batch of which no image can be read is dealt out too, and no error.
+        batch_size: Images per batch of one process.
+        workers: Processes that read and augment images; 0 uses the calling process.
+        seed: Seed of order and augmentation.
+        shuffle: Whether every epoch has its own random order.
+        drop_last: Whether to drop an incomplete last batch, unless it is the only one, and to give
+            every rank the same number of images.
+        rank: Index of this process.
+        world_size: Number of training processes.
+        pin_memory: Whether batches are in page-locked memory, for transfer to a GPU.
+        allow_empty: Whether a batch without any readable image is returned instead of raising an
+            error.
     """
 
     batch_size: int = 32
@@ -54,7 +55,7 @@ class LoaderOptions:
     rank: int = 0
     world_size: int = 1
     pin_memory: bool = False
-    empty: bool = False
+    allow_empty: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,15 +79,15 @@ class Batch:
 
     Attributes:
         images: N × H × W × 3 uint8, BGR, at input size.
-        boxes: M × 4 float32 of all images one after another, fractions of the input.
+        boxes: M × 4 float32 of all images concatenated, fractions of the input.
         labels: M int64.
         difficult: M bool.
         crowd: M bool.
         counts: Number of boxes of each image.
         names: Name of each image.
-        indices: Number of each image in the data set.
-        problems: Images that could not be read and are therefore missing here; each is told of
-            once in the life of a loader.
+        indices: Dataset index of each image.
+        problems: Images that could not be read and are missing from the batch; a loader reports
+            each of them only once.
     """
 
     images: Tensor
@@ -104,44 +105,44 @@ class Batch:
 
     @property
     def targets(self) -> list[Target]:
-        """The ground truth image by image."""
-        parts = (self.boxes, self.labels, self.difficult | self.crowd)
-        split = [torch.split(part, list(self.counts)) for part in parts]
+        """The ground truth per image."""
+        columns = (self.boxes, self.labels, self.difficult | self.crowd)
+        split = [torch.split(column, list(self.counts)) for column in columns]
         return [Target(*image) for image in zip(*split, strict=True)]
 
     def inputs(self, spec: InputSpec) -> Tensor:
-        """Give the input of the network: N × 3 × H × W float32, channels last in memory."""
+        """Return the input of the network: N × 3 × H × W float32 in channels-last memory."""
         return normalise(self.images, spec)
 
     def to(self, device: torch.device | str) -> Batch:
-        """Copy the batch to a device, without waiting if it is pinned."""
-        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+        """Return a copy on a device; from pinned memory the copy is asynchronous."""
+        return self._map_tensors(lambda tensor: tensor.to(device, non_blocking=True))
 
-    def difficult_used(self) -> Batch:
-        """Give the batch with difficult objects as ordinary ones."""
+    def with_difficult_used(self) -> Batch:
+        """Return the batch with difficult objects as ordinary ones."""
         return replace(self, difficult=torch.zeros_like(self.difficult))
 
     def pin_memory(self) -> Batch:
-        """Copy the batch to page-locked memory."""
-        return self._each(Tensor.pin_memory)
+        """Return a copy in page-locked memory."""
+        return self._map_tensors(Tensor.pin_memory)
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+    def _map_tensors(self, function: Callable[[Tensor], Tensor]) -> Batch:
         return replace(
             self,
-            images=change(self.images),
-            boxes=change(self.boxes),
-            labels=change(self.labels),
-            difficult=change(self.difficult),
-            crowd=change(self.crowd),
+            images=function(self.images),
+            boxes=function(self.boxes),
+            labels=function(self.labels),
+            difficult=function(self.difficult),
+            crowd=function(self.crowd),
         )
 
 
 def normalise(images: Tensor, spec: InputSpec) -> Tensor:
-    """Do what `realtime_ssd.core.preprocess` does after resizing, bit for bit, on any device.
+    """Normalise resized images exactly as `realtime_ssd.core.preprocess` does, on any device.
 
     Args:
         images: N × H × W × 3 uint8, BGR.
-        spec: Input of the model.
+        spec: Input specification of the model.
 
     Returns:
         N × 3 × H × W float32 in channels-last memory.
@@ -154,16 +155,16 @@ def normalise(images: Tensor, spec: InputSpec) -> Tensor:
 
 
 class Loader:
-    """Deals a data set out in batches, epoch by epoch.
+    """Yields the batches of a dataset, epoch by epoch.
 
-    A sample's pixels depend on seed, epoch and index alone, and the order of an epoch on seed and
-    epoch, so that training can stop after any batch and go on with the next one.
+    The pixels of a sample depend on seed, epoch and index only, and the order of an epoch on seed
+    and epoch, so that training can stop after any batch and resume with the next one.
 
     Args:
-        dataset: The data set.
-        spec: Input of the model.
+        dataset: The dataset.
+        spec: Input specification of the model.
         options: Batch size, workers, order.
-        augment: Makes samples of input size; None only resizes.
+        augment: Converts samples to input size; None only resizes.
 
     Example:
         >>> loader = Loader(data, model.spec.input, LoaderOptions(batch_size=8), augment)
@@ -179,53 +180,53 @@ class Loader:
         augment: Augment | None = None,
     ) -> None:
         self.options = options or LoaderOptions()
-        self._plan = _Plan(len(dataset), self.options)
-        self._told: set[Problem] = set()
+        self._sampler = _EpochSampler(len(dataset), self.options)
+        self._reported: set[Problem] = set()
         self._batches: DataLoader[Any] = DataLoader(
             _Samples(dataset, spec, self.options.seed, augment),
-            batch_sampler=self._plan,
+            batch_sampler=self._sampler,
             num_workers=self.options.workers,
             collate_fn=_Collate(spec),
             pin_memory=self.options.pin_memory,
-            worker_init_fn=_start_worker,
+            worker_init_fn=_init_worker,
             persistent_workers=self.options.workers > 0,
         )
 
     def __len__(self) -> int:
-        """Count the batches of a whole epoch."""
-        return self._plan.total
+        """Return the number of batches of a whole epoch."""
+        return self._sampler.total
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
-        """Give the batches of an epoch.
+        """Return an iterator over the batches of an epoch.
 
         Args:
-            number: Number of the epoch, from 0.
-            start: Batches to leave out, those done before an interruption.
+            number: Index of the epoch, from 0.
+            start: Number of batches to skip, those done before an interruption.
 
         Raises:
-            RealtimeSSDError: From the iterator, where no image of a batch can be read, unless
-                the options allow such batches.
+            RealtimeSSDError: From the iterator, if no image of a batch can be read, unless
+                `allow_empty` is set.
         """
-        self._plan.epoch, self._plan.start = number, start
-        return map(self._news, iter(self._batches))
+        self._sampler.epoch, self._sampler.start = number, start
+        return map(self._with_new_problems, iter(self._batches))
 
-    def _news(self, batch: Batch) -> Batch:
-        """Leave out problems that an earlier batch has told of."""
-        if not len(batch) and not self.options.empty:
+    def _with_new_problems(self, batch: Batch) -> Batch:
+        """Return a batch without the problems that earlier batches reported."""
+        if not len(batch) and not self.options.allow_empty:
             first = batch.problems[0]
             raise RealtimeSSDError(f"no image of a batch can be read; the first: {first}")
-        fresh = tuple(problem for problem in batch.problems if problem not in self._told)
-        self._told.update(fresh)
-        return batch if len(fresh) == len(batch.problems) else replace(batch, problems=fresh)
+        new = tuple(problem for problem in batch.problems if problem not in self._reported)
+        self._reported.update(new)
+        return batch if len(new) == len(batch.problems) else replace(batch, problems=new)
 
     def close(self) -> None:
-        """End the workers; the next epoch starts new ones. May be called any number of times."""
-        # A data loader ends its workers when its iterator goes.
+        """Stop the workers; the next epoch starts new ones. May be called any number of times."""
+        # A data loader stops its workers when its iterator is deleted.
         self._batches._iterator = None
 
 
-class _Plan(Sampler[list[_Key]]):
-    """Lists (epoch, index) keys batch by batch, for one rank."""
+class _EpochSampler(Sampler[list[_Key]]):
+    """Lists the (epoch, index) keys of one rank, batch by batch."""
 
     def __init__(self, size: int, options: LoaderOptions) -> None:
         self.size, self.options = size, options
@@ -236,24 +237,24 @@ class _Plan(Sampler[list[_Key]]):
         return max(0, self.total - self.start)
 
     def __iter__(self) -> Iterator[list[_Key]]:
-        # A list made now, not when the first batch is asked for: the epoch may be another by then.
-        rest = self._batches(self.epoch)[self.start :]
-        return iter([[(self.epoch, index) for index in batch.tolist()] for batch in rest])
+        # A list, not a generator: `epoch` may have changed before the first batch is requested.
+        batches = self._batches(self.epoch)[self.start :]
+        return iter([[(self.epoch, index) for index in batch.tolist()] for batch in batches])
 
     def _batches(self, epoch: int) -> list[NDArray[np.int64]]:
-        own = self._order(epoch)[self.options.rank :: self.options.world_size]
+        indices = self._order(epoch)[self.options.rank :: self.options.world_size]
         size = self.options.batch_size
-        batches = [own[k : k + size] for k in range(0, len(own), size)]
-        uneven = len(batches) > 1 and len(batches[-1]) < size
-        return batches[:-1] if self.options.drop_last and uneven else batches
+        batches = [indices[k : k + size] for k in range(0, len(indices), size)]
+        incomplete = len(batches) > 1 and len(batches[-1]) < size
+        return batches[:-1] if self.options.drop_last and incomplete else batches
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
-        """Order all images; where ranks must keep step, some come twice to fill them evenly."""
+        """Return the order of all images; with `drop_last`, padded evenly for all ranks."""
         order = np.arange(self.size)
         if self.options.shuffle:
             order = np.random.default_rng([self.options.seed, epoch]).permutation(self.size)
-        missing = -self.size % self.options.world_size if self.options.drop_last else 0
-        return np.concatenate([order, np.resize(order, missing)])
+        padding = -self.size % self.options.world_size if self.options.drop_last else 0
+        return np.concatenate([order, np.resize(order, padding)])
 
 
 _Item = tuple[int, Sample | Problem]
@@ -274,13 +275,13 @@ class _Samples(TorchDataset[_Item]):
         except RealtimeSSDError as error:
             return index, unreadable(self.dataset, index, error)
         if self.augment is None:
-            return index, fit(sample, self.spec)
+            return index, resize_sample(sample, self.spec)
         return index, self.augment(sample, np.random.default_rng([self.seed, epoch, index]))
 
 
 @dataclass(frozen=True, slots=True)
 class _Collate:
-    """Puts samples together to a batch."""
+    """Collates samples to a batch."""
 
     spec: InputSpec
 
@@ -291,10 +292,10 @@ class _Collate:
         images = [sample.image for sample in samples]
         return Batch(
             images=torch.from_numpy(np.array(images, np.uint8)),
-            boxes=_joined([sample.boxes / size for sample in samples]),
-            labels=_joined([sample.labels for sample in samples]),
-            difficult=_joined([sample.difficult for sample in samples]),
-            crowd=_joined([sample.crowd for sample in samples]),
+            boxes=_concatenate([sample.boxes / size for sample in samples]),
+            labels=_concatenate([sample.labels for sample in samples]),
+            difficult=_concatenate([sample.difficult for sample in samples]),
+            crowd=_concatenate([sample.crowd for sample in samples]),
             counts=tuple(len(sample.labels) for sample in samples),
             names=tuple(sample.name for sample in samples),
             indices=tuple(index for index, item in items if isinstance(item, Sample)),
@@ -302,14 +303,14 @@ class _Collate:
         )
 
 
-def _joined(parts: Sequence[NDArray[np.generic]]) -> Tensor:
-    return torch.from_numpy(np.concatenate(parts)) if parts else torch.empty(0)
+def _concatenate(arrays: Sequence[NDArray[np.generic]]) -> Tensor:
+    return torch.from_numpy(np.concatenate(arrays)) if arrays else torch.empty(0)
 
 
-def _start_worker(_: int) -> None:
-    """Keep signals meant for the main process away, and leave the cores to the other workers.
+def _init_worker(_: int) -> None:
+    """Isolate a worker from signals for the main process, and limit OpenCV to one thread.
 
-    In a group of its own, a worker ends when the main process says so and not with Ctrl+C.
+    In its own process group, a worker does not receive Ctrl+C and stops with the main process.
     """
     os.setpgid(0, 0)
     signal.signal(signal.SIGINT, signal.SIG_DFL)

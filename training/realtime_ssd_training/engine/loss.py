@@ -1,4 +1,4 @@
-"""The loss SSD is trained with: softmax cross-entropy with hard negatives, and smooth L1.
+"""The SSD training loss: softmax cross-entropy with hard negative mining, and smooth L1.
 
 Source: Liu et al., "SSD: Single Shot MultiBox Detector" (ECCV 2016), section 2.2, "Training
 objective" and "Hard negative mining":
@@ -17,17 +17,17 @@ from torch.nn import functional
 
 from realtime_ssd.core.spec import ModelSpec
 from realtime_ssd_training.engine.loader import Target
-from realtime_ssd_training.engine.matching import First, encode, match
+from realtime_ssd_training.engine.matching import BestMatch, encode, match
 
 __all__ = ["Losses", "MultiBoxLoss", "hard_negatives"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Losses:
-    """The two parts of the loss of a batch, summed over it and not yet normalised.
+    """The two terms of the loss, summed over a batch and not normalised.
 
     Attributes:
-        scores: Cross-entropy of matched default boxes and of hard negatives.
+        scores: Cross-entropy of matched default boxes and hard negatives.
         offsets: Smooth L1 of matched default boxes.
         matched: Number of matched default boxes.
     """
@@ -38,14 +38,14 @@ class Losses:
 
 
 class MultiBoxLoss(nn.Module):
-    """Match, mine and compare the heads of a batch with its targets.
+    """The loss of a batch: matching, hard negative mining, cross-entropy and smooth L1.
 
     Args:
-        spec: Contract of the model; its variances are used.
+        spec: Specification of the model; its variances are used.
         default_boxes: P × 4 float32 (cx, cy, w, h).
         iou_threshold: See `match`.
-        negatives: Hard negatives for each matched default box of an image, at most.
-        alpha: Weight of the offsets.
+        negatives: Maximum number of hard negatives per matched default box of an image.
+        alpha: Weight of the localisation loss.
         first: See `match`.
     """
 
@@ -60,7 +60,7 @@ class MultiBoxLoss(nn.Module):
         iou_threshold: float = 0.5,
         negatives: float = 3.0,
         alpha: float = 1.0,
-        first: First = "bipartite",
+        first: BestMatch = "bipartite",
     ) -> None:
         super().__init__()
         self.register_buffer("default_boxes", default_boxes.detach().clone(), persistent=False)
@@ -68,17 +68,17 @@ class MultiBoxLoss(nn.Module):
         self.iou_threshold = iou_threshold
         self.negatives = negatives
         self.alpha = alpha
-        self.first: First = first
+        self.first: BestMatch = first
 
     def assign(self, targets: Sequence[Target]) -> tuple[Tensor, Tensor]:
-        """Say what each default box of each image has to answer.
+        """Return the training target of each default box of each image.
 
         Returns:
             N × P labels (0 background, -1 ignored) and N × P × 4 offsets (0 where not matched).
         """
         labels, offsets = [], []
         for target in targets:
-            found = match(
+            matches = match(
                 self.default_boxes,
                 target.boxes,
                 target.labels,
@@ -86,16 +86,16 @@ class MultiBoxLoss(nn.Module):
                 ignored=target.ignored,
                 first=self.first,
             )
-            rows = torch.nonzero(found.found).flatten()
-            wanted = torch.zeros_like(self.default_boxes)
-            boxes = target.boxes[found.objects[rows]]
-            wanted[rows] = encode(boxes, self.default_boxes[rows], self.variances)
-            labels.append(found.labels)
-            offsets.append(wanted)
+            rows = torch.nonzero(matches.matched).flatten()
+            encoded = torch.zeros_like(self.default_boxes)
+            boxes = target.boxes[matches.objects[rows]]
+            encoded[rows] = encode(boxes, self.default_boxes[rows], self.variances)
+            labels.append(matches.labels)
+            offsets.append(encoded)
         return torch.stack(labels), torch.stack(offsets)
 
     def parts(self, scores: Tensor, offsets: Tensor, targets: Sequence[Target]) -> Losses:
-        """Compute the sums of both parts over a batch, in float32 or, for such heads, in float64.
+        """Compute both terms, summed over a batch, in float32, or in float64 for float64 heads.
 
         Args:
             scores: N × P × C logits.
@@ -103,52 +103,52 @@ class MultiBoxLoss(nn.Module):
             targets: N targets on the same device.
 
         Raises:
-            ValueError: If the heads do not fit the default boxes or the targets.
+            ValueError: If the shapes do not fit the default boxes or the targets.
         """
-        wide = (len(targets), len(self.default_boxes))
-        if scores.shape[:2] != wide or offsets.shape != (*wide, 4):
+        expected = (len(targets), len(self.default_boxes))
+        if scores.shape[:2] != expected or offsets.shape != (*expected, 4):
             raise ValueError(
-                f"heads of {tuple(scores.shape)} and {tuple(offsets.shape)} do not fit {wide[0]} "
-                f"images with {wide[1]} default boxes"
+                f"heads of shape {tuple(scores.shape)} and {tuple(offsets.shape)} do not fit "
+                f"{expected[0]} images with {expected[1]} default boxes"
             )
-        labels, wanted = self.assign(targets)
+        labels, encoded = self.assign(targets)
         matched = labels > 0
-        scores, offsets = _at_least_single(scores), _at_least_single(offsets)
+        scores, offsets = _at_least_float32(scores), _at_least_float32(offsets)
         entropy = functional.cross_entropy(
             scores.flatten(0, 1), labels.flatten(), ignore_index=-1, reduction="none"
         ).view_as(labels)
-        hard = hard_negatives(entropy.detach(), labels, self.negatives)
-        distance = functional.smooth_l1_loss(offsets[matched], wanted[matched], reduction="sum")
-        return Losses(entropy[matched | hard].sum(), distance, matched.sum())
+        negatives = hard_negatives(entropy.detach(), labels, self.negatives)
+        distance = functional.smooth_l1_loss(offsets[matched], encoded[matched], reduction="sum")
+        return Losses(entropy[matched | negatives].sum(), distance, matched.sum())
 
     def forward(self, scores: Tensor, offsets: Tensor, targets: Sequence[Target]) -> Tensor:
-        """Compute the loss of a batch: both parts over the number of matched default boxes.
+        """Compute the loss of a batch: the weighted sum of both terms per matched default box.
 
-        Images without objects add nothing, as in the paper: three negatives for each of no
-        matches are none. A batch without any object has loss 0.
+        Images without objects contribute nothing, as in the paper: no matches, no negatives. A
+        batch without any object has loss 0.
         """
         parts = self.parts(scores, offsets, targets)
         return (parts.scores + self.alpha * parts.offsets) / parts.matched.clamp(min=1)
 
 
-def _at_least_single(tensor: Tensor) -> Tensor:
+def _at_least_float32(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
 def hard_negatives(entropy: Tensor, labels: Tensor, ratio: float) -> Tensor:
-    """Choose the background boxes that look least like background.
+    """Select the background boxes with the highest loss.
 
     Args:
         entropy: N × P cross-entropy.
         labels: N × P, above 0 where matched, 0 for background, -1 for ignored.
-        ratio: At most this many negatives for each matched box of the same image.
+        ratio: Maximum number of negatives per matched box of the same image.
 
     Returns:
         N × P booleans.
     """
     count = torch.floor((labels > 0).sum(dim=1, keepdim=True) * ratio)
     ranked = entropy.masked_fill(labels != 0, -torch.inf).sort(dim=1, descending=True, stable=True)
-    place = torch.empty_like(ranked.indices)
+    rank = torch.empty_like(ranked.indices)
     order = torch.arange(labels.shape[1], device=labels.device).expand_as(labels)
-    place.scatter_(1, ranked.indices, order)
-    return (place < count) & (labels == 0)
+    rank.scatter_(1, ranked.indices, order)
+    return (rank < count) & (labels == 0)

@@ -1,8 +1,8 @@
-"""Which object each default box has to find.
+"""Matching of default boxes with ground-truth objects.
 
 Source: Liu et al., "SSD: Single Shot MultiBox Detector" (ECCV 2016), section 2.2, "Matching
-strategy": first every object gets a default box of its own, then every default box that overlaps
-an object well enough joins.
+strategy": each object is matched to the default box with the best overlap, then default boxes are
+matched to any object they overlap by at least a threshold.
 """
 
 from __future__ import annotations
@@ -13,21 +13,31 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-__all__ = ["BACKGROUND", "IGNORED", "Matches", "corners", "encode", "match", "overlaps"]
+__all__ = [
+    "BACKGROUND",
+    "IGNORED",
+    "BestMatch",
+    "Matches",
+    "corners",
+    "encode",
+    "match",
+    "overlaps",
+]
 
 BACKGROUND = -1
 IGNORED = -2
 
-First = Literal["bipartite", "forced"]
+BestMatch = Literal["bipartite", "forced"]
+"""How each object gets its best default box; see `match`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Matches:
-    """The answer for one image.
+    """The matches of one image.
 
     Attributes:
-        objects: P int64: index of the object that each default box has to find, or `BACKGROUND`,
-            or `IGNORED` where the default box is neither an example nor a counter-example.
+        objects: P int64: index of the object that each default box is matched to, `BACKGROUND`, or
+            `IGNORED` where the default box is neither a positive nor a negative example.
         labels: P int64: class of that object; 0 for background, -1 for ignored.
     """
 
@@ -35,19 +45,19 @@ class Matches:
     labels: Tensor
 
     @property
-    def found(self) -> Tensor:
-        """P booleans: default boxes that have to find an object."""
+    def matched(self) -> Tensor:
+        """P booleans: default boxes that are matched to an object."""
         return self.objects >= 0
 
 
 def corners(boxes: Tensor) -> Tensor:
-    """Turn … × 4 boxes (cx, cy, w, h) into (x1, y1, x2, y2)."""
+    """Convert … × 4 boxes (cx, cy, w, h) to (x1, y1, x2, y2)."""
     half = boxes[..., 2:] / 2
     return torch.cat([boxes[..., :2] - half, boxes[..., :2] + half], dim=-1)
 
 
 def encode(boxes: Tensor, default_boxes: Tensor, variances: Tensor) -> Tensor:
-    """Express boxes as offsets from default boxes; `realtime_ssd.core.boxes.encode` for tensors.
+    """Encode boxes as offsets from default boxes, as `realtime_ssd.core.boxes.encode` does.
 
     Args:
         boxes: … × 4, x1, y1, x2, y2.
@@ -59,27 +69,27 @@ def encode(boxes: Tensor, default_boxes: Tensor, variances: Tensor) -> Tensor:
     """
     centers = (boxes[..., :2] + boxes[..., 2:]) / 2
     sizes = boxes[..., 2:] - boxes[..., :2]
-    moved = (centers - default_boxes[..., :2]) / default_boxes[..., 2:]
-    scaled = torch.log(sizes / default_boxes[..., 2:])
-    return torch.cat([moved, scaled], dim=-1) / variances
+    shifts = (centers - default_boxes[..., :2]) / default_boxes[..., 2:]
+    log_scales = torch.log(sizes / default_boxes[..., 2:])
+    return torch.cat([shifts, log_scales], dim=-1) / variances
 
 
 def overlaps(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """Compare every pair of boxes.
+    """Compute pairwise overlaps.
 
     Args:
         first: N × 4, x1, y1, x2, y2.
         second: M × 4 in the same unit.
 
     Returns:
-        N × M intersection over union, and N × M share of the second box that the first covers.
+        N × M intersection over union (IoU), and N × M intersection over the second box's area.
     """
     low = torch.maximum(first[:, None, :2], second[None, :, :2])
     high = torch.minimum(first[:, None, 2:], second[None, :, 2:])
-    common = (high - low).clamp(min=0).prod(dim=2)
+    intersection = (high - low).clamp(min=0).prod(dim=2)
     areas = (first[:, 2:] - first[:, :2]).prod(dim=1), (second[:, 2:] - second[:, :2]).prod(dim=1)
-    union = areas[0][:, None] + areas[1][None, :] - common
-    return common / union, common / areas[1][None, :]
+    union = areas[0][:, None] + areas[1][None, :] - intersection
+    return intersection / union, intersection / areas[1][None, :]
 
 
 def match(
@@ -89,20 +99,21 @@ def match(
     iou_threshold: float = 0.5,
     *,
     ignored: Tensor | None = None,
-    first: First = "bipartite",
+    first: BestMatch = "bipartite",
 ) -> Matches:
-    """Give every default box an object, the background, or nothing to learn.
+    """Match every default box of an image with an object or the background, or ignore it.
 
     Args:
         default_boxes: P × 4, cx, cy, w, h.
         boxes: N × 4, x1, y1, x2, y2, in the same unit, with positive area; N may be 0.
         labels: N int64 class ids, from 1.
-        iou_threshold: Default boxes that overlap an object at least this much have to find it.
-        ignored: N booleans: crowds and objects that count for nothing. They get no default box,
-            and default boxes that lie in them by half or more are no background either.
-        first: How every object gets a default box of its own. "bipartite" gives the best pair of
-            all away first, then the best of the rest (the paper and its Caffe code); "forced"
-            gives each object its best default box, the last one winning a quarrel (torchvision).
+        iou_threshold: Minimum IoU of a default box with the object it is matched to.
+        ignored: N booleans: crowds and other objects to ignore. They are not matched, and default
+            boxes of which they cover half or more are ignored instead of background.
+        first: How each object gets its best default box, whatever the IoU. "bipartite" assigns the
+            best pair of all first, then the best of the remaining ones (the paper and its Caffe
+            code); "forced" assigns each object its best default box, and on a conflict the last
+            object wins (torchvision).
 
     Returns:
         The matches.
@@ -117,40 +128,39 @@ def match(
     iou, covered = overlaps(boxes, corners(default_boxes))
     if ignored is not None and bool(ignored.any()):
         objects[(covered[ignored] >= 0.5).any(dim=0)] = IGNORED
-        real = torch.nonzero(~ignored).flatten()
-        iou = iou[real]
+        valid = torch.nonzero(~ignored).flatten()
+        iou = iou[valid]
     else:
-        real = torch.arange(len(boxes), device=boxes.device)
-    if len(real):
-        best, owner = iou.max(dim=0)
-        objects = torch.where(best >= iou_threshold, real[owner], objects)
-        chosen = _bipartite(iou) if first == "bipartite" else iou.argmax(dim=1)
-        for row, column in enumerate(chosen.tolist()):
+        valid = torch.arange(len(boxes), device=boxes.device)
+    if len(valid):
+        best, row_of_best = iou.max(dim=0)
+        objects = torch.where(best >= iou_threshold, valid[row_of_best], objects)
+        columns = _bipartite(iou) if first == "bipartite" else iou.argmax(dim=1)
+        for row, column in enumerate(columns.tolist()):
             if column >= 0:
-                objects[column] = real[row]
+                objects[column] = valid[row]
     return Matches(objects, _labels_of(objects, labels))
 
 
 def _labels_of(objects: Tensor, labels: Tensor) -> Tensor:
-    # The last entry serves the background (-1), the one before it the ignored boxes (-2).
+    # Index -1 (background) selects the last entry, index -2 (ignored) the one before it.
     table = torch.cat([labels, labels.new_tensor([-1, 0])])
     return table[objects]
 
 
 def _bipartite(iou: Tensor) -> Tensor:
-    """Give each row of N × P overlaps a column of its own, best pairs first; -1 for no overlap."""
+    """Assign each row of an N × P IoU matrix its own column, best pairs first; -1 without one."""
     best, columns = iou.max(dim=1)
     if len(torch.unique(columns)) == len(columns):
-        # Nobody wants the same default box, so giving away in any order ends the same.
+        # Without conflicts the order of assignment does not matter.
         return torch.where(best > 0, columns, -1)
-    left = iou.clone()
-    chosen = torch.full((len(iou),), -1)
+    remaining = iou.clone()
+    assigned = torch.full((len(iou),), -1)
     for _ in range(len(iou)):
-        place = int(left.argmax())
-        row, column = divmod(place, left.shape[1])
-        if left[row, column] <= 0:
+        row, column = divmod(int(remaining.argmax()), remaining.shape[1])
+        if remaining[row, column] <= 0:
             break
-        chosen[row] = column
-        left[row] = -1
-        left[:, column] = -1
-    return chosen
+        assigned[row] = column
+        remaining[row] = -1
+        remaining[:, column] = -1
+    return assigned

@@ -1,4 +1,4 @@
-"""Optimisers, learning-rate schedules and the moving average of the weights."""
+"""Optimizers, learning rate schedules and the moving average of the weights."""
 
 from __future__ import annotations
 
@@ -10,149 +10,148 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from realtime_ssd.core.errors import ModelError
-from realtime_ssd_training.recipe import OptimizerPart, SchedulePart
+from realtime_ssd_training.recipe import OptimizerConfig, ScheduleConfig
 
 __all__ = [
-    "Average",
+    "ExponentialMovingAverage",
     "build_optimizer",
-    "learning_rate",
-    "load_state",
-    "set_rate",
-    "state_tensors",
+    "build_schedule",
+    "load_optimizer_tensors",
+    "optimizer_tensors",
+    "set_learning_rate",
 ]
 
 
-LONGEST_WARMUP = 4
-"""A warm-up takes one such part of a run at most: with few images, runs are short."""
+WARMUP_DIVISOR = 4
+"""Warm-up is limited to the run's steps divided by this: with few images, runs are short."""
 
 
-def build_optimizer(model: nn.Module, part: OptimizerPart) -> Optimizer:
-    """Build the optimiser of a recipe.
+def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
+    """Build the optimizer of a recipe.
 
     Args:
-        model: Network whose weights move; those without gradient are left out.
-        part: Its parameters.
+        model: Network to train; parameters without gradient are excluded.
+        config: Optimizer settings.
 
     Returns:
-        The optimiser; `set_rate` gives each of its groups its learning rate.
+        The optimizer; `set_learning_rate` sets the learning rate of each parameter group.
     """
     groups: dict[tuple[float, float], list[Tensor]] = {}
-    for name, value in model.named_parameters():
-        if value.requires_grad:
-            # Scales and biases have one dimension; newer recipes spare them the decay.
-            decay = part.weight_decay if part.decay_all or value.ndim > 1 else 0.0
-            scale = part.bias_lr if name.endswith("bias") else 1.0
-            groups.setdefault((decay, scale), []).append(value)
-    listed = [
-        {"params": values, "weight_decay": decay, "lr": part.lr * scale, "lr_scale": scale}
-        for (decay, scale), values in groups.items()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            # Scales and biases are one-dimensional; recent recipes exclude them from decay.
+            decay = config.weight_decay if config.decay_all or parameter.ndim > 1 else 0.0
+            scale = config.bias_lr if name.endswith("bias") else 1.0
+            groups.setdefault((decay, scale), []).append(parameter)
+    param_groups = [
+        {"params": params, "weight_decay": decay, "lr": config.lr * scale, "lr_scale": scale}
+        for (decay, scale), params in groups.items()
     ]
-    if part.name == "adamw":
-        return torch.optim.AdamW(listed, betas=(part.momentum, 0.999))
-    return torch.optim.SGD(listed, lr=part.lr, momentum=part.momentum)
+    if config.name == "adamw":
+        return torch.optim.AdamW(param_groups, betas=(config.momentum, 0.999))
+    return torch.optim.SGD(param_groups, lr=config.lr, momentum=config.momentum)
 
 
-def set_rate(optimizer: Optimizer, rate: float) -> None:
-    """Give every group of `build_optimizer` the learning rate of a step."""
+def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
+    """Set the learning rate of every parameter group of `build_optimizer`."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group["lr_scale"]
 
 
-def learning_rate(
-    part: SchedulePart, base: float, steps: int, epochs: int
+def build_schedule(
+    config: ScheduleConfig, base: float, steps: int, epochs: int
 ) -> Callable[[int], float]:
-    """Make the function from a step's number to its learning rate.
+    """Build the function from a step's index to its learning rate.
 
     Args:
-        part: The schedule.
+        config: The schedule.
         base: Learning rate of the recipe.
-        steps: Steps of an epoch.
+        steps: Steps per epoch.
         epochs: Epochs of the run.
 
     Example:
-        >>> rate = learning_rate(SchedulePart(milestones=(2,)), 0.1, steps=10, epochs=4)
+        >>> rate = build_schedule(ScheduleConfig(milestones=(2,)), 0.1, steps=10, epochs=4)
         >>> round(rate(19), 3), round(rate(20), 3)
         (0.1, 0.01)
     """
     total = max(1, steps * epochs)
-    warmup = min(part.warmup, total // LONGEST_WARMUP)
+    warmup = min(config.warmup, total // WARMUP_DIVISOR)
 
     def rate(step: int) -> float:
-        factor = 1.0
-        if part.kind == "cosine":
-            wave = (1 + math.cos(math.pi * min(1.0, step / total))) / 2
-            factor = part.final + (1 - part.final) * wave
+        if config.kind == "cosine":
+            cosine = (1 + math.cos(math.pi * min(1.0, step / total))) / 2
+            factor = config.final + (1 - config.final) * cosine
         else:
-            factor = part.gamma ** sum(step >= steps * epoch for epoch in part.milestones)
+            factor = config.gamma ** sum(step >= steps * epoch for epoch in config.milestones)
         if step < warmup:
-            factor *= part.start + (1 - part.start) * step / warmup
+            factor *= config.start + (1 - config.start) * step / warmup
         return base * factor
 
     return rate
 
 
-def state_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
-    """List everything an optimiser remembers about its weights, by "number.name"."""
+def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
+    """Return the state tensors of an optimizer by "parameter index.name"."""
     return {
-        f"{number}.{name}": value
-        for number, values in optimizer.state_dict()["state"].items()
+        f"{index}.{name}": value
+        for index, values in optimizer.state_dict()["state"].items()
         for name, value in values.items()
         if isinstance(value, Tensor)
     }
 
 
-def load_state(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Give an optimiser its memory back.
+def load_optimizer_tensors(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Restore the state of an optimizer.
 
     Args:
-        optimizer: The optimiser.
-        tensors: What `state_tensors` gave.
+        optimizer: Optimizer to change.
+        tensors: Output of `optimizer_tensors`.
 
     Raises:
-        ModelError: If it is the memory of another optimiser.
+        ModelError: If the tensors belong to another optimizer.
     """
-    weights = [value for group in optimizer.param_groups for value in group["params"]]
+    parameters = [value for group in optimizer.param_groups for value in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         number, _, name = key.partition(".")
-        place = int(number) if number.isdigit() else len(weights)
-        if place >= len(weights) or (value.ndim and value.shape != weights[place].shape):
-            raise ModelError("the optimiser's state belongs to another recipe; start a new run")
-        # In memory as the weight is, or every later step would have to copy.
-        kept = torch.empty_like(weights[place], dtype=value.dtype) if value.ndim else value
-        state.setdefault(place, {})[name] = kept.copy_(value) if value.ndim else kept
+        index = int(number) if number.isdigit() else len(parameters)
+        if index >= len(parameters) or (value.ndim and value.shape != parameters[index].shape):
+            raise ModelError("the optimizer state belongs to another recipe; start a new run")
+        # In the memory format of the parameter; otherwise every later step would copy.
+        restored = torch.empty_like(parameters[index], dtype=value.dtype) if value.ndim else value
+        state.setdefault(index, {})[name] = restored.copy_(value) if value.ndim else restored
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
-class Average:
-    """An exponential moving average of all weights and statistics of a network.
+class ExponentialMovingAverage:
+    """An exponential moving average (EMA) of all parameters and buffers of a network.
 
     The decay of the n-th update is (1 + n) / (10 + n) while that is less than `decay`, so that the
-    random start is soon forgotten.
+    random initial weights are soon forgotten.
 
     Args:
-        model: Network to follow; its tensors must stay the same objects.
-        decay: Largest decay.
+        model: Network to average; its tensors must remain the same objects.
+        decay: Maximum decay.
 
     Attributes:
-        tensors: The averages, by the network's names.
+        tensors: The averages by name in the network.
         updates: Number of updates so far.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay, self.updates = decay, 0
-        now = model.state_dict()
-        self.tensors = {name: value.clone() for name, value in now.items()}
-        moving = [name for name, value in now.items() if value.is_floating_point()]
-        counts = [name for name in now if name not in set(moving)]
-        self._moving = [self.tensors[name] for name in moving], [now[name] for name in moving]
-        self._counts = [self.tensors[name] for name in counts], [now[name] for name in counts]
+        current = model.state_dict()
+        self.tensors = {name: value.clone() for name, value in current.items()}
+        averaged = [name for name, value in current.items() if value.is_floating_point()]
+        copied = [name for name in current if name not in set(averaged)]
+        self._averaged = [self.tensors[k] for k in averaged], [current[k] for k in averaged]
+        self._copied = [self.tensors[k] for k in copied], [current[k] for k in copied]
 
     def update(self) -> None:
-        """Move the averages towards the network's present values."""
+        """Move the averages towards the current values; copy integer buffers."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        torch._foreach_lerp_(*self._moving, 1 - decay)
-        for ours, theirs in zip(*self._counts, strict=True):
-            ours.copy_(theirs)
+        torch._foreach_lerp_(*self._averaged, 1 - decay)
+        for average, value in zip(*self._copied, strict=True):
+            average.copy_(value)

@@ -1,12 +1,12 @@
-"""The folder of a training run: what was run, how it went, and what came out.
+"""The output folder of a training run.
 
 - `config.json`: recipe, data, command line, versions and git state
-- `metrics.csv`: one row an epoch
-- `curves.png`: loss, learning rate and mAP over the epochs
+- `metrics.csv`: one row per epoch
+- `curves.png`: loss, learning rate and mAP per epoch
 - `tensorboard/`: the same for TensorBoard
-- `last.safetensors`: everything needed to go on
-- `best.safetensors`: weights of the best score
-- `model.onnx`: the best weights, ready for `realtime-ssd --model`
+- `last.safetensors`: the state needed to resume
+- `best.safetensors`: the weights with the best score
+- `model.onnx`: the best weights, exported for detection
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from typing import Any
 
 from realtime_ssd import __version__
 from realtime_ssd.core.errors import RealtimeSSDError, UsageError, redact
-from realtime_ssd.core.files import replace_file
+from realtime_ssd.core.files import make_folder, replace_file
 
-__all__ = ["Row", "RunFolder", "git_state"]
+__all__ = ["EpochMetrics", "RunFolder", "git_state"]
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One epoch in numbers.
+class EpochMetrics:
+    """The metrics of one epoch.
 
     Attributes:
         epoch: Number of the epoch, from 1.
-        step: Steps done so far.
+        step: Steps since the start of the run.
         lr: Learning rate of the last step.
-        loss: Mean loss of a step.
-        score_loss: Its part from the classes.
-        offset_loss: Its part from the boxes.
-        images_per_second: Images trained on a second, the wait for data included.
-        score: mAP on the validation set; None if it was not scored.
+        loss: Mean loss per step.
+        score_loss: Mean classification loss.
+        offset_loss: Mean localisation loss.
+        images_per_second: Training throughput, including data loading.
+        score: mAP on the validation set; None if it was not evaluated.
     """
 
     epoch: int
@@ -56,102 +56,108 @@ class Row:
     score: float | None = None
 
     def values(self) -> dict[str, float | None]:
-        """Give the row by column name."""
+        """Return the metrics by column name."""
         return {name: getattr(self, name) for name in self.__slots__}
 
 
 class RunFolder:
-    """Writes the files of a run.
+    """Creates the folder of a run and writes its files.
 
     Args:
-        path: Folder; it is made if need be.
-        resume: Whether a run in it goes on; otherwise it must hold none.
+        path: Folder; created if it does not exist.
+        resume: Whether to resume the run in the folder. Otherwise it must not contain a run.
 
     Raises:
-        UsageError: If there is a run where none should be, or none where one should.
+        UsageError: If there is a run but `resume` is not set, or no run to resume, or the folder
+            cannot be created.
     """
 
     def __init__(self, path: Path, *, resume: bool) -> None:
         self.path = path
         if resume and not self.last.exists():
-            raise UsageError(f"there is no run to resume in '{path}'; leave --resume out")
+            raise UsageError(f"'{path}' contains no run to resume; omit `resume`")
         if not resume and self.last.exists():
-            raise UsageError(f"'{path}' holds a run already; add --resume or choose another folder")
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"the folder '{path}' cannot be made: {error.strerror}") from None
+            raise UsageError(
+                f"'{path}' already contains a run; set `resume` or choose another folder"
+            )
+        make_folder(path)
 
     @property
     def last(self) -> Path:
-        """Where the state of the run lies."""
+        """The checkpoint of the current state."""
         return self.path / "last.safetensors"
 
     @property
     def best(self) -> Path:
-        """Where the best weights lie."""
+        """The checkpoint of the best weights."""
         return self.path / "best.safetensors"
 
     @property
     def onnx(self) -> Path:
-        """Where the exported model lies."""
+        """The exported model."""
         return self.path / "model.onnx"
 
     @property
-    def board(self) -> Path:
-        """Where TensorBoard's files lie."""
+    def tensorboard(self) -> Path:
+        """The folder of the TensorBoard files."""
         return self.path / "tensorboard"
 
-    def write_config(self, facts: Mapping[str, Any]) -> None:
-        """Note what is run, by which versions, from which state of the sources.
+    def write_config(self, settings: Mapping[str, Any]) -> None:
+        """Write `config.json`: settings, command line, versions and git state.
+
+        Args:
+            settings: Plain values that JSON can hold, such as the recipe.
 
         Raises:
-            RealtimeSSDError: If it cannot be written.
+            RealtimeSSDError: If the file cannot be written.
         """
         import torch
 
-        about = {
+        environment = {
             "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "command": [redact(word) for word in sys.argv],
+            "command": [redact(arg) for arg in sys.argv],
             "git": git_state(Path.cwd()),
             "realtime_ssd": __version__,
             "python": platform.python_version(),
             "torch": torch.__version__,
             "platform": platform.platform(),
         }
-        with self.writing():
-            text = json.dumps({**about, **facts}, indent=1) + "\n"
+        with self.explain_write_errors():
+            text = json.dumps({**environment, **settings}, indent=1) + "\n"
             replace_file(self.path / "config.json", text.encode())
 
-    def write_history(self, rows: Sequence[Row]) -> None:
-        """Write `metrics.csv` and `curves.png` anew.
+    def write_history(self, rows: Sequence[EpochMetrics]) -> None:
+        """Replace `metrics.csv` and `curves.png`.
+
+        Args:
+            rows: All epochs of the run so far.
 
         Raises:
-            RealtimeSSDError: If they cannot be written.
+            RealtimeSSDError: If a file cannot be written.
         """
         table = io.StringIO(newline="")
-        writer = csv.DictWriter(table, list(Row.__slots__))
+        writer = csv.DictWriter(table, list(EpochMetrics.__slots__))
         writer.writeheader()
         writer.writerows(row.values() for row in rows)
-        with self.writing():
+        with self.explain_write_errors():
             replace_file(self.path / "metrics.csv", table.getvalue().encode())
             if rows:
-                replace_file(self.path / "curves.png", _drawn(rows))
+                replace_file(self.path / "curves.png", _plot(rows))
 
     @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Turn what goes wrong while files are written here into one sentence."""
+    def explain_write_errors(self) -> Iterator[None]:
+        """Convert an `OSError` while writing to the folder to an error of one sentence."""
         try:
             yield
         except OSError as error:
             raise RealtimeSSDError(
-                f"the run's folder '{self.path}' cannot be written ({error.strerror}); free some "
+                f"run folder '{self.path}' cannot be written ({error.strerror}); free some "
                 "space or choose another folder"
             ) from error
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
-    """Say which commit a folder is at and whether files differ from it; None outside of git."""
+    """Return the commit of a folder and whether files differ from it; None outside git."""
     try:
         commit = _git(folder, "rev-parse", "HEAD")
         return {"commit": commit, "changed": bool(_git(folder, "status", "--porcelain"))}
@@ -159,15 +165,15 @@ def git_state(folder: Path) -> dict[str, Any] | None:
         return None
 
 
-def _git(folder: Path, *words: str) -> str:
-    done = subprocess.run(
-        ["git", *words], cwd=folder, capture_output=True, text=True, check=True, timeout=20
+def _git(folder: Path, *args: str) -> str:
+    process = subprocess.run(
+        ["git", *args], cwd=folder, capture_output=True, text=True, check=True, timeout=20
     )
-    return done.stdout.strip()
+    return process.stdout.strip()
 
 
-def _drawn(rows: Sequence[Row]) -> bytes:
-    """Draw the curves as a PNG."""
+def _plot(rows: Sequence[EpochMetrics]) -> bytes:
+    """Plot losses, scores and learning rate; return a PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -191,6 +197,6 @@ def _drawn(rows: Sequence[Row]) -> bytes:
     for axes in (losses, scores):
         axes.grid(alpha=0.3)
         axes.xaxis.get_major_locator().set_params(integer=True)
-    picture = io.BytesIO()
-    figure.savefig(picture, dpi=110, format="png")
-    return picture.getvalue()
+    png = io.BytesIO()
+    figure.savefig(png, dpi=110, format="png")
+    return png.getvalue()

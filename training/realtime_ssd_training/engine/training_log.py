@@ -1,9 +1,9 @@
-"""How a run tells what it does: a progress bar, lines a person can read, and TensorBoard."""
+"""Progress of a run: the `Reporter` interface, and output to the terminal and TensorBoard."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import TracebackType
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import (
@@ -15,28 +15,50 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from realtime_ssd.core.closeable import Closeable
 from realtime_ssd_training.data import Dataset, Problem, summarise
-from realtime_ssd_training.engine.distributed import World
-from realtime_ssd_training.engine.run_folder import Row, RunFolder
+from realtime_ssd_training.engine.distributed import DistributedContext
+from realtime_ssd_training.engine.run_folder import EpochMetrics, RunFolder
 
-__all__ = ["Report"]
+__all__ = ["Reporter", "TrainingLog"]
 
-EVERY = 20  # steps between two points in TensorBoard
+TENSORBOARD_INTERVAL = 20  # steps between two points
 
 
-class Report:
-    """Reports of one run; only the first process speaks.
+class Reporter(Protocol):
+    """Receives the progress of a run."""
+
+    def on_step(self, epoch: int, batch: int, total: int, loss: float, lr: float) -> None:
+        """Receive the result of a training step.
+
+        Args:
+            epoch: Index of the epoch, from 0.
+            batch: Batches of the epoch done so far.
+            total: Batches of the epoch.
+            loss: Loss of the step.
+            lr: Learning rate of the step.
+        """
+
+    def on_epoch(self, metrics: EpochMetrics) -> None:
+        """Receive the metrics of a finished epoch."""
+
+    def on_problems(self, problems: Sequence[Problem]) -> None:
+        """Receive the images that could not be read and were skipped."""
+
+
+class TrainingLog(Closeable):
+    """A progress bar, lines of text and TensorBoard files; silent except in the main process.
 
     Args:
-        folder: Folder of the run, for TensorBoard's files.
-        world: The processes that take part.
-        data: Training set; its problems are told at the start.
+        folder: Folder of the run, for TensorBoard.
+        context: The processes of the run.
+        dataset: Training set; its problems are printed first.
     """
 
-    def __init__(self, folder: RunFolder, world: World, data: Dataset) -> None:
+    def __init__(self, folder: RunFolder, context: DistributedContext, dataset: Dataset) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._console = Console(quiet=not world.first)
+        self._console = Console(quiet=not context.is_main)
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -48,51 +70,42 @@ class Report:
             disable=not self._console.is_terminal,
         )
         self._task = self._bar.add_task("starting", total=None)
-        with folder.writing():
-            self._board = SummaryWriter(str(folder.board)) if world.first else None
-        if data.problems:
-            self._console.print(
-                summarise(data.problems), style="yellow", markup=False, soft_wrap=True
-            )
-
-    def __enter__(self) -> Report:
+        with folder.explain_write_errors():
+            self._writer = SummaryWriter(str(folder.tensorboard)) if context.is_main else None
+        if dataset.problems:
+            self.on_problems(dataset.problems)
         self._bar.start()
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Remove the progress bar and finish the TensorBoard files."""
         self._bar.stop()
-        if self._board:
-            self._board.close()
+        if self._writer:
+            self._writer.close()
 
-    def step(self, epoch: int, done: int, total: int, loss: float, lr: float) -> None:
-        """See `realtime_ssd_training.engine.train.Reporter.step`."""
+    def on_step(self, epoch: int, batch: int, total: int, loss: float, lr: float) -> None:
+        """See `Reporter.on_step`."""
         text = f"epoch {epoch + 1} loss {loss:.3f}"
-        self._bar.update(self._task, description=text, completed=done, total=total)
-        number = epoch * total + done
-        if self._board and number % EVERY == 0:
-            self._board.add_scalar("step/loss", loss, number)
-            self._board.add_scalar("step/learning rate", lr, number)
+        self._bar.update(self._task, description=text, completed=batch, total=total)
+        step = epoch * total + batch
+        if self._writer and step % TENSORBOARD_INTERVAL == 0:
+            self._writer.add_scalar("step/loss", loss, step)
+            self._writer.add_scalar("step/learning rate", lr, step)
 
-    def epoch(self, row: Row) -> None:
-        """See `realtime_ssd_training.engine.train.Reporter.epoch`."""
-        score = "" if row.score is None else f"  mAP {row.score:.4f}"
+    def on_epoch(self, metrics: EpochMetrics) -> None:
+        """See `Reporter.on_epoch`."""
+        score = "" if metrics.score is None else f"  mAP {metrics.score:.4f}"
         self._console.print(
-            f"epoch {row.epoch}  loss {row.loss:.4f} = classes {row.score_loss:.4f} + boxes "
-            f"{row.offset_loss:.4f}{score}  {row.images_per_second:.1f} images/s",
+            f"epoch {metrics.epoch}  loss {metrics.loss:.4f} = classes {metrics.score_loss:.4f} + "
+            f"boxes {metrics.offset_loss:.4f}{score}  {metrics.images_per_second:.1f} images/s",
             markup=False,
             highlight=False,
             soft_wrap=True,
         )
-        if self._board:
-            for name, value in row.values().items():
+        if self._writer:
+            for name, value in metrics.values().items():
                 if value is not None and name not in ("epoch", "step"):
-                    self._board.add_scalar(f"epoch/{name}", value, row.epoch)
+                    self._writer.add_scalar(f"epoch/{name}", value, metrics.epoch)
 
-    def problems(self, found: Sequence[Problem]) -> None:
-        """See `realtime_ssd_training.engine.train.Reporter.problems`."""
-        self._console.print(summarise(found), style="yellow", markup=False, soft_wrap=True)
+    def on_problems(self, problems: Sequence[Problem]) -> None:
+        """See `Reporter.on_problems`."""
+        self._console.print(summarise(problems), style="yellow", markup=False, soft_wrap=True)

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realtime_ssd.core.detections import Detections
+from realtime_ssd.core.extras import require
 from realtime_ssd_training.data.sample import Annotation
-from realtime_ssd_training.evaluation.optional_packages import require_package
 from realtime_ssd_training.evaluation.voc_metrics import (
     SIZES,
     ClassResult,
@@ -37,8 +37,11 @@ def require_coco_evaluator() -> None:
     Raises:
         RealtimeSSDError: If it is not.
     """
-    require_package(
-        "faster-coco-eval", "faster_coco_eval", "COCO's metric", " or set `metric` to voc"
+    require(
+        "train",
+        "faster_coco_eval",
+        purpose="COCO's metric",
+        alternative="set `metric` to voc",
     )
 
 

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from realtime_ssd.backends import Backend, BackendOptions, PendingBatch, check_options, open_backend
 from realtime_ssd.core.detections import Detections
 from realtime_ssd.core.errors import RealtimeSSDError, UsageError
+from realtime_ssd.core.extras import require
 from realtime_ssd.core.frames import Frame
 from realtime_ssd.core.spec import ModelSpec
-from realtime_ssd_training.data.classes import listed
+from realtime_ssd_training.data.classes import format_names
 from realtime_ssd_training.data.sample import Annotation, Dataset, Problem, Subset, unreadable
 from realtime_ssd_training.evaluation.coco_metrics import coco_ap, require_coco_evaluator
 from realtime_ssd_training.evaluation.error_analysis import ErrorAnalysis, find_errors
@@ -157,13 +158,10 @@ def open_model(
             f"'{model}' is a checkpoint, which backend '{backend}' cannot run; export it first "
             "with realtime-ssd export, or omit `backend`"
         )
-    try:
-        from realtime_ssd_training.evaluation.torch_backend import open_checkpoint
-    except ModuleNotFoundError as error:
-        raise RealtimeSSDError(
-            f"a checkpoint needs {error.name}, which is not installed; "
-            "install it with pip install 'realtime-ssd[train]' or use an ONNX file"
-        ) from None
+    purpose = f"reading '{model}'"
+    require("train", "torch", "safetensors", purpose=purpose, alternative="use an ONNX file")
+    from realtime_ssd_training.evaluation.torch_backend import open_checkpoint
+
     return open_checkpoint(model, score_threshold, batch)
 
 
@@ -198,7 +196,8 @@ def evaluate(
     if not known:
         raise UsageError(
             f"model '{backend.spec.name}' knows none of the classes of '{data.name}': the data has "
-            f"{listed(data.labels[1:])}, the model {listed(_foreground_labels(backend.spec))}"
+            f"{format_names(data.labels[1:])}, the model "
+            f"{format_names(_foreground_labels(backend.spec))}"
         )
     data, detections = _detect(backend, data, class_ids, progress)
     ground_truth = tuple(data.annotation(index) for index in range(len(data)))

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from realtime_ssd.core.errors import UsageError
+from realtime_ssd.core.extras import require
 from realtime_ssd.core.files import check_output, make_folder, replace_file
 from realtime_ssd_training.evaluation.error_analysis import KINDS
 from realtime_ssd_training.evaluation.error_sheet import write_error_sheet
 from realtime_ssd_training.evaluation.evaluator import Evaluation
 from realtime_ssd_training.evaluation.metric_plots import draw_curves, draw_sizes
-from realtime_ssd_training.evaluation.optional_packages import require_package
 
 __all__ = ["FILES", "check_outputs", "write_json", "write_report"]
 
@@ -41,7 +41,7 @@ def check_outputs(json_file: Path | None, folder: Path | None, *, overwrite: boo
         RealtimeSSDError: If a report needs a package that is not installed.
     """
     if folder is not None:
-        require_package("matplotlib", "matplotlib", "a report", " or omit `report`")
+        require("train", "matplotlib", purpose="a report", alternative="omit `report`")
         if folder.is_file():
             raise UsageError(f"'{folder}' is a file; `report` must be a folder")
         make_folder(folder)

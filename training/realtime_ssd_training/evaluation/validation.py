@@ -12,16 +12,19 @@ from torch import Tensor
 from realtime_ssd.core.detections import Detections
 from realtime_ssd.core.postprocess import PostProcessor, to_frame_detections
 from realtime_ssd_training.data.sample import Dataset, Problem, Subset
-from realtime_ssd_training.engine.interrupt import Interrupted
 from realtime_ssd_training.engine.loader import Loader, LoaderOptions
 from realtime_ssd_training.evaluation.evaluator import SCORE_THRESHOLD, Metric, compute_metric
 from realtime_ssd_training.evaluation.voc_metrics import MetricResult
 from realtime_ssd_training.models import SSD
 
-__all__ = ["detect", "score_model"]
+__all__ = ["StopRequested", "detect", "score_model"]
 
 StopCheck = Callable[[], object]
 """Returns a true value to stop the evaluation."""
+
+
+class StopRequested(Exception):  # noqa: N818 - not an error
+    """Raised to end an evaluation when a stop was requested."""
 
 
 def detect(
@@ -46,9 +49,9 @@ def detect(
         detections with a score above `SCORE_THRESHOLD`, in pixels of the image.
 
     Raises:
-        Interrupted: If `stop_requested` returned a true value.
+        StopRequested: If `stop_requested` returned a true value.
     """
-    options = LoaderOptions(batch, workers, shuffle=False, drop_last=False, empty=True)
+    options = LoaderOptions(batch, workers, shuffle=False, drop_last=False, allow_empty=True)
     device = model.default_boxes.device
     post = PostProcessor(model.spec.with_thresholds(score_threshold=SCORE_THRESHOLD))
     detections: list[Detections] = []
@@ -57,7 +60,7 @@ def detect(
     with torch.inference_mode(), closing(loader):
         for part in loader.epoch(0):
             if stop_requested is not None and stop_requested():
-                raise Interrupted
+                raise StopRequested
             readable += part.indices
             problems += part.problems
             if not len(part):
@@ -90,7 +93,7 @@ def score_model(
         on_problems: Called with the problems if some images cannot be read.
 
     Raises:
-        Interrupted: If `stop_requested` returned a true value.
+        StopRequested: If `stop_requested` returned a true value.
     """
     readable, detections = detect(model, dataset, workers=workers, stop_requested=stop_requested)
     if on_problems is not None and readable.problems:

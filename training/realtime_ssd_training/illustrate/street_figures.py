@@ -93,7 +93,7 @@ def mine_frame() -> MinedFrame:
     hard = hard_negatives(entropy[None], complete.labels[None], 3.0)[0]
     easy = (complete.labels == 0) & ~hard
     objects = rows[~difficult], rows[difficult]
-    matched = (first.found, complete.found)
+    matched = (first.matched, complete.matched)
     return MinedFrame(spec, image, *objects, *matched, hard, easy, entropy, untrained)
 
 

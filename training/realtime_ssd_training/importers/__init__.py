@@ -1,6 +1,6 @@
-"""Models of others, brought into the form this project runs: one ONNX file with its contract.
+"""Importers that convert models of other projects to ONNX files with a specification.
 
-This package and its ONNX and Caffe importers need no torch; only checkpoints do.
+Only the importer of PyTorch checkpoints needs torch.
 """
 
 from __future__ import annotations
@@ -9,47 +9,50 @@ from importlib import import_module
 from pathlib import Path
 
 from realtime_ssd.core.errors import UsageError
-from realtime_ssd_training.importers.options import Imported, ImportOptions
+from realtime_ssd.core.files import check_output
+from realtime_ssd_training.importers.import_options import ImportOptions, ImportResult
 
-__all__ = ["ImportOptions", "Imported", "import_model"]
+__all__ = ["ImportOptions", "ImportResult", "import_model"]
 
-_READERS = {
-    ".onnx": "realtime_ssd_training.importers.onnx_heads",
-    ".caffemodel": "realtime_ssd_training.importers.caffe",
-    ".pth": "realtime_ssd_training.importers.checkpoints",
-    ".pt": "realtime_ssd_training.importers.checkpoints",
-    ".safetensors": "realtime_ssd_training.importers.checkpoints",
+_IMPORTERS = {
+    ".onnx": "onnx_model",
+    ".caffemodel": "caffe_model",
+    ".pth": "pytorch_checkpoint",
+    ".pt": "pytorch_checkpoint",
+    ".safetensors": "pytorch_checkpoint",
 }
 
 
-def import_model(path: Path, output: Path, options: ImportOptions | None = None) -> Imported:
+def import_model(path: Path, output: Path, options: ImportOptions | None = None) -> ImportResult:
     """Import a model of another project.
 
     Args:
-        path: The model's file; its ending chooses the importer.
-        output: ONNX file to write; it appears only when every check has passed.
-        options: What the user told about the model beyond its file.
+        path: The model; its suffix selects the importer.
+        output: ONNX file to write. It is written only if every check passes.
+        options: What the file itself does not contain.
 
     Returns:
-        What was written.
+        The specification and properties of the written file.
 
     Raises:
         UsageError: If a file or an option does not fit.
-        ModelError: If the model is damaged or of no known kind.
+        ModelError: If the model is damaged or of an unknown kind.
 
     Example:
         >>> import_model(Path("ssd.onnx"), Path("ready.onnx"))  # doctest: +SKIP
     """
-    from realtime_ssd_training.importers.saving import check_target
-
     options = options or ImportOptions()
     if not path.is_file():
         raise UsageError(f"the model file '{path}' does not exist")
-    reader = _READERS.get(path.suffix.lower())
-    if reader is None:
+    importer = _IMPORTERS.get(path.suffix.lower())
+    if importer is None:
         raise UsageError(
-            f"'{path}' has the unknown ending '{path.suffix}'; give one of {', '.join(_READERS)}"
+            f"'{path}' has the unknown suffix '{path.suffix}'; use one of {', '.join(_IMPORTERS)}"
         )
-    check_target(output, overwrite=options.overwrite)
-    result: Imported = import_module(reader).import_model(path, output, options)
+    if output.suffix.lower() != ".onnx":
+        raise UsageError(f"the output '{output}' must end in .onnx")
+    check_output(output, overwrite=options.overwrite)
+    result: ImportResult = import_module(f"{__name__}.{importer}").import_model(
+        path, output, options
+    )
     return result

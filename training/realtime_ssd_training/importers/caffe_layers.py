@@ -1,4 +1,4 @@
-"""Caffe's layers, each written as ONNX nodes.
+"""Conversion of Caffe layers to ONNX nodes.
 
 Source: the layer definitions of BVLC Caffe and of weiliu89's SSD branch (Normalize, Permute,
 PriorBox, DetectionOutput).
@@ -11,38 +11,50 @@ from math import ceil, prod
 
 import numpy as np
 
-from realtime_ssd_training.importers.caffe_boxes import prior_layer
-from realtime_ssd_training.importers.caffe_net import Blob, Layer, Net
-from realtime_ssd_training.importers.caffe_text import Message
+from realtime_ssd_training.importers.caffe_anchors import read_prior_box
+from realtime_ssd_training.importers.caffe_definition import layer_error
+from realtime_ssd_training.importers.caffe_graph import Blob, GraphBuilder
+from realtime_ssd_training.importers.caffe_schema import Message, enum_name
 
-__all__ = ["CONVERTERS", "flatten"]
+__all__ = ["CONVERTERS"]
 
 Pair = tuple[int, int]
 
 
-def _pair(options: Message, name: str, default: int, sides: str) -> Pair:
-    """Read a size that is given for both directions, for each, or as two numbers."""
-    both = [int(number) for number in options.numbers(name)] or [default]
-    height = options.integer(f"{sides}_h", both[0])
-    return height, options.integer(f"{sides}_w", both[-1])
+def _pair(parameters: Message, field: str, default: int, prefix: str) -> Pair:
+    """Return a size along both axes, given once, as two numbers, or as a field for each axis."""
+    values = list(getattr(parameters, field)) or [default]
+    height, width = f"{prefix}_h", f"{prefix}_w"
+    return (
+        getattr(parameters, height) if parameters.HasField(height) else values[0],
+        getattr(parameters, width) if parameters.HasField(width) else values[-1],
+    )
 
 
-def convolution(net: Net, layer: Layer, bottoms: Sequence[Blob]) -> Blob:
+def _window(parameters: Message) -> tuple[Pair, Pair, Pair]:
+    """Return kernel size, stride and padding."""
+    return (
+        _pair(parameters, "kernel_size", 0, "kernel"),
+        _pair(parameters, "stride", 1, "stride"),
+        _pair(parameters, "pad", 0, "pad"),
+    )
+
+
+def convolution(graph: GraphBuilder, layer: Message, bottoms: Sequence[Blob]) -> Blob:
     """Convert Convolution (grouped, dilated, with or without bias)."""
-    source, options = bottoms[0], layer.options("convolution_param")
-    kernel = _pair(options, "kernel_size", 0, "kernel")
-    stride = _pair(options, "stride", 1, "stride")
-    pad = _pair(options, "pad", 0, "pad")
-    dilation = _pair(options, "dilation", 1, "dilation")
-    inputs, outputs = source.shape[1], options.integer("num_output", 0)
-    groups = options.integer("group", inputs if "Depthwise" in layer.kind else 1)
+    source, parameters = bottoms[0], layer.convolution_param
+    kernel, stride, pad = _window(parameters)
+    dilation = _pair(parameters, "dilation", 1, "dilation")
+    inputs, outputs = source.shape[1], parameters.num_output
+    depthwise = "Depthwise" in layer.type and not parameters.HasField("group")
+    groups = inputs if depthwise else parameters.group
     if not outputs or not all(kernel) or inputs % groups or outputs % groups:
-        raise layer.refuse(f"turns {inputs} channels into {outputs} with kernel {kernel}")
+        raise layer_error(layer, f"turns {inputs} channels into {outputs} with kernel {kernel}")
     shapes: list[tuple[int, ...]] = [(outputs, inputs // groups, *kernel)]
-    if options.flag("bias_term", True):
+    if parameters.bias_term:
         shapes.append((outputs,))
-    weights = [net.constant(blob) for blob in net.take(layer, *shapes)]
-    name = net.add(
+    weights = [graph.constant(blob) for blob in graph.layer_weights(layer, *shapes)]
+    name = graph.add(
         "Conv",
         [source.name, *weights],
         kernel_shape=kernel,
@@ -58,170 +70,167 @@ def convolution(net: Net, layer: Layer, bottoms: Sequence[Blob]) -> Blob:
     return Blob(name, (1, outputs, *sizes))
 
 
-def batch_norm(net: Net, layer: Layer, bottoms: Sequence[Blob]) -> Blob:
-    """Convert BatchNorm: stored sums divided by the stored count, no scale, no shift."""
+def batch_norm(graph: GraphBuilder, layer: Message, bottoms: Sequence[Blob]) -> Blob:
+    """Convert BatchNorm: stored sums divided by the stored count, without scale and shift."""
     source = bottoms[0]
     channels = source.shape[1]
-    mean, variance, count = net.take(layer, (channels,), (channels,), (1,))
-    share = np.float32(1 / count[0] if count[0] else 0)
+    mean, variance, count = graph.layer_weights(layer, (channels,), (channels,), (1,))
+    factor = np.float32(1 / count[0] if count[0] else 0)
     ones, zeros = np.ones(channels, np.float32), np.zeros(channels, np.float32)
-    weights = [net.constant(values) for values in (ones, zeros, mean * share, variance * share)]
-    eps = layer.options("batch_norm_param").number("eps", 1e-5)
-    return source.copy(name=net.add("BatchNormalization", [source.name, *weights], epsilon=eps))
+    weights = [graph.constant(values) for values in (ones, zeros, mean * factor, variance * factor)]
+    eps = layer.batch_norm_param.eps
+    return source.copy(name=graph.add("BatchNormalization", [source.name, *weights], epsilon=eps))
 
 
-def scale(net: Net, layer: Layer, bottoms: Sequence[Blob]) -> Blob:
-    """Convert Scale: a factor and perhaps a shift per channel."""
-    options, channels = layer.options("scale_param"), bottoms[0].shape[1]
-    if len(bottoms) != 1 or options.integer("axis", 1) != 1 or options.integer("num_axes", 1) != 1:
-        raise layer.refuse("scales something else than channels, which is not supported")
-    shapes = [(channels,)] * (2 if options.flag("bias_term", False) else 1)
+def scale(graph: GraphBuilder, layer: Message, bottoms: Sequence[Blob]) -> Blob:
+    """Convert Scale: a factor and an optional shift per channel."""
+    parameters, channels = layer.scale_param, bottoms[0].shape[1]
+    if len(bottoms) != 1 or parameters.axis != 1 or parameters.num_axes != 1:
+        raise layer_error(layer, "scales other axes than the channels, which is not supported")
+    shapes = [(channels,)] * (2 if parameters.bias_term else 1)
     name = bottoms[0].name
-    for kind, values in zip(("Mul", "Add"), net.take(layer, *shapes), strict=False):
-        name = net.add(kind, [name, net.constant(values.reshape(1, -1, 1, 1))])
+    for op_type, values in zip(("Mul", "Add"), graph.layer_weights(layer, *shapes), strict=False):
+        name = graph.add(op_type, [name, graph.constant(values.reshape(1, -1, 1, 1))])
     return bottoms[0].copy(name=name)
 
 
-def relu(net: Net, layer: Layer, bottoms: Sequence[Blob]) -> Blob:
-    """Convert ReLU, with a slope where the definition has one."""
-    slope = layer.options("relu_param").number("negative_slope", 0)
+def relu(graph: GraphBuilder, layer: Message, bottoms: Sequence[Blob]) -> Blob:
+    """Convert ReLU, leaky if the definition has a slope."""
+    slope = layer.relu_param.negative_slope
     if slope:
-        return bottoms[0].copy(name=net.add("LeakyRelu", [bottoms[0].name], alpha=slope))
-    return bottoms[0].copy(name=net.add("Relu", [bottoms[0].name]))
+        return bottoms[0].copy(name=graph.add("LeakyRelu", [bottoms[0].name], alpha=slope))
+    return bottoms[0].copy(name=graph.add("Relu", [bottoms[0].name]))
 
 
-def pooling(net: Net, layer: Layer, bottoms: Sequence[Blob]) -> Blob:
-    """Convert Pooling; Caffe rounds sizes up, which is written as padding behind the image."""
-    source, options = bottoms[0], layer.options("pooling_param")
-    kind = options.text("pool", "MAX")
-    if kind not in ("MAX", "AVE", "0", "1"):
-        raise layer.refuse(f"pools by {kind}, only MAX and AVE are supported")
+def pooling(graph: GraphBuilder, layer: Message, bottoms: Sequence[Blob]) -> Blob:
+    """Convert Pooling; Caffe rounds sizes up, which becomes padding at the end of the axes."""
+    source, parameters = bottoms[0], layer.pooling_param
+    method = enum_name(parameters, "pool")
+    if method not in ("MAX", "AVE"):
+        raise layer_error(layer, f"pools by {method}, only MAX and AVE are supported")
+    kernel, stride, pad = _window(parameters)
     image = (source.shape[2], source.shape[3])
-    whole = options.flag("global_pooling", False)
-    kernel = image if whole else _pair(options, "kernel_size", 0, "kernel")
-    stride = _pair(options, "stride", 1, "stride")
-    pad = _pair(options, "pad", 0, "pad")
-    sizes, behind = zip(*map(_pooled, image, kernel, stride, pad), strict=True)
-    average = kind in ("AVE", "1")
-    if average and any(after > before for after, before in zip(behind, pad, strict=True)):
-        raise layer.refuse("averages over cells cut off by the image, which is not supported")
-    name = net.add(
+    kernel = image if parameters.global_pooling else kernel
+    sizes, pad_end = zip(*map(_pooled_size, image, kernel, stride, pad), strict=True)
+    average = method == "AVE"
+    if average and any(end > begin for end, begin in zip(pad_end, pad, strict=True)):
+        raise layer_error(layer, "averages over windows that exceed the image; not supported")
+    name = graph.add(
         "AveragePool" if average else "MaxPool",
         [source.name],
         kernel_shape=kernel,
         strides=stride,
-        pads=[*pad, *behind],
+        pads=[*pad, *pad_end],
         **({"count_include_pad": 1} if average else {}),
     )
     return Blob(name, (*source.shape[:2], *sizes))
 
 
-def _pooled(size: int, kernel: int, stride: int, pad: int) -> Pair:
-    """Give the cells along one direction and the padding behind that makes them whole."""
-    cells = ceil((size + 2 * pad - kernel) / stride) + 1
-    if pad and (cells - 1) * stride >= size + pad:
-        cells -= 1
-    return cells, max(0, (cells - 1) * stride + kernel - size - pad)
+def _pooled_size(size: int, kernel: int, stride: int, pad: int) -> Pair:
+    """Return the output size along one axis and the end padding that completes its windows."""
+    outputs = ceil((size + 2 * pad - kernel) / stride) + 1
+    if pad and (outputs - 1) * stride >= size + pad:
+        outputs -= 1
+    return outputs, max(0, (outputs - 1) * stride + kernel - size - pad)
 
 
-def normalize(net: Net, layer: Layer, bottoms: Sequence[Blob]) -> Blob:
-    """Convert Normalize: unit length over the channels, then a learned factor."""
-    source, options = bottoms[0], layer.options("norm_param")
-    shared = options.flag("channel_shared", True)
-    (factors,) = net.take(layer, (1,) if shared else (source.shape[1],))
-    axes = np.array([1, 2, 3] if options.flag("across_spatial", True) else [1])
-    square = net.add("Mul", [source.name, source.name])
-    total = net.add("ReduceSum", [square, net.constant(axes)], keepdims=1)
-    least = net.constant(np.float32(options.number("eps", 1e-10)).reshape(1))
-    length = net.add("Sqrt", [net.add("Add", [total, least])])
-    unit = net.add("Div", [source.name, length])
-    factor = net.constant(factors.reshape(1, -1, 1, 1))
-    return source.copy(name=net.add("Mul", [unit, factor]))
+def normalize(graph: GraphBuilder, layer: Message, bottoms: Sequence[Blob]) -> Blob:
+    """Convert Normalize: unit length over the channels, times a learned factor."""
+    source, parameters = bottoms[0], layer.norm_param
+    factor_count = 1 if parameters.channel_shared else source.shape[1]
+    (factors,) = graph.layer_weights(layer, (factor_count,))
+    axes = np.array([1, 2, 3] if parameters.across_spatial else [1])
+    squares = graph.add("Mul", [source.name, source.name])
+    total = graph.add("ReduceSum", [squares, graph.constant(axes)], keepdims=1)
+    eps = graph.constant(np.float32(parameters.eps).reshape(1))
+    length = graph.add("Sqrt", [graph.add("Add", [total, eps])])
+    unit = graph.add("Div", [source.name, length])
+    factor = graph.constant(factors.reshape(1, -1, 1, 1))
+    return source.copy(name=graph.add("Mul", [unit, factor]))
 
 
-def permute(net: Net, layer: Layer, bottoms: Sequence[Blob]) -> Blob:
-    """Convert Permute; axes that are not named keep their order behind the named ones."""
+def permute(graph: GraphBuilder, layer: Message, bottoms: Sequence[Blob]) -> Blob:
+    """Convert Permute; axes that are not listed follow the listed ones in their order."""
     source = bottoms[0]
-    named = [int(number) for number in layer.options("permute_param").numbers("order")]
-    order = named + [axis for axis in range(len(source.shape)) if axis not in named]
-    name = net.add("Transpose", [source.name], perm=order)
+    listed = list(layer.permute_param.order)
+    order = listed + [axis for axis in range(len(source.shape)) if axis not in listed]
+    name = graph.add("Transpose", [source.name], perm=order)
     return Blob(name, tuple(source.shape[axis] for axis in order))
 
 
-def flatten(net: Net, layer: Layer, bottoms: Sequence[Blob]) -> Blob:
-    """Convert Flatten from axis 1 to the end."""
+def flatten(graph: GraphBuilder, layer: Message, bottoms: Sequence[Blob]) -> Blob:
+    """Convert Flatten from axis 1 to the last."""
     source = bottoms[0]
-    if layer.options("flatten_param").integer("axis", 1) != 1:
-        raise layer.refuse("flattens from another axis than 1, which is not supported")
+    if layer.flatten_param.axis != 1:
+        raise layer_error(layer, "flattens from another axis than 1, which is not supported")
     shape = (1, prod(source.shape[1:]))
-    return source.copy(name=net.add("Flatten", [source.name], axis=1), shape=shape)
+    return source.copy(name=graph.add("Flatten", [source.name], axis=1), shape=shape)
 
 
-def reshape(net: Net, layer: Layer, bottoms: Sequence[Blob]) -> Blob:
-    """Convert Reshape, in which 0 keeps a size and -1 takes what is left."""
-    source = bottoms[0]
-    wanted = [int(d) for d in layer.options("reshape_param").message("shape").numbers("dim")]
-    sizes = [source.shape[i] if size == 0 else size for i, size in enumerate(wanted)]
-    rest = -prod(sizes)
-    if sizes.count(-1) > 1 or (-1 in sizes and prod(source.shape) % rest):
-        raise layer.refuse(f"cannot turn {source.shape} into {wanted}")
-    shape = tuple(prod(source.shape) // rest if size == -1 else size for size in sizes)
-    name = net.add("Reshape", [source.name, net.constant(np.array(wanted, np.int64))])
+def reshape(graph: GraphBuilder, layer: Message, bottoms: Sequence[Blob]) -> Blob:
+    """Convert Reshape, where 0 keeps a size and -1 stands for the remaining elements."""
+    source, new_shape = bottoms[0], list(layer.reshape_param.shape.dim)
+    sizes = [source.shape[i] if size == 0 else size for i, size in enumerate(new_shape)]
+    known = -prod(sizes)
+    if sizes.count(-1) > 1 or (-1 in sizes and prod(source.shape) % known):
+        raise layer_error(layer, f"cannot turn {source.shape} into {new_shape}")
+    shape = tuple(prod(source.shape) // known if size == -1 else size for size in sizes)
+    name = graph.add("Reshape", [source.name, graph.constant(np.array(new_shape, np.int64))])
     return source.copy(name=name, shape=shape)
 
 
-def concat(net: Net, layer: Layer, bottoms: Sequence[Blob]) -> Blob:
-    """Convert Concat; default boxes are joined outside the graph."""
-    if all(blob.priors for blob in bottoms):
-        return Blob("", (), priors=tuple(prior for blob in bottoms for prior in blob.priors))
-    options, first = layer.options("concat_param"), bottoms[0]
-    axis = options.integer("axis", options.integer("concat_dim", 1))
+def concat(graph: GraphBuilder, layer: Message, bottoms: Sequence[Blob]) -> Blob:
+    """Convert Concat; default boxes are concatenated outside the graph."""
+    if all(blob.prior_boxes for blob in bottoms):
+        prior_boxes = tuple(item for blob in bottoms for item in blob.prior_boxes)
+        return Blob("", (), prior_boxes=prior_boxes)
+    parameters, first = layer.concat_param, bottoms[0]
+    axis = parameters.axis if parameters.HasField("axis") else parameters.concat_dim
+    axis = range(len(first.shape))[axis]  # a negative axis counts from the end
     total = sum(blob.shape[axis] for blob in bottoms)
-    name = net.add("Concat", [blob.name for blob in bottoms], axis=axis)
+    name = graph.add("Concat", [blob.name for blob in bottoms], axis=axis)
     return first.copy(name=name, shape=(*first.shape[:axis], total, *first.shape[axis + 1 :]))
 
 
-def eltwise(net: Net, layer: Layer, bottoms: Sequence[Blob]) -> Blob:
+def eltwise(graph: GraphBuilder, layer: Message, bottoms: Sequence[Blob]) -> Blob:
     """Convert Eltwise: sum, product or maximum of blobs of the same size."""
-    options = layer.options("eltwise_param")
-    kind = options.text("operation", "SUM")
-    if options.numbers("coeff") or kind not in ("SUM", "PROD", "MAX"):
-        raise layer.refuse("joins blobs in a way that is not supported")
-    operator = {"SUM": "Sum", "PROD": "Mul", "MAX": "Max"}[kind]
-    return bottoms[0].copy(name=net.add(operator, [blob.name for blob in bottoms]))
+    parameters = layer.eltwise_param
+    if parameters.coeff:
+        raise layer_error(layer, "combines blobs with coefficients, which is not supported")
+    op_type = {"SUM": "Sum", "PROD": "Mul", "MAX": "Max"}[enum_name(parameters, "operation")]
+    return bottoms[0].copy(name=graph.add(op_type, [blob.name for blob in bottoms]))
 
 
-def same(_: Net, __: Layer, bottoms: Sequence[Blob]) -> Blob:
-    """Convert layers that change nothing once training is over."""
+def identity(_: GraphBuilder, __: Message, bottoms: Sequence[Blob]) -> Blob:
+    """Convert layers that have no effect after training."""
     return bottoms[0]
 
 
-def softmax(_: Net, __: Layer, bottoms: Sequence[Blob]) -> Blob:
+def softmax(_: GraphBuilder, __: Message, bottoms: Sequence[Blob]) -> Blob:
     """Leave the softmax to the post-processing."""
     return bottoms[0].copy(activation="softmax")
 
 
-def sigmoid(_: Net, __: Layer, bottoms: Sequence[Blob]) -> Blob:
+def sigmoid(_: GraphBuilder, __: Message, bottoms: Sequence[Blob]) -> Blob:
     """Leave the sigmoid to the post-processing."""
     return bottoms[0].copy(activation="sigmoid")
 
 
-def prior_box(_: Net, layer: Layer, bottoms: Sequence[Blob]) -> Blob:
-    """Note the default boxes of a feature map."""
-    maps, image = (blob.shape[2:4] for blob in bottoms)
-    options = layer.options("prior_box_param")
-    found = prior_layer(options, (maps[0], maps[1]), (image[0], image[1]))
-    return Blob("", (), priors=(found,))
+def prior_box(_: GraphBuilder, layer: Message, bottoms: Sequence[Blob]) -> Blob:
+    """Read the default boxes of a feature map."""
+    (rows, columns), (height, width) = (blob.shape[2:4] for blob in bottoms)
+    boxes = read_prior_box(layer.prior_box_param, (rows, columns), (height, width))
+    return Blob("", (), prior_boxes=(boxes,))
 
 
-Converter = Callable[[Net, Layer, Sequence[Blob]], Blob]
+Converter = Callable[[GraphBuilder, Message, Sequence[Blob]], Blob]
 CONVERTERS: dict[str, Converter] = {
     "BatchNorm": batch_norm,
     "Concat": concat,
     "Convolution": convolution,
     "ConvolutionDepthwise": convolution,
     "DepthwiseConvolution": convolution,
-    "Dropout": same,
+    "Dropout": identity,
     "Eltwise": eltwise,
     "Flatten": flatten,
     "Normalize": normalize,
@@ -233,5 +242,5 @@ CONVERTERS: dict[str, Converter] = {
     "Scale": scale,
     "Sigmoid": sigmoid,
     "Softmax": softmax,
-    "Split": same,
+    "Split": identity,
 }

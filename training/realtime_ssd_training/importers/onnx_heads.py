@@ -1,158 +1,115 @@
-"""Import of SSDs that are ONNX already: contract by family, by the graph itself or by file."""
+"""Detection of the score and offset outputs of a single-shot detector by their shapes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
+from realtime_ssd.core.errors import ModelError
+from realtime_ssd_training.importers import onnx_graph
+from realtime_ssd_training.importers.onnx_graph import Model, TensorInfo
 
-from realtime_ssd.core.boxes import AnchorSpec
-from realtime_ssd.core.errors import ModelError, RealtimeSSDError, UsageError
-from realtime_ssd.core.spec import METADATA_KEY, InputSpec, ModelSpec
-from realtime_ssd_training.importers import graph, tensorflow, ultralight
-from realtime_ssd_training.importers.decoding import Decoding, check_corners, find_decoding
-from realtime_ssd_training.importers.graph import Model
-from realtime_ssd_training.importers.head_search import Heads, find_heads, found
-from realtime_ssd_training.importers.labels import numbered
-from realtime_ssd_training.importers.options import Imported, ImportOptions
-from realtime_ssd_training.importers.overrides import apply, read_fields
-from realtime_ssd_training.importers.saving import noise, save
+__all__ = ["Heads", "describe_interface", "find_heads"]
 
-__all__ = ["families", "import_model", "recognise"]
-
-QUANTISED_LEVELS = 256
-TENSORFLOW_ROUNDING = 0.00645306
-SAME_BOXES = 1e-5
-OWN = "spec"
+OFFSET_WORDS = ("box", "loc", "offset", "reg", "encod")
+COPIES = ("Identity", "Reshape", "Transpose", "Cast", "Squeeze", "Unsqueeze")
+Shape = tuple[int, ...]
 
 
-def import_model(path: Path, output: Path, options: ImportOptions) -> Imported:
-    """Import an ONNX file; see `realtime_ssd_training.importers.import_model`."""
-    model = graph.load(path)
-    heads = find_heads(model, path)
-    decoding = find_decoding(model, heads.offsets, heads.boxes, heads.width, heads.height)
-    family = options.family or recognise(heads) or (OWN if options.spec else "")
-    spec = _describe(family, heads, model, path, options)
-    spec = apply(_with_decoding(spec, decoding) if decoding else spec, options)
-    if spec.coding == "corners":
-        _check_decoded(model, heads, spec)
-    cut = _raw(model, heads, decoding, spec)
-    dynamic = save(cut, spec, output)
-    return Imported(spec, output, family, dynamic)
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """Input and outputs of a single-shot detector.
 
-
-def _raw(model: Model, heads: Heads, decoding: Decoding | None, spec: ModelSpec) -> Model:
-    """Cut a graph down to its heads, named as the specification says."""
-    offsets = decoding.offsets if decoding else heads.offsets
-    cut = graph.extract(
-        model,
-        {},
-        {heads.scores: (1, heads.boxes, heads.classes), offsets: (1, heads.boxes, 4)},
-    )
-    graph.rename(cut, heads.scores, spec.scores_output)
-    graph.rename(cut, offsets, spec.offsets_output)
-    graph.rename(cut, heads.image.name, spec.input.name)
-    return cut
-
-
-def families() -> tuple[str, ...]:
-    """List the families an ONNX file may be said to be of."""
-    return tuple(_FAMILIES)
-
-
-def recognise(heads: Heads) -> str:
-    """Name the family of a graph; empty if none is known.
-
-    TensorFlow's detector is known by its sizes and by its names, because other detectors have
-    1917 default boxes as well.
+    Attributes:
+        image: The input, 1 × 3 × H × W.
+        scores: Name of the output 1 × P × C.
+        offsets: Name of the output 1 × P × 4.
+        num_boxes: P, the number of default boxes.
+        num_classes: C, the number of score columns.
+        has_activation: Whether the graph converts scores to probabilities itself.
     """
-    size = (heads.width, heads.height, heads.boxes, heads.classes)
-    if size == (300, 300, 1917, 91) and "encoding" in heads.offsets:
-        return "tensorflow"
-    faces = ultralight.face_boxes(heads.width, heads.height).count
-    if (heads.boxes, heads.classes) == (faces, 2):
-        return "ultralight"
-    return ""
+
+    image: TensorInfo
+    scores: str
+    offsets: str
+    num_boxes: int
+    num_classes: int
+    has_activation: bool
+
+    @property
+    def height(self) -> int:
+        """Rows of the input."""
+        return self.image.shape[2] or 0
+
+    @property
+    def width(self) -> int:
+        """Columns of the input."""
+        return self.image.shape[3] or 0
 
 
-def _describe(
-    family: str, heads: Heads, model: Model, path: Path, options: ImportOptions
-) -> ModelSpec:
-    """Give the contract of a family for these heads."""
-    if family in _FAMILIES:
-        return _FAMILIES[family](heads, model)
-    if family == OWN:
-        return _own(heads, path, options)
-    if family:
-        known = ", ".join(_FAMILIES)
-        raise UsageError(f"there is no family '{family}' for ONNX files; choose from {known}")
-    raise _unknown(heads, model, path)
+def find_heads(model: Model, path: Path) -> Heads:
+    """Find input, scores and offsets of a graph.
 
+    Args:
+        model: The graph.
+        path: Its file, for messages.
 
-def _unknown(heads: Heads, model: Model, path: Path) -> RealtimeSSDError:
-    if any(item.key == METADATA_KEY for item in model.metadata_props):
-        return UsageError(f"'{path}' needs no import: give it to --model as it is")
-    return ModelError(
-        f"{found(model, path)}, heads of {heads.boxes} default boxes and {heads.classes} classes "
-        f"of no known family; name it with --family ({', '.join(_FAMILIES)}), or describe it with "
-        "--spec FILE.json ('input' with channels, mean and scale) and, for raw offsets, "
-        "--anchors FILE"
-    )
-
-
-def _own(heads: Heads, path: Path, options: ImportOptions) -> ModelSpec:
-    """Start the contract of a model whose specification file says the rest."""
-    given = read_fields(options.spec).get("input", {}) if options.spec else {}
-    if not {"channels", "mean", "scale"} <= set(given):
-        raise UsageError(
-            f"the specification file '{options.spec}' must say in 'input' the channels ('RGB' or "
-            "'BGR'), the mean and the scale (three numbers each) that the model was trained with"
+    Raises:
+        ModelError: If there is not exactly one image input and one pair of heads.
+    """
+    inputs = onnx_graph.inputs(model)
+    if len(inputs) != 1 or not _is_image(inputs[0]):
+        raise ModelError(
+            f"{describe_interface(model, path)}; export it with one input 1×3×H×W of fixed size"
         )
-    return ModelSpec(
-        name=path.stem,
-        input=InputSpec(heads.width, heads.height),
-        boxes=AnchorSpec(),
-        labels=numbered(heads.classes),
-        coding="corners",
-        activation="none" if heads.activation_inside else "softmax",
-    )
+    values = onnx_graph.run(model, {inputs[0].name: onnx_graph.zeros(inputs[0])})
+    names = [output.name for output in onnx_graph.outputs(model)]
+    shapes = {name: value.shape for name, value in zip(names, values, strict=True)}
+    pairs = [
+        (scores, offsets)
+        for scores in shapes
+        for offsets in shapes
+        if scores != offsets and _are_heads(scores, offsets, shapes)
+    ]
+    if len(pairs) != 1:
+        actual = ", ".join(f"{name} {'×'.join(map(str, shape))}" for name, shape in shapes.items())
+        raise ModelError(
+            f"'{path}' has the outputs {actual}; an SSD has one output of scores 1×P×C and one of "
+            "offsets 1×P×4: export its heads without non-maximum suppression"
+        )
+    scores, offsets = pairs[0]
+    _, num_boxes, num_classes = shapes[scores]
+    has_activation = _ends_in_activation(model, scores)
+    return Heads(inputs[0], scores, offsets, num_boxes, num_classes, has_activation)
 
 
-def _with_decoding(spec: ModelSpec, decoding: Decoding) -> ModelSpec:
-    """Take boxes and variances from the graph; a recipe that gives the same boxes stays."""
-    boxes = AnchorSpec.from_array(decoding.default_boxes)
-    if spec.num_boxes == boxes.count:
-        apart = np.abs(spec.boxes.boxes() - decoding.default_boxes).max()
-        boxes = spec.boxes if apart < SAME_BOXES else boxes
-    return replace(spec, boxes=boxes, variances=decoding.variances, coding=decoding.coding)
+def _is_image(tensor: TensorInfo) -> bool:
+    shape = tensor.shape
+    return len(shape) == 4 and shape[0] in (1, None) and shape[1] == 3 and None not in shape[2:]
 
 
-def _check_decoded(model: Model, heads: Heads, spec: ModelSpec) -> None:
-    """Refuse to take raw offsets for boxes."""
-    images = noise(spec.input, 1)
-    (boxes,) = graph.run(model, {heads.image.name: images}, [heads.offsets])
-    check_corners(boxes[0], heads.offsets)
+def _are_heads(scores: str, offsets: str, shapes: dict[str, Shape]) -> bool:
+    """Return whether two outputs are scores and offsets; if both are P × 4, by their names."""
+    first, second = shapes[scores], shapes[offsets]
+    if len(first) != 3 or first[:2] != second[:2] or second[2:] != (4,):
+        return False
+    if first != second:
+        return True
+    named = [any(word in name.lower() for word in OFFSET_WORDS) for name in (scores, offsets)]
+    return named == [False, True]
 
 
-def _tensorflow(heads: Heads, model: Model) -> ModelSpec:
-    """Describe TensorFlow's detector; weights of few values tell that it was quantised."""
-    rounding = TENSORFLOW_ROUNDING if _was_quantised(model) else 0.0
-    return tensorflow.mobilenet_spec(heads.activation_inside, rounding)
+def _ends_in_activation(model: Model, output: str) -> bool:
+    """Return whether an output is a softmax or sigmoid, ignoring nodes that only move values."""
+    nodes = onnx_graph.producers(model)
+    node = nodes.get(output)
+    while node is not None and node.op_type in COPIES:
+        node = nodes.get(node.input[0])
+    return node is not None and node.op_type in ("Softmax", "Sigmoid")
 
 
-def _was_quantised(model: Model) -> bool:
-    """Tell whether no large weight tensor has more values than eight bits can tell apart."""
-    large = [graph.values(item) for item in model.graph.initializer if np.prod(item.dims) > 10_000]
-    return bool(large) and all(len(np.unique(item)) <= QUANTISED_LEVELS for item in large)
-
-
-def _ultralight(heads: Heads, _: Model) -> ModelSpec:
-    return ultralight.face_spec(heads.width, heads.height, heads.activation_inside)
-
-
-_FAMILIES: dict[str, Callable[[Heads, Model], ModelSpec]] = {
-    "tensorflow": _tensorflow,
-    "ultralight": _ultralight,
-}
+def describe_interface(model: Model, path: Path) -> str:
+    """Describe the inputs and outputs of a graph, as the beginning of a message."""
+    inputs = ", ".join(map(str, onnx_graph.inputs(model))) or "none"
+    outputs = ", ".join(map(str, onnx_graph.outputs(model))) or "none"
+    return f"'{path}' has the inputs {inputs} and the outputs {outputs}"

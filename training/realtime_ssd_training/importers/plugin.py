@@ -1,4 +1,4 @@
-"""Importers as plug-ins of `realtime-ssd models pull`; imports no torch."""
+"""Importers as plug-ins of `realtime-ssd models pull`; this module does not import torch."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ __all__ = ["CHECKPOINTS", "ImporterPlugin"]
 
 
 class ImporterPlugin:
-    """Converts the published file of a model into an ONNX file with its specification.
+    """Converter from the published file of a model to an ONNX file with its specification.
 
     Args:
-        packages: Import names of the packages it needs.
+        packages: Import names of the packages that the conversion needs.
     """
 
     def __init__(self, *packages: str) -> None:
         self._packages = packages
 
     def missing(self) -> list[str]:
-        """Return the packages that are not installed, so that nothing is downloaded in vain."""
+        """Return the packages that are not installed, to be checked before a download."""
         return [name for name in self._packages if find_spec(name) is None]
 
     def convert(self, file: Path, output: Path) -> None:
-        """Write the model in `file` to the ONNX file `output`, replacing an older one.
+        """Convert the model in `file` to the ONNX file `output`, replacing an existing one.
 
         Raises:
             ModelError: If the file is damaged or of an unknown kind.

@@ -1,4 +1,4 @@
-"""The networks, by name."""
+"""SSD networks, built by name."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _BUILDERS: dict[str, Callable[..., SSD]] = {
 
 
 def names() -> tuple[str, ...]:
-    """List the networks that `create` builds."""
+    """Return the names of the networks that `create` builds."""
     return tuple(_BUILDERS)
 
 
 def create(name: str, labels: Sequence[str], **options: object) -> SSD:
-    """Build a network with new weights.
+    """Build a network with random weights.
 
     Args:
         name: One of `names()`.
@@ -47,7 +47,7 @@ def create(name: str, labels: Sequence[str], **options: object) -> SSD:
         The network, in training mode, on the CPU.
 
     Raises:
-        UsageError: If the name, a label or an option does not fit.
+        UsageError: If the name, a label or an option is invalid.
 
     Example:
         >>> model = create("ssd300_mobilenet_v1", ["background", "car"], width=0.5)
@@ -55,14 +55,15 @@ def create(name: str, labels: Sequence[str], **options: object) -> SSD:
         1917
     """
     if name not in _BUILDERS:
-        raise UsageError(f"there is no model '{name}'; choose from {', '.join(names())}")
+        raise UsageError(f"model '{name}' does not exist; choose from {', '.join(names())}")
     _check_labels(labels)
     builder = _BUILDERS[name]
-    known = [key for key, item in signature(builder).parameters.items() if key != "labels"]
+    known = [key for key in signature(builder).parameters if key != "labels"]
     for option in options:
         if option not in known:
             raise UsageError(
-                f"model '{name}' has no option '{option}'; it has {', '.join(known) or 'none'}"
+                f"model '{name}' has no option '{option}'; the options are "
+                f"{', '.join(known) or 'none'}"
             )
     model = builder(labels, **options)
     model.options = dict(options)
@@ -72,8 +73,7 @@ def create(name: str, labels: Sequence[str], **options: object) -> SSD:
 def _check_labels(labels: Sequence[str]) -> None:
     if len(labels) < 2 or labels[0] != "background":
         raise UsageError(
-            f"the labels {list(labels)[:3]} do not fit; give 'background' first and then at least "
-            "one class"
+            f"`labels` must be 'background' followed by at least one class, not {list(labels)[:3]}"
         )
     if len(set(labels)) != len(labels):
-        raise UsageError("two classes have the same label; give every class its own")
+        raise UsageError("`labels` must not contain a class twice")

@@ -1,4 +1,4 @@
-"""Default-box recipes of the published detectors, by name."""
+"""Default boxes of the published detectors."""
 
 from __future__ import annotations
 
@@ -11,45 +11,46 @@ from realtime_ssd.core.spec import InputSpec, ModelSpec, Thresholds
 
 __all__ = [
     "MOBILENET_CAFFE",
-    "choose",
-    "lay_out",
-    "limited",
+    "clip_sizes",
     "mobilenet_boxes",
-    "pytorch_spec",
+    "qfgaohao_spec",
+    "select_boxes",
+    "square_map_boxes",
 ]
 
 Sizes = tuple[tuple[float, float], ...]
+"""Width and height of each default box of a cell, as fractions of the image."""
 
 MOBILENET_CAFFE = (60 / 300, 105 / 300, 150 / 300, 195 / 300, 240 / 300, 285 / 300, 300 / 300)
 MOBILENET_MAPS = (19, 10, 5, 3, 2, 1)
 
 
-def choose(recipes: Mapping[str, AnchorSpec], name: str, model: str) -> AnchorSpec:
-    """Look up a recipe.
+def select_boxes(specs: Mapping[str, AnchorSpec], name: str, model: str) -> AnchorSpec:
+    """Return the default boxes of a model by name.
 
     Raises:
-        UsageError: If the model has no recipe of that name.
+        UsageError: If the name is unknown.
     """
-    if name not in recipes:
+    if name not in specs:
         raise UsageError(
-            f"model '{model}' has no default-box recipe '{name}'; choose from {', '.join(recipes)}"
+            f"model '{model}' has no default boxes '{name}'; choose from {', '.join(specs)}"
         )
-    return recipes[name]
+    return specs[name]
 
 
-def lay_out(
+def square_map_boxes(
     maps: Sequence[int],
     steps: Sequence[float],
     sizes: Sequence[Sizes],
     *,
     clamp: bool = False,
 ) -> AnchorSpec:
-    """Build the recipe of square feature maps.
+    """Build the default boxes of square feature maps.
 
     Args:
-        maps: Side of each feature map in cells.
-        steps: Side of a cell of each map as a fraction of the image.
-        sizes: Boxes of a cell of each map.
+        maps: Cells per side of each feature map.
+        steps: Distance between cell centres of each map as a fraction of the image.
+        sizes: Box sizes of a cell of each map.
         clamp: Whether centres and sizes are limited to 0 … 1.
     """
     layers = [
@@ -59,35 +60,35 @@ def lay_out(
     return AnchorSpec(layers=tuple(layers), clamp=clamp)
 
 
-def limited(sizes: Sizes) -> Sizes:
-    """Make no box of a cell larger than the image, as torchvision does; centres stay."""
+def clip_sizes(sizes: Sizes) -> Sizes:
+    """Limit box sizes to the image size, as torchvision does; centres do not change."""
     return tuple((min(width, 1.0), min(height, 1.0)) for width, height in sizes)
 
 
 def mobilenet_boxes(scales: Sequence[float] = MOBILENET_CAFFE) -> AnchorSpec:
     """Build the 1917 default boxes of MobileNet-SSD on 300 × 300 pixels.
 
-    Source: the Caffe model of chuanqi305, whose first map has three boxes and the others six.
+    Source: the Caffe model of chuanqi305, which has three boxes per cell on the first map and six
+    on the others.
 
     Args:
-        scales: Side of the smallest square box of each of the six maps and one more that closes
-            the last, as fractions of the image.
+        scales: Side of the smallest square box of each of the six maps, and an upper limit for the
+            last map, as fractions of the image.
 
     Raises:
-        UsageError: If there are not seven growing positive scales.
+        UsageError: If `scales` is not seven increasing positive numbers.
     """
-    rising = all(low < high for low, high in pairwise(scales))
-    if len(scales) != 7 or not rising or scales[0] <= 0:
+    increasing = all(low < high for low, high in pairwise(scales))
+    if len(scales) != 7 or not increasing or scales[0] <= 0:
         raise UsageError(
-            f"the default-box scales {tuple(scales)} do not fit; give seven growing fractions of "
-            "the image"
+            f"`scales` must be seven increasing fractions of the image, not {tuple(scales)}"
         )
     sizes = [cell_sizes(scales[0], None, (2.0,))]
     sizes += [cell_sizes(low, high, (2.0, 3.0)) for low, high in pairwise(scales[1:])]
-    return lay_out(MOBILENET_MAPS, [1 / side for side in MOBILENET_MAPS], sizes)
+    return square_map_boxes(MOBILENET_MAPS, [1 / side for side in MOBILENET_MAPS], sizes)
 
 
-_PYTORCH_300 = lay_out(
+_QFGAOHAO_300 = square_map_boxes(
     MOBILENET_MAPS,
     [step / 300 for step in (16, 32, 64, 100, 150, 300)],
     [
@@ -98,10 +99,11 @@ _PYTORCH_300 = lay_out(
 )
 
 
-def pytorch_spec(name: str, labels: Sequence[str]) -> ModelSpec:
-    """Give the contract of the MobileNet SSDs of qfgaohao/pytorch-ssd: 3000 boxes, 300 × 300 RGB.
+def qfgaohao_spec(name: str, labels: Sequence[str]) -> ModelSpec:
+    """Return the specification of the MobileNet SSDs of qfgaohao/pytorch-ssd.
 
-    Their NMS; the score is one to show detections at.
+    They have 3000 default boxes on 300 × 300 RGB input. The NMS thresholds are theirs; the score
+    threshold is one for display.
 
     Args:
         name: Name of the model.
@@ -110,7 +112,7 @@ def pytorch_spec(name: str, labels: Sequence[str]) -> ModelSpec:
     return ModelSpec(
         name=name,
         input=InputSpec(300, 300, "RGB", mean=(127.0,) * 3, scale=(1 / 128,) * 3),
-        boxes=_PYTORCH_300,
+        boxes=_QFGAOHAO_300,
         labels=tuple(labels),
         thresholds=Thresholds(pre_nms_top_k=200, max_detections=200),
     )

@@ -1,4 +1,4 @@
-"""The detector every model here is: feature maps, and on each a score and an offset convolution.
+"""The SSD detector: feature maps, each with a classification head and an offset head.
 
 Source: Liu et al., "SSD: Single Shot MultiBox Detector" (ECCV 2016), section 2.1.
 """
@@ -17,7 +17,7 @@ __all__ = ["SSD", "FeatureMaps"]
 
 
 class FeatureMaps(nn.Module):
-    """A backbone with its extra layers: one image batch in, the maps of the heads out.
+    """A backbone with its extra layers, which computes the inputs of the heads.
 
     Attributes:
         channels: Channels of each feature map, in the order of the heads.
@@ -32,25 +32,25 @@ class FeatureMaps(nn.Module):
             images: N × 3 × H × W float32, normalised.
 
         Returns:
-            One N × C × rows × columns tensor for each layer of the box recipe.
+            One N × C × rows × columns tensor per layer of the anchor specification.
         """
         raise NotImplementedError
 
 
 class SSD(nn.Module):
-    """A single-shot detector: raw class scores and box offsets for every default box.
+    """A single-shot detector: class scores and box offsets for every default box.
 
     Args:
-        spec: Contract of the model; its default boxes must fit the feature maps.
-        backbone: Gives the feature maps.
-        score_heads: For each feature map a layer with boxes × classes output channels.
-        offset_heads: For each feature map a layer with boxes × 4 output channels.
+        spec: Specification of the model; its default boxes must fit the feature maps.
+        backbone: Computes the feature maps.
+        score_heads: One layer per feature map with boxes × classes output channels.
+        offset_heads: One layer per feature map with boxes × 4 output channels.
 
     Attributes:
-        spec: The contract.
+        spec: The specification.
         default_boxes: P × 4 float32 (cx, cy, w, h), fractions of the image.
-        architecture: Name under which `realtime_ssd_training.models.create` builds this network.
-        options: The options it was built with.
+        architecture: Name of this network for `realtime_ssd_training.models.create`.
+        options: Options it was built with.
     """
 
     default_boxes: Tensor
@@ -73,43 +73,46 @@ class SSD(nn.Module):
         self.register_buffer("default_boxes", boxes, persistent=False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute the raw heads.
+        """Compute the raw outputs of the heads.
 
         Args:
-            images: N × 3 × H × W float32, already normalised as `spec.input` says.
+            images: N × 3 × H × W float32, normalised as in `spec.input`.
 
         Returns:
-            Scores (N × P × C logits) and offsets (N × P × 4), default boxes in recipe order.
+            Scores (N × P × C logits) and offsets (N × P × 4) in the order of the default boxes.
         """
         maps = self.backbone(images)
         scores = [
-            _rows(head(part), self.spec.num_classes)
-            for head, part in zip(self.score_heads, maps, strict=True)
+            _flatten_head(head(features), self.spec.num_classes)
+            for head, features in zip(self.score_heads, maps, strict=True)
         ]
-        offsets = [_rows(head(part), 4) for head, part in zip(self.offset_heads, maps, strict=True)]
+        offsets = [
+            _flatten_head(head(features), 4)
+            for head, features in zip(self.offset_heads, maps, strict=True)
+        ]
         return torch.cat(scores, dim=1), torch.cat(offsets, dim=1)
 
-    def adopt(self, spec: ModelSpec) -> None:
-        """Take over another contract for the same heads, such as other default boxes or labels.
+    def replace_spec(self, spec: ModelSpec) -> None:
+        """Replace the specification, for example to change default boxes or labels.
 
         Args:
-            spec: Contract with as many default boxes and classes as this network has.
+            spec: Specification with the same number of default boxes and classes.
 
         Raises:
-            ModelError: If the heads do not fit the contract.
+            ModelError: If the numbers differ.
         """
-        have = (self.spec.num_boxes, self.spec.num_classes)
-        want = (spec.num_boxes, spec.num_classes)
-        if have != want:
+        current = (self.spec.num_boxes, self.spec.num_classes)
+        new = (spec.num_boxes, spec.num_classes)
+        if current != new:
             raise ModelError(
-                f"the heads of '{self.architecture}' give {have[0]} boxes × {have[1]} classes, but "
-                f"the specification '{spec.name}' says {want[0]} × {want[1]}; use the one it was "
-                "built with"
+                f"the heads of '{self.architecture}' have {current[0]} boxes × {current[1]} "
+                f"classes, but the specification '{spec.name}' has {new[0]} × {new[1]}; use the "
+                "one it was built with"
             )
         self.spec = spec
         self.default_boxes.copy_(torch.from_numpy(spec.boxes.boxes()))
 
 
-def _rows(head: Tensor, columns: int) -> Tensor:
-    """Lay a head out as N × boxes × columns: cells row by row, boxes of a cell side by side."""
-    return head.permute(0, 2, 3, 1).reshape(head.shape[0], -1, columns)
+def _flatten_head(output: Tensor, columns: int) -> Tensor:
+    """Reshape N × C × H × W to N × boxes × columns: row by row, boxes of a cell adjacent."""
+    return output.permute(0, 2, 3, 1).reshape(output.shape[0], -1, columns)

@@ -1,4 +1,4 @@
-"""SSD300 on MobileNetV1, layer by layer the Caffe MobileNet-SSD of chuanqi305.
+"""SSD300 on MobileNetV1, identical to the Caffe MobileNet-SSD of chuanqi305.
 
 Sources: Howard et al., "MobileNets" (2017), table 1, for the backbone; the published Caffe network
 definition for extra layers, heads (1×1) and default boxes (1917).
@@ -11,18 +11,18 @@ from collections.abc import Callable, Sequence
 from torch import Tensor, nn
 
 from realtime_ssd.core.spec import InputSpec, ModelSpec, Thresholds
-from realtime_ssd_training.models.default_boxes import MOBILENET_CAFFE, mobilenet_boxes
-from realtime_ssd_training.models.layers import (
+from realtime_ssd_training.models.conv_blocks import (
+    conv_heads,
     conv_norm,
-    plain_heads,
-    scaled,
-    separable,
-    start_convolutions,
-    start_heads,
+    init_convs,
+    init_heads,
+    scale_channels,
+    separable_conv,
 )
+from realtime_ssd_training.models.default_boxes import MOBILENET_CAFFE, mobilenet_boxes
 from realtime_ssd_training.models.ssd import SSD, FeatureMaps
 
-__all__ = ["BLOCKS", "MobileNetV1Maps", "build"]
+__all__ = ["BLOCKS", "MobileNetV1FeatureMaps", "build"]
 
 # (output channels, stride) of the 13 depthwise-separable blocks.
 BLOCKS = (
@@ -36,43 +36,43 @@ BLOCKS = (
     (1024, 2),
     (1024, 1),
 )
-FIRST_MAP = 11  # the map of conv11, 19 × 19
-# (squeezed, output) channels of conv14 to conv17, each halving the map.
+FIRST_MAP = 11  # the output of conv11, 19 × 19
+# (bottleneck, output) channels of conv14 to conv17, each with stride 2.
 EXTRAS = ((256, 512), (128, 256), (128, 256), (64, 128))
 
 
-class MobileNetV1Maps(FeatureMaps):
-    """MobileNetV1 and four extra blocks: maps of 19, 10, 5, 3, 2 and 1 cells a side.
+class MobileNetV1FeatureMaps(FeatureMaps):
+    """MobileNetV1 and four extra blocks: maps of 19, 10, 5, 3, 2 and 1 cells per side.
 
     Args:
-        width: Factor of all channel counts.
-        plan: Squeezed and output channels of the extra blocks.
-        extra: Builds one from its input, squeezed and output channels.
+        width: Width multiplier.
+        extra_channels: Bottleneck and output channels of the extra blocks.
+        build_extra: Builds an extra block from its input, bottleneck and output channels.
     """
 
     def __init__(
         self,
         width: float,
-        plan: Sequence[tuple[int, int]],
-        extra: Callable[[int, int, int], nn.Module],
+        extra_channels: Sequence[tuple[int, int]],
+        build_extra: Callable[[int, int, int], nn.Module],
     ) -> None:
         super().__init__()
-        channels = scaled(32, width)
+        channels = scale_channels(32, width)
         self.stem = conv_norm(3, channels, 3, stride=2)
         blocks = []
         for outputs, stride in BLOCKS:
-            blocks.append(separable(channels, scaled(outputs, width), stride))
-            channels = scaled(outputs, width)
+            blocks.append(separable_conv(channels, scale_channels(outputs, width), stride))
+            channels = scale_channels(outputs, width)
         self.blocks = nn.ModuleList(blocks)
-        found = [scaled(BLOCKS[FIRST_MAP - 1][0], width), channels]
+        map_channels = [scale_channels(BLOCKS[FIRST_MAP - 1][0], width), channels]
         extras = []
-        for squeezed, outputs in plan:
-            middle = scaled(squeezed, width)
-            extras.append(extra(channels, middle, scaled(outputs, width)))
-            channels = scaled(outputs, width)
-            found.append(channels)
+        for bottleneck, outputs in extra_channels:
+            widths = scale_channels(bottleneck, width), scale_channels(outputs, width)
+            extras.append(build_extra(channels, *widths))
+            channels = widths[1]
+            map_channels.append(channels)
         self.extras = nn.ModuleList(extras)
-        self.channels = tuple(found)
+        self.channels = tuple(map_channels)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Compute the six maps; see `FeatureMaps.forward`."""
@@ -88,19 +88,19 @@ class MobileNetV1Maps(FeatureMaps):
         return maps
 
 
-def _extra(inputs: int, middle: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(conv_norm(inputs, middle), conv_norm(middle, outputs, 3, stride=2))
+def _build_extra(inputs: int, bottleneck: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(conv_norm(inputs, bottleneck), conv_norm(bottleneck, outputs, 3, stride=2))
 
 
 def build(
     labels: Sequence[str], *, width: float = 1.0, scales: Sequence[float] = MOBILENET_CAFFE
 ) -> SSD:
-    """Build SSD300 MobileNetV1 with new weights.
+    """Build SSD300 on MobileNetV1 with random weights.
 
     Args:
         labels: Class names, "background" first.
-        width: Factor of all channel counts.
-        scales: Seven sides of default boxes as fractions of the image, see `mobilenet_boxes`.
+        width: Width multiplier.
+        scales: Seven default box sizes as fractions of the image; see `mobilenet_boxes`.
 
     Returns:
         The network; 1917 default boxes on 300 × 300 BGR input.
@@ -112,8 +112,8 @@ def build(
         labels=tuple(labels),
         thresholds=Thresholds(pre_nms_top_k=100, max_detections=100),
     )
-    backbone = MobileNetV1Maps(width, EXTRAS, _extra)
-    score_heads, offset_heads = plain_heads(backbone.channels, spec, 1)
-    start_convolutions(backbone)
-    start_heads([*score_heads, *offset_heads])
+    backbone = MobileNetV1FeatureMaps(width, EXTRAS, _build_extra)
+    score_heads, offset_heads = conv_heads(backbone.channels, spec, 1)
+    init_convs(backbone)
+    init_heads([*score_heads, *offset_heads])
     return SSD(spec, backbone, score_heads, offset_heads)

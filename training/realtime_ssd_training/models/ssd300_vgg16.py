@@ -1,11 +1,11 @@
-"""SSD300 on VGG16, as in the paper: 8732 default boxes on maps of 38 to 1 cells."""
+"""SSD300 on VGG16, as in the paper: 8732 default boxes on maps of 38 to 1 cells per side."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from realtime_ssd.core.boxes import AnchorSpec
-from realtime_ssd_training.models.default_boxes import choose
+from realtime_ssd_training.models.default_boxes import select_boxes
 from realtime_ssd_training.models.ssd import SSD
 from realtime_ssd_training.models.vgg16 import build_vgg, vgg_boxes
 
@@ -25,19 +25,19 @@ EXTRAS = ((256, 512, 3, 2, 1), (128, 256, 3, 2, 1), (128, 256, 3, 1, 0), (128, 2
 
 
 def build(labels: Sequence[str], *, boxes: str = "voc") -> SSD:
-    """Build SSD300 on VGG16 with new weights.
+    """Build SSD300 on VGG16 with random weights.
 
     Args:
         labels: Class names, "background" first.
-        boxes: Default-box recipe: "voc" or "coco" as in the paper's Caffe models; "…_clipped" with
-            no box larger than the image (torchvision: "coco_clipped"); "…_clamped" with no centre
-            outside it either (amdegroot, lufficc, qfgaohao).
+        boxes: Default boxes: "voc" or "coco" as in the paper's Caffe models; "…_clipped" limits
+            sizes to the image (torchvision: "coco_clipped"); "…_clamped" also limits centres
+            (amdegroot, lufficc, qfgaohao).
 
     Returns:
         The network; 35,641,826 parameters at 91 classes.
 
     Raises:
-        UsageError: If there is no such recipe.
+        UsageError: If there are no such default boxes.
     """
-    recipe = choose(BOXES, boxes, "ssd300_vgg16")
-    return build_vgg("ssd300_vgg16", labels, recipe, 300, EXTRAS)
+    spec = select_boxes(BOXES, boxes, "ssd300_vgg16")
+    return build_vgg("ssd300_vgg16", labels, spec, 300, EXTRAS)

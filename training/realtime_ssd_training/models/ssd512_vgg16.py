@@ -1,11 +1,11 @@
-"""SSD512 on VGG16, as in the paper: 24,564 default boxes on maps of 64 to 1 cells."""
+"""SSD512 on VGG16, as in the paper: 24,564 default boxes on maps of 64 to 1 cells per side."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from realtime_ssd.core.boxes import AnchorSpec
-from realtime_ssd_training.models.default_boxes import choose
+from realtime_ssd_training.models.default_boxes import select_boxes
 from realtime_ssd_training.models.ssd import SSD
 from realtime_ssd_training.models.vgg16 import build_vgg, vgg_boxes
 
@@ -19,7 +19,7 @@ BOXES: dict[str, AnchorSpec] = {
     "coco": vgg_boxes(512, MAPS, STEPS, COCO),
     "voc_clipped": vgg_boxes(512, MAPS, STEPS, VOC, clip=True),
     "coco_clipped": vgg_boxes(512, MAPS, STEPS, COCO, clip=True),
-    # lufficc, the only one with clamped boxes of this size, ends at 537.65.
+    # lufficc, the only source of clamped boxes at this size, uses 537.65 as the last size.
     "voc_clamped": vgg_boxes(512, MAPS, STEPS, (*VOC[:-1], 537.65), clamp=True),
     "coco_clamped": vgg_boxes(512, MAPS, STEPS, COCO, clamp=True),
 }
@@ -33,14 +33,14 @@ EXTRAS = (
 
 
 def build(labels: Sequence[str], *, boxes: str = "voc") -> SSD:
-    """Build SSD512 on VGG16 with new weights.
+    """Build SSD512 on VGG16 with random weights.
 
     Args:
         labels: Class names, "background" first.
-        boxes: Default-box recipe, as for `ssd300_vgg16`.
+        boxes: Default boxes, as for `ssd300_vgg16`.
 
     Raises:
-        UsageError: If there is no such recipe.
+        UsageError: If there are no such default boxes.
     """
-    recipe = choose(BOXES, boxes, "ssd512_vgg16")
-    return build_vgg("ssd512_vgg16", labels, recipe, 512, EXTRAS)
+    spec = select_boxes(BOXES, boxes, "ssd512_vgg16")
+    return build_vgg("ssd512_vgg16", labels, spec, 512, EXTRAS)

@@ -1,4 +1,4 @@
-"""SSDLite320 on MobileNetV3-Large, layer by layer torchvision's model of that name.
+"""SSDLite320 on MobileNetV3-Large, identical to torchvision's model of that name.
 
 Sources: Howard et al., "Searching for MobileNetV3" (2019), table 1 and section 6.3 (halved channels
 after the first map); Sandler et al., "MobileNetV2" (2018), section 6.2 (SSDLite); torchvision's
@@ -14,13 +14,18 @@ from torch import nn
 
 from realtime_ssd.core.boxes import cell_sizes
 from realtime_ssd.core.spec import InputSpec, ModelSpec, Thresholds
-from realtime_ssd_training.models.default_boxes import lay_out, limited
-from realtime_ssd_training.models.layers import conv_norm, scaled, start_convolutions, start_heads
-from realtime_ssd_training.models.mobile import (
+from realtime_ssd_training.models.conv_blocks import (
+    conv_norm,
+    init_convs,
+    init_heads,
+    scale_channels,
+)
+from realtime_ssd_training.models.default_boxes import clip_sizes, square_map_boxes
+from realtime_ssd_training.models.inverted_residuals import (
     HardSwish,
-    InvertedMaps,
     InvertedResidual,
-    light_head,
+    InvertedResidualFeatureMaps,
+    ssdlite_head,
 )
 from realtime_ssd_training.models.ssd import SSD
 
@@ -42,25 +47,25 @@ BLOCKS = (
     (3, 480, 112, True, True, 1),
     (3, 672, 112, True, True, 1),
 )
-# The last three, whose widest channels the reduced tail halves.
+# The last three blocks, whose channels the reduced tail halves.
 TAIL = ((5, 672, 160, True, True, 2), *((5, 960, 160, True, True, 1),) * 2)
-TAP = len(BLOCKS)  # the widened features of the first block of the tail, 20 × 20
+TAP = len(BLOCKS)  # the first block of the tail; its expanded features are 20 × 20
 EXTRAS = (512, 256, 256, 128)
 MAPS = (20, 10, 5, 3, 2, 1)
 SCALES = (0.2, 0.35, 0.5, 0.65, 0.8, 0.95, 1.0)
-BOXES = lay_out(
+BOXES = square_map_boxes(
     MAPS,
     [1 / side for side in MAPS],
-    [limited(cell_sizes(low, high, (2.0, 3.0))) for low, high in pairwise(SCALES)],
+    [clip_sizes(cell_sizes(low, high, (2.0, 3.0))) for low, high in pairwise(SCALES)],
 )
 EPS, MOMENTUM = 1e-3, 0.03
 
 
-def _backbone(width: float, reduced_tail: bool) -> InvertedMaps:
-    """Build the trunk with four extra layers: maps of 20, 10, 5, 3, 2 and 1 cells a side."""
+def _backbone(width: float, reduced_tail: bool) -> InvertedResidualFeatureMaps:
+    """Build the backbone with four extra layers: maps of 20, 10, 5, 3, 2 and 1 cells per side."""
     divisor = 2 if reduced_tail else 1
     tail = [
-        # The first widening of the tail belongs to the first map and stays whole.
+        # The first expansion of the tail is the first map and keeps its channels.
         (
             kernel,
             expanded if stride == 2 else expanded // divisor,
@@ -70,33 +75,33 @@ def _backbone(width: float, reduced_tail: bool) -> InvertedMaps:
         )
         for kernel, expanded, outputs, *rest, stride in TAIL
     ]
-    channels, blocks = scaled(STEM, width), []
-    for kernel, wide, outputs, squeeze, hard, stride in (*BLOCKS, *tail):
+    channels, blocks = scale_channels(STEM, width), []
+    for kernel, expanded, outputs, squeeze, hard_swish, stride in (*BLOCKS, *tail):
         block = InvertedResidual(
             channels,
-            scaled(wide, width),
-            scaled(outputs, width),
+            scale_channels(expanded, width),
+            scale_channels(outputs, width),
             kernel,
             stride=stride,
             squeeze=bool(squeeze),
-            activation=HardSwish if hard else nn.ReLU,
+            activation=HardSwish if hard_swish else nn.ReLU,
             eps=EPS,
             momentum=MOMENTUM,
         )
         blocks.append(block)
-        channels = scaled(outputs, width)
-    ends = [6 * channels, *(scaled(outputs, width) for outputs in EXTRAS)]
-    return InvertedMaps(
-        _unit(3, scaled(STEM, width), HardSwish, 3, stride=2),
+        channels = scale_channels(outputs, width)
+    map_channels = [6 * channels, *(scale_channels(outputs, width) for outputs in EXTRAS)]
+    return InvertedResidualFeatureMaps(
+        _conv_norm(3, scale_channels(STEM, width), HardSwish, 3, stride=2),
         blocks,
         TAP,
-        _unit(channels, ends[0], HardSwish),
-        [_extra(inputs, outputs) for inputs, outputs in pairwise(ends)],
-        (scaled(TAIL[0][1], width), *ends),
+        _conv_norm(channels, map_channels[0], HardSwish),
+        [_build_extra(inputs, outputs) for inputs, outputs in pairwise(map_channels)],
+        (scale_channels(TAIL[0][1], width), *map_channels),
     )
 
 
-def _unit(
+def _conv_norm(
     inputs: int,
     outputs: int,
     activation: type[nn.Module] = nn.ReLU6,
@@ -117,23 +122,23 @@ def _unit(
     )
 
 
-def _extra(inputs: int, outputs: int) -> nn.Sequential:
-    middle = outputs // 2
+def _build_extra(inputs: int, outputs: int) -> nn.Sequential:
+    bottleneck = outputs // 2
     return nn.Sequential(
-        _unit(inputs, middle),
-        _unit(middle, middle, kernel=3, stride=2, groups=middle),
-        _unit(middle, outputs),
+        _conv_norm(inputs, bottleneck),
+        _conv_norm(bottleneck, bottleneck, kernel=3, stride=2, groups=bottleneck),
+        _conv_norm(bottleneck, outputs),
     )
 
 
 def build(labels: Sequence[str], *, width: float = 1.0, reduced_tail: bool = True) -> SSD:
-    """Build SSDLite320 on MobileNetV3-Large with new weights.
+    """Build SSDLite320 on MobileNetV3-Large with random weights.
 
     Args:
         labels: Class names, "background" first.
-        width: Factor of all channel counts.
-        reduced_tail: Whether the last blocks have half their channels, as in torchvision's COCO
-            weights; False is what it builds around an ImageNet backbone.
+        width: Width multiplier.
+        reduced_tail: Whether the last blocks have half the channels, as in torchvision's COCO
+            weights; torchvision uses False with an ImageNet backbone.
 
     Returns:
         The network; 3,440,060 parameters at 91 classes, 3234 default boxes on 320 × 320 RGB input.
@@ -151,11 +156,11 @@ def build(labels: Sequence[str], *, width: float = 1.0, reduced_tail: bool = Tru
 
     def heads(columns: int) -> list[nn.Sequential]:
         return [
-            light_head(inputs, count * columns, eps=EPS, momentum=MOMENTUM)
+            ssdlite_head(inputs, count * columns, eps=EPS, momentum=MOMENTUM)
             for inputs, count in zip(backbone.channels, counts, strict=True)
         ]
 
     score_heads, offset_heads = heads(len(labels)), heads(4)
-    start_convolutions(backbone)
-    start_heads([*score_heads, *offset_heads])
+    init_convs(backbone)
+    init_heads([*score_heads, *offset_heads])
     return SSD(spec, backbone, score_heads, offset_heads)

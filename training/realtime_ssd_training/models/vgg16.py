@@ -1,4 +1,4 @@
-"""VGG16 as SSD uses it, with the layers after it, and the default boxes of the published models.
+"""The VGG16 backbone of SSD with its extra layers, and the default boxes of the published models.
 
 Source: Liu et al., "SSD: Single Shot MultiBox Detector" (ECCV 2016), sections 2.1 and 3, and the
 Caffe definitions published with it.
@@ -13,19 +13,20 @@ from torch import Tensor, nn
 
 from realtime_ssd.core.boxes import AnchorSpec, cell_sizes
 from realtime_ssd.core.spec import InputSpec, ModelSpec, Thresholds
-from realtime_ssd_training.models.default_boxes import lay_out, limited
-from realtime_ssd_training.models.layers import L2Norm, plain_heads, start_convolutions, start_heads
+from realtime_ssd_training.models.conv_blocks import L2Norm, conv_heads, init_convs, init_heads
+from realtime_ssd_training.models.default_boxes import clip_sizes, square_map_boxes
 from realtime_ssd_training.models.ssd import SSD, FeatureMaps
 
-__all__ = ["MEAN_BGR", "VGG16Maps", "build_vgg", "vgg_boxes"]
+__all__ = ["MEAN_BGR", "VGG16FeatureMaps", "build_vgg", "vgg_boxes"]
 
 MEAN_BGR = (104.0, 117.0, 123.0)
-_LOW = (64, 64, "pool", 128, 128, "pool", 256, 256, 256, "ceil", 512, 512, 512)
+# Output channels of the convolutions up to conv4_3, and poolings that round down or up.
+_LAYERS = (64, 64, "pool", 128, 128, "pool", 256, 256, 256, "ceil", 512, 512, 512)
 Extra = tuple[int, int, int, int, int]
-"""Squeezed and output channels, side of the kernel, stride and padding of the second layer."""
+"""Bottleneck channels, and output channels, kernel size, stride and padding of the second layer."""
 
 
-class VGG16Maps(FeatureMaps):
+class VGG16FeatureMaps(FeatureMaps):
     """VGG16 up to conv4_3 (normalised), fc7 as a dilated convolution, and the extra layers.
 
     Args:
@@ -38,17 +39,17 @@ class VGG16Maps(FeatureMaps):
         self.norm = L2Norm(512)
         self.high = nn.Sequential(
             nn.MaxPool2d(2, 2),
-            *(layer for _ in range(3) for layer in _rectified(512, 512, 3, padding=1)),
+            *(layer for _ in range(3) for layer in _conv_relu(512, 512, 3, padding=1)),
             nn.MaxPool2d(3, 1, 1),
-            *_rectified(512, 1024, 3, padding=6, dilation=6),
-            *_rectified(1024, 1024, 1),
+            *_conv_relu(512, 1024, 3, padding=6, dilation=6),
+            *_conv_relu(1024, 1024, 1),
         )
-        channels, made = 1024, []
-        for squeezed, outputs, side, stride, padding in extras:
-            second = _rectified(squeezed, outputs, side, stride=stride, padding=padding)
-            made.append(nn.Sequential(*_rectified(channels, squeezed, 1), *second))
+        channels, blocks = 1024, []
+        for bottleneck, outputs, kernel, stride, padding in extras:
+            second = _conv_relu(bottleneck, outputs, kernel, stride=stride, padding=padding)
+            blocks.append(nn.Sequential(*_conv_relu(channels, bottleneck, 1), *second))
             channels = outputs
-        self.extras = nn.ModuleList(made)
+        self.extras = nn.ModuleList(blocks)
         self.channels = (512, 1024, *(extra[1] for extra in extras))
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -63,24 +64,24 @@ class VGG16Maps(FeatureMaps):
         return maps
 
 
-def _rectified(
-    inputs: int, outputs: int, side: int, *, stride: int = 1, padding: int = 0, dilation: int = 1
+def _conv_relu(
+    inputs: int, outputs: int, kernel: int, *, stride: int = 1, padding: int = 0, dilation: int = 1
 ) -> list[nn.Module]:
-    convolution = nn.Conv2d(inputs, outputs, side, stride, padding, dilation)
+    convolution = nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation)
     return [convolution, nn.ReLU(inplace=True)]
 
 
 def _low_layers() -> list[nn.Module]:
     layers: list[nn.Module] = []
     channels = 3
-    for item in _LOW:
+    for item in _LAYERS:
         if isinstance(item, str):
-            # The third pooling rounds up, so that 75 cells become 38 as in Caffe.
+            # The third pooling rounds up: 75 cells become 38, as in Caffe.
             layers.append(nn.MaxPool2d(2, 2, ceil_mode=item == "ceil"))
         else:
-            layers += _rectified(channels, item, 3, padding=1)
+            layers += _conv_relu(channels, item, 3, padding=1)
             channels = item
-    # conv4_3's output is read before and after its L2Norm: nothing may change it in place.
+    # The output of conv4_3 is also the input of L2Norm, so it must not be changed in place.
     layers[-1] = nn.ReLU()
     return layers
 
@@ -94,26 +95,26 @@ def vgg_boxes(
     clip: bool = False,
     clamp: bool = False,
 ) -> AnchorSpec:
-    """Lay out the default boxes of SSD on VGG16.
+    """Build the default boxes of SSD on VGG16.
 
     Args:
-        side: Of the input in pixels.
-        maps: Side of each feature map in cells.
-        steps: Pixels from cell to cell.
-        sizes: Smallest side of each map's boxes in pixels, and one more that closes the last.
-        clip: Whether no box is larger than the image (torchvision; Caffe's boxes may be).
-        clamp: Whether no centre lies outside either (the other PyTorch versions).
+        side: Width and height of the input in pixels.
+        maps: Cells per side of each feature map.
+        steps: Distance between cell centres of each map in pixels.
+        sizes: Smallest box of each map in pixels, and an upper limit for the last map.
+        clip: Whether to limit sizes to the image (torchvision does, Caffe does not).
+        clamp: Whether to limit sizes and centres to the image (other PyTorch versions).
 
     Returns:
-        Four boxes a cell on the first and the last two maps, six on the others.
+        Four boxes per cell on the first and the last two maps, six on the others.
     """
     last = len(maps) - 2
     cells = []
-    for number, (low, high) in enumerate(pairwise(sizes)):
-        ratios = (2.0, 3.0) if 0 < number < last else (2.0,)
+    for index, (low, high) in enumerate(pairwise(sizes)):
+        ratios = (2.0, 3.0) if 0 < index < last else (2.0,)
         boxes = cell_sizes(low / side, high / side, ratios)
-        cells.append(limited(boxes) if clip else boxes)
-    return lay_out(maps, [step / side for step in steps], cells, clamp=clamp)
+        cells.append(clip_sizes(boxes) if clip else boxes)
+    return square_map_boxes(maps, [step / side for step in steps], cells, clamp=clamp)
 
 
 def build_vgg(
@@ -123,14 +124,14 @@ def build_vgg(
     side: int,
     extras: Sequence[Extra],
 ) -> SSD:
-    """Build SSD on VGG16 with new weights.
+    """Build SSD on VGG16 with random weights.
 
     Args:
         name: Name of the model.
         labels: Class names, "background" first.
         boxes: Default boxes.
-        side: Of the input in pixels.
-        extras: Layers after fc7.
+        side: Width and height of the input in pixels.
+        extras: Extra layers after fc7.
     """
     spec = ModelSpec(
         name=name,
@@ -139,9 +140,9 @@ def build_vgg(
         labels=tuple(labels),
         thresholds=Thresholds(),
     )
-    backbone = VGG16Maps(extras)
-    score_heads, offset_heads = plain_heads(backbone.channels, spec, 3)
-    start_convolutions(backbone.low)
-    start_convolutions(backbone.high)
-    start_heads([*backbone.extras, *score_heads, *offset_heads])
+    backbone = VGG16FeatureMaps(extras)
+    score_heads, offset_heads = conv_heads(backbone.channels, spec, 3)
+    init_convs(backbone.low)
+    init_convs(backbone.high)
+    init_heads([*backbone.extras, *score_heads, *offset_heads])
     return SSD(spec, backbone, score_heads, offset_heads)

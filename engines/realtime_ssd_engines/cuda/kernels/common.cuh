@@ -1,7 +1,7 @@
-// What every kernel needs: short type names, FP16 without toolkit headers, and warp helpers.
+// Shared by all kernels: short type names, and FP16 conversion without toolkit headers.
 //
-// The files in this folder compile with NVRTC and nvcc for the GPU, and with an ordinary C++
-// compiler for the host (the tests put a small shim in front of them), so they include nothing.
+// The files in this folder compile with NVRTC and nvcc for the GPU and, behind a small shim in the
+// tests, with a C++ compiler for the host; they include no system headers.
 #pragma once
 
 typedef unsigned char u8;
@@ -10,9 +10,9 @@ typedef unsigned int u32;
 typedef unsigned long long u64;
 
 #define FULL_WARP 0xffffffffu
-#define LOWEST __uint_as_float(0xff800000u)  // minus infinity
+#define NEG_INFINITY __uint_as_float(0xff800000u)  // minus infinity
 
-// A 16-bit float in memory. The conversions are single instructions on every supported GPU.
+// FP16 storage type. The conversions are single instructions on every supported GPU.
 struct half_t {
     u16 bits;
 };
@@ -48,10 +48,10 @@ static __device__ __forceinline__ float to_float(float value) {
     return value;
 }
 
-static __device__ __forceinline__ void store(float* at, float value) {
-    *at = value;
+static __device__ __forceinline__ void store(float* target, float value) {
+    *target = value;
 }
 
-static __device__ __forceinline__ void store(half_t* at, float value) {
-    *at = to_half(value);
+static __device__ __forceinline__ void store(half_t* target, float value) {
+    *target = to_half(value);
 }

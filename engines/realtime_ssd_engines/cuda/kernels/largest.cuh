@@ -1,45 +1,46 @@
-// The largest of many 64-bit keys, in order: radix selection, then a bitonic sort.
+// Selects and sorts the largest of many 64-bit keys: radix selection, then a bitonic sort.
 //
-// Called by all SUPPRESS_THREADS threads of a block together; SORT_SIZE keys fit. Keys are all
-// different and never 0, so the answer does not depend on the order in which threads come.
+// Must be called by all SUPPRESS_THREADS threads of a block; at most SORT_SIZE keys are selected.
+// Keys are distinct and never 0, so the result does not depend on the order of the threads.
 #pragma once
 
 #include "common.cuh"
 
-#define LOADS 8  // of a thread under way at once
+#define LOADS 8  // outstanding loads per thread
 
-// Shared memory of one selection.
+// Shared memory of a selection.
 struct Sorter {
     u64 keys[SORT_SIZE];
     u32 histogram[256];
     u64 prefix;
-    u32 need;
+    u32 remaining;
     u32 filled;
     u32 exact;
 };
 
-// Hand every key of a list to `use`. The list is volatile because other blocks of the same launch
-// may have written it: L1 could be stale. Loads are issued together, so that their waits overlap.
-template <typename Use>
-static __device__ __forceinline__ void for_each_key(const volatile u64* list, int count, Use use) {
+// Call `visit` with each key of a list. The list is volatile because other blocks of the same
+// launch may have written it and L1 may be stale. Loads are issued in groups to overlap latency.
+template <typename Visit>
+static __device__ __forceinline__ void for_each_key(
+    const volatile u64* list, int count, Visit visit) {
     for (int i = (int)threadIdx.x; i < count; i += LOADS * SUPPRESS_THREADS) {
         u64 keys[LOADS];
 #pragma unroll
         for (int k = 0; k < LOADS; ++k) {
-            const int at = i + k * SUPPRESS_THREADS;
-            keys[k] = at < count ? list[at] : 0;
+            const int index = i + k * SUPPRESS_THREADS;
+            keys[k] = index < count ? list[index] : 0;
         }
 #pragma unroll
         for (int k = 0; k < LOADS; ++k) {
             if (keys[k] != 0) {
-                use(keys[k]);
+                visit(keys[k]);
             }
         }
     }
 }
 
-// Find, from the histogram of one digit, the digit in which the `need`-th largest key lies.
-// Called by the first warp; lane 0 holds the largest digits.
+// Find the value of the current digit that contains the `remaining`-th largest key, from the
+// digit's histogram. Called by the first warp; lane 0 covers the largest digit values.
 static __device__ __forceinline__ void pick_digit(Sorter& s, int shift) {
     const int lane = (int)threadIdx.x;
     const int top = 255 - lane * 8;
@@ -47,33 +48,33 @@ static __device__ __forceinline__ void pick_digit(Sorter& s, int shift) {
     for (int i = 0; i < 8; ++i) {
         sum += s.histogram[top - i];
     }
-    u32 upto = sum;
+    u32 inclusive = sum;  // prefix sum over the lanes
     for (int distance = 1; distance < 32; distance *= 2) {
-        const u32 other = __shfl_up_sync(FULL_WARP, upto, distance);
-        upto += lane >= distance ? other : 0;
+        const u32 lower = __shfl_up_sync(FULL_WARP, inclusive, distance);
+        inclusive += lane >= distance ? lower : 0;
     }
-    const u32 need = s.need;
-    const u32 reached = __ballot_sync(FULL_WARP, upto >= need);
-    if (lane != __ffs((int)reached) - 1) {
+    const u32 remaining = s.remaining;
+    const u32 lanes = __ballot_sync(FULL_WARP, inclusive >= remaining);
+    if (lane != __ffs((int)lanes) - 1) {
         return;
     }
-    u32 above = upto - sum;
+    u32 above = inclusive - sum;
     int digit = top;
-    while (above + s.histogram[digit] < need) {
+    while (above + s.histogram[digit] < remaining) {
         above += s.histogram[digit--];
     }
-    s.need = need - above;
+    s.remaining = remaining - above;
     s.prefix |= (u64)digit << shift;
-    s.exact = s.histogram[digit] == s.need;
+    s.exact = s.histogram[digit] == s.remaining;
 }
 
-// Radix selection: leave the `wanted` largest of `count` distinct keys in s.keys, unsorted.
+// Radix selection: store the `limit` largest of `count` distinct keys in s.keys, unsorted.
 static __device__ void select_largest(
-    Sorter& s, const volatile u64* list, int count, int wanted) {
+    Sorter& s, const volatile u64* list, int count, int limit) {
     const int thread = (int)threadIdx.x;
     if (thread == 0) {
         s.prefix = 0;
-        s.need = (u32)wanted;
+        s.remaining = (u32)limit;
         s.filled = 0;
         s.exact = 0;
     }
@@ -105,7 +106,7 @@ static __device__ void select_largest(
     });
 }
 
-// Bitonic sort of s.keys, largest first; `count` is filled up with zeros to a power of two.
+// Bitonic sort of s.keys in descending order, zero-padded to a power of two.
 static __device__ void sort_keys(Sorter& s, int count) {
     int size = 2;
     while (size < count) {
@@ -131,8 +132,8 @@ static __device__ void sort_keys(Sorter& s, int count) {
     __syncthreads();
 }
 
-// Load the best `limit` of a list into s.keys, sorted; returns how many there are.
-static __device__ int best_keys(
+// Load the largest `limit` keys of a list into s.keys, sorted; return their number.
+static __device__ int load_largest(
     Sorter& s, const volatile u64* list, int count, int limit) {
     if (count <= SORT_SIZE) {
         for (int i = (int)threadIdx.x; i < count; i += SUPPRESS_THREADS) {

@@ -1,10 +1,9 @@
-// Camera picture -> network input, in one pass: resize, colour, normalise, lay out as planes.
+// Converts images to network input in one pass: resize, channel order, normalisation, planes.
 //
-// The resize follows OpenCV's INTER_LINEAR for 8-bit images to the bit (pixel centres at .5,
-// weights of 11 bits, the same roundings), so that the CPU and the GPU see the same pixels.
+// The resize is bit-exact with OpenCV's INTER_LINEAR for 8-bit images (half-pixel centres, 11-bit
+// weights, the same rounding), so that CPU and GPU compute the same pixels.
 //
-// Compile-time settings: OUT_T (float or half_t), SWAP_RB (1: the network wants RGB), PIXELS
-// (output pixels a thread writes with one vector store).
+// Compile-time settings: OUT_T (float or half_t), SWAP_RB (1: the network expects RGB).
 
 #include "common.cuh"
 
@@ -14,26 +13,26 @@
 #ifndef SWAP_RB
 #define SWAP_RB 1
 #endif
-#define PIXELS 4
+#define PIXELS 4  // output pixels per thread, written with one vector store
 
 enum { FORMAT_BGR = 0, FORMAT_NV12 = 1 };
 
-// One picture of a batch. It lives in device memory and is copied in with the pixels, so a
-// captured graph serves any picture size. The layout is mirrored by engines/realtime_ssd_engines/cuda/kernel_params.py.
+// One image of a batch. It is in device memory and copied in with the pixels, so a captured graph
+// handles any image size. Mirrored by engines/realtime_ssd_engines/cuda/kernel_params.py.
 struct FrameParams {
     u64 plane0;     // BGR pixels, or luma
     u64 plane1;     // chroma of NV12 (interleaved U, V)
-    int pitch0;     // bytes from row to row
+    int pitch0;     // bytes per row
     int pitch1;
     int width;      // pixels
     int height;
     int format;
-    int left;       // place of the resized picture in the input, in input pixels
+    int left;       // position of the resized image in the input, in input pixels
     int top;
     int inner_width;
     int inner_height;
     int reserved;
-    double scale_x;      // source pixels a pixel of the input, as OpenCV computes them
+    double scale_x;      // source pixels per input pixel, as OpenCV computes them
     double scale_y;
     double chroma_scale_x;
     double chroma_scale_y;
@@ -48,21 +47,21 @@ struct FrameParams {
 struct InputParams {
     int width;      // of the network input
     int height;
-    float mean[3];  // in the order of the output planes
+    float mean[3];  // in output plane order
     float scale[3];
-    int fill;       // value of letterbox bars
+    int fill;       // letterbox fill value
 };
 
 struct Tap {
     int low;        // first source coordinate
     int high;       // second
-    int weight;     // of the second, in 1/2048
+    int weight;     // of the second coordinate, in units of 1/2048
 };
 
-// Source position of an output coordinate: OpenCV computes it in double and rounds to float. The
-// scale comes from the host, because many GPUs are slow at dividing doubles.
-// Beyond the border it drops the weight of a column but blends a row with itself, which rounds
-// otherwise; `column` chooses.
+// Return the source coordinates of an output coordinate. OpenCV computes them in double and rounds
+// to float. The host computes the scale, because double division is slow on many GPUs. Beyond the
+// border OpenCV drops the second column but blends a row with itself, which rounds differently;
+// `column` selects the rule.
 static __device__ __forceinline__ Tap tap_at(
     int target, double scale, int source_size, bool column) {
     const float position = (float)((target + 0.5) * scale - 0.5);
@@ -76,7 +75,7 @@ static __device__ __forceinline__ Tap tap_at(
     return tap;
 }
 
-// Blend four bytes with OpenCV's fixed-point steps.
+// Interpolate four bytes with OpenCV's fixed-point arithmetic.
 static __device__ __forceinline__ int blend(int a, int b, int c, int d, int wx, int wy) {
     const int upper = a * (2048 - wx) + b * wx;
     const int lower = c * (2048 - wx) + d * wx;
@@ -98,7 +97,7 @@ static __device__ __forceinline__ int byte_of(float value) {
     return (int)rintf(fminf(fmaxf(value, 0.0f), 255.0f));
 }
 
-// Luma and chroma are resized each on its own grid and converted once, at the output pixel.
+// Luma and chroma are resized separately, each on its own grid, and converted at the output pixel.
 static __device__ __forceinline__ void nv12_at(
     const FrameParams& f, const Tap& x, const Tap& y, const Tap& cx, const Tap& cy, int out[3]) {
     const u8* upper = (const u8*)f.plane0 + (long long)y.low * f.pitch0;
@@ -119,7 +118,7 @@ static __device__ __forceinline__ void nv12_at(
     out[2] = byte_of(level + f.red_v * (float)chroma[1]);
 }
 
-// One output pixel as blue, green, red from 0 to 255.
+// Compute one output pixel as blue, green, red in 0..255.
 static __device__ __forceinline__ void pixel_at(
     const FrameParams& f, const InputParams& in, int column, const Tap& y, const Tap& cy,
     bool inside_rows, int out[3]) {
@@ -167,12 +166,12 @@ extern "C" __global__ void ssd_preprocess(
     const long long size = (long long)in.width * in.height;
     OUT_T* target = output + (long long)blockIdx.z * 3 * size + (long long)row * in.width + column;
     for (int c = 0; c < 3; ++c) {
-        OUT_T* at = target + c * size;
+        OUT_T* row_out = target + c * size;
         if (column + PIXELS <= in.width && in.width % PIXELS == 0) {
-            *(Packet<OUT_T>*)at = planes[c];
+            *(Packet<OUT_T>*)row_out = planes[c];
         } else {
             for (int i = 0; i < PIXELS && column + i < in.width; ++i) {
-                at[i] = planes[c].value[i];
+                row_out[i] = planes[c].value[i];
             }
         }
     }

@@ -1,4 +1,4 @@
-// detect.cu on the host, behind one plain C function.
+// detect.cu compiled for the host, with C entry points.
 #include "shim.h"
 
 #include "../../../../engines/realtime_ssd_engines/cuda/kernels/detect.cu"
@@ -9,8 +9,8 @@ extern "C" void run_detect(const DetectParams* params, int images, unsigned seed
     launch(ssd_suppress, {CLASSES, (unsigned)images, 1}, SUPPRESS_THREADS, seed + 1, *params);
 }
 
-extern "C" int counters_an_image() { return COUNTERS_END; }
-extern "C" int params_bytes() { return (int)sizeof(DetectParams); }
+extern "C" int counters_per_image() { return COUNTER_COUNT; }
+extern "C" int params_size() { return (int)sizeof(DetectParams); }
 
 extern "C" void launch_ssd_select(const unsigned* grid, unsigned threads, const char* arguments) {
     launch(ssd_select, {grid[0], grid[1], grid[2]}, (int)threads, 0u, *(const DetectParams*)arguments);

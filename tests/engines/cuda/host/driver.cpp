@@ -1,9 +1,10 @@
-// A CUDA driver without a GPU: what this project asks of libcuda, done by the host.
+// Stand-in for libcuda on machines without a GPU: the functions that this project uses, on the host.
 //
-// Work put on a stream is not done at once but when somebody waits for it, in another order than
-// it was given where the order is not prescribed: a missing wait, a buffer freed or reused too
-// early and a copy from memory that changes meanwhile all give wrong answers here. "Machine code"
-// is the path of a shared library made from the kernel sources; memory is counted.
+// Work on a stream is executed as late as allowed, when its completion is waited for, and streams
+// are independent of each other. A missing wait, a buffer that is freed or reused too early, and a
+// copy from memory that changes before the copy completes therefore produce wrong results.
+// "Machine code" is the path of a shared library compiled from the kernel sources. Allocations are
+// counted.
 #include <dlfcn.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -43,7 +44,7 @@ static std::set<Stream*> streams;
 static size_t limit = (size_t)1 << 40;
 static long clock_now = 0, launches = 0, contexts = 0, live_graphs = 0;
 static int context_token;
-static Result failure = OK;  // what every call answers once the GPU is lost
+static Result failure = OK;  // result of every call once the GPU is lost
 static thread_local std::vector<void*> current;
 
 #define LOCK std::lock_guard<std::recursive_mutex> lock(mutex)
@@ -55,7 +56,7 @@ static size_t total(const std::map<uintptr_t, size_t>& memory) {
     return sum;
 }
 
-static void put(Stream* stream, Work work) {
+static void enqueue(Stream* stream, Work work) {
     if (stream->capturing) {
         stream->capturing->work.push_back(work);
     } else {
@@ -77,7 +78,7 @@ static void drain_all() {
 
 extern "C" {
 
-// For the tests.
+// Test controls.
 void host_fail(int error) { failure = error; }
 void host_set_memory_limit(size_t bytes) { limit = bytes; }
 size_t host_device_bytes() { return total(device_memory); }
@@ -160,13 +161,13 @@ Result cuMemFreeHost(void* address) {
 }
 
 Result cuMemcpyHtoDAsync_v2(uintptr_t to, const void* from, size_t bytes, Stream* stream) {
-    ALIVE; put(stream, [=] { memcpy((void*)to, from, bytes); }); return OK;
+    ALIVE; enqueue(stream, [=] { memcpy((void*)to, from, bytes); }); return OK;
 }
 Result cuMemcpyDtoHAsync_v2(void* to, uintptr_t from, size_t bytes, Stream* stream) {
-    ALIVE; put(stream, [=] { memcpy(to, (void*)from, bytes); }); return OK;
+    ALIVE; enqueue(stream, [=] { memcpy(to, (void*)from, bytes); }); return OK;
 }
 Result cuMemcpyDtoDAsync_v2(uintptr_t to, uintptr_t from, size_t bytes, Stream* stream) {
-    ALIVE; put(stream, [=] { memcpy((void*)to, (void*)from, bytes); }); return OK;
+    ALIVE; enqueue(stream, [=] { memcpy((void*)to, (void*)from, bytes); }); return OK;
 }
 Result cuMemcpyHtoD_v2(uintptr_t to, const void* from, size_t bytes) {
     LOCK; drain_all(); memcpy((void*)to, from, bytes); return OK;
@@ -175,7 +176,7 @@ Result cuMemcpyDtoH_v2(void* to, uintptr_t from, size_t bytes) {
     LOCK; drain_all(); memcpy(to, (void*)from, bytes); return OK;
 }
 Result cuMemsetD8Async(uintptr_t to, unsigned char value, size_t bytes, Stream* stream) {
-    ALIVE; put(stream, [=] { memset((void*)to, value, bytes); }); return OK;
+    ALIVE; enqueue(stream, [=] { memset((void*)to, value, bytes); }); return OK;
 }
 
 Result cuStreamCreate(Stream** stream, unsigned) {
@@ -195,7 +196,7 @@ Result cuEventRecord(Event* event, Stream* stream) {
     ALIVE;
     event->stream = stream;
     event->pending = true;
-    put(stream, [=] { event->pending = false; event->order = ++clock_now; });
+    enqueue(stream, [=] { event->pending = false; event->order = ++clock_now; });
     return OK;
 }
 Result cuEventSynchronize(Event* event) {
@@ -228,9 +229,9 @@ Result cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, uns
     ALIVE;
     if (by != 1 || bz != 1 || !extra) return INVALID;
     const std::string arguments((const char*)extra[1], *(size_t*)extra[3]);
-    put(stream, [=] {
+    enqueue(stream, [=] {
         const unsigned grid[3] = {gx, gy, gz};
-        // Copied to where structures may lie.
+        // Copied to memory that is aligned for structures.
         std::vector<uint64_t> aligned(arguments.size() / 8 + 1);
         memcpy(aligned.data(), arguments.data(), arguments.size());
         ((Kernel)function)(grid, bx, (const char*)aligned.data());
@@ -240,7 +241,7 @@ Result cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, uns
 }
 
 Result cuLaunchHostFunc(Stream* stream, void (*function)(void*), void* argument) {
-    ALIVE; put(stream, [=] { function(argument); }); return OK;
+    ALIVE; enqueue(stream, [=] { function(argument); }); return OK;
 }
 
 Result cuStreamBeginCapture_v2(Stream* stream, int) {
@@ -257,7 +258,7 @@ Result cuGraphExecDestroy(Graph* executable) { LOCK; --live_graphs; delete execu
 Result cuGraphUpload(Graph*, Stream*) { return OK; }
 Result cuGraphLaunch(Graph* executable, Stream* stream) {
     ALIVE;
-    for (const Work& work : executable->work) put(stream, work);
+    for (const Work& work : executable->work) enqueue(stream, work);
     return OK;
 }
 

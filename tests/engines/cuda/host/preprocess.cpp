@@ -1,4 +1,4 @@
-// preprocess.cu on the host, behind one plain C function.
+// preprocess.cu compiled for the host, with C entry points.
 #include "shim.h"
 
 #include "../../../../engines/realtime_ssd_engines/cuda/kernels/preprocess.cu"
@@ -11,10 +11,10 @@ extern "C" void run_preprocess(
            frames, *input, output);
 }
 
-extern "C" int frame_bytes() { return (int)sizeof(FrameParams); }
-extern "C" int input_bytes() { return (int)sizeof(InputParams); }
+extern "C" int frame_params_size() { return (int)sizeof(FrameParams); }
+extern "C" int input_params_size() { return (int)sizeof(InputParams); }
 
-// The arguments as the driver lays them out: each at a multiple of its own alignment.
+// Kernel arguments in the driver's layout: each is aligned to its own alignment.
 struct Arguments {
     const FrameParams* frames;
     InputParams input;

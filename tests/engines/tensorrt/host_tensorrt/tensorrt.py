@@ -1,8 +1,9 @@
-"""A TensorRT without a GPU, as far as this project uses it: ONNX Runtime on the host's memory.
+"""Stand-in for the part of TensorRT that the project uses: ONNX Runtime on host memory.
 
-Put its folder on the path, beside the stand-in for the driver, and `import tensorrt` finds it. The
-environment variable HOST_TENSORRT (8, 10 or 11) chooses the generation: names that NVIDIA removed
-are missing here too, and what a generation refuses is refused. Plans are ONNX files with a head.
+With its folder on PYTHONPATH and the stand-in for the driver loaded, `import tensorrt` imports this
+module. The environment variable HOST_TENSORRT (8, 10 or 11) selects the generation: names that
+NVIDIA removed are absent, and inputs that a generation rejects are rejected. Plans are ONNX files
+with a header.
 """
 
 from __future__ import annotations
@@ -26,29 +27,33 @@ _cuda = ctypes.CDLL("libcuda.so.1")
 _HostFunction = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
-def _names(name: str, *members: str) -> Any:
+def _enum(name: str, *members: str) -> Any:
     return enum.IntEnum(name, {member: number for number, member in enumerate(members)})
 
 
 class ILogger:
-    Severity = _names("Severity", "INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE")
+    Severity = _enum("Severity", "INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE")
 
 
-_flags = {8: ["EXPLICIT_BATCH"], 10: ["EXPLICIT_BATCH", "STRONGLY_TYPED"], 11: ["STRONGLY_TYPED"]}
-_weak = [] if STRONG_ONLY else ["FP16", "INT8", "PREFER_PRECISION_CONSTRAINTS"]
-DataType = _names("DataType", "FLOAT", "HALF", "INT8", "INT32", "OTHER")
+_network_flags = {
+    8: ["EXPLICIT_BATCH"],
+    10: ["EXPLICIT_BATCH", "STRONGLY_TYPED"],
+    11: ["STRONGLY_TYPED"],
+}
+_weak_flags = [] if STRONG_ONLY else ["FP16", "INT8", "PREFER_PRECISION_CONSTRAINTS"]
+DataType = _enum("DataType", "FLOAT", "HALF", "INT8", "INT32", "OTHER")
 float32, float16 = DataType.FLOAT, DataType.HALF
-NetworkDefinitionCreationFlag = _names("NetworkDefinitionCreationFlag", *_flags[GENERATION])
-BuilderFlag = _names("BuilderFlag", "TF32", "REFIT", *_weak)
-MemoryPoolType = _names("MemoryPoolType", "WORKSPACE")
-ProfilingVerbosity = _names("ProfilingVerbosity", "LAYER_NAMES_ONLY", "NONE", "DETAILED")
-TacticSource = _names("TacticSource", "EDGE_MASK_CONVOLUTIONS", "JIT_CONVOLUTIONS")
-PreviewFeature = _names("PreviewFeature", "PROFILE_SHARING_0806")
-LayerType = _names("LayerType", "SOFTMAX", "REDUCE", "UNARY", "ELEMENTWISE", "CONVOLUTION")
-TensorIOMode = _names("TensorIOMode", "NONE", "INPUT", "OUTPUT")
-LayerInformationFormat = _names("LayerInformationFormat", "ONELINE", "JSON")
+NetworkDefinitionCreationFlag = _enum("NetworkDefinitionCreationFlag", *_network_flags[GENERATION])
+BuilderFlag = _enum("BuilderFlag", "TF32", "REFIT", *_weak_flags)
+MemoryPoolType = _enum("MemoryPoolType", "WORKSPACE")
+ProfilingVerbosity = _enum("ProfilingVerbosity", "LAYER_NAMES_ONLY", "NONE", "DETAILED")
+TacticSource = _enum("TacticSource", "EDGE_MASK_CONVOLUTIONS", "JIT_CONVOLUTIONS")
+PreviewFeature = _enum("PreviewFeature", "PROFILE_SHARING_0806")
+LayerType = _enum("LayerType", "SOFTMAX", "REDUCE", "UNARY", "ELEMENTWISE", "CONVOLUTION")
+TensorIOMode = _enum("TensorIOMode", "NONE", "INPUT", "OUTPUT")
+LayerInformationFormat = _enum("LayerInformationFormat", "ONELINE", "JSON")
 if GENERATION >= 10:
-    ExecutionContextAllocationStrategy = _names("Strategy", "STATIC", "ON_CHANGE", "USER_MANAGED")
+    ExecutionContextAllocationStrategy = _enum("Strategy", "STATIC", "ON_CHANGE", "USER_MANAGED")
 
     class IProgressMonitor:
         pass
@@ -67,8 +72,8 @@ class _Layer:
     def __init__(self, node: onnx.NodeProto, types: dict[str, int]) -> None:
         kinds = {"Softmax": LayerType.SOFTMAX, "ReduceSum": LayerType.REDUCE}
         self.name, self.type = node.name, kinds.get(node.op_type, LayerType.CONVOLUTION)
-        half = {TensorProto.FLOAT: float32, TensorProto.FLOAT16: float16}
-        self._types = [half.get(types.get(name, 0), DataType.OTHER) for name in node.output]
+        dtypes = {TensorProto.FLOAT: float32, TensorProto.FLOAT16: float16}
+        self._types = [dtypes.get(types.get(name, 0), DataType.OTHER) for name in node.output]
         self.num_outputs = len(self._types)
 
     def get_output(self, number: int) -> _Tensor:
@@ -131,8 +136,8 @@ class Profile:
     def __init__(self) -> None:
         self.shapes: dict[str, list[tuple[int, ...]]] = {}
 
-    def set_shape(self, name: str, least: Any, usual: Any, most: Any) -> None:
-        self.shapes[name] = [tuple(least), tuple(usual), tuple(most)]
+    def set_shape(self, name: str, minimum: Any, optimum: Any, maximum: Any) -> None:
+        self.shapes[name] = [tuple(minimum), tuple(optimum), tuple(maximum)]
 
 
 class TimingCache:
@@ -147,7 +152,7 @@ class Config:
     def __init__(self) -> None:
         self.flags: set[Any] = {BuilderFlag.TF32}
         self.profile: Profile | None = None
-        self.timings: TimingCache | None = None
+        self.timing_cache: TimingCache | None = None
         self.profiling_verbosity = ProfilingVerbosity.LAYER_NAMES_ONLY
         self.progress_monitor: Any = None
 
@@ -173,14 +178,14 @@ class Config:
     def create_timing_cache(self, content: bytes) -> TimingCache:
         return TimingCache(content)
 
-    def set_timing_cache(self, made: TimingCache, ignore_mismatch: bool) -> bool:
-        if made.content and not made.content.startswith(MAGIC) and not ignore_mismatch:
+    def set_timing_cache(self, cache: TimingCache, ignore_mismatch: bool) -> bool:
+        if cache.content and not cache.content.startswith(MAGIC) and not ignore_mismatch:
             return False
-        self.timings = made
+        self.timing_cache = cache
         return True
 
     def get_timing_cache(self) -> TimingCache | None:
-        return self.timings
+        return self.timing_cache
 
 
 class Builder:
@@ -188,9 +193,9 @@ class Builder:
         self._logger = logger
 
     def create_network(self, flags: int) -> Network:
-        given = {flag.name for flag in NetworkDefinitionCreationFlag if flags >> flag & 1}
-        assert GENERATION != 8 or "EXPLICIT_BATCH" in given, "implicit batch reads no ONNX"
-        return Network("STRONGLY_TYPED" in given)
+        names = {flag.name for flag in NetworkDefinitionCreationFlag if flags >> flag & 1}
+        assert GENERATION != 8 or "EXPLICIT_BATCH" in names, "ONNX requires explicit batch"
+        return Network("STRONGLY_TYPED" in names)
 
     def create_builder_config(self) -> Config:
         return Config()
@@ -209,11 +214,12 @@ class Builder:
             for step in range(4):
                 assert monitor.step_complete("Building Engine", step)
             monitor.phase_finish("Building Engine")
-        if config.timings is not None:
-            config.timings.content = (config.timings.content or MAGIC) + b"one layer\n"
+        if config.timing_cache is not None:
+            config.timing_cache.content = (config.timing_cache.content or MAGIC) + b"one layer\n"
         shapes = config.profile.shapes if config.profile else {}
-        head = json.dumps({"shapes": shapes}).encode() + b"\n"
-        return MAGIC + head + network.model.SerializeToString()
+        header = json.dumps({"shapes": shapes}).encode() + b"\n"
+        model: bytes = network.model.SerializeToString()
+        return MAGIC + header + model
 
     def _problem(self, network: Network, config: Config) -> str:
         names = {flag.name for flag in config.flags}
@@ -238,13 +244,13 @@ class Runtime:
         if not plan.startswith(MAGIC):
             self._logger.log(ILogger.Severity.ERROR, "The engine plan file is not compatible")
             return None
-        head, _, model = plan[len(MAGIC) :].partition(b"\n")
-        return Engine(json.loads(head)["shapes"], model)
+        header, _, model = plan[len(MAGIC) :].partition(b"\n")
+        return Engine(json.loads(header)["shapes"], model)
 
 
 class Inspector:
-    def get_engine_information(self, layout: Any) -> str:
-        assert layout == LayerInformationFormat.JSON
+    def get_engine_information(self, output_format: Any) -> str:
+        assert output_format == LayerInformationFormat.JSON
         layer = {"Name": "whole", "LayerType": "OnnxRuntime", "Inputs": [], "Outputs": []}
         return json.dumps({"Layers": [layer], "Bindings": []})
 
@@ -263,7 +269,8 @@ class Engine:
         setattr(self, "device_memory_size_v2" if GENERATION > 8 else "device_memory_size", 4096)
 
     def get_tensor_name(self, number: int) -> str:
-        return list(self.values)[number]
+        names: list[str] = list(self.values)
+        return names[number]
 
     def get_tensor_dtype(self, name: str) -> Any:
         return float16 if "float16" in self.values[name].type else float32
@@ -291,14 +298,14 @@ class Engine:
 class Context:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        # Only the first context of an engine has its profile chosen by itself.
+        # TensorRT selects a profile only for the first context of an engine.
         self.active_optimization_profile = 0 if engine.contexts == 0 else -1
         engine.contexts += 1
         self._shape: tuple[int, ...] = ()
         self._addresses: dict[str, int] = {}
         self.profiler: Any = None
         self._memory = 0
-        self._kept: list[Any] = []
+        self._callbacks: list[Any] = []
 
     if GENERATION == 8:
 
@@ -321,13 +328,14 @@ class Context:
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         declared = self._engine.get_tensor_shape(name)
-        fits = all(want in (-1, have) for want, have in zip(declared, shape, strict=True))
+        valid = all(size in (-1, actual) for size, actual in zip(declared, shape, strict=True))
         if name in self._engine.shapes:
-            least, _, most = self._engine.shapes[name]
-            fits &= all(a <= n <= b for a, n, b in zip(least, shape, most, strict=True))
-        if fits:
+            minimum, _, maximum = self._engine.shapes[name]
+            sizes = zip(minimum, shape, maximum, strict=True)
+            valid &= all(low <= size <= high for low, size, high in sizes)
+        if valid:
             self._shape = tuple(shape)
-        return fits
+        return valid
 
     def set_tensor_address(self, name: str, address: int) -> bool:
         assert name in self._engine.values
@@ -338,24 +346,26 @@ class Context:
         ready = self._shape and self._memory and self.active_optimization_profile == 0
         if not ready or set(self._addresses) != set(self._engine.values):
             return False
-        call = _HostFunction(self._run)
-        self._kept.append(call)
+        callback = _HostFunction(self._run)
+        self._callbacks.append(callback)
         if self.profiler is not None:
             self.profiler.report_layer_time("whole", 0.125)
-        return _cuda.cuLaunchHostFunc(ctypes.c_void_p(stream), call, None) == 0
+        return not _cuda.cuLaunchHostFunc(ctypes.c_void_p(stream), callback, None)
 
     def _run(self, _: Any) -> None:
-        """Read the input, compute, write the outputs, where the addresses say."""
+        """Read the input, run the model and write the outputs at the tensor addresses."""
         engine = self._engine
-        (given,) = (n for n in engine.values if engine.get_tensor_mode(n) == TensorIOMode.INPUT)
-        names = [name for name in engine.values if name != given]
-        answers = engine.session.run(names, {given: self._at(given, self._shape)})
-        for name, answer in zip(names, answers, strict=True):
-            self._at(name, answer.shape)[...] = answer
+        modes = {name: engine.get_tensor_mode(name) for name in engine.values}
+        (input_name,) = (name for name, mode in modes.items() if mode == TensorIOMode.INPUT)
+        names = [name for name in engine.values if name != input_name]
+        outputs = engine.session.run(names, {input_name: self._view(input_name, self._shape)})
+        for name, output in zip(names, outputs, strict=True):
+            self._view(name, output.shape)[...] = output
 
-    def _at(self, name: str, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
-        half = self._engine.get_tensor_dtype(name) == float16
-        dtype = np.dtype(np.float16 if half else np.float32)
+    def _view(self, name: str, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+        is_fp16 = self._engine.get_tensor_dtype(name) == float16
+        dtype = np.dtype(np.float16 if is_fp16 else np.float32)
         size = int(np.prod(shape)) * dtype.itemsize
-        raw = (ctypes.c_uint8 * size).from_address(self._addresses[name])
-        return np.frombuffer(raw, dtype).reshape(shape)
+        memory = (ctypes.c_uint8 * size).from_address(self._addresses[name])
+        view: np.ndarray[Any, Any] = np.ctypeslib.as_array(memory).view(dtype).reshape(shape)
+        return view

@@ -1,0 +1,285 @@
+"""Returns the verified engine of an ONNX file: from the cache, or built once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from realtime_ssd.backends import check_batch
+from realtime_ssd.core.errors import ModelError, UsageError
+from realtime_ssd.core.files import sha256_of
+from realtime_ssd.core.frames import Image
+from realtime_ssd.core.spec import ModelSpec, read_spec, spec_to_json
+from realtime_ssd_engines.onnx.precision import to_fp16
+from realtime_ssd_engines.onnx.verify import (
+    ComparisonReport,
+    Tolerance,
+    compare,
+    onnx_runner,
+    synthetic_frames,
+)
+from realtime_ssd_engines.tensorrt.cache import EngineCache, EngineKey
+from realtime_ssd_engines.tensorrt.layers import parse_layers
+from realtime_ssd_engines.tensorrt.toolchain import (
+    BuildRequest,
+    LoadedEngine,
+    ProgressCallback,
+    Target,
+    TensorRTToolchain,
+    Toolchain,
+)
+
+__all__ = ["PRECISIONS", "Engine", "EngineOptions", "engine_key", "get_or_build_engine"]
+
+PRECISIONS = ("fp16", "fp32", "int8")
+WORKSPACE = 2 << 30
+TOLERANCES = {
+    "fp32": Tolerance(),
+    "fp16": Tolerance(),
+    "int8": Tolerance(share=0.95, iou=0.9, score=0.05),
+}
+"""INT8 engines are compared with their Q/DQ ONNX file; a rounding difference is a larger step."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """Options of an engine build.
+
+    Attributes:
+        precision: "fp16", "fp32" or "int8".
+        max_batch: Largest batch.
+        opt_batch: Batch size to optimise for; the largest by default.
+        workspace: Maximum bytes of scratch memory per layer.
+        cache: Folder of engines; the user's cache by default.
+        timing_cache: Timing cache file; one in the engine folder by default.
+        calibration: Folder of images for INT8.
+        verify: Whether to compare the engine with ONNX Runtime before it is cached.
+        rebuild: Whether to build even if the engine is in the cache.
+    """
+
+    precision: str = "fp16"
+    max_batch: int = 1
+    opt_batch: int | None = None
+    workspace: int = WORKSPACE
+    cache: Path | None = None
+    timing_cache: Path | None = None
+    calibration: Path | None = None
+    verify: bool = True
+    rebuild: bool = False
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise UsageError(
+                f"`precision` must be one of {', '.join(PRECISIONS)}, not '{self.precision}'"
+            )
+        opt_batch = self.max_batch if self.opt_batch is None else self.opt_batch
+        if not 1 <= opt_batch <= self.max_batch:
+            raise UsageError(
+                f"1 ≤ `opt_batch` ≤ `max_batch` is required, not {opt_batch} and {self.max_batch}"
+            )
+        if self.precision == "int8" and self.calibration is None:
+            raise UsageError(
+                "precision int8 requires images similar to those seen in production; set "
+                "`calibration` to a folder of images"
+            )
+        if self.calibration is not None and not self.calibration.is_dir():
+            raise UsageError(f"'{self.calibration}' is not a folder of calibration images")
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """An engine that is ready to be loaded.
+
+    Attributes:
+        plan: Serialised engine.
+        key: What the engine was built for.
+        path: Cached file.
+        metadata: Source file, build time and comparison report; empty if read from the cache.
+    """
+
+    plan: bytes
+    key: EngineKey
+    path: Path
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+def get_or_build_engine(
+    model: Path,
+    spec: ModelSpec,
+    options: EngineOptions,
+    progress: ProgressCallback | None = None,
+    frames: Sequence[Image] | None = None,
+    toolchain: Toolchain | None = None,
+) -> Engine:
+    """Return the engine of a model, from the cache or newly built.
+
+    Args:
+        model: ONNX file.
+        spec: Specification of the model.
+        options: Build options.
+        progress: Called with a line of text when a long step starts.
+        frames: BGR images for the comparison; the synthetic street by default.
+        toolchain: Builds the engine; TensorRT by default.
+
+    Raises:
+        UsageError: If the model has a fixed batch and a larger one is requested.
+        ModelError: If there is no GPU, TensorRT fails, the engine disagrees with the ONNX file, or
+            the cache is not writable.
+    """
+    toolchain = toolchain or TensorRTToolchain()
+    cache = EngineCache(options.cache)
+    fixed_batch = _has_fixed_batch(model, spec, options)
+    key = engine_key(model, spec, options, toolchain.target())
+    path = cache.path(key)
+    if not options.rebuild and (plan := cache.read(key)) is not None:
+        return Engine(plan, key, path)
+    with cache.locked(key):
+        if not options.rebuild and (plan := cache.read(key, warn=False)) is not None:
+            return Engine(plan, key, path)
+        build = _EngineBuild(model, spec, options, toolchain, cache, key, progress or _log.info)
+        plan, metadata = build.run(frames, fixed_batch=fixed_batch)
+        return Engine(plan, key, cache.write(key, plan, metadata), metadata)
+
+
+def _has_fixed_batch(model: Path, spec: ModelSpec, options: EngineOptions) -> bool:
+    """Return whether the file accepts one image at a time only.
+
+    Raises:
+        ModelError: If the file is damaged or lacks the input.
+        UsageError: If a larger batch is requested than the file accepts.
+    """
+    try:
+        inputs = onnx.load(str(model), load_external_data=False).graph.input
+        value = next(item for item in inputs if item.name == spec.input.name)
+    except StopIteration:
+        raise ModelError(
+            f"'{model}' has no input '{spec.input.name}', which its specification requires; "
+            "import it again"
+        ) from None
+    except Exception as error:
+        raise ModelError(f"'{model}' is not a readable ONNX file; it may be damaged") from error
+    shape = [
+        item.dim_value if item.HasField("dim_value") else None
+        for item in value.type.tensor_type.shape.dim
+    ]
+    check_batch(shape, model, options.max_batch, "max_batch")
+    return bool(shape and shape[0])
+
+
+def engine_key(model: Path, spec: ModelSpec, options: EngineOptions, target: Target) -> EngineKey:
+    """Return the cache key of an engine."""
+    return EngineKey(
+        model=spec.name,
+        model_sha256=sha256_of(model),
+        precision=options.precision,
+        max_batch=options.max_batch,
+        opt_batch=options.opt_batch or options.max_batch,
+        calibration=_fingerprint(options.calibration) if options.precision == "int8" else "",
+        **asdict(target),
+    )
+
+
+def _fingerprint(folder: Path | None) -> str:
+    """Return a digest of the names and sizes of the files in a folder."""
+    files = sorted(filter(Path.is_file, folder.iterdir())) if folder is not None else []
+    text = "\n".join(f"{file.name} {file.stat().st_size}" for file in files)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class _EngineBuild:
+    """Converts the model, builds the engine and verifies it."""
+
+    model: Path
+    spec: ModelSpec
+    options: EngineOptions
+    toolchain: Toolchain
+    cache: EngineCache
+    key: EngineKey
+    progress: ProgressCallback
+
+    def run(
+        self, frames: Sequence[Image] | None, *, fixed_batch: bool
+    ) -> tuple[bytes, dict[str, Any]]:
+        """Return the serialised engine and its metadata."""
+        options, key = self.options, self.key
+        timing_file = options.timing_cache or self.cache.timing_cache(key)
+        timing_cache = timing_file.read_bytes() if timing_file.is_file() else b""
+        batches = None if fixed_batch else (1, key.opt_batch, key.max_batch)
+        with tempfile.TemporaryDirectory() as folder:
+            converted = self._convert(Path(folder))
+            self.progress(
+                f"building the {key.precision} engine of '{key.model}' for {key.gpu}; this is done "
+                "once and can take minutes"
+            )
+            request = BuildRequest(
+                converted, self.spec, key.precision, batches, options.workspace, timing_cache
+            )
+            begin = time.monotonic()
+            result = self.toolchain.build(request, self.progress)
+            metadata: dict[str, Any] = {
+                "source": str(self.model.resolve()),
+                "spec": json.loads(spec_to_json(read_spec(self.model))),
+                "build_seconds": round(time.monotonic() - begin, 1),
+                "dynamic_batch": not fixed_batch,
+            }
+            if result.timing_cache:
+                self.cache.write_file(timing_file, result.timing_cache)
+            if options.verify:
+                self.progress("comparing it with ONNX Runtime")
+                reference = converted if key.precision == "int8" else self.model
+                report = self._verify(result.plan, reference, frames)
+                metadata["agreement"] = report.to_dict()
+        return result.plan, metadata
+
+    def _convert(self, folder: Path) -> Path:
+        """Write the model in the requested precision, under the same name for error messages."""
+        converted = folder / self.model.name
+        if self.options.precision == "fp32":
+            return self.model
+        if self.options.precision == "int8":
+            from realtime_ssd_engines.onnx.quantize import quantize
+
+            quantize(self.model, converted, self.options.calibration or Path())
+        else:
+            onnx.save(to_fp16(onnx.load(str(self.model)), keep_io=False), str(converted))
+        return converted
+
+    def _verify(
+        self, plan: bytes, reference: Path, frames: Sequence[Image] | None
+    ) -> ComparisonReport:
+        """Compare the engine with ONNX Runtime.
+
+        Raises:
+            ModelError: If they disagree; a report with the engine's layers is written to the cache.
+        """
+        images = synthetic_frames() if frames is None else frames
+        precision = self.options.precision
+        with self.toolchain.load(plan, self.spec) as engine:
+            run = onnx_runner(reference, self.spec)
+            report = compare(run, engine, self.spec, images, TOLERANCES[precision])
+            if report.passed:
+                return report
+            report_file = self._write_report(report, engine)
+        raise ModelError(
+            f"the {precision} engine of '{self.spec.name}' disagrees with its ONNX file and is not "
+            f"used: {report.summary()}; its layers are listed in '{report_file}'; set `precision` "
+            "to fp32"
+        )
+
+    def _write_report(self, report: ComparisonReport, engine: LoadedEngine) -> Path:
+        path = self.cache.path(self.key).with_suffix(".refused.json")
+        layers = [asdict(layer) for layer in parse_layers(engine.layers())]
+        path.write_text(json.dumps({"agreement": report.to_dict(), "layers": layers}, indent=1))
+        return path

@@ -1,0 +1,66 @@
+"""Plug-ins of the built-in sinks, registered as entry points.
+
+Each imports the module of its sink, and with it OpenCV or FFmpeg, only when it opens one.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from realtime_ssd.core.errors import UsageError
+from realtime_ssd.sinks.base import Sink
+from realtime_ssd.sinks.containers import VIDEO_SUFFIXES
+from realtime_ssd.sources.base import SourceInfo
+from realtime_ssd.sources.formats import IMAGE_SUFFIXES
+
+__all__ = ["IMAGES", "JSON", "VIDEO"]
+
+
+class VideoPlugin:
+    """Writes annotated video to a file; see `SinkPlugin`."""
+
+    suffixes = VIDEO_SUFFIXES
+    per_source = True
+
+    def open(self, target: str, info: SourceInfo, overwrite: bool) -> Sink:
+        """See `SinkPlugin.open`."""
+        from realtime_ssd.sinks.video import VideoSink
+
+        return VideoSink(Path(target), info, overwrite=overwrite)
+
+
+class ImagesPlugin:
+    """Writes annotated images into a folder, or a single one to a file; see `SinkPlugin`."""
+
+    suffixes = IMAGE_SUFFIXES
+    per_source = True
+
+    def open(self, target: str, info: SourceInfo, overwrite: bool) -> Sink:
+        """See `SinkPlugin.open`."""
+        from realtime_ssd.sinks.images import ImageSink
+
+        path = Path(target)
+        if path.is_dir() or path.suffix.lower() not in IMAGE_SUFFIXES:
+            return ImageSink(path, overwrite=overwrite)
+        if info.frame_count != 1:
+            raise UsageError(
+                f"'{path}' is a single image; use a folder, or a video file (one of "
+                f"{', '.join(VIDEO_SUFFIXES)})"
+            )
+        return ImageSink(path.parent, (path.name,), overwrite=overwrite)
+
+
+class JsonPlugin:
+    """Writes JSON lines to a file or to standard output ("-"); see `SinkPlugin`."""
+
+    suffixes = (".jsonl",)
+    per_source = False
+
+    def open(self, target: str, info: SourceInfo, overwrite: bool) -> Sink:
+        """See `SinkPlugin.open`."""
+        from realtime_ssd.sinks.jsonlines import JsonSink
+
+        return JsonSink(target, overwrite=overwrite)
+
+
+VIDEO, IMAGES, JSON = VideoPlugin(), ImagesPlugin(), JsonPlugin()

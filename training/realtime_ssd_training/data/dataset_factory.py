@@ -1,0 +1,101 @@
+"""`open_dataset`: one text specifies the format and the location of a dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from realtime_ssd.core.errors import UsageError
+from realtime_ssd.core.extras import require
+from realtime_ssd_training.data.classes import ClassSelection
+from realtime_ssd_training.data.coco import open_coco
+from realtime_ssd_training.data.csv_table import open_csv
+from realtime_ssd_training.data.demo import open_demo
+from realtime_ssd_training.data.sample import Dataset
+from realtime_ssd_training.data.voc import open_voc
+from realtime_ssd_training.data.yolo import has_yaml, open_yolo
+
+__all__ = ["open_dataset", "required_packages"]
+
+_FORMS = (
+    "coco:ANNOTATIONS.json:IMAGES, voc:ROOT[:SPLIT], yolo:DIR[:SPLIT], csv:FILE[:IMAGES] or "
+    "demo[:FIRST-LAST[:WIDTHxHEIGHT]]"
+)
+_PACKAGES: dict[str, tuple[str, ...]] = {
+    "coco": ("PIL",),
+    "csv": ("PIL",),
+    "voc": ("PIL", "defusedxml"),
+    "yolo": ("PIL",),
+}
+
+
+def required_packages(text: str) -> tuple[str, ...]:
+    """Return the import names of the packages that opening a dataset requires.
+
+    Args:
+        text: Specification of the dataset; see `open_dataset`.
+    """
+    kind, *parts = _split(text)
+    packages = _PACKAGES.get(kind, ())
+    if kind == "yolo" and parts and has_yaml(Path(parts[0])):
+        packages += ("yaml",)
+    return packages
+
+
+def open_dataset(
+    text: str,
+    labels: Sequence[str] | None = None,
+    remap: Mapping[str, str] | None = None,
+    only: Sequence[str] | None = None,
+) -> Dataset:
+    """Open a dataset.
+
+    Args:
+        text: "coco:ANNOTATIONS.json:IMAGES", "voc:ROOT[:SPLIT]", "yolo:DIR[:SPLIT]",
+            "csv:FILE[:IMAGES]" or "demo[:FIRST-LAST[:WIDTHxHEIGHT]]"; `open_coco`, `open_voc`,
+            `open_yolo`, `open_csv` and `open_demo` describe the formats. The image folder of coco
+            and csv defaults to the folder of the file; voc and yolo without a split read all
+            images.
+        labels: Class names, "background" first; objects of other classes are skipped and
+            reported. None uses the classes of the dataset.
+        remap: New names of classes, applied first.
+        only: Names of the classes to keep; None keeps all.
+
+    Raises:
+        UsageError: If the text, a file or a class is invalid.
+        RealtimeSSDError: If a package of the extra `train` is missing.
+
+    Example:
+        >>> data = open_dataset("voc:VOCdevkit/VOC2007:trainval", only=["car", "person"])
+        >>> data.labels
+        ('background', 'car', 'person')
+    """
+    selection = ClassSelection(labels, remap or {}, only)
+    kind, *parts = _split(text)
+    first, second = (*parts, "", "")[:2]
+    if kind == "demo" and len(parts) <= 2:
+        return open_demo(text, first, second, selection)
+    if first and len(parts) <= 2:
+        require("train", *required_packages(text), purpose=f"reading '{text}'")
+        path = Path(first)
+        if kind == "coco":
+            return open_coco(text, path, Path(second) if second else path.parent, selection)
+        if kind == "csv":
+            return open_csv(text, path, Path(second) if second else path.parent, selection)
+        if kind == "voc":
+            return open_voc(text, path, second, selection)
+        if kind == "yolo":
+            return open_yolo(text, path, second, selection)
+    raise UsageError(f"'{text}' does not specify a dataset; write {_FORMS}")
+
+
+def _split(text: str) -> list[str]:
+    r"""Split at colons, except after drive letters: "coco:C:\a.json:D:\images" has three parts."""
+    parts: list[str] = []
+    for piece in text.split(":"):
+        drive = len(parts) > 1 and len(parts[-1]) == 1 and parts[-1].isalpha()
+        if drive and piece[:1] in ("/", "\\"):
+            parts[-1] += f":{piece}"
+        else:
+            parts.append(piece)
+    return parts

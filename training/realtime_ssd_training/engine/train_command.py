@@ -1,0 +1,224 @@
+"""The work of `realtime-ssd train`: from options to the exported model."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from realtime_ssd.core.errors import UsageError, for_command_line
+from realtime_ssd_training.data import Dataset, summarise
+from realtime_ssd_training.data.classes import format_names
+from realtime_ssd_training.data.concat import open_datasets
+from realtime_ssd_training.engine.checkpoint import (
+    load_matching_weights,
+    load_model,
+    read_checkpoint,
+)
+from realtime_ssd_training.engine.distributed import (
+    DistributedContext,
+    destroy_distributed,
+    init_distributed,
+)
+from realtime_ssd_training.engine.run_folder import RunFolder
+from realtime_ssd_training.engine.trainer import Trainer, TrainingResult
+from realtime_ssd_training.engine.training_log import TrainingLog
+from realtime_ssd_training.models import SSD, create
+from realtime_ssd_training.recipe import Recipe, load_recipe, to_dict, with_overrides
+
+__all__ = ["TrainCommand"]
+
+
+SHORT_RUN_STEPS = 1000
+"""Shorter runs learn little from random weights."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainCommand:
+    """One call of `realtime-ssd train`.
+
+    Attributes:
+        recipe: Name or file of the recipe.
+        output: Folder of the run.
+        overrides: Values that replace those of the recipe; see `with_overrides`.
+        resume: Whether to resume the run in `output`.
+        init: Checkpoint to take all matching weights from.
+        device: Device; see `init_distributed`.
+    """
+
+    recipe: str
+    output: Path
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    resume: bool = False
+    init: Path | None = None
+    device: str = "auto"
+
+    def run(self, preview: Path | None = None) -> None:
+        """Train, or only write a preview.
+
+        Args:
+            preview: Image to write augmented samples to, instead of training.
+
+        Raises:
+            RealtimeSSDError: If an option is invalid or the run fails.
+        """
+        recipe = with_overrides(load_recipe(self.recipe), self.overrides)
+        train = _open_training_set(recipe)
+        model = _build_model(recipe, train.labels)
+        if preview is not None:
+            _write_preview(model, recipe, train, preview)
+            return
+        context = init_distributed(self.device)
+        try:
+            self._train(model, recipe, train, context)
+        finally:
+            destroy_distributed()
+
+    def _train(
+        self, model: SSD, recipe: Recipe, train: Dataset, context: DistributedContext
+    ) -> None:
+        val = _open(recipe, recipe.data.val, train.labels) if recipe.data.val else None
+        _check_has_objects(train, use_difficult=recipe.data.difficult == "use")
+        if val is not None:
+            _check_has_objects(val, use_difficult=False)
+        folder = RunFolder(self.output, resume=self.resume)
+        if context.is_main and not self.resume:
+            self._initialise(model, recipe, folder, context)
+        with TrainingLog(folder, context, train) as log:
+            if val is not None and val.problems:
+                log.on_problems(val.problems)
+            trainer = Trainer(model, recipe, train, val, folder, context, log)
+            if context.is_main:
+                self._print_plan(trainer, train, val)
+            if self.resume:
+                trainer.resume()
+            result = trainer.run()
+        if context.is_main:
+            _export_best(folder, result, train if val is None else val)
+        if result.stop_signal:
+            sys.exit(128 + result.stop_signal)
+
+    def _print_plan(self, trainer: Trainer, train: Dataset, val: Dataset | None) -> None:
+        """Print the data and the length of the run, with hints for a first run."""
+        recipe = trainer.recipe
+        steps = len(trainer.loader) * recipe.run.epochs
+        print(
+            f"training on {_count(len(train) // recipe.data.repeat, 'image')} "
+            f"({format_names(train.labels[1:])}): {_count(recipe.run.epochs, 'epoch')}, "
+            f"{_count(steps, 'step')}"
+        )
+        if val is None:
+            _print("without `val` nothing is evaluated, and the last weights are kept")
+        else:
+            print(f"evaluating on {_count(len(val), 'image')}")
+        if steps < SHORT_RUN_STEPS and not (self.init or recipe.model.backbone):
+            _print("this is short for training from scratch; set more `epochs`, or `init`")
+
+    def _initialise(
+        self, model: SSD, recipe: Recipe, folder: RunFolder, context: DistributedContext
+    ) -> None:
+        """Load initial weights, which other processes receive from this one; write the config."""
+        if recipe.model.backbone:
+            from realtime_ssd_training.models.backbones import load_backbone
+
+            loaded, total = load_backbone(model, recipe.model.backbone)
+            print(f"loaded {loaded} of {total} backbone tensors from pretrained weights")
+        if self.init:
+            loaded, total = load_matching_weights(model, self.init)
+            print(f"loaded {loaded} of {total} tensors from {self.init}")
+        folder.write_config(
+            {
+                "processes": context.world_size,
+                "device": str(context.device),
+                "labels": model.spec.labels,
+                "init": str(self.init) if self.init else None,
+                "recipe": to_dict(recipe),
+            }
+        )
+
+
+def _write_preview(model: SSD, recipe: Recipe, train: Dataset, path: Path) -> None:
+    from realtime_ssd_training.data.preview import write_preview
+
+    if train.problems:
+        print(summarise(train.problems))
+    write_preview(path, model, recipe, train)
+    print(f"{path}: augmented samples with their matched default boxes")
+
+
+def _export_best(folder: RunFolder, result: TrainingResult, dataset: Dataset) -> None:
+    """Export the best weights of a finished run, or print how to resume a stopped one.
+
+    Args:
+        folder: Folder of the run.
+        result: End of the run.
+        dataset: Images to verify the exported model on.
+    """
+    if result.stop_signal:
+        _print(
+            f"stopped after {result.epochs} complete epochs; the state is saved in {folder.last}; "
+            "add `resume` to the command to continue"
+        )
+        return
+    from realtime_ssd_training.export import export_onnx, first_images
+
+    export_onnx(load_model(folder.best), folder.onnx, photos=first_images(dataset))
+    best = read_checkpoint(folder.best).metadata
+    score = f"mAP {best['score']:.4f} in " if best["score"] is not None else ""
+    print(f"{folder.onnx}: {score}epoch {best['epoch']} of {result.epochs}")
+
+
+def _build_model(recipe: Recipe, labels: Sequence[str]) -> SSD:
+    """Build the network with random weights determined by the seed."""
+    torch.manual_seed(recipe.run.seed)
+    try:
+        return create(recipe.model.name, labels, **recipe.model.options)
+    except UsageError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"invalid options {recipe.model.options} of model '{recipe.model.name}': {error}"
+        ) from error
+
+
+def _open_training_set(recipe: Recipe) -> Dataset:
+    data = recipe.data
+    if not data.train:
+        raise UsageError(f"recipe '{recipe.name}' names no training set; set `data`")
+    return _open(recipe, data.train, data.labels, repeat=data.repeat)
+
+
+def _open(recipe: Recipe, text: str, labels: Sequence[str], repeat: int = 1) -> Dataset:
+    data = recipe.data
+    return open_datasets(
+        text, labels or None, remap=data.remap, only=data.only or None, repeat=repeat
+    )
+
+
+def _check_has_objects(dataset: Dataset, *, use_difficult: bool) -> None:
+    """Raise an error if a dataset has no object to train or evaluate on.
+
+    Args:
+        dataset: The dataset.
+        use_difficult: Whether difficult objects are used.
+    """
+    annotations = (dataset.annotation(index) for index in range(len(dataset)))
+    if not any((~a.crowd & (~a.difficult | use_difficult)).any() for a in annotations):
+        names = format_names(dataset.labels[1:])
+        raise UsageError(
+            f"'{dataset.name}' has no usable object of the classes {names}; "
+            "check its annotations, `classes` and `remap`"
+        )
+
+
+def _print(message: str) -> None:
+    """Print a message that names parameters, for the command line."""
+    print(for_command_line(message))
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

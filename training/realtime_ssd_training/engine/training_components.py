@@ -1,0 +1,118 @@
+"""Construction of a run's components from its recipe: data loader, loss and trainable network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from realtime_ssd.core.errors import RealtimeSSDError, first_line
+from realtime_ssd_training.data.augment import build_augmentation
+from realtime_ssd_training.data.sample import Dataset
+from realtime_ssd_training.engine.distributed import DistributedContext
+from realtime_ssd_training.engine.loader import Loader, LoaderOptions
+from realtime_ssd_training.engine.loss import MultiBoxLoss
+from realtime_ssd_training.models import SSD
+from realtime_ssd_training.recipe import Recipe
+
+__all__ = [
+    "build_loader",
+    "build_loss",
+    "build_network",
+    "freeze_batch_norms",
+    "set_train_mode",
+]
+
+
+def build_loader(
+    model: SSD, recipe: Recipe, dataset: Dataset, context: DistributedContext
+) -> Loader:
+    """Build the loader of the training set for this process."""
+    options = LoaderOptions(
+        batch_size=context.local_batch_size(recipe.run.batch),
+        workers=recipe.run.workers,
+        seed=recipe.run.seed,
+        rank=context.rank,
+        world_size=context.world_size,
+        pin_memory=context.device.type == "cuda",
+    )
+    augment = build_augmentation(model.spec.input, recipe.augment)
+    return Loader(dataset, model.spec.input, options, augment)
+
+
+def build_loss(model: SSD, recipe: Recipe) -> MultiBoxLoss:
+    """Build the loss for a network, on its device."""
+    config = recipe.loss
+    return MultiBoxLoss(
+        model.spec,
+        model.default_boxes,
+        iou_threshold=config.iou_threshold,
+        negatives=config.negatives,
+        alpha=config.alpha,
+        first=config.first,
+    ).to(model.default_boxes.device)
+
+
+def build_network(model: SSD, recipe: Recipe, context: DistributedContext) -> nn.Module:
+    """Wrap a network for `torch.compile` and distributed training, as configured.
+
+    Returns:
+        The module to call in a training step; it shares its weights with `model`.
+    """
+    network: nn.Module = model
+    multi_gpu = context.world_size > 1 and context.device.type == "cuda"
+    if multi_gpu:
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+    if recipe.run.compile:
+        network = _CompiledNetwork(network)
+    if context.world_size > 1:
+        devices = [context.device] if multi_gpu else None
+        return nn.parallel.DistributedDataParallel(network, devices)
+    return network
+
+
+class _CompiledNetwork(nn.Module):
+    """A network that `torch.compile` compiles at the first call."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network, self.compiled = torch.compile(network), False
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """See `SSD.forward`."""
+        try:
+            scores, offsets = self.network(images)
+        except Exception as error:
+            if self.compiled:
+                raise
+            raise RealtimeSSDError(
+                f"torch.compile cannot compile the network ({first_line(error)}); disable "
+                "`compile`, or install a C++ compiler if that is missing"
+            ) from error
+        self.compiled = True
+        return scores, offsets
+
+
+def _batch_norms(model: nn.Module) -> Iterator[nn.Module]:
+    return (layer for layer in model.modules() if isinstance(layer, _BatchNorm))
+
+
+def freeze_batch_norms(model: nn.Module) -> None:
+    """Exclude scale and shift of all batch normalisation layers from training."""
+    for layer in _batch_norms(model):
+        layer.requires_grad_(False)
+
+
+def set_train_mode(model: nn.Module, *, frozen_norms: bool) -> None:
+    """Set a network to training mode.
+
+    Args:
+        model: Network to change.
+        frozen_norms: Whether batch normalisation layers keep their running statistics.
+    """
+    model.train()
+    if frozen_norms:
+        for layer in _batch_norms(model):
+            layer.eval()

@@ -1,0 +1,81 @@
+"""Class names of the public data sets, in the order of the published detectors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from realtime_ssd.core.errors import UsageError
+
+__all__ = ["COCO_80", "COCO_91", "GAP", "VOC_21", "numbered_labels", "read_labels"]
+
+GAP = "???"
+"""Name of a score column without a category."""
+
+_COCO_GAPS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
+_COCO_NAMES = """
+person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,fire hydrant,stop sign,
+parking meter,bench,bird,cat,dog,horse,sheep,cow,elephant,bear,zebra,giraffe,backpack,umbrella,
+handbag,tie,suitcase,frisbee,skis,snowboard,sports ball,kite,baseball bat,baseball glove,
+skateboard,surfboard,tennis racket,bottle,wine glass,cup,fork,knife,spoon,bowl,banana,apple,
+sandwich,orange,broccoli,carrot,hot dog,pizza,donut,cake,chair,couch,potted plant,bed,dining table,
+toilet,tv,laptop,mouse,remote,keyboard,cell phone,microwave,oven,toaster,sink,refrigerator,book,
+clock,vase,scissors,teddy bear,hair drier,toothbrush
+"""
+_VOC_NAMES = """
+aeroplane,bicycle,bird,boat,bottle,bus,car,cat,chair,cow,diningtable,dog,horse,motorbike,person,
+pottedplant,sheep,sofa,train,tvmonitor
+"""
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.replace("\n", "").split(","))
+
+
+def _with_gaps() -> tuple[str, ...]:
+    """Return the names of the COCO ids 1 to 90, with gaps for unused ids."""
+    names = iter(_names(_COCO_NAMES))
+    return tuple(GAP if number in _COCO_GAPS else next(names) for number in range(1, 91))
+
+
+COCO_80 = ("background", *_names(_COCO_NAMES))
+"""Background and the 80 COCO categories without gaps (Caffe, lufficc)."""
+
+COCO_91 = ("background", *_with_gaps())
+"""Background and COCO ids 1 to 90, unused ids as `GAP` (TensorFlow, torchvision)."""
+
+VOC_21 = ("background", *_names(_VOC_NAMES))
+"""Background and the 20 Pascal VOC classes in alphabetical order."""
+
+
+def numbered_labels(count: int) -> tuple[str, ...]:
+    """Return `count` names: background, class 1, class 2, and so on."""
+    return ("background", *(f"class {number}" for number in range(1, count)))
+
+
+def read_labels(path: Path, count: int) -> tuple[str, ...]:
+    """Read class names from a text file.
+
+    Args:
+        path: Text file in UTF-8 with one name per line, with or without the background.
+        count: Number of score columns of the model.
+
+    Returns:
+        `count` names. The first is "background", whatever the file calls it.
+
+    Raises:
+        UsageError: If the file cannot be read or has another number of names.
+    """
+    try:
+        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"the `labels` file '{path}' cannot be read: {error}") from error
+    while names and not names[-1]:
+        names.pop()
+    if len(names) == count - 1:
+        names.insert(0, "background")
+    if len(names) != count:
+        raise UsageError(
+            f"the `labels` file '{path}' has {len(names)} names, but the model has {count} score "
+            f"columns; write one name per line, {count} with the background or {count - 1} without"
+        )
+    return ("background", *(name or GAP for name in names[1:]))

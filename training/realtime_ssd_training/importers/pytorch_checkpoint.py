@@ -1,0 +1,170 @@
+"""Import of PyTorch checkpoints of torchvision, amdegroot, lufficc and qfgaohao.
+
+The projects differ in the names of the layers and in the preparation of images, which each
+`Family` describes. A checkpoint must have exactly the tensors of its family.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+from torch import Tensor
+
+from realtime_ssd.core.errors import ModelError, UsageError
+from realtime_ssd.core.files import make_folder
+from realtime_ssd_training.engine.checkpoint import HEADER
+from realtime_ssd_training.export import export_onnx
+from realtime_ssd_training.importers import class_names, pytorch_mobilenet, pytorch_vgg16
+from realtime_ssd_training.importers.import_options import ImportOptions, ImportResult
+from realtime_ssd_training.importers.pytorch_family import Family, Weights
+from realtime_ssd_training.importers.pytorch_file import find_state_dict, read_state_dict
+from realtime_ssd_training.importers.spec_overrides import apply_overrides
+from realtime_ssd_training.models import SSD
+
+__all__ = ["FAMILIES", "import_model", "read_network"]
+
+FAMILIES: dict[str, Family] = {**pytorch_vgg16.FAMILIES, **pytorch_mobilenet.FAMILIES}
+_COUNTERS = "num_batches_tracked"  # of normalizations; absent from old checkpoints and not needed
+_IGNORED = re.compile(rf"^(priors|default_boxes|.*{_COUNTERS})$")
+_LABELS = {21: class_names.VOC_21, 81: class_names.COCO_80, 91: class_names.COCO_91}
+_MAX_CLASSES = 100_000
+
+
+def import_model(path: Path, output: Path, options: ImportOptions) -> ImportResult:
+    """Import a PyTorch checkpoint; see `realtime_ssd_training.importers`."""
+    model, family = read_network(path, options)
+    make_folder(output.absolute().parent)
+    export_onnx(model, output)
+    return ImportResult(model.spec, output, family, dynamic_batch=True)
+
+
+def read_network(path: Path, options: ImportOptions) -> tuple[SSD, str]:
+    """Load a checkpoint into the network that it belongs to.
+
+    Args:
+        path: Checkpoint of another project.
+        options: What the file does not contain.
+
+    Returns:
+        The network with weights and specification, in evaluation mode, and the name of the family.
+
+    Raises:
+        UsageError: If an option does not fit.
+        ModelError: If the file is damaged or of an unknown kind.
+    """
+    weights = _read(path)
+    family = _select_family(path, weights, options.family)
+    return _build_network(path, weights, family, options), family
+
+
+def _read(path: Path) -> Weights:
+    if path.suffix.lower() == ".safetensors":
+        return find_state_dict(_read_safetensors(path), path)
+    return read_state_dict(path)
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            is_ours = HEADER in (file.metadata() or {})
+            tensors = {} if is_ours else {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ModelError(
+            f"'{path}' is not a readable .safetensors file; it may be damaged"
+        ) from error
+    if is_ours:
+        raise UsageError(
+            f"'{path}' was written by 'realtime-ssd train'; convert it to ONNX with "
+            f"'realtime-ssd export'"
+        )
+    return tensors
+
+
+def _select_family(path: Path, weights: Weights, requested: str | None) -> str:
+    """Return the family of a checkpoint, among all or those of the requested project."""
+    candidates = [
+        name
+        for name in FAMILIES
+        if requested is None or name == requested or name.startswith(f"{requested}-")
+    ]
+    if not candidates:
+        raise UsageError(
+            f"`family` '{requested}' is unknown for PyTorch checkpoints; choose from "
+            f"{', '.join(FAMILIES)}"
+        )
+    if len(candidates) == 1:
+        return candidates[0]
+    matches = [name for name in candidates if FAMILIES[name].matches(weights)]
+    if len(matches) != 1:
+        known = "; ".join(FAMILIES[name].description for name in candidates)
+        raise ModelError(
+            f"'{path}' is not a checkpoint of a known SSD ({known}); convert it to ONNX and import "
+            "that"
+        )
+    return matches[0]
+
+
+def _build_network(path: Path, weights: Weights, name: str, options: ImportOptions) -> SSD:
+    """Build the network of a checkpoint with its weights and specification."""
+    family = FAMILIES[name]
+    renamed = _rename_weights(path, weights, family)
+    classes = _count_classes(path, renamed, family)
+    model = family.build(renamed, classes)
+    _load_weights(path, model, renamed, family)
+    spec = replace(
+        model.spec,
+        name=f"{model.spec.name}_{name.partition('-')[0]}",
+        labels=_LABELS.get(classes, model.spec.labels),
+        description=f"{family.description}, {classes - 1} classes",
+    )
+    model.replace_spec(apply_overrides(spec, options))
+    return model.eval()
+
+
+def _rename_weights(path: Path, weights: Weights, family: Family) -> dict[str, Tensor]:
+    """Return the weights as float tensors with the names of this project's network."""
+    renamed = {}
+    for key, value in weights.items():
+        if _IGNORED.match(key):
+            continue
+        name = family.rename(key)
+        if name is None:
+            raise ModelError(
+                f"'{path}' has the tensor '{key}', which does not exist in {family.description}"
+            )
+        renamed[name] = value.float()
+    return renamed
+
+
+def _count_classes(path: Path, renamed: Weights, family: Family) -> int:
+    """Return the number of score columns, derived from the first heads."""
+    scores = renamed.get(f"score_heads.0.{family.last_bias}")
+    offsets = renamed.get(f"offset_heads.0.{family.last_bias}")
+    if scores is None or offsets is None or offsets.numel() < 4:
+        raise ModelError(f"'{path}' does not have the heads of {family.description}")
+    classes = scores.numel() // (offsets.numel() // 4)
+    if not 2 <= classes <= _MAX_CLASSES:
+        raise ModelError(f"'{path}' has {classes} score columns per box; at least 2 are needed")
+    return classes
+
+
+def _load_weights(path: Path, model: SSD, renamed: Weights, family: Family) -> None:
+    """Load the weights into the network, whose tensors must match exactly."""
+    expected = {k: v for k, v in model.state_dict().items() if not k.endswith(_COUNTERS)}
+    missing = [key for key in expected if key not in renamed]
+    wrong = [
+        key
+        for key, value in renamed.items()
+        if key not in expected or expected[key].shape != value.shape
+    ]
+    if missing or wrong:
+        raise ModelError(
+            f"'{path}' is not a complete checkpoint of {family.description}: {len(missing)} "
+            f"tensors are missing and {len(wrong)} have another shape, the first is "
+            f"'{[*missing, *wrong][0]}'"
+        )
+    model.load_state_dict(renamed, strict=False)

@@ -1,0 +1,103 @@
+"""Overrides of a recognized specification: fields, default boxes and labels from files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from realtime_ssd.core.boxes import AnchorSpec
+from realtime_ssd.core.errors import ModelError, UsageError
+from realtime_ssd.core.spec import ModelSpec, spec_from_json, spec_to_json
+from realtime_ssd_training.importers.class_names import read_labels
+from realtime_ssd_training.importers.import_options import ImportOptions
+
+__all__ = ["apply_overrides", "read_anchors", "read_fields"]
+
+
+def apply_overrides(spec: ModelSpec, options: ImportOptions) -> ModelSpec:
+    """Return a specification with the fields, anchors and labels of the user's files.
+
+    Raises:
+        UsageError: If a file cannot be read or does not fit the model.
+    """
+    if options.spec is not None:
+        spec = _merge(spec, options.spec)
+    if options.anchors is not None:
+        spec = _with_anchors(spec, read_anchors(options.anchors))
+    if options.labels is not None:
+        spec = replace(spec, labels=read_labels(options.labels, spec.num_classes))
+    return spec
+
+
+def _with_anchors(spec: ModelSpec, boxes: NDArray[np.float32]) -> ModelSpec:
+    """Set the default boxes; with default boxes, the model's boxes are offsets, not corners."""
+    if spec.coding == "yxhw":
+        boxes = boxes[:, [1, 0, 3, 2]]
+    coding = "xywh" if spec.coding == "corners" else spec.coding
+    return replace(spec, boxes=AnchorSpec.from_array(boxes), coding=coding)
+
+
+def read_anchors(path: Path) -> NDArray[np.float32]:
+    """Read default boxes from a .npy or .json file.
+
+    Returns:
+        P × 4 float32 in the order of the file.
+
+    Raises:
+        UsageError: If the file cannot be read or does not contain P × 4 finite numbers.
+    """
+    try:
+        if path.suffix.lower() == ".json":
+            boxes = np.array(json.loads(path.read_text(encoding="utf-8")), np.float32)
+        else:
+            boxes = np.load(path, allow_pickle=False).astype(np.float32)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise UsageError(f"the `anchors` file '{path}' cannot be read: {error}") from error
+    boxes = boxes[0] if boxes.ndim == 3 and len(boxes) == 1 else boxes
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or not np.isfinite(boxes).all():
+        raise UsageError(
+            f"the `anchors` file '{path}' has shape {boxes.shape}; P × 4 finite numbers are "
+            "expected, centre and size as fractions of the image"
+        )
+    return boxes
+
+
+def read_fields(path: Path) -> dict[str, Any]:
+    """Read fields of a specification from a JSON file.
+
+    Raises:
+        UsageError: If the file does not contain a JSON object.
+    """
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"the `spec` file '{path}' cannot be read: {error}") from error
+    if not isinstance(fields, dict):
+        raise UsageError(f"the `spec` file '{path}' must contain a JSON object")
+    return fields
+
+
+def _merge(spec: ModelSpec, path: Path) -> ModelSpec:
+    """Replace the fields of a specification that a JSON file contains."""
+    fields = read_fields(path)
+    if "boxes" in fields and spec.coding == "corners":
+        fields.setdefault("coding", "xywh")
+    merged = _merge_objects(json.loads(spec_to_json(spec)), fields)
+    try:
+        return spec_from_json(json.dumps(merged))
+    except ModelError as error:
+        raise UsageError(f"the `spec` file '{path}' does not fit: {error}") from error
+
+
+def _merge_objects(base: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:
+    """Merge two JSON objects recursively."""
+    merged = dict(base)
+    for key, value in override.items():
+        nested = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge_objects(merged[key], value) if nested else value
+    return merged
