@@ -9,7 +9,7 @@ import pytest
 
 from realtime_ssd import Detections
 from realtime_ssd.annotators import annotate
-from realtime_ssd.annotators.boxes import color_of
+from realtime_ssd.annotators.box_annotator import color_of
 from realtime_ssd.core.frames import Image
 from realtime_ssd.core.results import FrameResult
 
