@@ -18,7 +18,7 @@ from realtime_ssd.core.closeable import Closeable
 from realtime_ssd.core.detections import Detections
 from realtime_ssd.core.errors import UsageError
 from realtime_ssd.core.frames import Frame
-from realtime_ssd.core.images import to_bgr
+from realtime_ssd.core.image_conversion import to_bgr
 from realtime_ssd.core.spec import ModelSpec
 from realtime_ssd.pipeline import Pipeline, PipelineOptions
 from realtime_ssd.sources import Source, open_source
