@@ -78,6 +78,8 @@ def test_commands(site: Path, tmp_path: Path, command: list[str]) -> None:
         assert header.startswith("source,frame,time,label")
         assert len(rows) > 20
         assert any(",car," in row for row in rows)
+    if "noise:320x180" in arguments:
+        assert len((tmp_path / "noise.jsonl").read_text().splitlines()) == 5
     if "--processor" in arguments:
         assert json.loads((tmp_path / "stats.json").read_text())["latency_ms"]["appearance"]
     if "--output" in arguments:
