@@ -126,8 +126,8 @@ DEMO = ("--data", "demo:900-900:64x64")
         (2, "'gone.engine' does not exist", ("--model", "gone.engine", *DEMO)),
         (2, "there is no model 'gone'", ("--model", "gone", *DEMO)),
         (2, "use best.safetensors in it", ("--model", "run", *DEMO)),
-        (1, "is no checkpoint of this program", ("--model", "FOREIGN", *DEMO)),
-        (1, "its side-car is missing", ("--model", "ENGINE", *DEMO)),
+        (1, "is not a checkpoint of this program", ("--model", "FOREIGN", *DEMO)),
+        (1, "its metadata file is missing", ("--model", "ENGINE", *DEMO)),
         (
             2,
             "is an engine of backend 'tensorrt'",
