@@ -95,7 +95,7 @@ def test_commands(site: Path, tmp_path: Path, command: list[str]) -> None:
 def test_scripts(site: Path, tmp_path: Path, script: str) -> None:
     output = run(site, tmp_path, "-c", script)
     if "Appearance" in script:
-        assert re.search(r"^0\.\d\d s: car appears$", output, re.MULTILINE)
+        assert len(re.findall(r"^0\.\d\d s: car appears$", output, re.MULTILINE)) == 1
         assert (tmp_path / "cars.csv").exists()
 
 
