@@ -146,7 +146,11 @@ DEMO = ("--data", "demo:900-900:64x64")
         (2, "at least 1, not 0", ("--model", "FOREIGN", *DEMO, "--batch", 0)),
         (2, "set --overwrite to replace it", ("--model", "TINY", *DEMO, "--json", "taken.json")),
         (2, "is a folder", ("--model", "TINY", *DEMO, "--json", "folder")),
-        (2, "cannot be created", ("--model", "TINY", *DEMO, "--json", "taken.json/x.json")),
+        (
+            2,
+            "taken.json' is not a folder",
+            ("--model", "TINY", *DEMO, "--json", "taken.json/x.json"),
+        ),
         (2, "is a file; --report must be", ("--model", "TINY", *DEMO, "--report", "taken.json")),
         (2, "sizes.png' exists", ("--model", "TINY", *DEMO, "--report", "folder")),
     ],
