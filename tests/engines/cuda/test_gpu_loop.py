@@ -286,6 +286,15 @@ def test_out_of_memory_error_states_the_sizes(device: Device) -> None:
 
 
 @needs_stand_in
+def test_stage_timing_destroys_its_graphs(device: Device, stand_in: ctypes.CDLL) -> None:
+    backend, *_ = open_backend(device)
+    with backend:
+        before = stand_in.host_graphs()
+        backend.stage_seconds(random_frames(2))
+        assert stand_in.host_graphs() == before > 0
+
+
+@needs_stand_in
 def test_a_lost_gpu_raises_model_errors_and_can_be_closed(
     device: Device, stand_in: ctypes.CDLL
 ) -> None:

@@ -59,6 +59,17 @@ def test_fp16_inputs_and_outputs_need_no_casts(tmp_path: Path) -> None:
     assert [node.op_type for node in with_fp32_io.graph.node].count("Cast") == 3
 
 
+def test_casts_to_fp32_become_casts_to_fp16() -> None:
+    nodes = [
+        helper.make_node("Shape", ["x"], ["shape"]),
+        helper.make_node("Cast", ["shape"], ["size"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMax", ["size"], ["y"], keepdims=0),
+    ]
+    converted = to_fp16(make_model(nodes, {}), keep_io=False)
+    (cast,) = (node for node in converted.graph.node if node.op_type == "Cast")
+    assert cast.attribute[0].i == TensorProto.FLOAT16
+
+
 def test_weights_beyond_the_fp16_range_are_clipped() -> None:
     weights = np.array([1e6, -1e6, 1.0], np.float32).reshape(1, 3, 1, 1)
     add = helper.make_node("Add", ["x", "w"], ["y"])

@@ -189,6 +189,9 @@ def test_other_precisions_are_built_profiled_and_verified(
         model, read_spec(model), options, progress.append, [bright_cell((2, 2))]
     )
     assert "comparing it with ONNX Runtime" in progress
+    if "HOST_TENSORRT" in os.environ:
+        header = json.loads(engine.plan.split(b"\n")[1])
+        assert header["tf32"] is (precision != "fp32")
     if os.environ.get("HOST_TENSORRT") in ("10", "11"):
         assert "  100 % built" in progress
     layers = profile_engine(engine.plan, read_spec(model), 3)

@@ -228,7 +228,10 @@ class Builder:
         if config.timing_cache is not None:
             config.timing_cache.content = (config.timing_cache.content or MAGIC) + b"one layer\n"
         shapes = config.profile.shapes if config.profile else {}
-        header = json.dumps({"shapes": shapes}).encode() + b"\n"
+        header = (
+            json.dumps({"shapes": shapes, "tf32": BuilderFlag.TF32 in config.flags}).encode()
+            + b"\n"
+        )
         model: bytes = network.model.SerializeToString()
         return MAGIC + header + model
 
