@@ -25,6 +25,7 @@ from realtime_ssd.core.errors import ModelError, UsageError
 from realtime_ssd.core.frames import Frame
 from realtime_ssd.core.postprocess import RawDetections, to_frame_detections
 from realtime_ssd.core.spec import ModelSpec, read_spec, spec_from_json
+from realtime_ssd_engines.cuda.compile import require_compiler
 from realtime_ssd_engines.cuda.driver import Device, graphs_available
 from realtime_ssd_engines.cuda.kernel_params import ImageHeader
 from realtime_ssd_engines.cuda.kernel_set import KernelSet
@@ -51,6 +52,7 @@ def open_backend(path: Path, spec: ModelSpec, options: BackendOptions) -> GpuBac
     from realtime_ssd_engines.tensorrt.compat import IncompatibleEngineError
     from realtime_ssd_engines.tensorrt.engine_builder import EngineOptions
 
+    require_compiler()  # before an engine is built, which takes minutes
     flavor = installed_flavors()[0]
     device = Device()
     engine_options = EngineOptions(

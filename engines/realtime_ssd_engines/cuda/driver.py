@@ -32,11 +32,13 @@ __all__ = [
     "Graph",
     "PinnedBuffer",
     "graphs_available",
+    "nvrtc_architectures",
     "nvrtc_compile",
     "nvrtc_version",
 ]
 
 MEBIBYTE = 1 << 20
+_BLANK = " \r\n\t\0"  # NVRTC's log ends with a null character
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING
 _BLOCKING_SYNC = 4  # CU_CTX_SCHED_BLOCKING_SYNC
 _primary_contexts: dict[int, Any] = {}
@@ -349,16 +351,31 @@ def nvrtc_version() -> tuple[int, int] | None:
     return None if int(error) else (major, minor)
 
 
+def nvrtc_architectures() -> tuple[int, ...]:
+    """Return the compute capabilities that NVRTC compiles for, such as 90, in ascending order."""
+    error, count = _bindings("nvrtc").nvrtcGetNumSupportedArchs()
+    if int(error):
+        return ()
+    _, architectures = _bindings("nvrtc").nvrtcGetSupportedArchs()
+    return tuple(sorted(int(number) for number in architectures[:count]))
+
+
 def nvrtc_compile(
-    name: str, source: str, headers: Mapping[str, str], options: Sequence[str]
+    name: str,
+    source: str,
+    headers: Mapping[str, str],
+    options: Sequence[str],
+    *,
+    ptx: bool = False,
 ) -> bytes:
-    """Compile one source to a cubin with NVRTC.
+    """Compile one source with NVRTC, to a cubin or to PTX.
 
     Args:
         name: File name for compiler messages.
         source: CUDA C++.
         headers: Header texts by include name.
         options: Such as "-arch=sm_90".
+        ptx: Whether to return PTX, which the driver compiles when it is loaded.
 
     Raises:
         ModelError: If the compilation fails; the message contains the compiler's log.
@@ -372,9 +389,12 @@ def nvrtc_compile(
         _, size = api.nvrtcGetProgramLogSize(program)
         log = b" " * size
         api.nvrtcGetProgramLog(program, log)
-        raise ModelError(f"NVRTC cannot compile {name}: {log.decode(errors='replace').strip()}")
-    _, size = api.nvrtcGetCUBINSize(program)
-    cubin: bytes = b" " * size
-    api.nvrtcGetCUBIN(program, cubin)
+        raise ModelError(
+            f"NVRTC cannot compile {name}: {log.decode(errors='replace').strip(_BLANK)}"
+        )
+    kind = "PTX" if ptx else "CUBIN"
+    _, size = getattr(api, f"nvrtcGet{kind}Size")(program)
+    code: bytes = b" " * size
+    getattr(api, f"nvrtcGet{kind}")(program, code)
     api.nvrtcDestroyProgram(program)
-    return cubin
+    return code

@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from realtime_ssd_engines.backend import GpuBackend
+from realtime_ssd_engines.cuda import compile as compile_module
 from realtime_ssd_engines.cuda import driver, kernel_set
 from realtime_ssd_engines.cuda.driver import Device
 from realtime_ssd_engines.cuda.kernel_params import Precision
@@ -58,6 +59,7 @@ def host_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
             return str(build(name, tuple(settings.items()))._name).encode() + b"\0"
 
         monkeypatch.setattr(kernel_set, "compile_kernel", compile_kernel)
+        monkeypatch.setattr(compile_module, "compiler_name", lambda: "g++")
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import onnx
 import pytest
+from realtime_ssd_engines.cuda import compile as compile_module
 from realtime_ssd_engines.requirements import has_bindings
 from realtime_ssd_engines.tensorrt.cache import EngineCache
 from realtime_ssd_engines.tensorrt.engine_builder import EngineOptions, get_or_build_engine
@@ -167,6 +168,15 @@ def test_engine_and_onnx_file_have_the_same_average_precision(
     for name in ("built", "engine"):
         assert scores[name]["AP"] == pytest.approx(scores["onnx"]["AP"], abs=0.02)
         assert scores[name]["AP50"] == pytest.approx(scores["onnx"]["AP50"], abs=1e-6)
+
+
+def test_without_a_kernel_compiler_no_engine_is_built(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compile_module, "compiler_name", lambda: None)
+    with pytest.raises(ModelError, match="neither NVRTC nor nvcc was found"):
+        open_backend(model, "tensorrt")
+    assert not EngineCache().entries()
 
 
 def test_models_with_a_fixed_batch_of_one(model: Path) -> None:
