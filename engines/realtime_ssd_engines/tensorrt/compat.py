@@ -68,7 +68,7 @@ def create_builder(
     """Create a builder, an empty network and a builder configuration.
 
     Args:
-        workspace: Maximum bytes of scratch memory per layer.
+        workspace: Maximum bytes of scratch memory per layer (TensorRT only).
         flavor: Flavour of TensorRT.
         capabilities: Compute capabilities to build for, such as "8.9" (TensorRT-RTX only).
 
@@ -84,11 +84,11 @@ def create_builder(
         builder = trt.Builder(messages.logger)
     network = builder.create_network(_network_flags(trt))
     config = builder.create_builder_config()
-    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace)
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    if flavor == "rtx":
+    if flavor == "rtx":  # its limit would also apply to memory that a large network requires
         _set_capabilities(trt, config, capabilities)
     else:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace)
         _restrict_tactics(trt, config)
     return builder, network, config, messages
 

@@ -13,6 +13,8 @@ from realtime_ssd_engines.tensorrt import compat
 from realtime_ssd_engines.tensorrt.cache import EngineCache
 from realtime_ssd_engines.tensorrt.engine_builder import EngineOptions, get_or_build_engine
 from realtime_ssd_engines.tensorrt.toolchain import RtxToolchain, make_toolchain
+from realtime_ssd_training.export import to_onnx
+from realtime_ssd_training.models import create, names
 
 from realtime_ssd.core.errors import ModelError, UsageError
 from realtime_ssd.core.gpu import find_gpus
@@ -102,6 +104,24 @@ def test_the_coco_model_is_built(
     engine = get_or_build_engine(coco_model, spec, options, toolchain=RtxToolchain(["8.9"]))
     assert len(engine.plan) > 1 << 20
     assert network_tensors(coco_model)[spec.scores_output] == (-1, 1917, 91)
+
+
+@needs_rtx
+@pytest.mark.slow
+@pytest.mark.parametrize("name", names())
+def test_all_registered_networks_are_built(name: str, tmp_path: Path) -> None:
+    path = tmp_path / f"{name}.onnx"
+    onnx.save(to_onnx(create(name, ("background", "a", "b"))), str(path))
+    spec = read_spec(path)
+    assert network_tensors(path) == {
+        spec.input.name: (-1, 3, spec.input.height, spec.input.width),
+        spec.scores_output: (-1, spec.num_boxes, 3),
+        spec.offsets_output: (-1, spec.num_boxes, 4),
+    }
+    for precision in ("fp32", "fp16"):
+        options = EngineOptions(precision, max_batch=32, cache=tmp_path / "c")
+        engine = get_or_build_engine(path, spec, options, toolchain=RtxToolchain(["8.9"]))
+        assert len(engine.plan) > 1 << 20
 
 
 @needs_rtx
