@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from matplotlib.patches import Rectangle
 from realtime_ssd_training.data import open_dataset
 from realtime_ssd_training.engine.checkpoint import save_checkpoint
 from realtime_ssd_training.evaluation.error_analysis import KINDS, ErrorAnalysis
@@ -286,7 +287,7 @@ def test_images_are_submitted_in_full_batches(
     dataset = open_dataset(f"coco:{write_bright_set(tmp_path / 'data')}")
     submitted, progress = list[int](), list[tuple[int, int]]()
     with open_model(tiny, batch=batch) as backend:
-        submit = backend.submit
+        submit: Callable[[Sequence[Frame]], PendingBatch] = backend.submit
 
         def record(frames: Sequence[Frame]) -> PendingBatch:
             submitted.append(len(frames))
@@ -310,7 +311,7 @@ def test_detection_rate_by_object_size() -> None:
     sides, detected = np.array([20.0, 20, 20, 40, 70]), np.array([True, True, False, False, True])
     axes = new_figure(5, 4).subplots()
     _draw_detection_rate(axes, ErrorAnalysis(0.25, 3, 5, (), sides, detected))
-    heights = [bar.get_height() for bar in axes.patches]
+    heights = [bar.get_height() for bar in axes.patches if isinstance(bar, Rectangle)]
     assert heights == [2, 0, 1, 1, 1, 0]  # detected, then missed objects per bin
     assert [text.get_text() for text in axes.texts] == ["67 %", "0 %", "100 %"]
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["16", "32", "64", "128"]
