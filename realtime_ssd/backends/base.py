@@ -115,11 +115,14 @@ class BackendPlugin(Protocol):
         engine_suffix: Suffix of model files that only this backend runs, such as ".engine"; empty
             for none.
         decodes_surfaces: Whether it takes frames that a hardware decoder left in GPU memory.
+        default_precision: Precision of the engines it builds from a model, such as "fp16"; empty
+            if it runs models as they are.
     """
 
     priority: int
     engine_suffix: str
     decodes_surfaces: bool
+    default_precision: str
 
     def missing(self) -> list[str]:
         """Return what this machine lacks to run the backend; empty if nothing."""

@@ -260,6 +260,7 @@ class OnnxRuntimePlugin:
     priority = 0
     engine_suffix = ""
     decodes_surfaces = False
+    default_precision = ""
 
     def missing(self) -> list[str]:
         """See `BackendPlugin.missing`; ONNX Runtime runs everywhere."""

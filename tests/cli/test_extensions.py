@@ -74,6 +74,9 @@ class EventSink(BaseSink):
 class EventSinkPlugin:
     suffixes, per_source = (), False
 
+    def files(self, target, info):
+        return [] if target == "broken" else [Path(target)]
+
     def open(self, target, info, overwrite):
         if target == "broken":
             return Broken()
