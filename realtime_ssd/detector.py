@@ -117,7 +117,7 @@ class Detector(Closeable):
 
         Example:
             >>> import numpy as np
-            >>> with Detector("street") as detector:
+            >>> with Detector("street", score_threshold=0.9) as detector:
             ...     detections = detector(np.zeros((120, 160, 3), np.uint8))
             >>> detections
             Detections(0)

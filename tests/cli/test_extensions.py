@@ -233,5 +233,5 @@ def test_commands_of_other_packages(package: Path) -> None:
     """A command that cannot be imported is skipped with a warning."""
     listed = run(package, "--help")
     assert "Print a greeting." in listed.stdout
-    assert "command 'missing' is not available" in listed.stderr
+    assert "plug-in 'missing' of group 'realtime_ssd.commands'" in listed.stderr
     assert run(package, "hello").stdout == "hello from a plug-in\n"

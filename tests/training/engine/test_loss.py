@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from realtime_ssd_training.engine.loader import Target
 from realtime_ssd_training.engine.loss import MultiBoxLoss, hard_negatives
 from realtime_ssd_training.engine.matching import BestMatch
+from realtime_ssd_training.recipe import LossConfig
 from torch import Tensor
 from torch.nn import functional
 
@@ -82,6 +83,16 @@ def test_matched_boxes_are_counted_once_where_negatives_run_out() -> None:
     twice = entropy.sum() + entropy[labels > 0].sum()
     assert (twice / parts.matched).item() == pytest.approx(expected["scores"], rel=1e-5)
     assert (parts.offsets / parts.matched).item() == pytest.approx(expected["offsets"], rel=1e-5)
+
+
+def test_the_defaults_are_those_of_the_paper(grid: Tensor) -> None:
+    loss = MultiBoxLoss(SPEC, grid)
+    config = LossConfig()
+    for parameters in (loss, config):
+        assert parameters.iou_threshold == 0.5
+        assert parameters.negatives == 3.0
+        assert parameters.alpha == 1.0
+        assert parameters.first == "bipartite"
 
 
 # Multiples of 1/64 are exact in every precision, so that equal overlaps remain equal.

@@ -39,12 +39,15 @@ from tests.training.tiny_ssd import (
 )
 
 
-def plain_sgd(model: SSD, loss: MultiBoxLoss, loader: Loader, clip: float = 0.0) -> list[float]:
-    """Train one epoch with SGD in a plain loop; return the losses."""
+def plain_sgd(
+    model: SSD, loss: MultiBoxLoss, loader: Loader, *, clip: float = 0.0, ema: float = 0.0
+) -> tuple[list[float], dict[str, torch.Tensor]]:
+    """Train one epoch with SGD in a plain loop; return losses and moving averages."""
     velocities = [torch.zeros_like(value) for value in model.parameters()]
-    losses = []
+    losses: list[float] = []
+    averages = {name: value.clone() for name, value in model.state_dict().items()}
     model.train()
-    for batch in loader.epoch(0):
+    for number, batch in enumerate(loader.epoch(0), start=1):
         model.zero_grad()
         value = loss(*model(batch.inputs(model.spec.input)), batch.targets)
         value.backward()
@@ -58,24 +61,30 @@ def plain_sgd(model: SSD, loss: MultiBoxLoss, loader: Loader, clip: float = 0.0)
             ):
                 velocity.mul_(0.9).add_(gradient * factor + 5e-4 * parameter)
                 parameter.sub_(0.05 * velocity)
-    return losses
+        decay = min(ema, (1 + number) / (10 + number))
+        for name, value in model.state_dict().items():
+            averages[name] = decay * averages[name] + (1 - decay) * value
+    return losses, averages
 
 
 def assert_equals_plain_sgd(folder: Path, loss: dict[str, Any], **overrides: Any) -> None:
     """Train an epoch with given loss parameters, and compare weights and losses."""
     overrides |= {f"loss__{key}": value for key, value in loss.items()}
     reporter = RecordingReporter()
-    plan = tiny_recipe(run__epochs=1, run__ema=0.0, **overrides)
+    plan = tiny_recipe(**{"run__epochs": 1, "run__ema": 0.0, **overrides})
     trainer, result = train(folder, plan, model=tiny_ssd(), reporter=reporter)
     plain = tiny_ssd()
     plain_loss = MultiBoxLoss(plain.spec, plain.default_boxes, **loss)
-    clip = overrides.get("optimizer__clip", 0.0)
-    losses = plain_sgd(plain, plain_loss, trainer.loader, clip)
+    clip, ema = plan.optimizer.clip, plan.run.ema
+    losses, averages = plain_sgd(plain, plain_loss, trainer.loader, clip=clip, ema=ema)
     assert (result.epochs, trainer.progress.step) == (1, 3)
     assert reporter.losses == pytest.approx(losses, rel=1e-4)
     for name, value in plain.state_dict().items():
         trained = trainer.model.state_dict()[name]
         torch.testing.assert_close(trained, value, rtol=1e-4, atol=1e-6, msg=name)
+        if trainer.ema and value.is_floating_point():
+            average = trainer.ema.tensors[name]
+            torch.testing.assert_close(average, averages[name], rtol=1e-4, atol=1e-6, msg=name)
 
 
 @pytest.mark.parametrize("clip", [0.0, 0.5])
@@ -97,6 +106,11 @@ def test_an_epoch_equals_plain_sgd(tmp_path: Path, clip: float, channels_last: b
 )
 def test_every_loss_parameter_takes_effect_in_a_step(tmp_path: Path, loss: dict[str, Any]) -> None:
     assert_equals_plain_sgd(tmp_path, loss)
+
+
+@pytest.mark.parametrize("ema", [0.05, 0.15, 0.99])
+def test_the_moving_average_has_the_decay_of_the_recipe(tmp_path: Path, ema: float) -> None:
+    assert_equals_plain_sgd(tmp_path, {}, run__ema=ema)
 
 
 def test_memory_format_and_precision_are_those_of_the_recipe(tmp_path: Path) -> None:
