@@ -213,9 +213,9 @@ def test_boxes_are_clipped_before_nms_only_if_specified(clip: bool) -> None:
     spec = replace(corners_spec(1, Thresholds(0.1, 0.45)), clip_before_nms=clip)
     # Inside the image both boxes are equal; without clipping their IoU is 2/9, the threshold 0.45.
     boxes = np.array([[0, 0, 0.5, 1], [-1, 0, 0.5, 1.5]], np.float32)
-    scores = np.array([[0, 0.9], [0, 0.8]], np.float32)
+    scores = np.array([[0, 0.8], [0, 0.9]], np.float32)
     raw = PostProcessor(spec)(scores, boxes)
-    assert raw.box_indices.tolist() == ([0] if clip else [0, 1])
+    assert raw.box_indices.tolist() == ([1] if clip else [1, 0])
     assert (raw.boxes.min(), raw.boxes.max()) == ((0, 1) if clip else (-1, 1.5))
 
 
