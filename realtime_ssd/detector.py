@@ -18,7 +18,7 @@ from realtime_ssd.core.closeable import Closeable
 from realtime_ssd.core.detections import Detections
 from realtime_ssd.core.errors import UsageError
 from realtime_ssd.core.frames import Frame
-from realtime_ssd.core.images import to_bgr
+from realtime_ssd.core.image_conversion import to_bgr
 from realtime_ssd.core.spec import ModelSpec
 from realtime_ssd.pipeline import Pipeline, PipelineOptions
 from realtime_ssd.sources import Source, open_source
@@ -117,7 +117,7 @@ class Detector(Closeable):
 
         Example:
             >>> import numpy as np
-            >>> with Detector("street") as detector:
+            >>> with Detector("street", score_threshold=0.9) as detector:
             ...     detections = detector(np.zeros((120, 160, 3), np.uint8))
             >>> detections
             Detections(0)

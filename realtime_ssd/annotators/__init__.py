@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from realtime_ssd.annotators.boxes import BoxAnnotator
+from realtime_ssd.annotators.box_annotator import BoxAnnotator
 from realtime_ssd.core.detections import Detections
 from realtime_ssd.core.frames import Frame, Image
 from realtime_ssd.core.results import Annotator, FrameResult

@@ -13,6 +13,7 @@ from realtime_ssd.core.registry import Group, load_plugin, plugins
 from realtime_ssd.pipeline import SinkGroup
 from realtime_ssd.pipeline.processing import ProcessorFactory
 from realtime_ssd.processors import Processor, ProcessorPlugin
+from realtime_ssd.sinks import find_sink
 from realtime_ssd.sinks.base import SinkPlugin
 from realtime_ssd.sources import SourceInfo
 
@@ -53,7 +54,7 @@ def add_sinks(
 
     Args:
         group: Group that owns the sinks.
-        specs: "NAME" or "NAME:TARGET" each.
+        specs: "NAME", "NAME:TARGET" or a file whose suffix selects the format each.
         infos: The sources.
         overwrite: Whether existing files may be replaced.
 
@@ -61,7 +62,8 @@ def add_sinks(
         UsageError: If a sink is not installed, or its target is malformed or cannot be written.
     """
     for spec in specs:
-        plugin, target = _load("sinks", spec)
+        named = spec.partition(":")[0] in plugins("sinks")
+        plugin, target = _load("sinks", spec) if named else find_sink(spec)
         _open_sinks(plugin, target, group, infos, overwrite=overwrite)
 
 

@@ -84,7 +84,7 @@ class ExtensionOptions:
     Attributes:
         processor: Processor that works on every result before it is drawn and written.
         annotator: Annotator that draws on the annotated image, after the boxes.
-        sink: Further output, as NAME:TARGET.
+        sink: Further output, as NAME:TARGET or a file whose suffix selects the format.
         observer: Observer of counts and latencies.
     """
 

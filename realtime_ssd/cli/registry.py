@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from functools import cache
 
-from realtime_ssd.core.errors import RealtimeSSDError
-from realtime_ssd.core.registry import load_plugin, plugins
+from realtime_ssd.core.registry import load_plugins
 
 __all__ = ["Command", "commands"]
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +28,5 @@ class Command:
 @cache
 def commands() -> dict[str, Command]:
     """Return all installed subcommands by name, in the order of the list of commands."""
-    found: dict[str, Command] = {}
-    for name in plugins("commands"):
-        try:
-            found[name] = load_plugin("commands", name)
-        except RealtimeSSDError as error:
-            _log.warning("command '%s' is not available: %s", name, error)
+    found: dict[str, Command] = load_plugins("commands")
     return dict(sorted(found.items(), key=lambda item: (item[1].order, item[0])))

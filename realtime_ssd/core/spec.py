@@ -204,7 +204,7 @@ def spec_from_json(text: str) -> ModelSpec:
         )
     try:
         return _build(data)
-    except (TypeError, KeyError, ValueError) as error:
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise ModelError(
             f"the model's specification is damaged ({error}); import it again"
         ) from error

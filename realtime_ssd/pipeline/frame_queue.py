@@ -135,7 +135,7 @@ class FrameQueue:
             self._changed.notify_all()
 
     def _resize(self, max_frames: int) -> None:
-        """Let files read one frame more ahead than the next batch takes."""
+        """Allow files to read one frame more ahead than the next batch takes."""
         maxsize = max(FILE_QUEUE_SIZE, max_frames + 1)
         for source in self._sources:
             if not source.live and source.maxsize != maxsize:

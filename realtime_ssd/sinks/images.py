@@ -44,6 +44,7 @@ class ImageSink(BaseSink):
             success = False
         if not success:
             raise UsageError(f"'{path}' cannot be written: OpenCV has no format '{path.suffix}'")
+        make_folder(path.parent)
         try:
             path.write_bytes(data.tobytes())
         except OSError as error:

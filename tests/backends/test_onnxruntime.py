@@ -1,4 +1,4 @@
-"""ONNX Runtime: several batches of a file at once, and the same answers however they are cut."""
+"""ONNX Runtime: the same answers however frames are split into calls and batches."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from realtime_ssd.core.spec import read_spec
 from tests.tiny import bright_cell
 
 
-def opened(path: Path, batch: int = 1, *, live: bool = False) -> OnnxRuntimeBackend:
+def open_tiny(path: Path, batch: int = 1, *, live: bool = False) -> OnnxRuntimeBackend:
     return OnnxRuntimeBackend(path, read_spec(path), BackendOptions(batch=batch, live=live))
 
 
-def run(backend: OnnxRuntimeBackend, frames: Sequence[Frame]) -> list[list[dict[str, object]]]:
-    return [found.to_dicts() for found in backend.collect(backend.submit(frames))]
+def detect(backend: OnnxRuntimeBackend, frames: Sequence[Frame]) -> list[list[dict[str, object]]]:
+    return [detections.to_dicts() for detections in backend.collect(backend.submit(frames))]
 
 
 def frame(size: tuple[int, int] = (120, 160), number: int = 0) -> Frame:
@@ -28,27 +28,27 @@ def frame(size: tuple[int, int] = (120, 160), number: int = 0) -> Frame:
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-def test_answers_do_not_depend_on_how_many_go_at_once(tiny: Path, batch: int) -> None:
+def test_answers_do_not_depend_on_the_size_of_a_call(tiny: Path, batch: int) -> None:
     frames = [frame(number=number) for number in range(8)]
-    with opened(tiny, batch) as backend:
-        one_by_one = [run(backend, [one])[0] for one in frames]
-        ticket = backend.submit(frames)
-        together = [found.to_dicts() for found in backend.collect(ticket)]
+    with open_tiny(tiny, batch) as backend:
+        one_by_one = [detect(backend, [each])[0] for each in frames]
+        pending = backend.submit(frames)
+        together = [detections.to_dicts() for detections in backend.collect(pending)]
     assert together == one_by_one
-    assert len({str(found) for found in together}) == 8
-    assert ticket.passes == -(-8 // batch)
-    assert set(ticket.timings) == {"preprocess", "network", "postprocess"}
+    assert len({str(each) for each in together}) == 8
+    assert pending.passes == -(-8 // batch)
+    assert set(pending.timings) == {"preprocess", "network", "postprocess"}
 
 
-@pytest.mark.parametrize(("batch", "group"), [(1, 8), (3, 6), (16, 16)])
-def test_files_go_in_groups_of_whole_batches(tiny: Path, batch: int, group: int) -> None:
-    with opened(tiny, batch) as backend:
+@pytest.mark.parametrize(("batch", "max_submit"), [(1, 8), (3, 6), (16, 16)])
+def test_calls_for_files_hold_whole_batches(tiny: Path, batch: int, max_submit: int) -> None:
+    with open_tiny(tiny, batch) as backend:
         assert (backend.max_batch, backend.max_submit, backend.converts_frames) == (
             batch,
-            group,
+            max_submit,
             True,
         )
-    with opened(tiny, batch, live=True) as backend:
+    with open_tiny(tiny, batch, live=True) as backend:
         assert (backend.max_batch, backend.max_submit, backend.converts_frames) == (
             batch,
             batch,
@@ -58,20 +58,20 @@ def test_files_go_in_groups_of_whole_batches(tiny: Path, batch: int, group: int)
 
 
 @pytest.mark.parametrize("bad", [0, 1, 5])
-def test_frames_before_a_bad_one_are_answered(tiny: Path, bad: int) -> None:
+def test_frames_before_a_bad_one_are_detected(tiny: Path, bad: int) -> None:
     frames = [frame(number=number) for number in range(8)]
 
-    def paint() -> Image:
-        raise SourceError("cannot be painted")
+    def fail() -> Image:
+        raise SourceError("cannot be converted")
 
     expected: list[list[dict[str, object]]] = []
-    with opened(tiny, 2) as backend:
-        expected = run(backend, frames[: bad // 2 * 2]) if bad > 1 else []
-        frames[bad] = Frame(LazyImage(paint, 160, 120), bad)
-        ticket = backend.submit(frames)
+    with open_tiny(tiny, 2) as backend:
+        expected = detect(backend, frames[: bad // 2 * 2]) if bad > 1 else []
+        frames[bad] = Frame(LazyImage(fail, 160, 120), bad)
+        pending = backend.submit(frames)
         if not expected:
-            with pytest.raises(SourceError, match="cannot be painted"):
-                backend.collect(ticket)
+            with pytest.raises(SourceError, match="cannot be converted"):
+                backend.collect(pending)
         else:
-            assert [found.to_dicts() for found in backend.collect(ticket)] == expected
-            assert isinstance(ticket.error, SourceError)
+            assert [detections.to_dicts() for detections in backend.collect(pending)] == expected
+            assert isinstance(pending.error, SourceError)

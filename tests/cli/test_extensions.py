@@ -216,7 +216,7 @@ def test_a_failing_latest_sink_is_named_and_everything_else_is_written(
     ("option", "text"),
     [
         ("--processor", "there is no processor 'presense'; did you mean 'presence'?"),
-        ("--sink", "there is no sink 'presense'; installed: "),
+        ("--sink", "'presense' is not a supported output; use NAME:TARGET with one of "),
         ("--annotator", "there is no annotator 'presense'; installed: corner"),
         ("--observer", "there is no observer 'presense'; installed: count"),
     ],
@@ -233,5 +233,5 @@ def test_commands_of_other_packages(package: Path) -> None:
     """A command that cannot be imported is skipped with a warning."""
     listed = run(package, "--help")
     assert "Print a greeting." in listed.stdout
-    assert "command 'missing' is not available" in listed.stderr
+    assert "plug-in 'missing' of group 'realtime_ssd.commands'" in listed.stderr
     assert run(package, "hello").stdout == "hello from a plug-in\n"

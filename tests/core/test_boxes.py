@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from realtime_ssd.core.boxes import (
@@ -103,6 +103,7 @@ def test_encode_as_in_the_paper() -> None:
     assert wide[2:] == pytest.approx([np.log(2) / 0.2, np.log(4) / 0.2])
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**31))
 def test_decode_is_the_inverse_of_encode(seed: int) -> None:
     random = np.random.default_rng(seed)
@@ -119,6 +120,9 @@ def test_iou_and_area() -> None:
     second = np.array([[0, 0, 2, 2], [1, 1, 3, 2], [2, 0, 4, 2], [5, 5, 5, 5]], np.float32)
     expected = np.array([[1, 0.2, 0, 0], [0, 0, 0, 0]])
     assert np.allclose(iou(first, second), expected)
+    wide, tall = np.array([[0, 0, 0.4, 0.1]]), np.array([[0.1, 0.05, 0.2, 0.45]])
+    assert iou(wide, tall)[0, 0] == pytest.approx(0.005 / (0.04 + 0.04 - 0.005))
+    assert iou(tall, wide)[0, 0] == iou(wide, tall)[0, 0]
     assert area(np.array([[0, 0, 2, 3], [2, 0, 1, 3], [0, 3, 1, 1]], np.float32)).tolist() == [
         6,
         0,

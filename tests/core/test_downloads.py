@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -9,6 +10,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+import pooch
 import pytest
 
 from realtime_ssd.core import downloads
@@ -97,8 +99,10 @@ def test_other_file_is_discarded(server: FolderServer, tmp_path: Path) -> None:
     path = tmp_path / "cache/m.pth"
     path.parent.mkdir()
     path.write_bytes(b"old")
+    other = hashlib.sha256(OTHER).hexdigest()
     for digits in (DIGEST, DIGEST[:8]):
-        with pytest.raises(ModelError, match=rf"expected {digits[:16]}\.\.\.; the download was"):
+        message = rf"{other[:16]}\.\.\., expected {digits[:16]}\.\.\.; the download was discarded"
+        with pytest.raises(ModelError, match=message):
             download(f"{server.url}/m.pth", digits, path, hint="use it")
     assert files(path.parent) == ["m.pth"]
     assert path.read_bytes() == b"old"
@@ -125,6 +129,15 @@ def test_failed_download_leaves_nothing(
         "by other means and set `backbone` to its path"
     )
     assert files(path.parent) == []
+
+
+def test_full_disk(server: FolderServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pooch.HTTPDownloader, "__call__", fail)
+    with pytest.raises(RealtimeSSDError, match=r"\(No space left on device\)"):
+        download(f"{server.url}/m.pth", DIGEST, tmp_path / "m.pth", hint="use it")
 
 
 def test_redirect_within_http_is_followed(server: FolderServer, tmp_path: Path) -> None:

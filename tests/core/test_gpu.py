@@ -65,6 +65,8 @@ def test_gpus_of_the_driver(use_driver: Any) -> None:
     )
     assert gpu.find_gpus()[0].architecture == "sm_90"
     assert gpu.cuda_version() == (12, 8)
+    use_driver(FakeDriver(version=13000))
+    assert gpu.cuda_version() == (13, 0)
 
 
 @pytest.mark.parametrize("driver", [None, FakeDriver(status=100)])

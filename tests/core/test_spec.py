@@ -108,6 +108,7 @@ def test_contradictions_are_rejected(changes: dict[str, Any], problem: str) -> N
         {"background": None},
         {"background": 1},
         {"boxes": AnchorSpec(), "coding": "corners"},
+        {"boxes": AnchorSpec((AnchorLayer(1, 1, 1.0, 1.0, ((0.5, 0.5),)),))},
         {"thresholds": Thresholds(0.0, 0.0, 1, 1)},
         {"thresholds": Thresholds(1.0, 1.0, 1, 1)},
         {"activation": "none"},

@@ -285,7 +285,7 @@ def test_unusable_paths_are_errors(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"not a supported video format; use one of .mp4, .m4v"):
         VideoSink(tmp_path / "o.xyz", TEN_FPS)
     (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match="cannot be created"):
+    with pytest.raises(UsageError, match="file' is not a folder"):
         VideoSink(tmp_path / "file" / "o.mp4", TEN_FPS)
 
 

@@ -277,6 +277,8 @@ def test_close_button_ends_the_program(display: str, tiny: Path, tmp_path: Path)
         display, tmp_path, "--source", "demo:320x180,frames=0", "--model", tiny, "--show"
     )
     window = program.wait_for_window()
+    program.press(window, "s")
+    assert "snapshot" in program.read_line()  # the first frame is shown
     program.manager.click_close_button(int(window))
     output = program.wait()
     assert program.process.returncode == 0, output

@@ -15,6 +15,7 @@ def test_size_rate_seed_and_length() -> None:
         info = source.info
         assert (info.width, info.height, info.rate, info.frame_count) == (320, 180, 25, 2)
         assert not info.live
+        assert info.pixel_aspect == 1
         frames = list(source)
     assert len(frames) == 2
     scene = StreetScene(320, 180, seed=3, fps=25)

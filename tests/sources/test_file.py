@@ -204,7 +204,8 @@ def make_avi(path: Path, stamps: Sequence[int]) -> Path:
         stream = container.add_stream("mpeg4", 25)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         for stamp in stamps:
-            frame = av.VideoFrame(64, 48, "yuv420p")
+            image = np.full((48, 64, 3), 20 * stamp, np.uint8)
+            frame = av.VideoFrame.from_ndarray(image, format="bgr24")
             frame.pts, frame.time_base = stamp, Fraction(1, 25)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())

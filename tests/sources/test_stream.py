@@ -121,6 +121,8 @@ def test_time_is_arrival_time_without_time_stamps_also_after_a_restart() -> None
     server = MjpegCamera([])
     with open_source(server.url) as source:
         source.open()
+        assert source.info.live
+        assert (source.info.width, source.info.height) == (128, 96)
         before = read(source, 20)
         server.close()
         with pytest.raises(SourceError, match=r"ended|was lost"):

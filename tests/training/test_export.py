@@ -202,7 +202,7 @@ def test_invalid_arguments_are_reported_before_the_export(
     )
     (tmp_path / "file").touch()
     (tmp_path / "folder.onnx").mkdir()
-    for name, message in (("file/x.onnx", "cannot be created"), ("folder.onnx", "is a folder")):
+    for name, message in (("file/x.onnx", "is not a folder"), ("folder.onnx", "is a folder")):
         with pytest.raises(UsageError, match=message):
             export_onnx(tiny(), tmp_path / name)
     assert sorted(item.name for item in tmp_path.rglob("*")) == ["file", "folder.onnx"]
@@ -271,10 +271,10 @@ def test_invalid_arguments_of_the_command(
     text.write_text("not a checkpoint")
     (tmp_path / "empty").mkdir()
     for status, args, message in (
-        (1, (foreign,), "is no checkpoint of this program"),
-        (1, (text,), "is no checkpoint of this program"),
+        (1, (foreign,), "is not a checkpoint of this program"),
+        (1, (text,), "is not a checkpoint of this program"),
         (2, (tmp_path / "missing.safetensors",), "does not exist"),
-        (2, (checkpoint.parent,), "is a folder; give the file best.safetensors in it"),
+        (2, (checkpoint.parent,), "is a folder; use the file best.safetensors in it"),
         (2, (checkpoint, "--precision", "int8"), "--precision must be fp32 or fp16, not 'int8'"),
         (2, (checkpoint, "--photos", tmp_path / "empty"), "contains no images"),
         (2, (checkpoint, "--photos", tmp_path / "gone.jpg"), "does not exist"),

@@ -126,8 +126,8 @@ DEMO = ("--data", "demo:900-900:64x64")
         (2, "'gone.engine' does not exist", ("--model", "gone.engine", *DEMO)),
         (2, "there is no model 'gone'", ("--model", "gone", *DEMO)),
         (2, "use best.safetensors in it", ("--model", "run", *DEMO)),
-        (1, "is no checkpoint of this program", ("--model", "FOREIGN", *DEMO)),
-        (1, "its side-car is missing", ("--model", "ENGINE", *DEMO)),
+        (1, "is not a checkpoint of this program", ("--model", "FOREIGN", *DEMO)),
+        (1, "its metadata file is missing", ("--model", "ENGINE", *DEMO)),
         (
             2,
             "is an engine of backend 'tensorrt'",
@@ -146,7 +146,11 @@ DEMO = ("--data", "demo:900-900:64x64")
         (2, "at least 1, not 0", ("--model", "FOREIGN", *DEMO, "--batch", 0)),
         (2, "set --overwrite to replace it", ("--model", "TINY", *DEMO, "--json", "taken.json")),
         (2, "is a folder", ("--model", "TINY", *DEMO, "--json", "folder")),
-        (2, "cannot be created", ("--model", "TINY", *DEMO, "--json", "taken.json/x.json")),
+        (
+            2,
+            "taken.json' is not a folder",
+            ("--model", "TINY", *DEMO, "--json", "taken.json/x.json"),
+        ),
         (2, "is a file; --report must be", ("--model", "TINY", *DEMO, "--report", "taken.json")),
         (2, "sizes.png' exists", ("--model", "TINY", *DEMO, "--report", "folder")),
     ],

@@ -20,7 +20,7 @@ from realtime_ssd_training.engine.loss import MultiBoxLoss
 from realtime_ssd_training.models import SSD, create
 from realtime_ssd_training.recipe import LossConfig, Recipe, from_dict
 
-from realtime_ssd.annotators.boxes import color_of
+from realtime_ssd.annotators.box_annotator import color_of
 from realtime_ssd.core.errors import UsageError
 from tests.training.data.builders import write_text
 

@@ -55,6 +55,12 @@ def test_every_kind_of_error_is_recognised(tiny: Path, tmp_path: Path) -> None:
     assert values["sizes"]["small"] == {"objects": 0, "mAP": None}
     assert values["sizes"]["medium"]["objects"] == 5
     assert sorted(values["per_class"]) == ["bright"]
+    metrics = replace(
+        evaluation.metrics, summary={**evaluation.metrics.summary, "mAP_medium": 2 / 3}
+    )
+    values = replace(evaluation, metrics=metrics, errors=replace(analysis, score=1 / 3)).to_dict()
+    assert values["errors"]["score"] == 0.333333
+    assert values["sizes"]["medium"]["mAP"] == values["mAP_medium"] == 0.666667
 
 
 def test_duplicates_crowds_and_difficult_objects() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,11 +28,16 @@ from realtime_ssd_training.evaluation.metric_plots import (
     _envelope,
     draw_curves,
 )
-from realtime_ssd_training.evaluation.report_folder import FILES, check_outputs, write_report
+from realtime_ssd_training.evaluation.report_folder import (
+    FILES,
+    _short_name,
+    check_outputs,
+    write_report,
+)
 from realtime_ssd_training.evaluation.voc_metrics import ClassResult, MetricResult
 from realtime_ssd_training.export import export_onnx
 
-from realtime_ssd.backends import Backend, open_backend
+from realtime_ssd.backends import Backend, PendingBatch, open_backend
 from realtime_ssd.core.errors import RealtimeSSDError, UsageError
 from realtime_ssd.core.frames import Frame, Image
 from tests.tiny import tiny_spec
@@ -268,3 +273,30 @@ def test_bin_edges_are_powers_of_two_around_all_sides(
     sides: list[float], edges: list[float]
 ) -> None:
     assert _bin_edges(sides).tolist() == edges
+
+
+@pytest.mark.parametrize(("batch", "sizes"), [(1, [1] * 6), (4, [4, 2]), (8, [6])])
+def test_images_are_submitted_in_full_batches(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int, sizes: list[int]
+) -> None:
+    dataset = open_dataset(f"coco:{write_bright_set(tmp_path / 'data')}")
+    submitted, progress = list[int](), list[tuple[int, int]]()
+    with open_model(tiny, batch=batch) as backend:
+        submit = backend.submit
+
+        def record(frames: Sequence[Frame]) -> PendingBatch:
+            submitted.append(len(frames))
+            return submit(frames)
+
+        monkeypatch.setattr(backend, "submit", record)
+        evaluate(backend, dataset, "voc", lambda done, total: progress.append((done, total)))
+    assert submitted == sizes
+    assert progress == [(sum(sizes[: k + 1]), 6) for k in range(len(sizes))]
+
+
+def test_report_title_has_short_paths() -> None:
+    assert (
+        _short_name("coco:/data/coco/val.json:/data/coco/images")
+        == "coco:coco/val.json:coco/images"
+    )
+    assert _short_name("demo:900-901") == "demo:900-901"

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from realtime_ssd_training.importers import ImportOptions, import_model, onnx_graph
-from realtime_ssd_training.importers.onnx_decoding import find_decoding
+from realtime_ssd_training.importers.onnx_decoding import check_corners, find_decoding
 from realtime_ssd_training.importers.onnx_model import families
 from realtime_ssd_training.importers.ultralight_spec import face_boxes
 
@@ -222,6 +222,7 @@ def test_weights_that_are_listed_as_inputs_are_not_inputs(tmp_path: Path, spec_f
         ({"spec": "["}, "`spec` .*cannot be read"),
         ({"spec": "[]"}, "`spec` .*JSON object"),
         ({"spec": json.dumps({"input": INPUT, "labels": 3})}, "`spec` .*does not fit"),
+        ({"spec": json.dumps({"input": INPUT, "thresholds": 3})}, "`spec` .*does not fit"),
         ({"family": "yolo"}, f"`family` 'yolo' .*choose from {', '.join(families())}"),
     ],
 )
@@ -312,3 +313,31 @@ def test_other_box_computations_are_not_taken_for_the_ssd_decoding() -> None:
     index = list(squared.graph.node).index(exponential) + 1
     squared.graph.node.insert(index, helper.make_node("Mul", ["root", "xy"], ["wh.e"]))
     assert find_decoding(squared, "boxes", BOXES, SIZE, SIZE) is None
+
+
+CORNERS = np.array([[0.1, 0.2, 0.5, 0.9]] * 100, np.float32)
+
+
+@pytest.mark.parametrize(
+    "boxes",
+    [CORNERS * 300, CORNERS[:, [2, 3, 0, 1]], CORNERS[:, [0, 3, 2, 1]], CORNERS * [1, 1, 30, 1]],
+    ids=["pixels", "reversed", "one axis reversed", "beyond the image"],
+)
+def test_boxes_that_are_not_corners_in_fractions_are_refused(boxes: NDArray[np.float32]) -> None:
+    check_corners(CORNERS, "boxes")
+    with pytest.raises(ModelError, match="the output 'boxes' is neither corners"):
+        check_corners(boxes, "boxes")
+
+
+def test_a_graph_without_inputs_is_described(tmp_path: Path) -> None:
+    value = numpy_helper.from_array(np.ones((1, 2), np.float32))
+    graph = helper.make_graph(
+        [helper.make_node("Constant", [], ["out"], value=value)],
+        "constant",
+        [],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, [1, 2])],
+    )
+    opset = helper.make_opsetid("", 17)
+    model = helper.make_model(graph, opset_imports=[opset], ir_version=8)
+    with pytest.raises(ModelError, match="has the inputs none and the outputs out 1×2; export"):
+        imported(tmp_path, model, ImportOptions())
