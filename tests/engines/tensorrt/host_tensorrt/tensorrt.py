@@ -239,6 +239,10 @@ class Builder:
         names = {flag.name for flag in config.flags}
         if network.strong and names & {"FP16", "INT8", "PREFER_PRECISION_CONSTRAINTS"}:
             return "precision flags are an error in a strongly typed network"
+        is_fp16 = any(float16 in layer._types for layer in network._layers)
+        constrained = "PREFER_PRECISION_CONSTRAINTS" in names
+        if not network.strong and is_fp16 and not constrained:
+            return "the FP32 layers of an FP16 model must be constrained to FP32"
         quantised = any(node.op_type == "QuantizeLinear" for node in network.model.graph.node)
         if quantised and not network.strong and "INT8" not in names:
             return "Q/DQ needs the INT8 flag"
