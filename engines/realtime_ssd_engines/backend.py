@@ -56,7 +56,10 @@ def open_backend(path: Path, spec: ModelSpec, options: BackendOptions) -> GpuBac
     flavor = installed_flavors()[0]
     device = Device()
     engine_options = EngineOptions(
-        options.precision, max_batch=options.batch, calibration=options.calibration
+        options.precision,
+        max_batch=options.batch,
+        calibration=options.calibration,
+        batch_parameter="batch",
     )
     try:
         return _open_onnx(device, path, spec, options, engine_options, flavor)
@@ -251,7 +254,7 @@ class GpuBackend(Closeable):
         if header.nan_boxes:
             raise ModelError(
                 f"model '{self.spec.name}' computed NaN for {header.nan_boxes} default boxes of "
-                f"frame {frame.index}; set `precision` to fp32"
+                f"frame {frame.index}; build its engine in fp32 with 'realtime-ssd build'"
             )
         if header.overflow and not self._overflow_reported:
             self._overflow_reported = True

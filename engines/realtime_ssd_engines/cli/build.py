@@ -48,7 +48,6 @@ def build(
         output: Also write the engine and its metadata file here.
         overwrite: Replace existing files.
     """
-    from realtime_ssd.core.files import check_output
     from realtime_ssd.core.spec import read_spec
     from realtime_ssd.zoo import find_model
     from realtime_ssd_engines.onnx.verify import read_frames
@@ -67,9 +66,7 @@ def build(
     )
     capabilities = [item.strip() for item in compute_capability.split(",") if item.strip()]
     toolchain = make_toolchain(flavor, capabilities)
-    for file in (output, report):
-        if file is not None:
-            check_output(file, overwrite=overwrite)
+    _check_outputs(path, output, report, overwrite=overwrite)
     images = None if frames is None else read_frames(frames)
     spec = read_spec(path)
     engine = get_or_build_engine(path, spec, options, _print_progress, images, toolchain)
@@ -85,6 +82,25 @@ def build(
             print(format_table(profile))
         if report is not None:
             EngineCache(report.parent).write_file(report, to_json(profile).encode())
+
+
+def _check_outputs(
+    model: Path, output: Path | None, report: Path | None, *, overwrite: bool
+) -> None:
+    """Check the engine, its metadata file and the report before the build.
+
+    Raises:
+        UsageError: If one of them is the model or another output, exists, or cannot be written.
+    """
+    from realtime_ssd.cli.outputs import check_output_files
+    from realtime_ssd.core.errors import UsageError
+
+    files = [] if output is None else [output, output.with_suffix(".json")]
+    if report is not None:
+        files.append(report)
+    if any(file.resolve() == model.resolve() for file in files):
+        raise UsageError(f"'{model}' is the model; write to another file")
+    check_output_files(files, (), overwrite=overwrite)
 
 
 def _print_progress(line: str) -> None:

@@ -66,6 +66,7 @@ class EngineOptions:
         calibration: Folder of images for INT8.
         verify: Whether to compare the engine with ONNX Runtime before it is cached.
         rebuild: Whether to build even if the engine is in the cache.
+        batch_parameter: Name of the caller's own parameter for `max_batch`, for error messages.
     """
 
     precision: str = "fp16"
@@ -77,6 +78,7 @@ class EngineOptions:
     calibration: Path | None = None
     verify: bool = True
     rebuild: bool = False
+    batch_parameter: str = "max_batch"
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -84,9 +86,12 @@ class EngineOptions:
                 f"`precision` must be one of {', '.join(PRECISIONS)}, not '{self.precision}'"
             )
         opt_batch = self.max_batch if self.opt_batch is None else self.opt_batch
+        if self.max_batch < 1:
+            raise UsageError(f"`{self.batch_parameter}` must be at least 1, not {self.max_batch}")
         if not 1 <= opt_batch <= self.max_batch:
             raise UsageError(
-                f"1 ≤ `opt_batch` ≤ `max_batch` is required, not {opt_batch} and {self.max_batch}"
+                f"`opt_batch` must be between 1 and {self.max_batch}, the largest batch, "
+                f"not {opt_batch}"
             )
         if self.precision == "int8" and self.calibration is None:
             raise UsageError(
@@ -173,7 +178,7 @@ def _has_fixed_batch(model: Path, spec: ModelSpec, options: EngineOptions) -> bo
         item.dim_value if item.HasField("dim_value") else None
         for item in value.type.tensor_type.shape.dim
     ]
-    check_batch(shape, model, options.max_batch, "max_batch")
+    check_batch(shape, model, options.max_batch, options.batch_parameter)
     return bool(shape and shape[0])
 
 
@@ -276,8 +281,8 @@ class _EngineBuild:
             report_file = self._write_report(report, engine)
         raise ModelError(
             f"the {precision} engine of '{self.spec.name}' disagrees with its ONNX file and is not "
-            f"used: {report.summary()}; its layers are listed in '{report_file}'; set `precision` "
-            "to fp32"
+            f"used: {report.summary()}; its layers are listed in '{report_file}'; build "
+            "it in fp32 with 'realtime-ssd build'"
         )
 
     def _write_report(self, report: ComparisonReport, engine: LoadedEngine) -> Path:

@@ -57,7 +57,8 @@ def test_build_without_a_gpu_lists_what_is_missing(folder: Path) -> None:
     assert result.stdout == ""
     assert len(result.stderr.splitlines()) == 1
     assert all(part in result.stderr for part in missing_parts())
-    existing = run("build", folder.parent / "tiny.onnx", "--output", folder.parent / "tiny.onnx")
+    (folder.parent / "old.engine").touch()
+    existing = run("build", folder.parent / "tiny.onnx", "--output", folder.parent / "old.engine")
     assert existing.returncode == 2
     assert "set --overwrite" in existing.stderr
 
