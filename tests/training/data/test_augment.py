@@ -319,5 +319,5 @@ INVALID = {
     ("key", "value"), [(key, value) for key, values in INVALID.items() for value in values]
 )
 def test_invalid_values(key: str, value: object) -> None:
-    with pytest.raises(UsageError, match=f"'augment: {key}' is .*; it must be"):
+    with pytest.raises(UsageError, match=rf"'augment\.{key}' must be .*, not "):
         build_augmentation(WARP, {key: value})

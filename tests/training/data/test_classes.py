@@ -55,7 +55,9 @@ def test_a_class_that_keeps_its_name_determines_the_category_id(animals: str) ->
 def test_unknown_names_are_reported(animals: str) -> None:
     data = open_dataset(animals, remap={"cow": "cat"})
     assert problem_texts(data) == ["images: there is no class 'cow' to rename"]
-    with pytest.raises(UsageError, match="'cow' to keep does not occur; choose from cat, dog"):
+    with pytest.raises(
+        UsageError, match="there is no class 'cow' in the dataset; choose from cat, dog"
+    ):
         open_dataset(animals, only=["cow"])
     with pytest.raises(UsageError, match="the first must be 'background'"):
         open_dataset(animals, labels=("cat", "dog"))
@@ -135,7 +137,7 @@ def test_the_commands_remap_and_select_classes(tmp_path: Path, animals: str) -> 
     sheet, folder = tmp_path / "sheet.png", tmp_path / "run"
     train("bccd", output=folder, data=animals, classes="pet", remap="cat=pet", preview=sheet)
     assert sheet.exists()
-    with pytest.raises(UsageError, match="class 'cow' to keep does not occur; choose from cat"):
+    with pytest.raises(UsageError, match="there is no class 'cow' in the dataset; choose from cat"):
         train("bccd", output=folder, data=animals, classes="cow", preview=sheet)
     with pytest.raises(UsageError, match="write OLD=NEW"):
         train("bccd", output=folder, data=animals, remap="cat", preview=sheet)

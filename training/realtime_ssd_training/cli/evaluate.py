@@ -169,7 +169,7 @@ def _print_result(result: Evaluation) -> None:
     ]
     if result.unknown_classes:
         names = ", ".join(result.unknown_classes)
-        lines.append(f"excluded, as the model does not know them: {names}")
+        lines.append(f"excluded, not classes of the model: {names}")
     console.print("\n".join(lines), highlight=False, markup=False)
 
 

@@ -194,7 +194,7 @@ def build_augmentation(spec: InputSpec, changes: Mapping[str, Any]) -> SSDAugmen
             msgspec.convert({key: value}, AugmentationConfig)
         except msgspec.ValidationError:
             expected = get_args(_TYPES[key])[1].description
-            raise UsageError(f"'augment: {key}' is {value!r}; it must be {expected}") from None
+            raise UsageError(f"'augment.{key}' must be {expected}, not {value!r}") from None
     config = msgspec.convert(changes, AugmentationConfig)
     return SSDAugmentation(
         spec, **{item.name: getattr(config, item.name) for item in fields(config)}

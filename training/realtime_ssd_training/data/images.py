@@ -63,7 +63,7 @@ def read_header(path: Path) -> Header:
 
     try:
         with warnings.catch_warnings():
-            # Pillow warns about unusual EXIF data and large images, which decode all the same.
+            # Pillow warns about unusual EXIF data and large images that nevertheless decode.
             warnings.simplefilter("ignore")
             with Pillow.open(path) as image:
                 header = _header(image)

@@ -66,7 +66,7 @@ class Evaluation:
         metrics: The metrics.
         ground_truth: Annotation of every image.
         detections: Detections of every image, with the class ids of the data set.
-        unknown_classes: Classes with objects in the data set that the model does not know; they
+        unknown_classes: Classes with objects in the data set that the model does not have; they
             are excluded from all means.
         errors: Errors at the score threshold with the best F1.
         spec: Specification of the model, with the thresholds in use.
@@ -195,7 +195,7 @@ def evaluate(
     known = set(class_ids.tolist()) - {0}
     if not known:
         raise UsageError(
-            f"model '{backend.spec.name}' knows none of the classes of '{data.name}': the data has "
+            f"model '{backend.spec.name}' has none of the classes of '{data.name}': the data has "
             f"{format_names(data.labels[1:])}, the model "
             f"{format_names(_foreground_labels(backend.spec))}"
         )
