@@ -41,8 +41,8 @@ CAFFE = {
 
 def test_the_help_lists_every_recipe() -> None:
     assert command.__doc__ is not None
-    words = command.__doc__.replace(",", " ").replace(".", " ").split()
-    assert set(recipe_names()) <= set(words)
+    help_words = command.__doc__.replace(",", " ").replace(".", " ").split()
+    assert set(recipe_names()) <= set(help_words)
 
 
 @pytest.mark.parametrize("name", CAFFE)

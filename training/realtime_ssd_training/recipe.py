@@ -278,8 +278,8 @@ def with_overrides(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
 def differences(first: Recipe, second: Recipe) -> list[str]:
     """Return the dotted keys that differ between two recipes and must not differ on resume."""
     # JSON turns tuples into lists, so that a recipe equals one read from a checkpoint.
-    one, other = (_flatten(json.loads(json.dumps(to_dict(recipe)))) for recipe in (first, second))
-    changed = {key for key in {*one, *other} if one.get(key) != other.get(key)}
+    old, new = (_flatten(json.loads(json.dumps(to_dict(recipe)))) for recipe in (first, second))
+    changed = {key for key in {*old, *new} if old.get(key) != new.get(key)}
     return sorted(changed - CHANGEABLE_ON_RESUME)
 
 

@@ -12,7 +12,7 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 from realtime_ssd_training.engine.matching import (
-    BACKGROUND,
+    UNMATCHED,
     IGNORED,
     BestMatch,
     Matches,
@@ -78,7 +78,7 @@ def test_matching_follows_the_rule_of_the_paper(
     centred = plain.to_center(np.array(defaults, np.float64)).astype(np.float64)
     boxes = np.array(objects, np.float64).reshape(-1, 4)
     assert matches.objects.tolist() == reference.match(centred, boxes, ignored, threshold, first)
-    labels = {BACKGROUND: 0, IGNORED: -1}
+    labels = {UNMATCHED: 0, IGNORED: -1}
     assert matches.labels.tolist() == [labels.get(n, n + 1) for n in matches.objects.tolist()]
     assert matches.matched.tolist() == [n >= 0 for n in matches.objects.tolist()]
 
@@ -86,7 +86,7 @@ def test_matching_follows_the_rule_of_the_paper(
 @given(scene())
 def test_every_overlapping_object_gets_a_default_box_while_there_are_any(case: Scene) -> None:
     defaults, objects, _ = case
-    matched = set(run(defaults, objects, threshold=1.0).objects.tolist()) - {BACKGROUND}
+    matched = set(run(defaults, objects, threshold=1.0).objects.tolist()) - {UNMATCHED}
     overlapping = [
         any(reference.overlap(np.array(a), np.array(b))[0] > 0 for b in defaults) for a in objects
     ]

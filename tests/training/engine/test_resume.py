@@ -23,13 +23,13 @@ from tests.training.tiny_ssd import (
 )
 
 
-def assert_same_result(one: Path, other: Path) -> None:
+def assert_same_result(expected: Path, resumed: Path) -> None:
     """Assert that weights, averages, optimizer, progress and metrics of two runs are equal."""
-    first, second = (read_checkpoint(folder / "last.safetensors") for folder in (one, other))
+    first, second = (read_checkpoint(folder / "last.safetensors") for folder in (expected, resumed))
     assert {"model", "ema", "optimizer"} <= set(first.tensors)
     assert without_times(dict(first.metadata)) == without_times(dict(second.metadata))
     assert_same_tensors(first, second)
-    assert_same_tensors(*(read_checkpoint(folder / "best.safetensors") for folder in (one, other)))
+    assert_same_tensors(*(read_checkpoint(folder / "best.safetensors") for folder in (expected, resumed)))
 
 
 def assert_same_tensors(first: Checkpoint, second: Checkpoint) -> None:

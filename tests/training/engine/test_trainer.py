@@ -190,12 +190,12 @@ def test_mixed_precision_trains_like_single_precision(tmp_path: Path, amp: str) 
 
 def test_fp16_resumes_with_the_saved_loss_scale(tmp_path: Path) -> None:
     plan = tiny_recipe(run__epochs=2, run__amp="fp16")
-    one, _ = train(tmp_path / "a", plan)
+    uninterrupted, _ = train(tmp_path / "a", plan)
     train(tmp_path / "b", plan, reporter=RecordingReporter((0, 1)))
-    other, _ = train(tmp_path / "b", plan, resume=True)
-    assert one.scaler.state_dict() == other.scaler.state_dict()
-    for name, value in one.model.state_dict().items():
-        assert torch.equal(value, other.model.state_dict()[name])
+    resumed, _ = train(tmp_path / "b", plan, resume=True)
+    assert uninterrupted.scaler.state_dict() == resumed.scaler.state_dict()
+    for name, value in uninterrupted.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[name])
 
 
 def test_frozen_batch_normalisation_does_not_change(tmp_path: Path) -> None:

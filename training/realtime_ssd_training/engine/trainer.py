@@ -67,12 +67,10 @@ class TrainingResult:
 
     Attributes:
         epochs: Complete epochs.
-        best_score: Best validation score; None if nothing was evaluated.
         stop_signal: Signal that stopped the run before its last epoch, or 0.
     """
 
     epochs: int
-    best_score: float | None
     stop_signal: int = 0
 
 
@@ -191,7 +189,7 @@ class Trainer:
                 "a data loading process was killed, possibly because memory ran out; try fewer "
                 f"`workers`{self._saved_state_hint()}"
             ) from error
-        return TrainingResult(self.progress.epoch, self.progress.best, stopped_by)
+        return TrainingResult(self.progress.epoch, stopped_by)
 
     def _train_epochs(self, stop_signal: StopSignal) -> int:
         """Train the remaining epochs; return the signal that stopped them, or 0."""
