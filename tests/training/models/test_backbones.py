@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from realtime_ssd_training.cli.train_run import TrainCommand
 from realtime_ssd_training.engine.checkpoint import save_checkpoint
-from realtime_ssd_training.engine.train_command import TrainCommand
 from realtime_ssd_training.models import SSD, create
 from realtime_ssd_training.models.backbones import find_backbone, load_backbone
 from safetensors.torch import save_file
