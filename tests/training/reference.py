@@ -62,9 +62,9 @@ def match(
 def encode(box: Array, default: Array, variances: Sequence[float]) -> Array:
     """Return the offsets (cx, cy, w, h) of a box (x1, y1, x2, y2) from a default box."""
     size = box[2:] - box[:2]
-    centre = box[:2] + size / 2
+    center = box[:2] + size / 2
     offsets: Array = np.concatenate(
-        [(centre - default[:2]) / default[2:], np.log(size / default[2:])]
+        [(center - default[:2]) / default[2:], np.log(size / default[2:])]
     )
     scaled: Array = offsets / np.array(variances)
     return scaled

@@ -19,7 +19,7 @@ from realtime_ssd.core.errors import UsageError
 from tests.cli.program import ENVIRONMENT
 from tests.training.scenes import RECIPE, draw, recipe
 
-# Batch normalisation is frozen because half batches have different statistics.
+# Batch normalization is frozen because half batches have different statistics.
 FROZEN = RECIPE.replace("[augment]", 'norm = "frozen"\n[augment]').replace("batch = 2", "batch = 4")
 
 

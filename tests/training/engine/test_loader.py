@@ -116,7 +116,7 @@ def test_order_and_dropped_batches(data: Dataset) -> None:
     assert sorted(names(everything)) == sorted_names
     assert names(everything) != names(everything, 1)
     assert names(OPTIONS) == names(everything)[:8]
-    # A data set smaller than a batch is not dropped.
+    # A dataset smaller than a batch is not dropped.
     assert sorted(names(replace(OPTIONS, batch_size=64))) == sorted_names
 
 

@@ -29,7 +29,9 @@ def assert_same_result(expected: Path, resumed: Path) -> None:
     assert {"model", "ema", "optimizer"} <= set(first.tensors)
     assert without_times(dict(first.metadata)) == without_times(dict(second.metadata))
     assert_same_tensors(first, second)
-    assert_same_tensors(*(read_checkpoint(folder / "best.safetensors") for folder in (expected, resumed)))
+    assert_same_tensors(
+        *(read_checkpoint(folder / "best.safetensors") for folder in (expected, resumed))
+    )
 
 
 def assert_same_tensors(first: Checkpoint, second: Checkpoint) -> None:

@@ -198,7 +198,7 @@ def test_fp16_resumes_with_the_saved_loss_scale(tmp_path: Path) -> None:
         assert torch.equal(value, resumed.model.state_dict()[name])
 
 
-def test_frozen_batch_normalisation_does_not_change(tmp_path: Path) -> None:
+def test_frozen_batch_normalization_does_not_change(tmp_path: Path) -> None:
     model = tiny_ssd()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     train(tmp_path, tiny_recipe(model__norm="frozen", run__epochs=1), model=model)
@@ -336,7 +336,7 @@ def test_fp16_skips_steps_that_overflow_until_the_scale_is_minimal(tmp_path: Pat
         assert torch.equal(value, before[name])
 
 
-def test_batch_normalisation_with_one_image_per_step_is_rejected(
+def test_batch_normalization_with_one_image_per_step_is_rejected(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = draw(tmp_path / "pictures", 1)

@@ -60,7 +60,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="module")
 def data(models: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Return a data set whose objects lie close to some detections of the network."""
+    """Return a dataset whose objects lie close to some detections of the network."""
     folder, random = tmp_path_factory.mktemp("data"), np.random.default_rng(4)
     images, annotations = list[dict[str, object]](), list[dict[str, object]]()
     with open_for_test(models[0]) as backend:

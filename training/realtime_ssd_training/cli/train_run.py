@@ -12,7 +12,7 @@ import torch
 
 from realtime_ssd.core.errors import UsageError
 from realtime_ssd.core.files import check_output
-from realtime_ssd_training.data import Dataset, summarise
+from realtime_ssd_training.data import Dataset, summarize
 from realtime_ssd_training.data.classes import format_names
 from realtime_ssd_training.data.concat import open_datasets
 from realtime_ssd_training.engine.checkpoint import (
@@ -157,7 +157,7 @@ def _write_preview(model: SSD, recipe: Recipe, train: Dataset, path: Path) -> No
     from realtime_ssd_training.data.preview import write_preview
 
     if train.problems:
-        print(summarise(train.problems))
+        print(summarize(train.problems))
     write_preview(path, model, recipe, train)
     print(f"{path}: augmented samples with their matched default boxes")
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 __all__ = [
-    "UNMATCHED",
     "IGNORED",
+    "UNMATCHED",
     "BestMatch",
     "Matches",
     "corners",

@@ -41,7 +41,7 @@ class EpochMetrics:
         lr: Learning rate of the last step.
         loss: Mean loss per step.
         score_loss: Mean classification loss.
-        offset_loss: Mean localisation loss.
+        offset_loss: Mean localization loss.
         images_per_second: Training throughput, including data loading.
         score: mAP on the validation set; None if it was not evaluated.
     """

@@ -235,7 +235,7 @@ class Trainer:
             stop_signal: Signal that this process received, or 0.
 
         Returns:
-            Loss of the batch over all processes with its classification and localisation terms,
+            Loss of the batch over all processes with its classification and localization terms,
             and the stop signal if any process received one, or 0.
         """
         recipe, context = self.recipe, self.context
@@ -255,7 +255,7 @@ class Trainer:
         # Processes average their gradients; the factor turns the average back into a sum.
         loss = (parts.scores + self.loss.alpha * parts.offsets) * (context.world_size / matched)
         norm = self._backward(loss)
-        # One transfer for all values, because each one synchronises with the GPU.
+        # One transfer for all values, because each one synchronizes with the GPU.
         score_sum, offset_sum, count, stop, norm_value = torch.cat([sums, norm[None]]).tolist()
         if not (isfinite(score_sum + offset_sum) and (isfinite(norm_value) or self._can_rescale())):
             self._raise_not_finite(batch)
@@ -278,7 +278,7 @@ class Trainer:
             if "more than 1 value per channel" not in str(error):
                 raise
             raise UsageError(
-                "batch normalisation cannot be trained with one image per step; use more images, "
+                "batch normalization cannot be trained with one image per step; use more images, "
                 'a `batch` of at least two per process, or model.norm = "frozen"'
             ) from error
         return scores, offsets
