@@ -46,7 +46,7 @@ class Backend(AbstractContextManager[Any], Protocol):
 
     Attributes:
         name: Name of the backend, such as "onnxruntime".
-        spec: Specification of the model, with the thresholds in force.
+        spec: Specification of the model, with the thresholds in use.
         max_batch: Largest number of frames that pass through the network together.
         max_submit: Largest number of frames in one `submit`; above `max_batch` where working on
             several batches together saves time.
@@ -133,7 +133,7 @@ class BackendPlugin(Protocol):
 
         Args:
             path: ONNX file.
-            spec: Its specification with the thresholds in force.
+            spec: Its specification with the thresholds in use.
             options: Choices of the user.
 
         Raises:

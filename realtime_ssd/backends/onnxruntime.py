@@ -52,7 +52,7 @@ class OnnxRuntimeBackend(Closeable):
 
     Args:
         path: ONNX file.
-        spec: Its specification with the thresholds in force.
+        spec: Its specification with the thresholds in use.
         options: Choices of the user.
     """
 

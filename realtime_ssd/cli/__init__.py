@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
-from realtime_ssd.cli.registry import Command, commands
+from realtime_ssd.cli.command import Command, commands
 
 if TYPE_CHECKING:
     from cyclopts import App, CycloptsError

@@ -119,7 +119,7 @@ def hello():
 '''
 
 COMMANDS = """
-from realtime_ssd.cli.registry import Command
+from realtime_ssd.cli.command import Command
 
 HELLO = Command("street_tools:hello", "Print a greeting.")
 """
