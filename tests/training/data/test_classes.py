@@ -138,7 +138,7 @@ def test_the_commands_remap_and_select_classes(tmp_path: Path, animals: str) -> 
     train("bccd", output=folder, data=animals, classes="pet", remap="cat=pet", preview=sheet)
     assert sheet.exists()
     with pytest.raises(UsageError, match="there is no class 'cow' in the dataset; choose from cat"):
-        train("bccd", output=folder, data=animals, classes="cow", preview=sheet)
+        train("bccd", output=folder, data=animals, classes="cow", preview=sheet, overwrite=True)
     with pytest.raises(UsageError, match="write OLD=NEW"):
         train("bccd", output=folder, data=animals, remap="cat", preview=sheet)
     json = tmp_path / "score.json"
