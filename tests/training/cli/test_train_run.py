@@ -25,7 +25,7 @@ def test_a_complete_run_replaces_the_files_of_an_earlier_one(tmp_path: Path) -> 
     events.parent.mkdir(parents=True)
     for old in (*(tmp_path / "run" / name for name in FILES), events):
         old.write_text("old")
-    data = draw(tmp_path / "pictures")
+    data = draw(tmp_path / "images")
     path = recipe(tmp_path, RECIPE)
     args = ("--data", data, "--val", data, "--output", tmp_path / "run", "--seed", "3")
     process = run("train", path, *args, "--device", "cpu", "--overwrite")
@@ -140,12 +140,12 @@ def test_invalid_options_are_reported_in_one_line(
 def test_datasets_without_usable_objects_are_rejected(tmp_path: Path) -> None:
     from realtime_ssd_training.cli.train_run import TrainCommand
 
-    data, path = draw(tmp_path / "pictures"), str(recipe(tmp_path, RECIPE))
-    content = json.loads((tmp_path / "pictures/scenes.json").read_text())
+    data, path = draw(tmp_path / "images"), str(recipe(tmp_path, RECIPE))
+    content = json.loads((tmp_path / "images/scenes.json").read_text())
     for item in content["annotations"]:
         item["iscrowd"] = 1
     (tmp_path / "crowds.json").write_text(json.dumps(content))
-    crowds = f"coco:{tmp_path / 'crowds.json'}:{tmp_path / 'pictures'}"
+    crowds = f"coco:{tmp_path / 'crowds.json'}:{tmp_path / 'images'}"
     for train_set, val_set in ((data, crowds), (crowds, data)):
         overrides = {"data.train": train_set, "data.val": val_set}
         with pytest.raises(
@@ -156,7 +156,7 @@ def test_datasets_without_usable_objects_are_rejected(tmp_path: Path) -> None:
     folder = tmp_path / "voc"
     for name in ("Annotations", "JPEGImages"):
         (folder / name).mkdir(parents=True)
-    (tmp_path / "pictures/picture0.png").rename(folder / "JPEGImages/a.png")
+    (tmp_path / "images/image0.png").rename(folder / "JPEGImages/a.png")
     (folder / "Annotations/a.xml").write_text("<annotation></annotation>")
     with pytest.raises(UsageError, match="the dataset has no objects"):
         TrainCommand(path, tmp_path / "run", {"data.train": f"voc:{folder}"}).run()

@@ -58,9 +58,9 @@ def test_boxes_are_fractions_if_no_value_exceeds_1(tmp_path: Path, side: float, 
 
 
 def test_images_in_a_separate_folder(tmp_path: Path) -> None:
-    write_image(tmp_path / "pictures" / "night" / "a.png")
+    write_image(tmp_path / "images" / "night" / "a.png")
     write_text(tmp_path / "boxes.csv", "night/a.png,4,6,20,24,cat\n")
-    data = open_dataset(f"csv:{tmp_path / 'boxes.csv'}:{tmp_path / 'pictures'}")
+    data = open_dataset(f"csv:{tmp_path / 'boxes.csv'}:{tmp_path / 'images'}")
     assert labeled_boxes(data) == [("cat", BOX)]
     assert data.annotation(0).name == "night/a.png"
 

@@ -123,7 +123,7 @@ def test_a_second_signal_interrupts_immediately(tmp_path: Path, second: signal.S
 
 
 def test_the_command_stops_on_sigterm_and_resumes(tmp_path: Path) -> None:
-    data = draw(tmp_path / "pictures")
+    data = draw(tmp_path / "images")
     path = recipe(tmp_path, RECIPE.replace("epochs = 2", "epochs = 3") + "[data]\nrepeat = 3\n")
 
     def run_to_end(name: str, *, resume: bool = False) -> None:

@@ -339,7 +339,7 @@ def test_fp16_skips_steps_that_overflow_until_the_scale_is_minimal(tmp_path: Pat
 def test_batch_normalization_with_one_image_per_step_is_rejected(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data = draw(tmp_path / "pictures", 1)
+    data = draw(tmp_path / "images", 1)
     text = '[model]\nname = "ssd300_mobilenet_v1"\noptions = { width = 0.25 }\n[run]\nworkers = 0\n'
     args = ("--data", data, "--output", tmp_path / "run", "--device", "cpu")
     with pytest.raises(SystemExit) as caught:

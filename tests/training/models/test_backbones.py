@@ -380,7 +380,7 @@ def test_the_backbone_is_loaded_only_when_a_run_starts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     torch.set_num_threads(1)
-    data = draw(tmp_path / "pictures", 2)
+    data = draw(tmp_path / "images", 2)
     trained = create("ssd_mobilenet_v1_fpn", LABELS, width=0.25, columns=128, rows=128)
     save_checkpoint(tmp_path / "trained.safetensors", trained)
     text = (
