@@ -47,8 +47,8 @@ REASONS = {
     "same.",
     "> 0.3": "Few candidates pass this threshold, so that reading all scores once, which every "
     "implementation must do, takes most of the time.",
-    "> 0.1": "Hundreds of boxes compete in numpy; the baselines' NMS is compiled.",
-    "> 0.01": "Thousands of crowded boxes compete in numpy.",
+    "> 0.1": "NMS over hundreds of candidates runs in numpy; the baselines' NMS is compiled.",
+    "> 0.01": "NMS over thousands of crowded candidates runs in numpy.",
     "ONNX Runtime": "Decoding and the network share the same cores.",
 }
 """Why a target is missed, by a part of the row's title; the first match counts."""

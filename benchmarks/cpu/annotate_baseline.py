@@ -19,7 +19,7 @@ from realtime_ssd.core.spec import ModelSpec, read_spec
 from realtime_ssd.pipeline import Pipeline
 from realtime_ssd.sinks.video import VideoSink
 
-__all__ = ["measure", "video_facts"]
+__all__ = ["measure", "video_metadata"]
 
 GREEN = (0, 255, 0)
 PRESERVED = ("frames", "seconds_first_to_last", "audio_packets")
@@ -63,7 +63,7 @@ def annotate_with_ours(video: Path, output: Path, backend: Backend) -> int:
     return count
 
 
-def video_facts(video: Path) -> dict[str, Any]:
+def video_metadata(video: Path) -> dict[str, Any]:
     """Read frame count, duration in seconds, audio packets, codec and size of a video file."""
     with av.open(str(video)) as container:
         stream = container.streams.video[0]
@@ -106,15 +106,15 @@ def measure(model: Path, video: Path, folder: Path, rounds: int) -> dict[str, An
             return count / (time.perf_counter() - start)
 
         rates = time_in_turn({name: partial(fps, name) for name in outputs}, rounds)
-    source = video_facts(video)
-    written = {name: video_facts(path) for name, path in outputs.items()}
+    source = video_metadata(video)
+    written = {name: video_metadata(path) for name, path in outputs.items()}
     return {
         "fps": {name: [round(value, 2) for value in values] for name, values in rates.items()},
         **median_ratio(rates["realtime-ssd"], rates["opencv"]),
         "source": source,
         "written": written,
         "same_as_source": {
-            name: {key: facts[key] == source[key] for key in PRESERVED}
-            for name, facts in written.items()
+            name: {key: metadata[key] == source[key] for key in PRESERVED}
+            for name, metadata in written.items()
         },
     }

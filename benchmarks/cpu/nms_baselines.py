@@ -183,7 +183,7 @@ NMS: dict[str, Suppression] = {
 
 
 def baselines(spec: ModelSpec) -> dict[str, Callable[[], Contender]]:
-    """Return a factory per baseline; numpy decodes for all but torchvision's own function."""
+    """Return a factory per baseline; all but torchvision's own function decode in numpy."""
     default_boxes = np.asarray(spec.boxes.boxes(), np.float32)
 
     def with_numpy_decoding(suppress: Suppression) -> Callable[[], Contender]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-IGNORED, BACKGROUND = -2, -1
+IGNORED, UNMATCHED = -2, -1
 
 
 def overlap(first: Array, second: Array) -> tuple[float, float]:
@@ -28,7 +28,7 @@ def corners(boxes: Array) -> Array:
 def match(
     defaults: Array, boxes: Array, ignored: Sequence[bool], threshold: float, first: str
 ) -> list[int]:
-    """Return for each default box the index of its object, or `BACKGROUND` or `IGNORED`."""
+    """Return for each default box the index of its object, or `UNMATCHED` or `IGNORED`."""
     default_corners = corners(defaults)
     pairs = {
         (n, p): overlap(boxes[n], default_corners[p])
@@ -37,7 +37,7 @@ def match(
     }
     iou = {pair: value for pair, (value, _) in pairs.items() if not ignored[pair[0]]}
     valid = [n for n in range(len(boxes)) if not ignored[n]]
-    objects = [BACKGROUND] * len(defaults)
+    objects = [UNMATCHED] * len(defaults)
     for p in range(len(defaults)):
         if any(ignored[n] and pairs[n, p][1] >= 0.5 for n in range(len(boxes))):
             objects[p] = IGNORED
@@ -62,9 +62,9 @@ def match(
 def encode(box: Array, default: Array, variances: Sequence[float]) -> Array:
     """Return the offsets (cx, cy, w, h) of a box (x1, y1, x2, y2) from a default box."""
     size = box[2:] - box[:2]
-    centre = box[:2] + size / 2
+    center = box[:2] + size / 2
     offsets: Array = np.concatenate(
-        [(centre - default[:2]) / default[2:], np.log(size / default[2:])]
+        [(center - default[:2]) / default[2:], np.log(size / default[2:])]
     )
     scaled: Array = offsets / np.array(variances)
     return scaled
@@ -87,7 +87,7 @@ def loss(
         log_sum = top + np.log(np.exp(row - top).sum())
         entropy.append(log_sum - row[labels[n] if n >= 0 else 0])
     matched = [p for p, n in enumerate(objects) if n >= 0]
-    background = [p for p, n in enumerate(objects) if n == BACKGROUND]
+    background = [p for p, n in enumerate(objects) if n == UNMATCHED]
     background.sort(key=lambda p: (-entropy[p], p))
     negatives = background[: int(len(matched) * ratio)]
     distance = 0.0

@@ -46,7 +46,7 @@ def draw(folder: Path, count: int = 10, side: int = SIDE) -> str:
     }
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(count):
-        name = f"picture{number}.png"
+        name = f"image{number}.png"
         image = np.full((side, side, 3), rng.integers(60, 190, 3), np.uint8)
         for quadrant in rng.permutation(4)[: 1 + number % 3]:
             half = side // 2

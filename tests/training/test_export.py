@@ -37,7 +37,7 @@ STREET = [StreetScene(320, 180, seed=seed).render(40) for seed in (1, 2, 3)]
 
 
 class Maps(FeatureMaps):
-    """One feature map of 4 × 4 cells with L2 normalisation, as in SSD300, and large features."""
+    """One feature map of 4 × 4 cells with L2 normalization, as in SSD300, and large features."""
 
     def __init__(self, gain: float = 1.0) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ def tiny(maps: type[Maps] = Maps, gain: float = 1.0) -> SSD:
 
 
 def street_model() -> SSD:
-    """Return a small network with batch normalisation statistics and therefore nonzero heads."""
+    """Return a small network with batch normalization statistics and therefore nonzero heads."""
     torch.manual_seed(2)
     model = create("ssd_mobilenet_v1_fpn", LABELS, width=0.25, columns=128, rows=128)
     for layer in model.modules():
@@ -253,7 +253,7 @@ def test_command_exports_and_protects_existing_files(
         export(checkpoint, output=output)
     assert output.read_text() == "existing"
     export(checkpoint, output=output, overwrite=True)
-    assert "frames of the built-in street" in capsys.readouterr().out
+    assert "frames of the synthetic street" in capsys.readouterr().out
     assert read_spec(output).num_classes == 3
 
 

@@ -34,7 +34,7 @@ SUPPORTED = {
 
 
 def build(name: str) -> SSD:
-    """Return a narrow network with batch normalisation statistics of the images."""
+    """Return a narrow network with batch normalization statistics of the images."""
     torch.manual_seed(2)
     model = create(name, ["background", "car", "person"], width=0.25)
     for layer in model.modules():
@@ -89,7 +89,7 @@ def test_hard_swish_equals_pytorch() -> None:
 class Cancelling(FeatureMaps):
     """Subtracts large numbers, which leaves few significant digits in float32.
 
-    The export folds the normalisation into the convolution, which removes the large numbers.
+    The export folds the normalization into the convolution, which removes the large numbers.
     """
 
     def __init__(self) -> None:

@@ -41,8 +41,8 @@ CAFFE = {
 
 def test_the_help_lists_every_recipe() -> None:
     assert command.__doc__ is not None
-    words = command.__doc__.replace(",", " ").replace(".", " ").split()
-    assert set(recipe_names()) <= set(words)
+    help_words = command.__doc__.replace(",", " ").replace(".", " ").split()
+    assert set(recipe_names()) <= set(help_words)
 
 
 @pytest.mark.parametrize("name", CAFFE)
@@ -81,7 +81,7 @@ def test_torchvision_recipes_use_the_settings_of_its_reference_training() -> Non
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_builds_a_network_and_trains_a_step(name: str, tmp_path: Path) -> None:
     torch.set_num_threads(1)
-    data = open_dataset(draw(tmp_path / "pictures", 2))
+    data = open_dataset(draw(tmp_path / "images", 2))
     loaded = load_recipe(name)
     batch = 1 if "vgg" in loaded.model.name else 2
     loaded = with_overrides(loaded, {"run.workers": 0, "run.batch": batch})

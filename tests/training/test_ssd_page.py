@@ -267,10 +267,10 @@ def test_hard_negative_mining_of_a_frame() -> None:
 
 def test_thresholds_and_augmentation() -> None:
     assert {row[0].strip("`"): float(row[1]) for row in table("thresholds")} == {
-        "score": Thresholds().score_threshold,
-        "nms": Thresholds().iou_threshold,
-        "top_k": Thresholds().pre_nms_top_k,
-        "keep": Thresholds().max_detections,
+        "score_threshold": Thresholds().score_threshold,
+        "iou_threshold": Thresholds().iou_threshold,
+        "pre_nms_top_k": Thresholds().pre_nms_top_k,
+        "max_detections": Thresholds().max_detections,
     }
     augment = SSDAugmentation(InputSpec(300, 300))
     rows = {row[0].strip("`"): row[1] for row in table("augmentation")}

@@ -27,7 +27,7 @@ SINGLE_PROCESS = DistributedContext(0, 1, torch.device("cpu"))
 
 
 class TinyMaps(FeatureMaps):
-    """Two convolutions with batch normalisation and dropout, which have state and randomness."""
+    """Two convolutions with batch normalization and dropout, which have state and randomness."""
 
     def __init__(self, norm: bool, dropout: float) -> None:
         super().__init__()

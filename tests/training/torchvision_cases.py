@@ -49,8 +49,8 @@ def default_boxes() -> NDArray[np.float32]:
         shapes += [(scale * 1.4, scale * 1.4)] * (cells < 8)
         for y in range(cells):
             for x in range(cells):
-                centre = ((x + 0.5) / cells, (y + 0.5) / cells)
-                rows += [(*centre, *shape) for shape in shapes]
+                center = ((x + 0.5) / cells, (y + 0.5) / cells)
+                rows += [(*center, *shape) for shape in shapes]
     rows += [(0.5, 0.5, 0.95, 0.95)] * 2
     return np.array(rows, np.float32)
 
@@ -61,8 +61,8 @@ def _case(seed: int, counts: list[int], defaults: NDArray[np.float32] | None = N
     defaults = default_boxes() if defaults is None else defaults
     boxes, labels = [], []
     for count in counts:
-        centres, sizes = random.uniform(0.1, 0.9, (count, 2)), random.uniform(0.01, 0.8, (count, 2))
-        low, high = np.clip(centres - sizes / 2, 0, 1), np.clip(centres + sizes / 2, 0, 1)
+        centers, sizes = random.uniform(0.1, 0.9, (count, 2)), random.uniform(0.01, 0.8, (count, 2))
+        low, high = np.clip(centers - sizes / 2, 0, 1), np.clip(centers + sizes / 2, 0, 1)
         boxes.append(np.concatenate([low, high], axis=1).astype(np.float32))
         labels.append(random.randint(1, CLASSES, count).astype(np.int64))
     shape = (len(counts), len(defaults))

@@ -145,7 +145,7 @@ def images_of_run(metadata: Mapping[str, Any]) -> tuple[list[Image], str]:
         metadata: Metadata of a checkpoint, with the recipe of the run.
 
     Returns:
-        The images and the name of the data set; ([], "") if no data set can be read.
+        The images and the name of the dataset; ([], "") if no dataset can be read.
     """
     names = (metadata.get("recipe") or {}).get("data") or {}
     for name in (names.get("val"), names.get("train")):
@@ -159,7 +159,7 @@ def images_of_run(metadata: Mapping[str, Any]) -> tuple[list[Image], str]:
 
 
 def first_images(data: Dataset, limit: int = 4) -> list[Image]:
-    """Read the first `limit` images of a data set, skipping unreadable ones."""
+    """Read the first `limit` images of a dataset, skipping unreadable ones."""
     images = []
     for index in range(min(limit, len(data))):
         with suppress(RealtimeSSDError):
@@ -233,7 +233,7 @@ def _difference(
 def _rounding_error(model: SSD, images: Array, outputs: tuple[Array, Array]) -> float:
     """Return the error of PyTorch's FP32 outputs against FP64.
 
-    In networks with poor normalisation, such as untrained ones, rounding errors grow from layer to
+    In networks with poor normalization, such as untrained ones, rounding errors grow from layer to
     layer, and no two implementations agree.
     """
     exact = _run_torch(copy.deepcopy(model).double(), torch.from_numpy(images).double())

@@ -57,7 +57,7 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         name: One of `realtime_ssd_training.models.names()`.
         options: Keyword arguments of that network.
         backbone: Pretrained backbone weights: a path or "URL#SHA256"; empty for random weights.
-        norm: "learned" trains batch normalisation; "frozen" keeps its initial state.
+        norm: "learned" trains batch normalization; "frozen" keeps its initial state.
     """
 
     name: str
@@ -94,7 +94,7 @@ class LossConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         iou_threshold: Minimum IoU of a default box with the object it is matched to.
         negatives: Maximum number of hard negatives per matched default box of an image.
-        alpha: Weight of the localisation loss.
+        alpha: Weight of the localization loss.
         first: How each object gets its best default box; see `match`.
     """
 
@@ -112,7 +112,7 @@ class OptimizerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         lr: Learning rate for a batch of `RunConfig.batch` images.
         momentum: Momentum of SGD, or the first beta of AdamW.
         weight_decay: Weight decay.
-        decay_all: Whether biases and normalisation layers decay too, as in torchvision's recipes.
+        decay_all: Whether biases and normalization layers decay too, as in torchvision's recipes.
         bias_lr: Learning rate factor of biases; 2 in the Caffe recipes.
         clip: Maximum gradient norm; 0 disables clipping.
     """
@@ -278,8 +278,8 @@ def with_overrides(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
 def differences(first: Recipe, second: Recipe) -> list[str]:
     """Return the dotted keys that differ between two recipes and must not differ on resume."""
     # JSON turns tuples into lists, so that a recipe equals one read from a checkpoint.
-    one, other = (_flatten(json.loads(json.dumps(to_dict(recipe)))) for recipe in (first, second))
-    changed = {key for key in {*one, *other} if one.get(key) != other.get(key)}
+    old, new = (_flatten(json.loads(json.dumps(to_dict(recipe)))) for recipe in (first, second))
+    changed = {key for key in {*old, *new} if old.get(key) != new.get(key)}
     return sorted(changed - CHANGEABLE_ON_RESUME)
 
 

@@ -82,7 +82,7 @@ def test_table_report_and_json_agree(tiny: Path, tmp_path: Path, metric: str) ->
     assert ["bright", "5", f"{values['mAP']:.4f}"] in [row[:3] for row in rows]
     assert ["medium", "5", f"{values['mAP_medium']:.4f}"] in rows
     assert "3 of 5 objects detected; errors: 1 background, 1 wrong class, 1 poor box" in done.stdout
-    assert "excluded, as the model does not know them: dark" in done.stdout
+    assert "excluded, not classes of the model: dark" in done.stdout
 
 
 def test_the_score_threshold_truncates_the_curve(tiny: Path, tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ DEMO = ("--data", "demo:900-900:64x64")
         (2, "has no folder 'Annotations'", ("--model", "TINY", "--data", "voc:.")),
         (2, "does not specify a dataset", ("--model", "TINY", "--data", "somewhere")),
         (2, "contains no images", ("--model", "TINY", "--data", "demo:9-8")),
-        (2, "knows none of the classes", ("--model", "TINY", *DEMO)),
+        (2, "has none of the classes", ("--model", "TINY", *DEMO)),
         (2, "metric 'mAP' is unknown", ("--model", "TINY", *DEMO, "--metric", "mAP")),
         (2, "between 0 and 1, not 1.5", ("--model", "TINY", *DEMO, "--score-threshold", 1.5)),
         (2, "between 0 and 1, not nan", ("--model", "TINY", *DEMO, "--score-threshold", "nan")),

@@ -66,7 +66,7 @@ def problem_texts(data: Dataset) -> list[str]:
     return [f"{Path(item.file).name}: {item.text}" for item in data.problems]
 
 
-def labelled_boxes(data: Dataset, index: int = 0) -> list[tuple[str, list[float]]]:
+def labeled_boxes(data: Dataset, index: int = 0) -> list[tuple[str, list[float]]]:
     """Return label and box of every object of an image, rounded to a thousandth of a pixel."""
     truth = data.annotation(index)
     return [

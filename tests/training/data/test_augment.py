@@ -1,4 +1,4 @@
-"""Augmentation: boxes against drawn pixels, crops against their constraints, colour formulas."""
+"""Augmentation: boxes against drawn pixels, crops against their constraints, color formulas."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from realtime_ssd_training.data.augment import (
     AugmentationConfig,
     SSDAugmentation,
     Window,
-    _adjust_colours,
+    _adjust_colors,
     _flip,
     _scale_and_shift,
     build_augmentation,
     resize_sample,
 )
 from realtime_ssd_training.data.sample import Sample
-from realtime_ssd_training.engine.loader import normalise
+from realtime_ssd_training.engine.loader import normalize
 
 from realtime_ssd.core.boxes import iou
 from realtime_ssd.core.errors import UsageError
@@ -49,7 +49,7 @@ def sample_of(
 
 @st.composite
 def rectangles(draw: st.DrawFn) -> Sample:
-    """Draw three rectangles in separate colour channels; they may overlap."""
+    """Draw three rectangles in separate color channels; they may overlap."""
     width, height = draw(st.integers(60, 220)), draw(st.integers(60, 220))
     image = np.zeros((height, width, 3), np.uint8)
     boxes = []
@@ -139,8 +139,8 @@ def test_a_crop_meets_its_constraints(
     assert part.height >= 0.3 * window.height - 1
     assert 0.5 <= part.width / part.height <= 2.0
     box = np.array([part.x, part.y, part.x + part.width, part.y + part.height], np.float64)
-    centres = (sample.boxes[:, :2] + sample.boxes[:, 2:]) / 2
-    inside = ((centres >= box[:2]) & (centres < box[2:])).all(axis=1)
+    centers = (sample.boxes[:, :2] + sample.boxes[:, 2:]) / 2
+    inside = ((centers >= box[:2]) & (centers < box[2:])).all(axis=1)
     overlap = iou(box[None], sample.boxes.astype(np.float64))[0]
     assert (inside & (overlap >= minimum)).any()
 
@@ -178,7 +178,7 @@ def test_a_crowd_is_kept_while_partly_visible() -> None:
         assert result.labels.tolist() == [1, 2]
         assert result.boxes[1].tolist() == [0, 0, 96, 80]
         windows.append(augment._crop(Window(0, 0, 200, 100), sample, np.random.default_rng(seed)))
-    assert any(window.x + window.width < 100 for window in windows)  # the crowd's centre is outside
+    assert any(window.x + window.width < 100 for window in windows)  # the crowd's center is outside
 
 
 @given(SEEDS)
@@ -226,7 +226,7 @@ def test_photometric_distortion_changes_no_box(seed: int) -> None:
 
 
 def test_brightness_reaches_but_never_exceeds_its_limits() -> None:
-    grey = sample_of(np.full((20, 20, 3), 128, np.uint8), [(1, 1, 9, 9)])
+    gray = sample_of(np.full((20, 20, 3), 128, np.uint8), [(1, 1, 9, 9)])
     augment = SSDAugmentation(
         WARP,
         photometric=1.0,
@@ -239,19 +239,19 @@ def test_brightness_reaches_but_never_exceeds_its_limits() -> None:
     )
     values = []
     for seed in range(300):
-        image = augment(grey, np.random.default_rng(seed)).image
+        image = augment(gray, np.random.default_rng(seed)).image
         assert image.min() == image.max()
         values.append(int(image[0, 0, 0]) - 128)
     assert -32 <= min(values) < -28
     assert 28 < max(values) <= 32
 
 
-def test_contrast_scales_grey_and_saturation_does_not_change_it() -> None:
-    grey = sample_of(np.full((20, 20, 3), 100, np.uint8), [(1, 1, 9, 9)])
+def test_contrast_scales_gray_and_saturation_does_not_change_it() -> None:
+    gray = sample_of(np.full((20, 20, 3), 100, np.uint8), [(1, 1, 9, 9)])
     augment = SSDAugmentation(WARP, photometric=1.0, brightness=0.0, zoom_out=0.0, overlaps=(None,))
     values = []
     for seed in range(300):
-        image = augment(grey, np.random.default_rng(seed)).image
+        image = augment(gray, np.random.default_rng(seed)).image
         assert image.min() == image.max()
         values.append(int(image[0, 0, 0]))
     assert 50 <= min(values) < 55
@@ -270,12 +270,12 @@ def test_brightness_and_contrast_by_formula(gain: float, shift: float) -> None:
 @given(st.floats(0.5, 1.5), st.floats(-18, 18), SEEDS)
 def test_saturation_and_hue_by_formula(saturation: float, rotation: float, seed: int) -> None:
     image = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), np.uint8)
-    adjusted = _adjust_colours(image, saturation, rotation)
+    adjusted = _adjust_colors(image, saturation, rotation)
     for pixel, actual in zip(image.reshape(-1, 3), adjusted.reshape(-1, 3), strict=True):
         blue, green, red = (value / 255 for value in pixel.tolist())
         hue, chroma, value = colorsys.rgb_to_hsv(red, green, blue)
         rgb = colorsys.hsv_to_rgb((hue + rotation / 360) % 1, min(1.0, chroma * saturation), value)
-        # OpenCV stores the hue in steps of two degrees, 1/30 of the distance between two colours.
+        # OpenCV stores the hue in steps of two degrees, 1/30 of the distance between two colors.
         assert np.abs(actual - np.array(rgb[::-1]) * 255).max() <= 255 / 30 + 3
 
 
@@ -290,7 +290,7 @@ def test_resized_samples_equal_preprocess(
     )
     image = np.random.default_rng(5).integers(0, 256, (size[1], size[0], 3), np.uint8)
     result = resize_sample(sample_of(image, []), spec)
-    tensor = normalise(torch.from_numpy(result.image)[None], spec)[0]
+    tensor = normalize(torch.from_numpy(result.image)[None], spec)[0]
     assert np.array_equal(tensor.numpy(), preprocess(image, spec))
 
 
@@ -319,5 +319,5 @@ INVALID = {
     ("key", "value"), [(key, value) for key, values in INVALID.items() for value in values]
 )
 def test_invalid_values(key: str, value: object) -> None:
-    with pytest.raises(UsageError, match=f"'augment: {key}' is .*; it must be"):
+    with pytest.raises(UsageError, match=rf"'augment\.{key}' must be .*, not "):
         build_augmentation(WARP, {key: value})

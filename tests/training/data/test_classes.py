@@ -14,7 +14,7 @@ from realtime_ssd_training.data.concat import open_datasets
 from realtime_ssd_training.recipe import load_recipe, with_overrides
 
 from realtime_ssd.core.errors import UsageError
-from tests.training.data.builders import labelled_boxes, problem_texts, write_coco, write_text
+from tests.training.data.builders import labeled_boxes, problem_texts, write_coco, write_text
 
 CAT = {"category_id": 3, "bbox": [1, 2, 3, 4]}
 DOG = {"category_id": 7, "bbox": [4, 6, 16, 18]}
@@ -28,7 +28,7 @@ def animals(tmp_path: Path) -> str:
 
 def test_labels_may_have_another_order(animals: str) -> None:
     data = open_dataset(animals, ("background", "dog", "hen", "cat"))
-    assert [label for label, _ in labelled_boxes(data)] == ["cat", "dog"]
+    assert [label for label, _ in labeled_boxes(data)] == ["cat", "dog"]
     assert data.annotation(0).labels.tolist() == [3, 1]
     assert data.category_ids == (0, 7, 2, 3)
 
@@ -36,7 +36,7 @@ def test_labels_may_have_another_order(animals: str) -> None:
 def test_unselected_classes_are_skipped_without_a_problem(animals: str) -> None:
     data = open_dataset(animals, only=["dog"])
     assert data.labels == ("background", "dog")
-    assert labelled_boxes(data) == [("dog", [4, 6, 20, 24])]
+    assert labeled_boxes(data) == [("dog", [4, 6, 20, 24])]
     assert not data.problems
 
 
@@ -55,7 +55,9 @@ def test_a_class_that_keeps_its_name_determines_the_category_id(animals: str) ->
 def test_unknown_names_are_reported(animals: str) -> None:
     data = open_dataset(animals, remap={"cow": "cat"})
     assert problem_texts(data) == ["images: there is no class 'cow' to rename"]
-    with pytest.raises(UsageError, match="'cow' to keep does not occur; choose from cat, dog"):
+    with pytest.raises(
+        UsageError, match="there is no class 'cow' in the dataset; choose from cat, dog"
+    ):
         open_dataset(animals, only=["cow"])
     with pytest.raises(UsageError, match="the first must be 'background'"):
         open_dataset(animals, labels=("cat", "dog"))
@@ -65,7 +67,7 @@ def test_concatenated_datasets_share_their_classes(tmp_path: Path) -> None:
     first, second = write_coco(tmp_path / "1", [CAT, DOG]), write_coco(tmp_path / "2", [DOG])
     joined = open_datasets(f"{first} + {second}", remap={"dog": "hound"}, only=["hound"], repeat=2)
     assert joined.labels == ("background", "hound")
-    assert [labelled_boxes(joined, k)[0][0] for k in range(len(joined))] == ["hound"] * 4
+    assert [labeled_boxes(joined, k)[0][0] for k in range(len(joined))] == ["hound"] * 4
     assert [joined.image_id(k) for k in range(4)] == [1, 2, 3, 4]
 
 
@@ -73,7 +75,7 @@ def test_the_first_of_concatenated_datasets_determines_the_labels(tmp_path: Path
     first = write_coco(tmp_path / "1", [CAT], categories=[{"id": 3, "name": "cat"}])
     concatenated = open_datasets(f"{first} + {write_coco(tmp_path / '2', [DOG, CAT])}")
     assert concatenated.labels == ("background", "cat")
-    assert labelled_boxes(concatenated, 1) == [("cat", [1, 2, 4, 6])]
+    assert labeled_boxes(concatenated, 1) == [("cat", [1, 2, 4, 6])]
     assert len(concatenated.problems) == 1
     assert len(concatenated) == 2
     for index in (0, 1):
@@ -135,8 +137,8 @@ def test_the_commands_remap_and_select_classes(tmp_path: Path, animals: str) -> 
     sheet, folder = tmp_path / "sheet.png", tmp_path / "run"
     train("bccd", output=folder, data=animals, classes="pet", remap="cat=pet", preview=sheet)
     assert sheet.exists()
-    with pytest.raises(UsageError, match="class 'cow' to keep does not occur; choose from cat"):
-        train("bccd", output=folder, data=animals, classes="cow", preview=sheet)
+    with pytest.raises(UsageError, match="there is no class 'cow' in the dataset; choose from cat"):
+        train("bccd", output=folder, data=animals, classes="cow", preview=sheet, overwrite=True)
     with pytest.raises(UsageError, match="write OLD=NEW"):
         train("bccd", output=folder, data=animals, remap="cat", preview=sheet)
     json = tmp_path / "score.json"

@@ -8,7 +8,7 @@ import pytest
 from realtime_ssd_training.data import open_dataset
 
 from realtime_ssd.core.errors import UsageError
-from tests.training.data.builders import labelled_boxes, problem_texts, write_image, write_text
+from tests.training.data.builders import labeled_boxes, problem_texts, write_image, write_text
 
 BOX = [4, 6, 20, 24]  # of an image of 40 x 30 pixels
 
@@ -43,10 +43,10 @@ HEADERS = {
 
 
 @pytest.mark.parametrize("text", HEADERS.values(), ids=HEADERS)
-def test_columns_are_recognised(tmp_path: Path, text: str) -> None:
+def test_columns_are_recognized(tmp_path: Path, text: str) -> None:
     data = open_dataset(write_table(tmp_path, text))
     assert data.labels == ("background", "cat")
-    assert labelled_boxes(data) == [("cat", BOX)]
+    assert labeled_boxes(data) == [("cat", BOX)]
     assert len(data) == 1
     assert not data.problems
 
@@ -54,14 +54,14 @@ def test_columns_are_recognised(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize(("side", "end"), [(1, 30), (1.5, 1.5)])
 def test_boxes_are_fractions_if_no_value_exceeds_1(tmp_path: Path, side: float, end: float) -> None:
     data = open_dataset(write_table(tmp_path, f"a.png,0,0,0.5,{side},cat\na.png,inf,0,1,1,cat"))
-    assert labelled_boxes(data) == [("cat", [0, 0, 20 if side == 1 else 0.5, end])]
+    assert labeled_boxes(data) == [("cat", [0, 0, 20 if side == 1 else 0.5, end])]
 
 
 def test_images_in_a_separate_folder(tmp_path: Path) -> None:
-    write_image(tmp_path / "pictures" / "night" / "a.png")
+    write_image(tmp_path / "images" / "night" / "a.png")
     write_text(tmp_path / "boxes.csv", "night/a.png,4,6,20,24,cat\n")
-    data = open_dataset(f"csv:{tmp_path / 'boxes.csv'}:{tmp_path / 'pictures'}")
-    assert labelled_boxes(data) == [("cat", BOX)]
+    data = open_dataset(f"csv:{tmp_path / 'boxes.csv'}:{tmp_path / 'images'}")
+    assert labeled_boxes(data) == [("cat", BOX)]
     assert data.annotation(0).name == "night/a.png"
 
 
@@ -75,8 +75,8 @@ def test_a_row_without_a_box_is_an_image_without_objects(tmp_path: Path, row: st
 def test_rows_of_an_image_need_not_be_adjacent(tmp_path: Path) -> None:
     text = "a.png,4,6,20,24,cat\nb.png,0,0,9,9,dog\na.png,1,1,5,5,dog\n"
     data = open_dataset(write_table(tmp_path, text))
-    assert labelled_boxes(data) == [("cat", BOX), ("dog", [1, 1, 5, 5])]
-    assert labelled_boxes(data, 1) == [("dog", [0, 0, 9, 9])]
+    assert labeled_boxes(data) == [("cat", BOX), ("dog", [1, 1, 5, 5])]
+    assert labeled_boxes(data, 1) == [("dog", [0, 0, 9, 9])]
 
 
 def test_difficult_and_crowd_flags(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ DEFECTS = {
 @pytest.mark.parametrize("row", DEFECTS)
 def test_invalid_rows_are_reported_and_skipped(tmp_path: Path, row: str) -> None:
     data = open_dataset(write_table(tmp_path, f"a.png,4,6,20,24,cat\n{row}\n"))
-    assert labelled_boxes(data) == [("cat", BOX)]
+    assert labeled_boxes(data) == [("cat", BOX)]
     assert problem_texts(data) == [f"boxes.csv: {DEFECTS[row]}, first in line 2; they were skipped"]
 
 
@@ -115,14 +115,14 @@ BOX_DEFECTS = {
 @pytest.mark.parametrize("row", BOX_DEFECTS)
 def test_invalid_boxes_are_reported_and_skipped(tmp_path: Path, row: str) -> None:
     data = open_dataset(write_table(tmp_path, f"a.png,4,6,20,24,cat\na.png,{row},cat\n"))
-    assert labelled_boxes(data) == [("cat", BOX)]
+    assert labeled_boxes(data) == [("cat", BOX)]
     assert problem_texts(data) == [f"a.png: {BOX_DEFECTS[row]}"]
 
 
 def test_duplicates_and_missing_images_are_reported(tmp_path: Path) -> None:
     row = "a.png,4,6,20,24,cat\n"
     data = open_dataset(write_table(tmp_path, row + "c.png,1,1,5,5,cat\n" + row))
-    assert labelled_boxes(data) == [("cat", BOX)]
+    assert labeled_boxes(data) == [("cat", BOX)]
     assert problem_texts(data) == [
         "a.png: 1 duplicate rows were skipped",
         "c.png: the image file does not exist; it was skipped",
@@ -133,7 +133,7 @@ def test_a_different_image_size_is_reported(tmp_path: Path) -> None:
     head = "filename,width,height,class,xmin,ymin,xmax,ymax\n"
     text = f"{head}a.png,80,60,cat,4,6,20,24\nb.png,40,30,cat,4,6,20,24\n"
     data = open_dataset(write_table(tmp_path, text))
-    assert labelled_boxes(data) == [("cat", BOX)]
+    assert labeled_boxes(data) == [("cat", BOX)]
     assert problem_texts(data) == [
         "a.png: the image is 40x30 pixels but annotated as 80x60; it was skipped"
     ]

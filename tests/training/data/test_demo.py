@@ -1,4 +1,4 @@
-"""The procedural street as a dataset equals its scenes, from the cache and without it."""
+"""The synthetic street as a dataset equals its scenes, from the cache and without it."""
 
 from __future__ import annotations
 

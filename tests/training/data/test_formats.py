@@ -16,7 +16,7 @@ from realtime_ssd_training.data import Dataset, open_dataset
 
 from realtime_ssd.core.errors import UsageError
 from tests.training.data.builders import (
-    labelled_boxes,
+    labeled_boxes,
     problem_texts,
     voc_object,
     write_coco,
@@ -179,8 +179,8 @@ def test_photos_of_voc2007(shared_data: Path, tmp_path: Path) -> None:
     data = open_dataset(f"voc:{tmp_path}")
     assert data.labels == ("background", "car", "horse", "person")
     # The file counts pixels from 1: 141, 50, 500, 330 of 500 x 333.
-    assert labelled_boxes(data) == [("car", [140, 49, 500, 330])]
-    assert [label for label, _ in labelled_boxes(data, 1)] == [
+    assert labeled_boxes(data) == [("car", [140, 49, 500, 330])]
+    assert [label for label, _ in labeled_boxes(data, 1)] == [
         "horse",
         "person",
         "person",
@@ -192,7 +192,7 @@ def test_photos_of_voc2007(shared_data: Path, tmp_path: Path) -> None:
 def test_voc_counts_pixels_from_one(tmp_path: Path) -> None:
     whole = voc_object("cat", (1, 1, 40, 30)) + voc_object("cat", (0, 0, 5, 5), difficult=1)
     data = open_dataset(write_voc(tmp_path, "a", whole))
-    assert labelled_boxes(data) == [("cat", [0, 0, 40, 30]), ("cat", [0, 0, 5, 5])]
+    assert labeled_boxes(data) == [("cat", [0, 0, 40, 30]), ("cat", [0, 0, 5, 5])]
     assert data.annotation(0).difficult.tolist() == [False, True]
     assert not data.problems
 
@@ -264,7 +264,7 @@ def test_invalid_coco_annotations_are_reported_and_skipped(tmp_path: Path, case:
     item, text = ANNOTATION_DEFECTS[case]
     data = open_dataset(write_coco(tmp_path, [{"category_id": 7, "bbox": [4, 6, 16, 18]}, item]))
     assert data.labels == ("background", "cat", "dog")
-    assert labelled_boxes(data) == [("dog", [4, 6, 20, 24])]
+    assert labeled_boxes(data) == [("dog", [4, 6, 20, 24])]
     assert len(data.problems) == 1
     assert problem_texts(data)[0].startswith(f"a.json: {text}")
     assert problem_texts(data)[0].endswith("skipped")

@@ -36,7 +36,7 @@ RECIPE = from_dict(
     }
 )
 WIDTH, HEIGHT = 480, 360  # of a tile: the input is enlarged
-GREY = (150, 150, 150)
+GRAY = (150, 150, 150)
 
 
 @pytest.fixture(scope="module")
@@ -99,13 +99,13 @@ def test_the_sheet_shows_the_first_samples_and_matched_default_boxes(
     matched = ignored_objects = 0
     for tile, target, assigned in zip(tiles(sheet), batch.targets, labels, strict=True):
         for box, label, ignored in zip(target.boxes, target.labels, target.ignored, strict=True):
-            color = GREY if ignored else color_of(int(label))
+            color = GRAY if ignored else color_of(int(label))
             assert has_box(tile, box.numpy() * scale, color)
             ignored_objects += int(ignored)
         colored = (tile == color_of(1)).all(2) | (tile == color_of(2)).all(2)
         assert colored.any() == bool((assigned > 0).any())
-        centres, sizes = torch.split(model.default_boxes[assigned > 0], 2, dim=1)
-        for box in torch.cat([centres - sizes / 2, centres + sizes / 2], 1).numpy() * scale:
+        centers, sizes = torch.split(model.default_boxes[assigned > 0], 2, dim=1)
+        for box in torch.cat([centers - sizes / 2, centers + sizes / 2], 1).numpy() * scale:
             if box[3] < HEIGHT - 4:
                 near = [tile[round(float(box[3])) + k] for k in (-1, 0, 1)]
                 assert any((row == color_of(int(target.labels[0]))).all(1).any() for row in near)

@@ -12,14 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
-from realtime_ssd_training.data import Problem, open_dataset, summarise
+from realtime_ssd_training.data import Problem, open_dataset, summarize
 from realtime_ssd_training.data.classes import ClassSelection
 from realtime_ssd_training.data.file_dataset import RawImage, RawObject, build_file_dataset
 from realtime_ssd_training.data.images import read_header, read_image
 
 from realtime_ssd.core.errors import RealtimeSSDError, UsageError
 from tests.training.data.builders import (
-    labelled_boxes,
+    labeled_boxes,
     problem_texts,
     voc_object,
     write_coco,
@@ -60,7 +60,7 @@ def test_boxes_are_clipped_or_skipped(tmp_path: Path, case: str) -> None:
     good = {"category_id": 7, "bbox": [1, 2, 3, 4], "area": 5}
     bad = {"category_id": 3, "bbox": bbox, "iscrowd": 1, "area": 6}
     data = open_dataset(write_coco(tmp_path, [bad, good]))
-    assert labelled_boxes(data) == [*([("cat", kept)] if kept else []), ("dog", [1, 2, 4, 6])]
+    assert labeled_boxes(data) == [*([("cat", kept)] if kept else []), ("dog", [1, 2, 4, 6])]
     assert problem_texts(data) == ([f"a.png: {problem}"] if problem else [])
     truth = data.annotation(0)
     assert truth.crowd.tolist() == [*([True] if kept else []), False]
@@ -103,7 +103,7 @@ def test_every_unknown_class_is_reported_once(tmp_path: Path) -> None:
         objects = [voc_object(kind, (1, 1, 9, 9)) for kind in ("cat", "cow", "cow", "hen")]
         write_voc(tmp_path, name, "".join(objects))
     data = open_dataset(f"voc:{tmp_path}", labels=("background", "dog", "cat"))
-    assert labelled_boxes(data) == labelled_boxes(data, 1) == [("cat", [0, 0, 9, 9])]
+    assert labeled_boxes(data) == labeled_boxes(data, 1) == [("cat", [0, 0, 9, 9])]
     assert problem_texts(data) == [
         "a.png: class 'cow' is not among the labels; 4 boxes in 2 files were skipped",
         "a.png: class 'hen' is not among the labels; 2 boxes in 2 files were skipped",
@@ -189,7 +189,7 @@ MODES = [
 
 
 @pytest.mark.parametrize(("mode", "suffix"), MODES)
-def test_all_colour_modes_become_bgr(tmp_path: Path, mode: str, suffix: str) -> None:
+def test_all_color_modes_become_bgr(tmp_path: Path, mode: str, suffix: str) -> None:
     path = tmp_path / f"a.{suffix}"
     options: dict[str, Any] = {"lossless": True} if suffix == "webp" else {}
     smooth_image(60, 40).convert(mode).save(path, **options)
@@ -262,9 +262,9 @@ def test_the_annotated_size_determines_whether_boxes_are_rotated(
 
 def test_the_summary_is_limited() -> None:
     problems = [Problem(f"{k}.jpg", "it was skipped") for k in range(7)]
-    assert summarise(problems, limit=2).splitlines() == [
+    assert summarize(problems, limit=2).splitlines() == [
         "0.jpg: it was skipped",
         "1.jpg: it was skipped",
         "... and 5 more",
     ]
-    assert summarise([]) == ""
+    assert summarize([]) == ""

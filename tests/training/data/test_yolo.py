@@ -8,7 +8,7 @@ import pytest
 from realtime_ssd_training.data import open_dataset
 
 from realtime_ssd.core.errors import UsageError
-from tests.training.data.builders import labelled_boxes, problem_texts, write_image, write_text
+from tests.training.data.builders import labeled_boxes, problem_texts, write_image, write_text
 
 ROW = "0 0.5 0.5 0.5 0.2\n"
 BOX = [10, 12, 30, 18]  # of an image of 40 x 30 pixels
@@ -25,7 +25,7 @@ def write_yolo(folder: Path, text: str = ROW, names: str = "names: [cat, dog]\n"
 def test_parallel_trees_of_images_and_labels(tmp_path: Path) -> None:
     data = open_dataset(write_yolo(tmp_path, "1 0.5 0.5 0.5 0.2\n0 0.25 0.5 0.1 1.0\n"))
     assert data.labels == ("background", "cat", "dog")
-    assert labelled_boxes(data) == [("dog", BOX), ("cat", [8, 0, 12, 30])]
+    assert labeled_boxes(data) == [("dog", BOX), ("cat", [8, 0, 12, 30])]
     assert data.annotation(0).name == "images/a.png"
     assert data[0].image.shape == (30, 40, 3)
     assert not data.problems
@@ -47,8 +47,8 @@ def test_layouts_with_splits(tmp_path: Path, layout: str) -> None:
     for split, number in (("train", 0), ("valid", 1)):
         write_image(tmp_path / image.format(split))
         write_text(tmp_path / label.format(split), f"{number} 0.5 0.5 0.5 0.2\n")
-    assert labelled_boxes(open_dataset(f"yolo:{tmp_path}:train")) == [("cat", BOX)]
-    assert labelled_boxes(open_dataset(f"yolo:{tmp_path}:val")) == [("dog", BOX)]
+    assert labeled_boxes(open_dataset(f"yolo:{tmp_path}:train")) == [("cat", BOX)]
+    assert labeled_boxes(open_dataset(f"yolo:{tmp_path}:val")) == [("dog", BOX)]
     whole = open_dataset(f"yolo:{tmp_path}")
     assert len(whole) == 2
     assert not whole.problems
@@ -61,7 +61,7 @@ def test_a_dataset_below_a_folder_named_images(tmp_path: Path, layout: str) -> N
     write_text(root / "classes.txt", "cat\ndog\n")
     write_image(image)
     write_text(label, ROW)
-    assert labelled_boxes(open_dataset(f"yolo:{root}:train")) == [("cat", BOX)]
+    assert labeled_boxes(open_dataset(f"yolo:{root}:train")) == [("cat", BOX)]
 
 
 YAMLS = {
@@ -111,8 +111,8 @@ def test_splits_from_yaml(tmp_path: Path, text: str) -> None:
         image = write_image(tmp_path / "images" / split / f"{split}.png")
         write_text(tmp_path / "labels" / split / f"{split}.txt", f"{number} 0.5 0.5 0.5 0.2\n")
         write_text(tmp_path / f"{split}.txt", f"./{image.relative_to(tmp_path)}\r\n\r\n")
-    assert labelled_boxes(open_dataset(f"yolo:{tmp_path}:train")) == [("cat", BOX)]
-    assert labelled_boxes(open_dataset(f"yolo:{tmp_path}:val")) == [("dog", BOX)]
+    assert labeled_boxes(open_dataset(f"yolo:{tmp_path}:train")) == [("cat", BOX)]
+    assert labeled_boxes(open_dataset(f"yolo:{tmp_path}:val")) == [("dog", BOX)]
     assert len(open_dataset(f"yolo:{tmp_path}")) == 2
 
 
@@ -139,13 +139,13 @@ def test_an_image_without_a_label_file_has_no_objects(tmp_path: Path) -> None:
 
 def test_polygons_become_bounding_boxes(tmp_path: Path) -> None:
     text = "1 0.25 0.4 0.75 0.5 0.5 0.6\n0 0.25 0.4 0.75 0.4 0.75 0.6 0.25 0.6\n"
-    assert labelled_boxes(open_dataset(write_yolo(tmp_path, text))) == [("dog", BOX), ("cat", BOX)]
+    assert labeled_boxes(open_dataset(write_yolo(tmp_path, text))) == [("dog", BOX), ("cat", BOX)]
 
 
 def test_keypoints_are_ignored(tmp_path: Path) -> None:
     names = "names: [cat, dog]\nkpt_shape: [2, 2]\n"
     data = open_dataset(write_yolo(tmp_path, "0 0.5 0.5 0.5 0.2 0.1 0.1 0.9 0.9\n", names))
-    assert labelled_boxes(data) == [("cat", BOX)]
+    assert labeled_boxes(data) == [("cat", BOX)]
 
 
 DEFECTS = {
@@ -163,7 +163,7 @@ DEFECTS = {
 @pytest.mark.parametrize("row", DEFECTS)
 def test_invalid_rows_are_reported_and_skipped(tmp_path: Path, row: str) -> None:
     data = open_dataset(write_yolo(tmp_path, f"{ROW}{row}\n"))
-    assert labelled_boxes(data) == [("cat", BOX)]
+    assert labeled_boxes(data) == [("cat", BOX)]
     assert problem_texts(data) == [f"a.txt: {DEFECTS[row]}, first in line 2; they were skipped"]
 
 
@@ -178,23 +178,23 @@ BOX_DEFECTS = {
 @pytest.mark.parametrize("row", BOX_DEFECTS)
 def test_invalid_boxes_are_reported_and_skipped(tmp_path: Path, row: str) -> None:
     data = open_dataset(write_yolo(tmp_path, f"{ROW}{row}\n"))
-    assert labelled_boxes(data) == [("cat", BOX)]
+    assert labeled_boxes(data) == [("cat", BOX)]
     assert problem_texts(data) == [f"a.png: {BOX_DEFECTS[row]}"]
 
 
 def test_a_box_that_exceeds_the_image_is_clipped(tmp_path: Path) -> None:
     data = open_dataset(write_yolo(tmp_path, "0 0.0 0.5 0.5 0.2\n"))
-    assert labelled_boxes(data) == [("cat", [0, 12, 10, 18])]
+    assert labeled_boxes(data) == [("cat", [0, 12, 10, 18])]
     assert problem_texts(data) == ["a.png: 1 boxes that exceed the image were clipped"]
 
 
 def test_windows_line_endings_byte_order_mark_and_duplicates(tmp_path: Path) -> None:
     name = write_yolo(tmp_path)
     (tmp_path / "labels" / "a.txt").write_bytes(b"\xef\xbb\xbf" + ROW.strip().encode() + b"\r\n")
-    assert labelled_boxes(open_dataset(name)) == [("cat", BOX)]
+    assert labeled_boxes(open_dataset(name)) == [("cat", BOX)]
     write_text(tmp_path / "labels" / "a.txt", ROW * 3)
     data = open_dataset(name)
-    assert labelled_boxes(data) == [("cat", BOX)]
+    assert labeled_boxes(data) == [("cat", BOX)]
     assert problem_texts(data) == ["a.txt: 2 duplicate rows were skipped"]
 
 
@@ -214,7 +214,7 @@ def test_unicode_file_and_class_names(tmp_path: Path) -> None:
     write_image(tmp_path / "images" / "Żółw 亀.png")
     write_text(tmp_path / "labels" / "Żółw 亀.txt", "1 0.5 0.5 0.5 0.2\n")
     data = open_dataset(f"yolo:{tmp_path}")
-    assert labelled_boxes(data) == [("自転車", BOX)]
+    assert labeled_boxes(data) == [("自転車", BOX)]
     assert data[0].image.shape == (30, 40, 3)
 
 

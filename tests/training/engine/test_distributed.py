@@ -19,7 +19,7 @@ from realtime_ssd.core.errors import UsageError
 from tests.cli.program import ENVIRONMENT
 from tests.training.scenes import RECIPE, draw, recipe
 
-# Batch normalisation is frozen because half batches have different statistics.
+# Batch normalization is frozen because half batches have different statistics.
 FROZEN = RECIPE.replace("[augment]", 'norm = "frozen"\n[augment]').replace("batch = 2", "batch = 4")
 
 
@@ -29,7 +29,7 @@ def torchrun(*args: object) -> list[str]:
 
 
 def test_two_processes_train_the_same_weights_as_one(tmp_path: Path) -> None:
-    data, path = draw(tmp_path / "pictures"), recipe(tmp_path, FROZEN)
+    data, path = draw(tmp_path / "images"), recipe(tmp_path, FROZEN)
     args = ("train", path, "--data", data, "--val", data, "--device", "cpu")
     train(str(path), output=tmp_path / "one", data=data, val=data, device="cpu")
     two = subprocess.run(
@@ -63,7 +63,7 @@ def test_two_processes_train_the_same_weights_as_one(tmp_path: Path) -> None:
 
 
 def test_sigterm_to_torchrun_saves_the_state(tmp_path: Path) -> None:
-    data = draw(tmp_path / "pictures")
+    data = draw(tmp_path / "images")
     path = recipe(tmp_path, FROZEN.replace("epochs = 2", "epochs = 500"))
     args = ("train", path, "--data", data, "--device", "cpu", "--output", tmp_path / "run")
     with subprocess.Popen(

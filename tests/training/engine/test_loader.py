@@ -51,9 +51,9 @@ def same(first: list[Batch], second: list[Batch]) -> bool:
     assert [batch.names for batch in first] == [batch.names for batch in second]
     parts = ("images", "boxes", "labels", "difficult", "crowd")
     return all(
-        one.counts == other.counts
-        and all(torch.equal(getattr(one, part), getattr(other, part)) for part in parts)
-        for one, other in zip(first, second, strict=True)
+        left.counts == right.counts
+        and all(torch.equal(getattr(left, part), getattr(right, part)) for part in parts)
+        for left, right in zip(first, second, strict=True)
     )
 
 
@@ -116,7 +116,7 @@ def test_order_and_dropped_batches(data: Dataset) -> None:
     assert sorted(names(everything)) == sorted_names
     assert names(everything) != names(everything, 1)
     assert names(OPTIONS) == names(everything)[:8]
-    # A data set smaller than a batch is not dropped.
+    # A dataset smaller than a batch is not dropped.
     assert sorted(names(replace(OPTIONS, batch_size=64))) == sorted_names
 
 
@@ -140,7 +140,7 @@ def test_repeated_images_are_augmented_differently(data: Dataset) -> None:
     batches = read(twice, replace(OPTIONS, batch_size=22, shuffle=False))
     assert batches[0].names[:COUNT] == batches[0].names[COUNT:]
     first, second = batches[0].images[:COUNT], batches[0].images[COUNT:]
-    assert not any(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+    assert not any(torch.equal(left, right) for left, right in zip(first, second, strict=True))
 
 
 def test_the_contents_of_a_batch(data: Dataset) -> None:

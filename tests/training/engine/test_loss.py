@@ -144,8 +144,8 @@ def test_the_loss_equals_plain_loops(
 def grid() -> Tensor:
     """36 default boxes (cx, cy, w, h)."""
     steps = torch.arange(6) / 6 + 1 / 12
-    centres = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), -1).reshape(-1, 2)
-    return torch.cat([centres, torch.full((36, 2), 0.25)], 1)
+    centers = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), -1).reshape(-1, 2)
+    return torch.cat([centers, torch.full((36, 2), 0.25)], 1)
 
 
 def heads(images: int, count: int = 36, classes: int = 4) -> tuple[Tensor, Tensor]:

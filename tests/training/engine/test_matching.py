@@ -12,8 +12,8 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 from realtime_ssd_training.engine.matching import (
-    BACKGROUND,
     IGNORED,
+    UNMATCHED,
     BestMatch,
     Matches,
     corners,
@@ -58,11 +58,11 @@ def run(
     first: BestMatch = "bipartite",
 ) -> Matches:
     """Match default boxes and objects, both given by corners; objects have classes 1, 2, ..."""
-    centred = torch.from_numpy(plain.to_center(np.array(defaults, np.float64)))
+    centered = torch.from_numpy(plain.to_center(np.array(defaults, np.float64)))
     boxes = torch.tensor(objects, dtype=torch.float64).reshape(-1, 4)
     labels = torch.arange(len(objects)) + 1
     flags = None if ignored is None else torch.tensor(ignored, dtype=torch.bool)
-    return match(centred, boxes, labels, threshold, ignored=flags, first=first)
+    return match(centered, boxes, labels, threshold, ignored=flags, first=first)
 
 
 @given(scene(), st.sampled_from([0.3, 0.5, 1.0]), st.sampled_from(["bipartite", "forced"]))
@@ -75,10 +75,10 @@ def test_matching_follows_the_rule_of_the_paper(
 ) -> None:
     defaults, objects, ignored = case
     matches = run(defaults, objects, ignored, threshold, first)
-    centred = plain.to_center(np.array(defaults, np.float64)).astype(np.float64)
+    centered = plain.to_center(np.array(defaults, np.float64)).astype(np.float64)
     boxes = np.array(objects, np.float64).reshape(-1, 4)
-    assert matches.objects.tolist() == reference.match(centred, boxes, ignored, threshold, first)
-    labels = {BACKGROUND: 0, IGNORED: -1}
+    assert matches.objects.tolist() == reference.match(centered, boxes, ignored, threshold, first)
+    labels = {UNMATCHED: 0, IGNORED: -1}
     assert matches.labels.tolist() == [labels.get(n, n + 1) for n in matches.objects.tolist()]
     assert matches.matched.tolist() == [n >= 0 for n in matches.objects.tolist()]
 
@@ -86,7 +86,7 @@ def test_matching_follows_the_rule_of_the_paper(
 @given(scene())
 def test_every_overlapping_object_gets_a_default_box_while_there_are_any(case: Scene) -> None:
     defaults, objects, _ = case
-    matched = set(run(defaults, objects, threshold=1.0).objects.tolist()) - {BACKGROUND}
+    matched = set(run(defaults, objects, threshold=1.0).objects.tolist()) - {UNMATCHED}
     overlapping = [
         any(reference.overlap(np.array(a), np.array(b))[0] > 0 for b in defaults) for a in objects
     ]

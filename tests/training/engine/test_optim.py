@@ -151,7 +151,7 @@ def test_the_moving_average_equals_a_plain_loop() -> None:
     average = ExponentialMovingAverage(net, 0.6)
     expected = {name: value.clone() for name, value in net.state_dict().items()}
     for number in range(1, 12):
-        net.train()(images(number))  # updates the running statistics of batch normalisation
+        net.train()(images(number))  # updates the running statistics of batch normalization
         with torch.no_grad():
             for value in net.parameters():
                 value.add_(torch.randn(value.shape, generator=torch.Generator().manual_seed(7)))

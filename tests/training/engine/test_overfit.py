@@ -39,7 +39,7 @@ evaluate_every = 4
 
 
 def test_ten_images_are_overfitted(tmp_path: Path) -> None:
-    data = draw(tmp_path / "pictures")
+    data = draw(tmp_path / "images")
     args = (recipe(tmp_path, OVERFIT), "--data", data, "--val", data, "--output", tmp_path / "run")
     process = run("train", *args, "--device", "cpu")
     assert process.returncode == 0, process.stderr

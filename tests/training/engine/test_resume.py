@@ -23,13 +23,15 @@ from tests.training.tiny_ssd import (
 )
 
 
-def assert_same_result(one: Path, other: Path) -> None:
+def assert_same_result(expected: Path, resumed: Path) -> None:
     """Assert that weights, averages, optimizer, progress and metrics of two runs are equal."""
-    first, second = (read_checkpoint(folder / "last.safetensors") for folder in (one, other))
+    first, second = (read_checkpoint(folder / "last.safetensors") for folder in (expected, resumed))
     assert {"model", "ema", "optimizer"} <= set(first.tensors)
     assert without_times(dict(first.metadata)) == without_times(dict(second.metadata))
     assert_same_tensors(first, second)
-    assert_same_tensors(*(read_checkpoint(folder / "best.safetensors") for folder in (one, other)))
+    assert_same_tensors(
+        *(read_checkpoint(folder / "best.safetensors") for folder in (expected, resumed))
+    )
 
 
 def assert_same_tensors(first: Checkpoint, second: Checkpoint) -> None:
@@ -121,7 +123,7 @@ def test_a_second_signal_interrupts_immediately(tmp_path: Path, second: signal.S
 
 
 def test_the_command_stops_on_sigterm_and_resumes(tmp_path: Path) -> None:
-    data = draw(tmp_path / "pictures")
+    data = draw(tmp_path / "images")
     path = recipe(tmp_path, RECIPE.replace("epochs = 2", "epochs = 3") + "[data]\nrepeat = 3\n")
 
     def run_to_end(name: str, *, resume: bool = False) -> None:

@@ -190,15 +190,15 @@ def test_mixed_precision_trains_like_single_precision(tmp_path: Path, amp: str) 
 
 def test_fp16_resumes_with_the_saved_loss_scale(tmp_path: Path) -> None:
     plan = tiny_recipe(run__epochs=2, run__amp="fp16")
-    one, _ = train(tmp_path / "a", plan)
+    uninterrupted, _ = train(tmp_path / "a", plan)
     train(tmp_path / "b", plan, reporter=RecordingReporter((0, 1)))
-    other, _ = train(tmp_path / "b", plan, resume=True)
-    assert one.scaler.state_dict() == other.scaler.state_dict()
-    for name, value in one.model.state_dict().items():
-        assert torch.equal(value, other.model.state_dict()[name])
+    resumed, _ = train(tmp_path / "b", plan, resume=True)
+    assert uninterrupted.scaler.state_dict() == resumed.scaler.state_dict()
+    for name, value in uninterrupted.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[name])
 
 
-def test_frozen_batch_normalisation_does_not_change(tmp_path: Path) -> None:
+def test_frozen_batch_normalization_does_not_change(tmp_path: Path) -> None:
     model = tiny_ssd()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     train(tmp_path, tiny_recipe(model__norm="frozen", run__epochs=1), model=model)
@@ -336,10 +336,10 @@ def test_fp16_skips_steps_that_overflow_until_the_scale_is_minimal(tmp_path: Pat
         assert torch.equal(value, before[name])
 
 
-def test_batch_normalisation_with_one_image_per_step_is_rejected(
+def test_batch_normalization_with_one_image_per_step_is_rejected(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data = draw(tmp_path / "pictures", 1)
+    data = draw(tmp_path / "images", 1)
     text = '[model]\nname = "ssd300_mobilenet_v1"\noptions = { width = 0.25 }\n[run]\nworkers = 0\n'
     args = ("--data", data, "--output", tmp_path / "run", "--device", "cpu")
     with pytest.raises(SystemExit) as caught:

@@ -12,7 +12,7 @@ from realtime_ssd_training.engine.distributed import DistributedContext
 from realtime_ssd_training.engine.run_folder import EpochMetrics, RunFolder, git_state
 from realtime_ssd_training.engine.training_log import TENSORBOARD_INTERVAL, TrainingLog
 
-from tests.training.engine.test_train_command import tensorboard_points
+from tests.training.cli.test_train_run import tensorboard_points
 from tests.training.tiny_ssd import Squares
 
 MAIN = DistributedContext(0, 2, torch.device("cpu"))

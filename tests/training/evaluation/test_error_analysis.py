@@ -33,7 +33,7 @@ from tests.training.bright import write_bright_set
 from tests.training.evaluation.scenes import LABELS, A, B, C, annotation, detections, scenes
 
 
-def test_every_kind_of_error_is_recognised(tiny: Path, tmp_path: Path) -> None:
+def test_every_kind_of_error_is_recognized(tiny: Path, tmp_path: Path) -> None:
     dataset = open_dataset(f"coco:{write_bright_set(tmp_path / 'data')}")
     with open_model(tiny) as backend:
         evaluation = evaluate(backend, dataset, "voc")
@@ -238,7 +238,7 @@ def test_crop_contains_the_box_with_a_margin_and_stays_inside_the_image() -> Non
     assert (left + 300 / scale, top + 220 / scale) == pytest.approx((640, 480))
     # A small box is shown with at least 40 pixels around it.
     assert _crop(missed((300, 200, 302, 202)), 640, 480)[2] == pytest.approx(220 / 40)
-    # A crop is never smaller than the whole image, which is then centred.
+    # A crop is never smaller than the whole image, which is then centered.
     left, top, scale = _crop(missed((0, 0, 100, 400)), 100, 400)
     assert scale == pytest.approx(220 / 400)
     assert (left, top) == pytest.approx((50 - 150 / scale, 0))

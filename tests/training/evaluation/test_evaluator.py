@@ -60,7 +60,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="module")
 def data(models: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Return a data set whose objects lie close to some detections of the network."""
+    """Return a dataset whose objects lie close to some detections of the network."""
     folder, random = tmp_path_factory.mktemp("data"), np.random.default_rng(4)
     images, annotations = list[dict[str, object]](), list[dict[str, object]]()
     with open_for_test(models[0]) as backend:
@@ -226,7 +226,7 @@ def test_classes_are_matched_by_normalized_name() -> None:
 def test_data_without_objects_of_known_classes(tiny: Path, tmp_path: Path) -> None:
     names = write_bright_set(tmp_path / "data", ("glum", "dark"))
     with open_backend(tiny) as backend:
-        with pytest.raises(UsageError, match=r"knows none of the classes of .*: the data has glum"):
+        with pytest.raises(UsageError, match=r"has none of the classes of .*: the data has glum"):
             evaluate(backend, open_dataset(f"coco:{names}"))
         path = tmp_path / "data" / "instances.json"
         content = json.loads(path.read_text())

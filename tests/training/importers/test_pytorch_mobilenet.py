@@ -134,11 +134,11 @@ def test_default_boxes_equal_those_of_qfgaohao(family: str) -> None:
             (2, 150, 240, 285), (1, 300, 285, 330)]  # fmt: skip
     for cells, shrinkage, low, high in plan:
         for row, column in product(range(cells), repeat=2):
-            centre = [(column + 0.5) * shrinkage / 300, (row + 0.5) * shrinkage / 300]
+            center = [(column + 0.5) * shrinkage / 300, (row + 0.5) * shrinkage / 300]
             sides: list[tuple[float, float]] = [(low, low), (sqrt(low * high),) * 2]
             for ratio in (sqrt(2), sqrt(3)):
                 sides += [(low * ratio, low / ratio), (low / ratio, low * ratio)]
-            expected += [[*centre, w / 300, h / 300] for w, h in sides]
+            expected += [[*center, w / 300, h / 300] for w, h in sides]
     boxes = create(MODELS[family], ["background", "a"]).spec.boxes.boxes()
     assert boxes.shape == (3000, 4)
     np.testing.assert_allclose(boxes, np.clip(expected, 0, 1), atol=1e-6)

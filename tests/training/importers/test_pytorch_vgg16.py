@@ -47,7 +47,7 @@ def test_heads_equal_the_original(family: str, size: int, tmp_path: Path) -> Non
     boxes = spec.boxes.boxes()
     assert boxes[:, 2:].max() == 1
     if size == 300:
-        # torchvision has its COCO boxes for any classes, and does not clip centres.
+        # torchvision has its COCO boxes for any classes, and does not clip centers.
         np.testing.assert_allclose(boxes[0, 2:], 0.07 if is_torchvision else 0.1, atol=1e-7)
         assert (boxes[:, :2].max() > 1.01) == is_torchvision
     else:  # the maximum of lufficc's largest square box is 537.65, Caffe's is 537.6
@@ -69,7 +69,7 @@ def test_the_written_file_equals_the_original(tmp_path: Path) -> None:
     [("amdegroot", 201, 21), ("lufficc", 81, 21), ("qfgaohao", 81, 30), ("torchvision", 2, 21)],
 )
 def test_default_boxes_follow_the_project(family: str, classes: int, first: float) -> None:
-    """The data set decides for amdegroot and lufficc; qfgaohao has a single configuration."""
+    """The dataset decides for amdegroot and lufficc; qfgaohao has a single configuration."""
     spec = FAMILIES[family].build({}, classes).spec
     assert spec.num_classes == classes
     assert spec.boxes.boxes()[0, 2] == pytest.approx(first / 300)

@@ -34,7 +34,7 @@ def head_nodes(
 
 
 def decoding_nodes(constants: Constants, kind: str) -> list[Any]:
-    """Return the SSD decoding as exporters write it: centre form, then corners."""
+    """Return the SSD decoding as exporters write it: center form, then corners."""
     boxes = anchors()[:, [1, 0, 3, 2]] if kind == "tensorflow" else anchors()
     centers, sizes = ("xy.c", "wh.s") if kind == "centers" else ("low", "high")
     constants |= {
@@ -67,7 +67,7 @@ def tiny_detector(decoding: str = "", *, activation: str = "", inputs: int = SIZ
 
     Args:
         decoding: Form of the boxes: "" for raw offsets, or "plain" (corners), "pixels",
-            "tensorflow" (y first) or "centers" (centre form).
+            "tensorflow" (y first) or "centers" (center form).
         activation: Operator after the scores, if any.
         inputs: Declared rows and columns of the image.
     """

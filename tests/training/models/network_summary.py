@@ -49,14 +49,14 @@ def noise(count: int) -> Tensor:
     return ((index * index * 40503 + index * 2654435761) % 2**32).double().div(2**31).sub(1).float()
 
 
-def summarise_boxes(spec: AnchorSpec) -> list[float]:
+def summarize_boxes(spec: AnchorSpec) -> list[float]:
     """Return sums and weighted means of the columns of default boxes."""
     boxes = spec.boxes().astype(np.float64)
     weights = np.arange(1, len(boxes) + 1)[:, None]
     return [*boxes.sum(0).tolist(), *(boxes * weights).mean(0).tolist()]
 
 
-def summarise_network(name: str) -> dict[str, Any]:
+def summarize_network(name: str) -> dict[str, Any]:
     """Return tensor shapes, specification, default boxes and outputs of a network, condensed."""
     architecture, options = NETWORKS[name]
     model = create(architecture, LABELS, **options)
@@ -65,17 +65,17 @@ def summarise_network(name: str) -> dict[str, Any]:
     summary: dict[str, Any] = {
         "shapes": hashlib.sha256("\n".join(shapes).encode()).hexdigest(),
         "spec": repr((spec.input, spec.thresholds, spec.variances, spec.clip_before_nms)),
-        "boxes": summarise_boxes(spec.boxes),
+        "boxes": summarize_boxes(spec.boxes),
     }
     if "vgg" not in architecture:
-        summary["outputs"] = summarise_outputs(model)
+        summary["outputs"] = summarize_outputs(model)
     return summary
 
 
-def summarise_outputs(model: SSD) -> list[float]:
+def summarize_outputs(model: SSD) -> list[float]:
     """Return means of scores and offsets for reproducible weights and images.
 
-    The network is in training mode, so that batch normalisation keeps the scale of the features.
+    The network is in training mode, so that batch normalization keeps the scale of the features.
     """
     with torch.no_grad():
         for name, value in model.state_dict().items():
@@ -93,6 +93,6 @@ def summarise_outputs(model: SSD) -> list[float]:
 
 
 if __name__ == "__main__":
-    summaries: dict[str, Any] = {name: summarise_network(name) for name in NETWORKS}
-    summaries |= {name: summarise_boxes(spec) for name, spec in VGG_BOXES.items()}
+    summaries: dict[str, Any] = {name: summarize_network(name) for name in NETWORKS}
+    summaries |= {name: summarize_boxes(spec) for name, spec in VGG_BOXES.items()}
     FILE.write_text(json.dumps(summaries, indent=1) + "\n", encoding="utf-8")

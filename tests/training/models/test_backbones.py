@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from realtime_ssd_training.cli.train_run import TrainCommand
 from realtime_ssd_training.engine.checkpoint import save_checkpoint
-from realtime_ssd_training.engine.train_command import TrainCommand
 from realtime_ssd_training.models import SSD, create
 from realtime_ssd_training.models.backbones import find_backbone, load_backbone
 from safetensors.torch import save_file
@@ -80,8 +80,8 @@ def pixels(side: int = 40) -> Tensor:
     ).float()
 
 
-def normalise_pixels(images: Tensor, spec: InputSpec) -> Tensor:
-    """Normalise BGR pixels for an input specification."""
+def normalize_pixels(images: Tensor, spec: InputSpec) -> Tensor:
+    """Normalize BGR pixels for an input specification."""
     images = images.flip(1) if spec.channels == "RGB" else images
     mean, scale = (torch.tensor(values).view(1, 3, 1, 1) for values in (spec.mean, spec.scale))
     return (images - mean) * scale
@@ -118,9 +118,9 @@ def test_vgg16_weights_of_ssd_projects(
     torch.save(weights, tmp_path / "vgg.pth")
     assert load_backbone(detector, str(tmp_path / "vgg.pth"))[0] == tensors
     spec = InputSpec(300, 300, "RGB", mean=(123.0, 117.0, 104.0))
-    expected = first_maps(weights, normalise_pixels(pixels(), spec), (f"{prefix}0", f"{prefix}2"))
+    expected = first_maps(weights, normalize_pixels(pixels(), spec), (f"{prefix}0", f"{prefix}2"))
     with torch.no_grad():
-        features = low_layers(detector, 4)(normalise_pixels(pixels(), detector.spec.input))
+        features = low_layers(detector, 4)(normalize_pixels(pixels(), detector.spec.input))
     torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-2)
     loaded = detector.backbone.state_dict()
     names = {5: "low.5", 21: "low.21", 24: "high.1", 26: "high.3", 28: "high.5"}
@@ -149,9 +149,9 @@ def test_vgg16_weights_of_imagenet_include_fc6_and_fc7(detector: SSD, tmp_path: 
     assert torch.equal(loaded["high.8.bias"], torch.arange(0, 4096, 4).float())
     assert torch.equal(loaded["high.10.bias"], torch.arange(0, 4096, 4) + 0.5)
     # The input of the file has other channels and scales; padding makes the border differ.
-    expected = first_maps(weights, normalise_pixels(pixels(), IMAGENET), ("features.0",))
+    expected = first_maps(weights, normalize_pixels(pixels(), IMAGENET), ("features.0",))
     with torch.no_grad():
-        features = low_layers(detector, 2)(normalise_pixels(pixels(), detector.spec.input))
+        features = low_layers(detector, 2)(normalize_pixels(pixels(), detector.spec.input))
     torch.testing.assert_close(
         features[..., 1:-1, 1:-1], expected[..., 1:-1, 1:-1], rtol=1e-4, atol=1e-4
     )
@@ -160,7 +160,7 @@ def test_vgg16_weights_of_imagenet_include_fc6_and_fc7(detector: SSD, tmp_path: 
 def conv_norm(
     weights: dict[str, Tensor], name: str, parts: tuple[int, int], shape: tuple[int, ...]
 ) -> None:
-    """Add a convolution without bias and its normalisation, named as torchvision does."""
+    """Add a convolution without bias and its normalization, named as torchvision does."""
     first, second = (f"{name}.{part}" if name else str(part) for part in parts)
     weights[f"{first}.weight"] = torch.randn(shape) * 0.2
     for kind in ("weight", "bias", "running_mean"):
@@ -230,7 +230,7 @@ def test_mobilenet_v2_weights_of_torchvision(tmp_path: Path) -> None:
     count, _ = load_backbone(model, str(tmp_path / "v2.pth"))
     assert count == len(weights) - 2
     # The stem and the first two blocks, computed with the names of the file.
-    images = normalise_pixels(pixels(64), IMAGENET)
+    images = normalize_pixels(pixels(64), IMAGENET)
     images = functional.relu6(
         apply_conv_norm(weights, images, ("features.0.0", "features.0.1"), stride=2, padding=1)
     )
@@ -249,7 +249,7 @@ def test_mobilenet_v2_weights_of_torchvision(tmp_path: Path) -> None:
     expected = apply_conv_norm(weights, images, (f"{name}.2", f"{name}.3"))
     with torch.no_grad():
         features = model.backbone.get_submodule("stem")(
-            normalise_pixels(pixels(64), model.spec.input)
+            normalize_pixels(pixels(64), model.spec.input)
         )
         for block in list(model.backbone.get_submodule("blocks").children())[:2]:
             features = block(features)
@@ -380,7 +380,7 @@ def test_the_backbone_is_loaded_only_when_a_run_starts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     torch.set_num_threads(1)
-    data = draw(tmp_path / "pictures", 2)
+    data = draw(tmp_path / "images", 2)
     trained = create("ssd_mobilenet_v1_fpn", LABELS, width=0.25, columns=128, rows=128)
     save_checkpoint(tmp_path / "trained.safetensors", trained)
     text = (

@@ -65,7 +65,7 @@ def test_parameter_counts_equal_those_of_torchvision(
 
 @pytest.mark.parametrize(("recipe", "first"), [("coco_clipped", 0.07), ("voc_clamped", 0.1)])
 def test_default_boxes_equal_those_of_the_pytorch_models(recipe: str, first: float) -> None:
-    """The last centre of the 10 × 10 map is 1.3 % outside; only torchvision does not clamp it."""
+    """The last center of the 10 × 10 map is 1.3 % outside; only torchvision does not clamp it."""
     boxes = create("ssd300_vgg16", ["background", "a"], boxes=recipe).spec.boxes.boxes()
     np.testing.assert_allclose(boxes[0], [8 / 600, 8 / 600, first, first], atol=1e-7)
     assert boxes[:, 2:].max() == 1

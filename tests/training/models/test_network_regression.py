@@ -12,8 +12,8 @@ from tests.training.models.network_summary import (
     FILE,
     NETWORKS,
     VGG_BOXES,
-    summarise_boxes,
-    summarise_network,
+    summarize_boxes,
+    summarize_network,
 )
 
 RECORDED: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))
@@ -26,7 +26,7 @@ def test_every_network_is_recorded() -> None:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_network_equals_its_recorded_summary(name: str) -> None:
-    summary, recorded = summarise_network(name), RECORDED[name]
+    summary, recorded = summarize_network(name), RECORDED[name]
     assert summary["shapes"] == recorded["shapes"]
     assert summary["spec"] == recorded["spec"]
     assert summary["boxes"] == pytest.approx(recorded["boxes"], rel=1e-6)
@@ -36,4 +36,4 @@ def test_a_network_equals_its_recorded_summary(name: str) -> None:
 
 @pytest.mark.parametrize("name", VGG_BOXES)
 def test_default_boxes_equal_their_recorded_summary(name: str) -> None:
-    assert summarise_boxes(VGG_BOXES[name]) == pytest.approx(RECORDED[name], rel=1e-6)
+    assert summarize_boxes(VGG_BOXES[name]) == pytest.approx(RECORDED[name], rel=1e-6)

@@ -57,7 +57,7 @@ def evaluate(
             may differ by 0.001 at most, as between an engine and the file it was built from.
         overwrite: Replace existing files.
     """
-    from realtime_ssd_training.data import open_dataset, summarise
+    from realtime_ssd_training.data import open_dataset, summarize
     from realtime_ssd_training.data.classes import parse_classes, parse_remap
     from realtime_ssd_training.evaluation.evaluator import check_metric, open_model
     from realtime_ssd_training.evaluation.evaluator import evaluate as score
@@ -73,12 +73,12 @@ def evaluate(
     path = _find_model(model)
     dataset = open_dataset(data, None, parse_remap(remap), parse_classes(classes))
     if dataset.problems:
-        print(summarise(dataset.problems), file=sys.stderr)
+        print(summarize(dataset.problems), file=sys.stderr)
     with open_model(path, backend, score_threshold, batch) as opened:
         result = score(opened, dataset, checked_metric, _print_progress)
     print(file=sys.stderr)
     if result.data.problems:
-        print(summarise(result.data.problems), file=sys.stderr)
+        print(summarize(result.data.problems), file=sys.stderr)
     _print_result(result)
     if json is not None:
         write_json(json, result.to_dict())
@@ -169,7 +169,7 @@ def _print_result(result: Evaluation) -> None:
     ]
     if result.unknown_classes:
         names = ", ".join(result.unknown_classes)
-        lines.append(f"excluded, as the model does not know them: {names}")
+        lines.append(f"excluded, not classes of the model: {names}")
     console.print("\n".join(lines), highlight=False, markup=False)
 
 

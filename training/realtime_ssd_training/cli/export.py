@@ -30,7 +30,7 @@ def export(
         output: ONNX file to write.
         precision: fp32 or fp16.
         photos: Image, folder or glob to compare on; by default images of the run's own data, or
-            frames of the built-in street if the data no longer exists.
+            frames of the synthetic street if the data no longer exists.
         overwrite: Replace an existing output.
     """
     from realtime_ssd.core.extras import require
@@ -48,7 +48,7 @@ def export(
     else:
         images, name = _read_images(photos), str(photos)
     error = export_onnx(model, output, precision, images)
-    compared = f"{len(images)} images of {name}" if images else "frames of the built-in street"
+    compared = f"{len(images)} images of {name}" if images else "frames of the synthetic street"
     print(f"{output}: {precision}, probabilities within {error:.1e} of PyTorch's on {compared}")
 
 

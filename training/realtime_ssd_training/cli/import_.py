@@ -33,7 +33,7 @@ def import_model(
         family: Model family, if the file is ambiguous: tensorflow or ultralight (ONNX), caffe-vgg
             or caffe-mobilenet, torchvision, amdegroot, lufficc or qfgaohao (PyTorch).
         labels: Text file of class names, one per line.
-        anchors: Default boxes (.npy or .json, P × 4: centre and size as fractions of the image)
+        anchors: Default boxes (.npy or .json, P × 4: center and size as fractions of the image)
             in the order of the model's offsets.
         spec: JSON file with fields of the specification that override the detected ones.
         overwrite: Replace an existing output.

@@ -28,6 +28,7 @@ def train(
     compile: bool = False,  # noqa: A002 - the option's name
     device: str = "auto",
     preview: Path | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Train a model and export its best weights to ONNX.
 
@@ -60,15 +61,12 @@ def train(
         device: auto, cpu, cuda or cuda:NUMBER.
         preview: Write a sheet of augmented samples with their matched default boxes to this image
             instead of training.
+        overwrite: Replace existing files; a run in the output folder starts again.
     """
-    from realtime_ssd.core.files import check_output
-
     _check_packages(recipe, data, val, preview=preview is not None)
-    if preview is not None:
-        check_output(preview, overwrite=True)
 
+    from realtime_ssd_training.cli.train_run import TrainCommand
     from realtime_ssd_training.data.classes import parse_classes, parse_remap
-    from realtime_ssd_training.engine.train_command import TrainCommand
 
     changes = {
         "run.epochs": epochs,
@@ -84,7 +82,9 @@ def train(
         "data.only": parse_classes(classes),
         "data.remap": parse_remap(remap),
     }
-    TrainCommand(recipe, output, changes, resume=resume, init=init, device=device).run(preview)
+    TrainCommand(
+        recipe, output, changes, resume=resume, overwrite=overwrite, init=init, device=device
+    ).run(preview)
 
 
 def _check_packages(recipe: str, data: str | None, val: str | None, *, preview: bool) -> None:

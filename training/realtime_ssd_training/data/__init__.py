@@ -7,7 +7,7 @@ from realtime_ssd_training.data.sample import (
     Problem,
     Sample,
     Subset,
-    summarise,
+    summarize,
 )
 
-__all__ = ["Annotation", "Dataset", "Problem", "Sample", "Subset", "open_dataset", "summarise"]
+__all__ = ["Annotation", "Dataset", "Problem", "Sample", "Subset", "open_dataset", "summarize"]

@@ -113,7 +113,7 @@ class SSDAugmentation(AugmentationConfig):
             rng: The only source of randomness.
 
         Returns:
-            A sample at input size. Boxes whose centre is outside the crop are dropped (crowd
+            A sample at input size. Boxes whose center is outside the crop are dropped (crowd
             boxes only if they are entirely outside), the others are clipped.
         """
         height, width = sample.image.shape[:2]
@@ -133,7 +133,7 @@ class SSDAugmentation(AugmentationConfig):
         return Window(-left, -top, width, height)
 
     def _crop(self, window: Window, sample: Sample, rng: np.random.Generator) -> Window:
-        """Choose a crop that contains the centre of an object and overlaps it sufficiently."""
+        """Choose a crop that contains the center of an object and overlaps it sufficiently."""
         objects = sample.boxes[~sample.crowd].astype(np.float64)
         if not len(objects):
             return window
@@ -143,7 +143,7 @@ class SSDAugmentation(AugmentationConfig):
                 return window
             crops = self._candidates(window, rng)
             overlapping = np.greater_equal(iou(crops, objects), minimum)
-            valid = np.any(_contain_centres(crops, objects) & overlapping, axis=1)
+            valid = np.any(_contain_centers(crops, objects) & overlapping, axis=1)
             if valid.any():
                 x1, y1, x2, y2 = crops[int(valid.argmax())].astype(int).tolist()
                 return Window(x1, y1, x2 - x1, y2 - y1)
@@ -162,7 +162,7 @@ class SSDAugmentation(AugmentationConfig):
         return np.concatenate([corner, corner + sizes], axis=1)
 
     def _distort(self, image: Image, rng: np.random.Generator) -> Image:
-        """Change brightness, contrast (before or after the colours), saturation and hue."""
+        """Change brightness, contrast (before or after the colors), saturation and hue."""
         apply = rng.random(5) < (self.photometric,) * 4 + (0.5,)
         shift = rng.uniform(-self.brightness, self.brightness) if apply[0] else 0.0
         gain = rng.uniform(*self.contrast) if apply[1] else 1.0
@@ -170,7 +170,7 @@ class SSDAugmentation(AugmentationConfig):
         hue = rng.uniform(-self.hue, self.hue) if apply[3] else 0.0
         contrast_first = bool(apply[4])
         image = _scale_and_shift(image, gain if contrast_first else 1.0, shift)
-        image = _adjust_colours(image, saturation, hue)
+        image = _adjust_colors(image, saturation, hue)
         return image if contrast_first else _scale_and_shift(image, gain, 0.0)
 
 
@@ -194,7 +194,7 @@ def build_augmentation(spec: InputSpec, changes: Mapping[str, Any]) -> SSDAugmen
             msgspec.convert({key: value}, AugmentationConfig)
         except msgspec.ValidationError:
             expected = get_args(_TYPES[key])[1].description
-            raise UsageError(f"'augment: {key}' is {value!r}; it must be {expected}") from None
+            raise UsageError(f"'augment.{key}' must be {expected}, not {value!r}") from None
     config = msgspec.convert(changes, AugmentationConfig)
     return SSDAugmentation(
         spec, **{item.name: getattr(config, item.name) for item in fields(config)}
@@ -232,11 +232,11 @@ def resize_sample(sample: Sample, spec: InputSpec) -> Sample:
     return _resize_window(sample, Window(0, 0, width, height), spec)
 
 
-def _contain_centres(crops: Array, boxes: Array) -> NDArray[np.bool_]:
-    """Return which crops (T × 4) contain the centres of which boxes (N × 4): T × N."""
-    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-    after = centres[None] >= crops[:, None, :2]
-    before = centres[None] < crops[:, None, 2:]
+def _contain_centers(crops: Array, boxes: Array) -> NDArray[np.bool_]:
+    """Return which crops (T × 4) contain the centers of which boxes (N × 4): T × N."""
+    centers = (boxes[:, :2] + boxes[:, 2:]) / 2
+    after = centers[None] >= crops[:, None, :2]
+    before = centers[None] < crops[:, None, 2:]
     return np.asarray((after & before).all(axis=2), np.bool_)
 
 
@@ -284,13 +284,13 @@ def _scale_interval(low: int, high: int, scale: float, limit: int) -> tuple[int,
 
 
 def _mean_bgr(spec: InputSpec) -> NDArray[np.uint8]:
-    """Return the colour that is zero after normalisation."""
+    """Return the color that is zero after normalization."""
     mean = spec.mean[::-1] if spec.channels == "RGB" else spec.mean
     return np.array([min(max(round(value), 0), 255) for value in mean], np.uint8)
 
 
 def _clip_boxes(sample: Sample, crop: Array) -> tuple[NDArray[np.bool_], Array]:
-    """Clip boxes to a crop (4); keep those with their centre in it, and crowds that intersect it.
+    """Clip boxes to a crop (4); keep those with their center in it, and crowds that intersect it.
 
     Returns:
         N bool, which boxes are kept; and the clipped boxes of those.
@@ -298,7 +298,7 @@ def _clip_boxes(sample: Sample, crop: Array) -> tuple[NDArray[np.bool_], Array]:
     boxes = sample.boxes.astype(np.float64)
     clipped = np.clip(boxes, np.tile(crop[:2], 2), np.tile(crop[2:], 2))
     visible = (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
-    kept = visible & (_contain_centres(crop[None], boxes)[0] | sample.crowd)
+    kept = visible & (_contain_centers(crop[None], boxes)[0] | sample.crowd)
     return kept, clipped[kept]
 
 
@@ -321,7 +321,7 @@ def _scale_and_shift(image: Image, gain: float, shift: float) -> Image:
     return cast("Image", cv2.LUT(image, np.round(table).astype(np.uint8)))
 
 
-def _adjust_colours(image: Image, saturation: float, hue: float) -> Image:
+def _adjust_colors(image: Image, saturation: float, hue: float) -> Image:
     """Scale the saturation and rotate the hue by degrees (OpenCV's bytes hold half degrees)."""
     if saturation == 1.0 and hue == 0.0:
         return image

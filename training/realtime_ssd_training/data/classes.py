@@ -114,7 +114,7 @@ class ClassSelection:
         for name in self.only or ():
             if name not in known:
                 raise UsageError(
-                    f"the class '{name}' to keep does not occur; choose from "
+                    f"there is no class '{name}' in the dataset; choose from "
                     f"{', '.join(sorted(set(known) - {BACKGROUND}))}"
                 )
 

@@ -1,4 +1,4 @@
-"""The procedural street as a dataset: synthetic scenes with exact ground truth."""
+"""The synthetic street as a dataset: synthetic scenes with exact ground truth."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MAX_CACHE_BYTES = 4 << 30
 
 
 def open_demo(name: str, seeds: str, size: str, selection: ClassSelection) -> DemoDataset:
-    """Open scenes of the procedural street.
+    """Open scenes of the synthetic street.
 
     Args:
         name: Specification the dataset is opened with.
@@ -59,7 +59,7 @@ def _parse_pair(text: str, separator: str) -> tuple[int, int]:
 
 
 class DemoDataset(Dataset):
-    """Images of the procedural street: `IMAGES_PER_SCENE` per seed, about two seconds apart.
+    """Images of the synthetic street: `IMAGES_PER_SCENE` per seed, about two seconds apart.
 
     Building a scene takes far longer than rendering another image of it, so the first access to
     an image renders all images of its scene. They are cached in a temporary file, which worker

@@ -63,7 +63,7 @@ def read_header(path: Path) -> Header:
 
     try:
         with warnings.catch_warnings():
-            # Pillow warns about unusual EXIF data and large images, which decode all the same.
+            # Pillow warns about unusual EXIF data and large images that nevertheless decode.
             warnings.simplefilter("ignore")
             with Pillow.open(path) as image:
                 header = _header(image)
@@ -91,7 +91,7 @@ def _header(image: PillowImage) -> Header:
 
 
 def _has_end(path: Path, kind: str) -> bool:
-    """Return whether a file has an end marker; decoders fill truncated images with grey."""
+    """Return whether a file has an end marker; decoders fill truncated images with gray."""
     with path.open("rb") as file:
         size = file.seek(0, 2)
         if kind == "WEBP":
@@ -118,7 +118,7 @@ def read_image(path: Path, apply_exif: bool = True) -> Image:
         apply_exif: Whether to rotate and mirror the image as its EXIF orientation requires.
 
     Returns:
-        H × W × 3 uint8, BGR; grey and transparent images are converted.
+        H × W × 3 uint8, BGR; gray and transparent images are converted.
 
     Raises:
         RealtimeSSDError: If the file does not exist or cannot be decoded.

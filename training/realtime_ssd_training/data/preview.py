@@ -49,8 +49,8 @@ class _Example:
 def write_preview(path: Path, model: SSD, recipe: Recipe, train: Dataset) -> None:
     """Draw the first training samples of a run with their targets.
 
-    Objects are drawn with thick lines in the colour of their class, the default boxes matched to
-    them with thin lines in the same colour, and ignored objects in grey.
+    Objects are drawn with thick lines in the color of their class, the default boxes matched to
+    them with thin lines in the same color, and ignored objects in gray.
 
     Args:
         path: Image file to write; its folder is created.
@@ -138,7 +138,7 @@ def _draw_rectangle(
 
 
 def _draw_name(canvas: Image, text: str, corner: tuple[int, int], color: Color) -> None:
-    """Draw a name on a rectangle of the class colour, above its box if it fits."""
+    """Draw a name on a rectangle of the class color, above its box if it fits."""
     (width, height), _ = cv2.getTextSize(text, _FONT, 0.38, 1)
     left = min(max(corner[0], 0), max(0, canvas.shape[1] - width - 4))
     top = corner[1] - height - 5 if corner[1] >= height + 5 else max(0, corner[1])
@@ -162,7 +162,7 @@ def _legend(width: int, model: SSD, train: Dataset) -> Image:
     line = np.full((CAPTION_HEIGHT + GAP, width, 3), _BACKGROUND, np.uint8)
     text = (
         f"{model.spec.name} on {train.name}: thick = object, thin = matched default box, "
-        "grey = ignored"
+        "gray = ignored"
     )
     _draw_caption(line, text, width - GAP)
     return line

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from realtime_ssd.core.frames import Image
 
-__all__ = ["Annotation", "Dataset", "Problem", "Sample", "Subset", "summarise", "unreadable"]
+__all__ = ["Annotation", "Dataset", "Problem", "Sample", "Subset", "summarize", "unreadable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +160,7 @@ def unreadable(data: Dataset, index: int, error: Exception) -> Problem:
     return Problem(data.annotation(index).name, f"{error}; it was skipped")
 
 
-def summarise(problems: Sequence[Problem], limit: int = 5) -> str:
+def summarize(problems: Sequence[Problem], limit: int = 5) -> str:
     """Format the first problems of a dataset.
 
     Args:

@@ -45,7 +45,7 @@ def open_yolo(name: str, path: Path, split: str, selection: ClassSelection) -> F
     """Open a YOLO dataset (Darknet's label format, Ultralytics' folders).
 
     The labels of `.../images/NAME.jpg` are in `.../labels/NAME.txt` or next to the image, one row
-    per object: class number from 0, then centre x, centre y, width and height as fractions of the
+    per object: class number from 0, then center x, center y, width and height as fractions of the
     image, or the corners of a polygon, which becomes its bounding box. An image without a label
     file has no objects. Class names come from `data.yaml` or `dataset.yaml` (`names` as list or
     mapping; `path`, `train`, `val` and `test` as folders, lists of folders or lists of files), or
@@ -97,15 +97,15 @@ def _relative_name(image: Path, root: Path) -> str:
 
 def _check_labels(name: str, labels: Mapping[Path, Path | None], problems: list[Problem]) -> None:
     """Report images without label files and label files without images."""
-    unlabelled = [image for image, file in labels.items() if file is None]
-    if len(unlabelled) == len(labels):
+    unlabeled = [image for image, file in labels.items() if file is None]
+    if len(unlabeled) == len(labels):
         raise UsageError(
-            f"no image of '{name}' has a label file, the first is '{unlabelled[0]}'; labels of "
+            f"no image of '{name}' has a label file, the first is '{unlabeled[0]}'; labels of "
             "'images/a.jpg' must be in 'labels/a.txt' or 'images/a.txt'"
         )
-    if unlabelled:
-        text = f"{len(unlabelled)} images have no label file and count as images without objects"
-        problems.append(Problem(str(unlabelled[0]), text))
+    if unlabeled:
+        text = f"{len(unlabeled)} images have no label file and count as images without objects"
+        problems.append(Problem(str(unlabeled[0]), text))
     used = {file for file in labels.values() if file is not None}
     for folder in sorted({file.parent for file in used if "labels" in file.parts}):
         for file in sorted(set(folder.glob("*.txt")) - used):

@@ -68,7 +68,7 @@ class DistributedContext:
 
 
 def init_distributed(device: str = "auto") -> DistributedContext:
-    """Initialise the process group if `torchrun` started this process.
+    """Initialize the process group if `torchrun` started this process.
 
     Args:
         device: "auto" selects a GPU if there is one; otherwise "cpu", "cuda", "cuda:1", "mps", ...

@@ -21,7 +21,7 @@ from realtime_ssd.core.spec import InputSpec
 from realtime_ssd_training.data.augment import resize_sample
 from realtime_ssd_training.data.sample import Dataset, Problem, Sample, unreadable
 
-__all__ = ["Augment", "Batch", "Loader", "LoaderOptions", "Target", "normalise"]
+__all__ = ["Augment", "Batch", "Loader", "LoaderOptions", "Target", "normalize"]
 
 Augment = Callable[[Sample, np.random.Generator], Sample]
 """Converts a dataset sample to an augmented one at input size."""
@@ -112,7 +112,7 @@ class Batch:
 
     def inputs(self, spec: InputSpec) -> Tensor:
         """Return the input of the network: N × 3 × H × W float32 in channels-last memory."""
-        return normalise(self.images, spec)
+        return normalize(self.images, spec)
 
     def to(self, device: torch.device | str) -> Batch:
         """Return a copy on a device; from pinned memory the copy is asynchronous."""
@@ -137,8 +137,8 @@ class Batch:
         )
 
 
-def normalise(images: Tensor, spec: InputSpec) -> Tensor:
-    """Normalise resized images exactly as `realtime_ssd.core.preprocess` does, on any device.
+def normalize(images: Tensor, spec: InputSpec) -> Tensor:
+    """Normalize resized images exactly as `realtime_ssd.core.preprocess` does, on any device.
 
     Args:
         images: N × H × W × 3 uint8, BGR.

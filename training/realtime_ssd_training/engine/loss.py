@@ -24,7 +24,7 @@ __all__ = ["Losses", "MultiBoxLoss", "hard_negatives"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Losses:
-    """The two terms of the loss, summed over a batch and not normalised.
+    """The two terms of the loss, summed over a batch and not normalized.
 
     Attributes:
         scores: Cross-entropy of matched default boxes and hard negatives.
@@ -45,7 +45,7 @@ class MultiBoxLoss(nn.Module):
         default_boxes: P × 4 float32 (cx, cy, w, h).
         iou_threshold: See `match`.
         negatives: Maximum number of hard negatives per matched default box of an image.
-        alpha: Weight of the localisation loss.
+        alpha: Weight of the localization loss.
         first: See `match`.
     """
 

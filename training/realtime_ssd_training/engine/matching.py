@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 __all__ = [
-    "BACKGROUND",
     "IGNORED",
+    "UNMATCHED",
     "BestMatch",
     "Matches",
     "corners",
@@ -24,8 +24,11 @@ __all__ = [
     "overlaps",
 ]
 
-BACKGROUND = -1
+UNMATCHED = -1
+"""Object index of a default box that is trained as background."""
+
 IGNORED = -2
+"""Object index of a default box without any target."""
 
 BestMatch = Literal["bipartite", "forced"]
 """How each object gets its best default box; see `match`."""
@@ -36,7 +39,7 @@ class Matches:
     """The matches of one image.
 
     Attributes:
-        objects: P int64: index of the object that each default box is matched to, `BACKGROUND`, or
+        objects: P int64: index of the object that each default box is matched to, `UNMATCHED`, or
             `IGNORED` where the default box is neither a positive nor a negative example.
         labels: P int64: class of that object; 0 for background, -1 for ignored.
     """
@@ -124,7 +127,7 @@ def match(
         >>> match(defaults, boxes, labels).labels.tolist()
         [3, 0]
     """
-    objects = torch.full((len(default_boxes),), BACKGROUND, device=default_boxes.device)
+    objects = torch.full((len(default_boxes),), UNMATCHED, device=default_boxes.device)
     iou, covered = overlaps(boxes, corners(default_boxes))
     if ignored is not None and bool(ignored.any()):
         objects[(covered[ignored] >= 0.5).any(dim=0)] = IGNORED
@@ -143,7 +146,7 @@ def match(
 
 
 def _labels_of(objects: Tensor, labels: Tensor) -> Tensor:
-    # Index -1 (background) selects the last entry, index -2 (ignored) the one before it.
+    # Index -1 (`UNMATCHED`) selects the last entry, index -2 (`IGNORED`) the one before it.
     table = torch.cat([labels, labels.new_tensor([-1, 0])])
     return table[objects]
 

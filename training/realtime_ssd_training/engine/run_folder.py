@@ -26,7 +26,7 @@ from typing import Any
 
 from realtime_ssd import __version__
 from realtime_ssd.core.errors import RealtimeSSDError, UsageError, redact
-from realtime_ssd.core.files import make_folder, replace_file
+from realtime_ssd.core.files import check_output, make_folder, replace_file
 
 __all__ = ["EpochMetrics", "RunFolder", "git_state"]
 
@@ -41,7 +41,7 @@ class EpochMetrics:
         lr: Learning rate of the last step.
         loss: Mean loss per step.
         score_loss: Mean classification loss.
-        offset_loss: Mean localisation loss.
+        offset_loss: Mean localization loss.
         images_per_second: Training throughput, including data loading.
         score: mAP on the validation set; None if it was not evaluated.
     """
@@ -60,27 +60,52 @@ class EpochMetrics:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
+_FILES = (
+    *(f"{name}.{suffix}" for name in ("last", "best") for suffix in ("safetensors", "json")),
+    *("config.json", "metrics.csv", "curves.png", "model.onnx"),
+)
+
+
 class RunFolder:
-    """Creates the folder of a run and writes its files.
+    """Checks the folder of a run and writes its files.
 
     Args:
-        path: Folder; created if it does not exist.
-        resume: Whether to resume the run in the folder. Otherwise it must not contain a run.
+        path: Folder; created with the first file.
+        resume: Whether to resume the run in the folder. Otherwise it must contain no file of a
+            run, unless `overwrite` is set.
+        overwrite: Whether files of an earlier run may be replaced.
 
     Raises:
-        UsageError: If there is a run but `resume` is not set, or no run to resume, or the folder
-            cannot be created.
+        UsageError: If there is no run to resume, a file of a run exists but neither `resume` nor
+            `overwrite` is set, both are set, or a file cannot be written.
     """
 
-    def __init__(self, path: Path, *, resume: bool) -> None:
+    def __init__(self, path: Path, *, resume: bool, overwrite: bool = False) -> None:
         self.path = path
+        if resume and overwrite:
+            raise UsageError("`resume` continues a run and `overwrite` replaces it; set only one")
         if resume and not self.last.exists():
             raise UsageError(f"'{path}' contains no run to resume; omit `resume`")
-        if not resume and self.last.exists():
+        if not resume and not overwrite and self.last.exists():
             raise UsageError(
-                f"'{path}' already contains a run; set `resume` or choose another folder"
+                f"'{path}' already contains a run; set `resume` to continue it, set `overwrite` to "
+                "replace it, or choose another folder"
             )
-        make_folder(path)
+        for name in _FILES:
+            check_output(path / name, overwrite=resume or overwrite)
+
+    def start(self) -> None:
+        """Create the folder and remove the files of an earlier run, which could be mixed up.
+
+        Raises:
+            UsageError: If the folder cannot be created.
+            RealtimeSSDError: If a file cannot be removed.
+        """
+        make_folder(self.path)
+        events = self.tensorboard.glob("events.out.tfevents.*")
+        with self.explain_write_errors():
+            for file in (*(self.path / name for name in _FILES), *events):
+                file.unlink(missing_ok=True)
 
     @property
     def last(self) -> Path:

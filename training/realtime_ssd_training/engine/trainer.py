@@ -67,12 +67,10 @@ class TrainingResult:
 
     Attributes:
         epochs: Complete epochs.
-        best_score: Best validation score; None if nothing was evaluated.
         stop_signal: Signal that stopped the run before its last epoch, or 0.
     """
 
     epochs: int
-    best_score: float | None
     stop_signal: int = 0
 
 
@@ -191,7 +189,7 @@ class Trainer:
                 "a data loading process was killed, possibly because memory ran out; try fewer "
                 f"`workers`{self._saved_state_hint()}"
             ) from error
-        return TrainingResult(self.progress.epoch, self.progress.best, stopped_by)
+        return TrainingResult(self.progress.epoch, stopped_by)
 
     def _train_epochs(self, stop_signal: StopSignal) -> int:
         """Train the remaining epochs; return the signal that stopped them, or 0."""
@@ -237,7 +235,7 @@ class Trainer:
             stop_signal: Signal that this process received, or 0.
 
         Returns:
-            Loss of the batch over all processes with its classification and localisation terms,
+            Loss of the batch over all processes with its classification and localization terms,
             and the stop signal if any process received one, or 0.
         """
         recipe, context = self.recipe, self.context
@@ -257,7 +255,7 @@ class Trainer:
         # Processes average their gradients; the factor turns the average back into a sum.
         loss = (parts.scores + self.loss.alpha * parts.offsets) * (context.world_size / matched)
         norm = self._backward(loss)
-        # One transfer for all values, because each one synchronises with the GPU.
+        # One transfer for all values, because each one synchronizes with the GPU.
         score_sum, offset_sum, count, stop, norm_value = torch.cat([sums, norm[None]]).tolist()
         if not (isfinite(score_sum + offset_sum) and (isfinite(norm_value) or self._can_rescale())):
             self._raise_not_finite(batch)
@@ -280,7 +278,7 @@ class Trainer:
             if "more than 1 value per channel" not in str(error):
                 raise
             raise UsageError(
-                "batch normalisation cannot be trained with one image per step; use more images, "
+                "batch normalization cannot be trained with one image per step; use more images, "
                 'a `batch` of at least two per process, or model.norm = "frozen"'
             ) from error
         return scores, offsets

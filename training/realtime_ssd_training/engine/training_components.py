@@ -100,7 +100,7 @@ def _batch_norms(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def freeze_batch_norms(model: nn.Module) -> None:
-    """Exclude scale and shift of all batch normalisation layers from training."""
+    """Exclude scale and shift of all batch normalization layers from training."""
     for layer in _batch_norms(model):
         layer.requires_grad_(False)
 
@@ -110,7 +110,7 @@ def set_train_mode(model: nn.Module, *, frozen_norms: bool) -> None:
 
     Args:
         model: Network to change.
-        frozen_norms: Whether batch normalisation layers keep their running statistics.
+        frozen_norms: Whether batch normalization layers keep their running statistics.
     """
     model.train()
     if frozen_norms:

@@ -16,7 +16,7 @@ from rich.progress import (
 )
 
 from realtime_ssd.core.closeable import Closeable
-from realtime_ssd_training.data import Dataset, Problem, summarise
+from realtime_ssd_training.data import Dataset, Problem, summarize
 from realtime_ssd_training.engine.distributed import DistributedContext
 from realtime_ssd_training.engine.run_folder import EpochMetrics, RunFolder
 
@@ -108,4 +108,4 @@ class TrainingLog(Closeable):
 
     def on_problems(self, problems: Sequence[Problem]) -> None:
         """See `Reporter.on_problems`."""
-        self._console.print(summarise(problems), style="yellow", markup=False, soft_wrap=True)
+        self._console.print(summarize(problems), style="yellow", markup=False, soft_wrap=True)

@@ -42,7 +42,7 @@ class LabeledBox:
     """A box with its class.
 
     Attributes:
-        class_id: Class id of the data set.
+        class_id: Class id of the dataset.
         box: x1, y1, x2, y2 in pixels of the image.
     """
 
@@ -97,7 +97,7 @@ def _json_box(item: LabeledBox | None, labels: Sequence[str]) -> dict[str, Any] 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ErrorAnalysis:
-    """All errors of a model on a data set at one score threshold.
+    """All errors of a model on a dataset at one score threshold.
 
     Attributes:
         score: Score threshold, inclusive.

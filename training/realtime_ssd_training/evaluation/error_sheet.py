@@ -136,7 +136,7 @@ def _crop(error: DetectionError, width: int, height: int) -> tuple[float, float,
     size = np.maximum(size + 2 * _MARGIN * size.max(), _MIN_CROP_SIZE)
     tile, image = np.array([TILE_WIDTH, TILE_HEIGHT]), np.array([width, height])
     # The scale never falls below that of the whole image. The region is moved inside the image,
-    # or centred where it is larger.
+    # or centered where it is larger.
     scale = max(float((tile / size).min()), float((tile / image).min()))
     region = tile / scale
     corner = np.clip((low + high - region) / 2, 0, np.maximum(image - region, 0))

@@ -59,14 +59,14 @@ ProgressCallback = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Evaluation:
-    """Detections of a model on a data set, with metrics and error analysis.
+    """Detections of a model on a dataset, with metrics and error analysis.
 
     Attributes:
         data: The images that could be read; its problems list the others.
         metrics: The metrics.
         ground_truth: Annotation of every image.
-        detections: Detections of every image, with the class ids of the data set.
-        unknown_classes: Classes with objects in the data set that the model does not know; they
+        detections: Detections of every image, with the class ids of the dataset.
+        unknown_classes: Classes with objects in the dataset that the model does not have; they
             are excluded from all means.
         errors: Errors at the score threshold with the best F1.
         spec: Specification of the model, with the thresholds in use.
@@ -171,7 +171,7 @@ def evaluate(
     metric: Metric = "coco",
     progress: ProgressCallback | None = None,
 ) -> Evaluation:
-    """Evaluate a model on a data set.
+    """Evaluate a model on a dataset.
 
     Args:
         backend: The model, opened with a low score threshold (see `open_model`).
@@ -195,7 +195,7 @@ def evaluate(
     known = set(class_ids.tolist()) - {0}
     if not known:
         raise UsageError(
-            f"model '{backend.spec.name}' knows none of the classes of '{data.name}': the data has "
+            f"model '{backend.spec.name}' has none of the classes of '{data.name}': the data has "
             f"{format_names(data.labels[1:])}, the model "
             f"{format_names(_foreground_labels(backend.spec))}"
         )
@@ -238,7 +238,7 @@ def compute_metric(
 
 
 def match_labels(spec: ModelSpec, labels: Sequence[str]) -> NDArray[np.int64]:
-    """Map the score columns of a model to the class ids of a data set by name.
+    """Map the score columns of a model to the class ids of a dataset by name.
 
     Case, spaces, hyphens and underscores are ignored, and Pascal VOC's names match COCO's.
 
@@ -306,7 +306,7 @@ def _detect(
 def _relabel(
     detected: Detections, class_ids: NDArray[np.int64], labels: tuple[str, ...]
 ) -> Detections:
-    """Convert class ids to those of the data set and drop classes it does not have."""
+    """Convert class ids to those of the dataset and drop classes it does not have."""
     ids = class_ids[detected.class_ids]
     kept = detected.select(ids > 0)
     return replace(kept, class_ids=ids[ids > 0].astype(np.int32), labels=labels)

@@ -87,5 +87,5 @@ def write_report(folder: Path, evaluation: Evaluation) -> None:
 
 
 def _short_name(name: str) -> str:
-    """Shorten the paths in the name of a data set to their last two parts."""
+    """Shorten the paths in the name of a dataset to their last two parts."""
     return ":".join("/".join(Path(part).parts[-2:]) for part in name.split(":"))

@@ -35,7 +35,7 @@ def detect(
     workers: int = 0,
     stop_requested: StopCheck | None = None,
 ) -> tuple[Dataset, list[Detections]]:
-    """Run a network on all readable images of a data set.
+    """Run a network on all readable images of a dataset.
 
     Args:
         model: Network in evaluation mode.
@@ -82,7 +82,7 @@ def score_model(
     stop_requested: StopCheck | None = None,
     on_problems: Callable[[Sequence[Problem]], None] | None = None,
 ) -> MetricResult:
-    """Evaluate a network on the readable images of a data set.
+    """Evaluate a network on the readable images of a dataset.
 
     Args:
         model: Network in evaluation mode.

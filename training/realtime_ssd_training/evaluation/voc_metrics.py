@@ -102,7 +102,7 @@ class ClassResult:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MetricResult:
-    """Metrics of a model on a data set.
+    """Metrics of a model on a dataset.
 
     Attributes:
         metric: "voc07", "voc" or "coco".

@@ -12,8 +12,8 @@ from matplotlib.patches import Rectangle
 from realtime_ssd.core.boxes import AnchorSpec, to_corners
 from realtime_ssd_training.illustrate.figure_style import (
     BLUE,
+    GRAY,
     GREEN,
-    GREY,
     INK,
     ORANGE,
     RED,
@@ -85,7 +85,7 @@ def worked_example() -> Figure:
     _draw_numbered(panels[1], boxes, np.flatnonzero(matched), RED)
     unused = np.flatnonzero(~matched & ~hard)
     panels[2].set_title(f"{hard.sum()} hard negatives, {len(unused)} not used", fontsize=12)
-    _draw_numbered(panels[2], boxes, unused, GREY, ls=":")
+    _draw_numbered(panels[2], boxes, unused, GRAY, ls=":")
     _draw_numbered(panels[2], boxes, np.flatnonzero(hard), ORANGE)
     return figure
 
@@ -98,8 +98,8 @@ def _draw_image_area(axes: Any) -> None:
 
 
 def _draw_cells(axes: Any) -> None:
-    axes.plot([50, 50], [0, 100], color=GREY, lw=1)
-    axes.plot([0, 100], [50, 50], color=GREY, lw=1)
+    axes.plot([50, 50], [0, 100], color=GRAY, lw=1)
+    axes.plot([0, 100], [50, 50], color=GRAY, lw=1)
     names = (("0 1 2", 25, 25), ("3 4 5", 75, 25), ("6 7 8", 25, 75), ("9 10 11", 75, 75))
     for name, x, y in names:
         axes.plot([x], [y], "o", color=BLUE, ms=5)
@@ -139,8 +139,8 @@ def losses() -> Figure:
     left.set_title("cross-entropy: −ln ĉ of the target class", fontsize=13)
     left.set_xlabel("probability ĉ", fontsize=12)
     x = np.linspace(-3, 3, 601)
-    right.plot(x, x**2 / 2, color=GREY, lw=2, ls="--", label="x² / 2")
-    right.plot(x, np.abs(x), color=GREY, lw=2, ls=":", label="|x|")
+    right.plot(x, x**2 / 2, color=GRAY, lw=2, ls="--", label="x² / 2")
+    right.plot(x, np.abs(x), color=GRAY, lw=2, ls=":", label="|x|")
     smooth = np.where(np.abs(x) < 1, x**2 / 2, np.abs(x) - 0.5)
     right.plot(x, smooth, color=RED, lw=3, label="smooth L1")
     right.set(ylim=(0, 3))

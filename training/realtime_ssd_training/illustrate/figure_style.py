@@ -1,4 +1,4 @@
-"""Colours, layout and files of the figures: no window, small files, reproducible bytes."""
+"""Colors, layout and files of the figures: no window, small files, reproducible bytes."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from realtime_ssd.core.frames import Image
 
 __all__ = [
     "BLUE",
+    "GRAY",
     "GREEN",
-    "GREY",
     "INK",
     "ORANGE",
     "RED",
@@ -30,8 +30,8 @@ __all__ = [
     "show_image",
 ]
 
-# A palette for readers with colour vision deficiency (Okabe and Ito, 2008).
-BLUE, GREEN, ORANGE, RED, GREY, INK = (
+# A palette for readers with color vision deficiency (Okabe and Ito, 2008).
+BLUE, GREEN, ORANGE, RED, GRAY, INK = (
     "#0072b2",
     "#009e73",
     "#e69f00",
@@ -41,7 +41,7 @@ BLUE, GREEN, ORANGE, RED, GREY, INK = (
 )
 _DPI = 130
 _BACKGROUND_COLORS = 56
-_MAX_COVERAGE = 1  # Pillow's quantization method that keeps rare colours, such as those of lines
+_MAX_COVERAGE = 1  # Pillow's quantization method that keeps rare colors, such as those of lines
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -53,7 +53,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as a PNG of 256 colours; the same figure always gives the same bytes.
+    """Write a figure as a PNG of 256 colors; the same figure always gives the same bytes.
 
     Raises:
         UsageError: If the file cannot be written.
@@ -80,7 +80,7 @@ def show_image(axes: Any, image: Image, *, whiten: float = 0.4) -> None:
     from PIL import Image as Pillow
 
     mixed = cv2.medianBlur(image, 5)[:, :, ::-1] * (1 - whiten) + 255 * whiten
-    # Few flat colours keep the file small and the lines legible.
+    # Few flat colors keep the file small and the lines legible.
     flat = Pillow.fromarray(mixed.astype(np.uint8)).quantize(
         _BACKGROUND_COLORS, _MAX_COVERAGE, dither=Pillow.Dither.NONE
     )

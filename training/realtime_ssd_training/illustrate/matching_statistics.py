@@ -47,8 +47,8 @@ def match_statistics(anchors: AnchorSpec, side: float) -> MatchStatistics:
         side: Side of the object as a fraction of the side of the image.
     """
     k = np.arange(NUM_POSITIONS)[:, None]
-    centres = side / 2 + (0.5 + k * np.array(_STEPS)) % 1 * (1 - side)
-    squares = np.concatenate([centres - side / 2, centres + side / 2], axis=1)
+    centers = side / 2 + (0.5 + k * np.array(_STEPS)) % 1 * (1 - side)
+    squares = np.concatenate([centers - side / 2, centers + side / 2], axis=1)
     default_boxes = anchors.boxes().astype(np.float64)
     # The IoU is at most the ratio of the areas, which rules most default boxes out.
     ratio = default_boxes[:, 2] * default_boxes[:, 3] / side**2

@@ -26,7 +26,7 @@ from realtime_ssd_training.engine.matching import match
 from realtime_ssd_training.illustrate.diagrams import MAPS
 from realtime_ssd_training.illustrate.figure_style import (
     BLUE,
-    GREY,
+    GRAY,
     INK,
     ORANGE,
     RED,
@@ -160,7 +160,7 @@ def hard_negatives_figure() -> Figure:
     )
     negatives = mined.entropy[mined.hard | mined.easy].sort(descending=True).values.numpy()
     count, ranks = int(mined.hard.sum()), np.arange(1, len(negatives) + 1)
-    right.loglog(ranks, negatives, color=GREY, lw=2.5)
+    right.loglog(ranks, negatives, color=GRAY, lw=2.5)
     right.loglog(ranks[:count], negatives[:count], color=ORANGE, lw=4)
     right.axvline(count, color=INK, lw=1, ls="--")
     right.set_xlabel("negatives, hardest first", fontsize=12)

@@ -109,7 +109,7 @@ class GraphBuilder:
         return [blob.reshape(shape) for blob, shape in zip(blobs, shapes, strict=True)]
 
     def build(self, inputs: Sequence[Blob], outputs: Sequence[Blob]) -> Model:
-        """Return the model with the given inputs and outputs."""
+        """Return the model with these inputs and outputs."""
         graph_inputs, graph_outputs = (
             [
                 onnx.helper.make_tensor_value_info(blob.name, onnx.TensorProto.FLOAT, blob.shape)

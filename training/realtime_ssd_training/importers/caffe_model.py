@@ -144,7 +144,7 @@ def _convert_layers(graph: GraphBuilder, layers: list[Message]) -> Message:
 
 
 def _check_all_weights_used(graph: GraphBuilder, path: Path) -> None:
-    """Refuse weights that the definition does not use, since the results would be wrong."""
+    """Reject weights that the definition does not use, since the results would be wrong."""
     unused = [name for name in graph.weights if name not in graph.used_layers]
     if unused:
         raise ModelError(

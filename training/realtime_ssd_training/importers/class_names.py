@@ -1,4 +1,4 @@
-"""Class names of the public data sets, in the order of the published detectors."""
+"""Class names of the public datasets, in the order of the published detectors."""
 
 from __future__ import annotations
 

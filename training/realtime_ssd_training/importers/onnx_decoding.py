@@ -164,7 +164,7 @@ def _is_ssd_decoding(
 def _with_axis_order(name: str, boxes: Floats, variances: Variances) -> Decoding:
     """Determine the order of x and y.
 
-    Default boxes are listed row by row, so x is the first centre coordinate that changes.
+    Default boxes are listed row by row, so x is the first center coordinate that changes.
     """
     moves = np.abs(np.diff(boxes[:, :2], axis=0)) > MIN_MOVE
     first = moves.any(axis=1).argmax()

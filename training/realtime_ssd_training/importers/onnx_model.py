@@ -130,7 +130,7 @@ def _with_decoding(spec: ModelSpec, decoding: Decoding) -> ModelSpec:
 
 
 def _check_decoded(model: Model, heads: Heads, spec: ModelSpec) -> None:
-    """Refuse raw offsets where boxes are expected."""
+    """Reject raw offsets where boxes are expected."""
     images = random_images(spec.input, 1)
     (boxes,) = onnx_graph.run(model, {heads.image.name: images}, [heads.offsets])
     check_corners(boxes[0], heads.offsets)

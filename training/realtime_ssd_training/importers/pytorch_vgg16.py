@@ -1,7 +1,7 @@
 """SSD on VGG16 as torchvision, amdegroot, lufficc and qfgaohao store it.
 
 The projects clip default boxes differently. torchvision clips sizes and has its COCO scales for
-every data set; the others clip centres too, and their scales depend on the data set.
+every dataset; the others clip centers too, and their scales depend on the dataset.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ def read_anchors(path: Path) -> NDArray[np.float32]:
     if boxes.ndim != 2 or boxes.shape[1] != 4 or not np.isfinite(boxes).all():
         raise UsageError(
             f"the `anchors` file '{path}' has shape {boxes.shape}; P × 4 finite numbers are "
-            "expected, centre and size as fractions of the image"
+            "expected, center and size as fractions of the image"
         )
     return boxes
 

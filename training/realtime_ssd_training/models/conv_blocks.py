@@ -1,4 +1,4 @@
-"""Convolution blocks, heads and weight initialisation of the networks."""
+"""Convolution blocks, heads and weight initialization of the networks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = [
 
 
 class L2Norm(nn.Module):
-    """L2 normalisation over channels with a learned scale per channel.
+    """L2 normalization over channels with a learned scale per channel.
 
     Source: Liu et al., "ParseNet" (2015), section 3.3; SSD uses it on conv4_3 with scale 20. The
     norm is an explicit sum because ONNX opset 17 and TensorRT 8.6 agree on `ReduceSum` but not on
@@ -37,7 +37,7 @@ class L2Norm(nn.Module):
         self.weight = nn.Parameter(torch.full((channels,), initial_scale))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Normalise N × C × H × W features over C; the norm is computed in float32."""
+        """Normalize N × C × H × W features over C; the norm is computed in float32."""
         wide = features.float()
         norm = torch.sqrt(torch.sum(wide * wide, dim=1, keepdim=True)).clamp(min=1e-12)
         unit = (wide / norm).to(features.dtype)
@@ -65,7 +65,7 @@ def conv_norm(
     eps: float = 1e-5,
     momentum: float = 0.1,
 ) -> nn.Sequential:
-    """Build a "same"-padded convolution with batch normalisation and activation.
+    """Build a "same"-padded convolution with batch normalization and activation.
 
     Args:
         inputs: Input channels.
@@ -74,12 +74,12 @@ def conv_norm(
         stride: Stride.
         groups: Groups of the convolution; `inputs` for a depthwise one.
         activation: Class of the activation; None for none.
-        bias: Whether the convolution has a bias, although the normalisation cancels it.
-        eps: Epsilon of the normalisation.
+        bias: Whether the convolution has a bias, although the normalization cancels it.
+        eps: Epsilon of the normalization.
         momentum: Momentum of the running statistics.
 
     Returns:
-        The layers in order: 0 convolution, 1 normalisation, 2 activation.
+        The layers in order: 0 convolution, 1 normalization, 2 activation.
     """
     convolution = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=bias)
     layers: list[nn.Module] = [convolution, nn.BatchNorm2d(outputs, eps=eps, momentum=momentum)]
@@ -119,7 +119,7 @@ def conv_heads(
 
 
 def init_convs(module: nn.Module) -> None:
-    """Initialise all convolutions of a module as in He et al. (2015), with zero biases."""
+    """Initialize all convolutions of a module as in He et al. (2015), with zero biases."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
@@ -128,7 +128,7 @@ def init_convs(module: nn.Module) -> None:
 
 
 def init_heads(modules: Sequence[nn.Module]) -> None:
-    """Initialise all convolutions of modules as in the SSD paper: Xavier, zero biases."""
+    """Initialize all convolutions of modules as in the SSD paper: Xavier, zero biases."""
     for module in modules:
         for layer in module.modules():
             if isinstance(layer, nn.Conv2d):

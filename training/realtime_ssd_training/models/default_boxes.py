@@ -49,9 +49,9 @@ def square_map_boxes(
 
     Args:
         maps: Cells per side of each feature map.
-        steps: Distance between cell centres of each map as a fraction of the image.
+        steps: Distance between cell centers of each map as a fraction of the image.
         sizes: Box sizes of a cell of each map.
-        clamp: Whether centres and sizes are limited to 0 … 1.
+        clamp: Whether centers and sizes are limited to 0 … 1.
     """
     layers = [
         AnchorLayer(rows=side, columns=side, step_y=step, step_x=step, sizes=boxes)
@@ -61,7 +61,7 @@ def square_map_boxes(
 
 
 def clip_sizes(sizes: Sizes) -> Sizes:
-    """Limit box sizes to the image size, as torchvision does; centres do not change."""
+    """Limit box sizes to the image size, as torchvision does; centers do not change."""
     return tuple((min(width, 1.0), min(height, 1.0)) for width, height in sizes)
 
 

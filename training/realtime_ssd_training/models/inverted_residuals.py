@@ -76,8 +76,8 @@ class InvertedResidual(nn.Module):
         stride: Stride of the depthwise convolution.
         squeeze: Whether a `SqueezeExcite` follows the depthwise convolution.
         activation: Class of the activations.
-        eps: Epsilon of the normalisations.
-        momentum: Momentum of the normalisations.
+        eps: Epsilon of the normalizations.
+        momentum: Momentum of the normalizations.
     """
 
     def __init__(
@@ -171,8 +171,8 @@ def ssdlite_head(
         inputs: Channels of the feature map.
         outputs: Boxes per cell times classes, or times 4.
         bias: Whether the depthwise convolution has a bias.
-        eps: Epsilon of the normalisation.
-        momentum: Momentum of the normalisation.
+        eps: Epsilon of the normalization.
+        momentum: Momentum of the normalization.
     """
     depthwise = conv_norm(
         inputs,

@@ -29,7 +29,7 @@ class FeatureMaps(nn.Module):
         """Compute the feature maps.
 
         Args:
-            images: N × 3 × H × W float32, normalised.
+            images: N × 3 × H × W float32, normalized.
 
         Returns:
             One N × C × rows × columns tensor per layer of the anchor specification.
@@ -76,7 +76,7 @@ class SSD(nn.Module):
         """Compute the raw outputs of the heads.
 
         Args:
-            images: N × 3 × H × W float32, normalised as in `spec.input`.
+            images: N × 3 × H × W float32, normalized as in `spec.input`.
 
         Returns:
             Scores (N × P × C logits) and offsets (N × P × 4) in the order of the default boxes.

@@ -1,7 +1,7 @@
 """SSD300 on MobileNetV1 with 3×3 heads, identical to the mb1-ssd of qfgaohao.
 
 It shares only the backbone with the Caffe model `ssd300_mobilenet_v1`: extra layers have biases and
-no normalisation, all six maps have six boxes per cell (3000), and the input is RGB.
+no normalization, all six maps have six boxes per cell (3000), and the input is RGB.
 
 Sources: Howard et al., "MobileNets" (2017), table 1, for the backbone; the network definition of
 qfgaohao/pytorch-ssd for extra layers, heads, default boxes and pre-processing.

@@ -30,7 +30,7 @@ def build(labels: Sequence[str], *, boxes: str = "voc") -> SSD:
     Args:
         labels: Class names, "background" first.
         boxes: Default boxes: "voc" or "coco" as in the paper's Caffe models; "…_clipped" limits
-            sizes to the image (torchvision: "coco_clipped"); "…_clamped" also limits centres
+            sizes to the image (torchvision: "coco_clipped"); "…_clamped" also limits centers
             (amdegroot, lufficc, qfgaohao).
 
     Returns:

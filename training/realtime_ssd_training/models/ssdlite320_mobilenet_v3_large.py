@@ -2,7 +2,7 @@
 
 Sources: Howard et al., "Searching for MobileNetV3" (2019), table 1 and section 6.3 (halved channels
 after the first map); Sandler et al., "MobileNetV2" (2018), section 6.2 (SSDLite); torchvision's
-`ssdlite320_mobilenet_v3_large` for default boxes (3234), normalisation and pre-processing.
+`ssdlite320_mobilenet_v3_large` for default boxes (3234), normalization and pre-processing.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ Extra = tuple[int, int, int, int, int]
 
 
 class VGG16FeatureMaps(FeatureMaps):
-    """VGG16 up to conv4_3 (normalised), fc7 as a dilated convolution, and the extra layers.
+    """VGG16 up to conv4_3 (normalized), fc7 as a dilated convolution, and the extra layers.
 
     Args:
         extras: The extra layers.
@@ -100,10 +100,10 @@ def vgg_boxes(
     Args:
         side: Width and height of the input in pixels.
         maps: Cells per side of each feature map.
-        steps: Distance between cell centres of each map in pixels.
+        steps: Distance between cell centers of each map in pixels.
         sizes: Smallest box of each map in pixels, and an upper limit for the last map.
         clip: Whether to limit sizes to the image (torchvision does, Caffe does not).
-        clamp: Whether to limit sizes and centres to the image (other PyTorch versions).
+        clamp: Whether to limit sizes and centers to the image (other PyTorch versions).
 
     Returns:
         Four boxes per cell on the first and the last two maps, six on the others.

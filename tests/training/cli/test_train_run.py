@@ -14,25 +14,33 @@ from realtime_ssd.core.errors import UsageError
 from tests.cli.program import run
 from tests.training.scenes import RECIPE, draw, recipe
 
+FILES = (
+    *(f"{name}.{suffix}" for name in ("best", "last") for suffix in ("json", "safetensors")),
+    *("config.json", "curves.png", "metrics.csv", "model.onnx"),
+)
 
-def test_a_complete_run_and_its_folder(tmp_path: Path) -> None:
-    data = draw(tmp_path / "pictures")
+
+def test_a_complete_run_replaces_the_files_of_an_earlier_one(tmp_path: Path) -> None:
+    events = tmp_path / "run/tensorboard/events.out.tfevents.1.host"
+    events.parent.mkdir(parents=True)
+    for old in (*(tmp_path / "run" / name for name in FILES), events):
+        old.write_text("old")
+    data = draw(tmp_path / "images")
     path = recipe(tmp_path, RECIPE)
     args = ("--data", data, "--val", data, "--output", tmp_path / "run", "--seed", "3")
-    process = run("train", path, *args, "--device", "cpu")
+    process = run("train", path, *args, "--device", "cpu", "--overwrite")
     assert process.returncode == 0, process.stderr
     lines = process.stdout.splitlines()
     assert lines[:3] == [
         "training on 10 images (disc, square, triangle): 2 epochs, 10 steps",
         "evaluating on 10 images",
-        "this is short for training from scratch; set more --epochs, or --init",
+        "this is short for training from scratch; increase --epochs or set --init",
     ]
     assert [line.split()[:2] for line in lines[3:5]] == [["epoch", "1"], ["epoch", "2"]]
     assert lines[-1].startswith(f"{tmp_path}/run/model.onnx: mAP ")
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {
-        *(f"{name}.{kind}" for name in ("best", "last") for kind in ("json", "safetensors")),
-        *("config.json", "curves.png", "metrics.csv", "model.onnx", "tensorboard"),
-    }
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {*FILES, "tensorboard"}
+    assert all((tmp_path / "run" / name).read_bytes() != b"old" for name in FILES)
+    assert not events.exists()
     config = json.loads((tmp_path / "run/config.json").read_text())
     assert config["recipe"]["run"]["seed"] == 3
     assert config["recipe"]["data"]["train"] == data
@@ -47,6 +55,33 @@ def test_a_complete_run_and_its_folder(tmp_path: Path) -> None:
         epochs, values = zip(*points[f"epoch/{key}"], strict=True)
         assert epochs == (1, 2)
         assert values == pytest.approx([float(row[key]) for row in table])
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_existing_files_are_kept_without_overwrite(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).write_text("precious")
+    with pytest.raises(SystemExit) as caught:
+        main(["train", "demo", "--data", "voc:missing", "--output", str(tmp_path)])
+    error = capsys.readouterr().err
+    assert caught.value.code == 2
+    assert "--overwrite to" in error
+    assert [file.read_text() for file in tmp_path.iterdir()] == ["precious"]
+
+
+def test_a_preview_replaces_a_file_only_with_overwrite(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "sheet.png").write_text("precious")
+    args = ["train", "demo", "--data", "voc:missing", "--output", str(tmp_path / "run")]
+    args += ["--preview", str(tmp_path / "sheet.png")]
+    with pytest.raises(SystemExit):
+        main(args)
+    assert "sheet.png' exists; set --overwrite to replace it" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*args, "--overwrite"])
+    assert "'missing' has no folder" in capsys.readouterr().err
 
 
 def tensorboard_points(folder: Path) -> dict[str, list[tuple[int, float]]]:
@@ -103,14 +138,14 @@ def test_invalid_options_are_reported_in_one_line(
 
 
 def test_datasets_without_usable_objects_are_rejected(tmp_path: Path) -> None:
-    from realtime_ssd_training.engine.train_command import TrainCommand
+    from realtime_ssd_training.cli.train_run import TrainCommand
 
-    data, path = draw(tmp_path / "pictures"), str(recipe(tmp_path, RECIPE))
-    content = json.loads((tmp_path / "pictures/scenes.json").read_text())
+    data, path = draw(tmp_path / "images"), str(recipe(tmp_path, RECIPE))
+    content = json.loads((tmp_path / "images/scenes.json").read_text())
     for item in content["annotations"]:
         item["iscrowd"] = 1
     (tmp_path / "crowds.json").write_text(json.dumps(content))
-    crowds = f"coco:{tmp_path / 'crowds.json'}:{tmp_path / 'pictures'}"
+    crowds = f"coco:{tmp_path / 'crowds.json'}:{tmp_path / 'images'}"
     for train_set, val_set in ((data, crowds), (crowds, data)):
         overrides = {"data.train": train_set, "data.val": val_set}
         with pytest.raises(
@@ -121,14 +156,14 @@ def test_datasets_without_usable_objects_are_rejected(tmp_path: Path) -> None:
     folder = tmp_path / "voc"
     for name in ("Annotations", "JPEGImages"):
         (folder / name).mkdir(parents=True)
-    (tmp_path / "pictures/picture0.png").rename(folder / "JPEGImages/a.png")
+    (tmp_path / "images/image0.png").rename(folder / "JPEGImages/a.png")
     (folder / "Annotations/a.xml").write_text("<annotation></annotation>")
-    with pytest.raises(UsageError, match="no image of the data has an object"):
+    with pytest.raises(UsageError, match="the dataset has no objects"):
         TrainCommand(path, tmp_path / "run", {"data.train": f"voc:{folder}"}).run()
 
 
 def test_invalid_model_options_are_rejected(tmp_path: Path) -> None:
-    from realtime_ssd_training.engine.train_command import TrainCommand
+    from realtime_ssd_training.cli.train_run import TrainCommand
 
     text = RECIPE.replace("width = 0.25", 'width = "wide"')
     with pytest.raises(UsageError, match=r"invalid options .* of model 'ssd_mobilenet_v1_fpn'"):
@@ -138,7 +173,7 @@ def test_invalid_model_options_are_rejected(tmp_path: Path) -> None:
 
 
 def test_the_message_of_an_invalid_model_is_not_changed(tmp_path: Path) -> None:
-    from realtime_ssd_training.engine.train_command import TrainCommand
+    from realtime_ssd_training.cli.train_run import TrainCommand
 
     path = str(recipe(tmp_path, RECIPE.replace("ssd_mobilenet_v1_fpn", "ssd999")))
     with pytest.raises(UsageError, match=r"^model 'ssd999' does not exist; choose from"):

@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
-from realtime_ssd.core.errors import UsageError, for_command_line
-from realtime_ssd_training.data import Dataset, summarise
+from realtime_ssd.core.errors import UsageError
+from realtime_ssd.core.files import check_output
+from realtime_ssd_training.data import Dataset, summarize
 from realtime_ssd_training.data.classes import format_names
 from realtime_ssd_training.data.concat import open_datasets
 from realtime_ssd_training.engine.checkpoint import (
@@ -32,7 +33,6 @@ from realtime_ssd_training.recipe import Recipe, load_recipe, to_dict, with_over
 
 __all__ = ["TrainCommand"]
 
-
 SHORT_RUN_STEPS = 1000
 """Shorter runs learn little from random weights."""
 
@@ -46,6 +46,7 @@ class TrainCommand:
         output: Folder of the run.
         overrides: Values that replace those of the recipe; see `with_overrides`.
         resume: Whether to resume the run in `output`.
+        overwrite: Whether to replace existing files.
         init: Checkpoint to take all matching weights from.
         device: Device; see `init_distributed`.
     """
@@ -54,6 +55,7 @@ class TrainCommand:
     output: Path
     overrides: Mapping[str, Any] = field(default_factory=dict)
     resume: bool = False
+    overwrite: bool = False
     init: Path | None = None
     device: str = "auto"
 
@@ -66,6 +68,11 @@ class TrainCommand:
         Raises:
             RealtimeSSDError: If an option is invalid or the run fails.
         """
+        if preview is None:
+            # All processes of a distributed run check before the main process writes anything.
+            folder = RunFolder(self.output, resume=self.resume, overwrite=self.overwrite)
+        else:
+            check_output(preview, overwrite=self.overwrite)
         recipe = with_overrides(load_recipe(self.recipe), self.overrides)
         train = _open_training_set(recipe)
         model = _build_model(recipe, train.labels)
@@ -74,20 +81,24 @@ class TrainCommand:
             return
         context = init_distributed(self.device)
         try:
-            self._train(model, recipe, train, context)
+            self._train(model, recipe, train, folder, context)
         finally:
             destroy_distributed()
 
     def _train(
-        self, model: SSD, recipe: Recipe, train: Dataset, context: DistributedContext
+        self,
+        model: SSD,
+        recipe: Recipe,
+        train: Dataset,
+        folder: RunFolder,
+        context: DistributedContext,
     ) -> None:
         val = _open(recipe, recipe.data.val, train.labels) if recipe.data.val else None
         _check_has_objects(train, use_difficult=recipe.data.difficult == "use")
         if val is not None:
             _check_has_objects(val, use_difficult=False)
-        folder = RunFolder(self.output, resume=self.resume)
         if context.is_main and not self.resume:
-            self._initialise(model, recipe, folder, context)
+            self._initialize(model, recipe, folder, context)
         with TrainingLog(folder, context, train) as log:
             if val is not None and val.problems:
                 log.on_problems(val.problems)
@@ -112,16 +123,16 @@ class TrainCommand:
             f"{_count(steps, 'step')}"
         )
         if val is None:
-            _print("without `val` nothing is evaluated, and the last weights are kept")
+            print("no validation set (--val): the last weights are exported")
         else:
             print(f"evaluating on {_count(len(val), 'image')}")
         if steps < SHORT_RUN_STEPS and not (self.init or recipe.model.backbone):
-            _print("this is short for training from scratch; set more `epochs`, or `init`")
+            print("this is short for training from scratch; increase --epochs or set --init")
 
-    def _initialise(
+    def _initialize(
         self, model: SSD, recipe: Recipe, folder: RunFolder, context: DistributedContext
     ) -> None:
-        """Load initial weights, which other processes receive from this one; write the config."""
+        """Load initial weights, which other processes receive from this one; start the folder."""
         if recipe.model.backbone:
             from realtime_ssd_training.models.backbones import load_backbone
 
@@ -130,6 +141,7 @@ class TrainCommand:
         if self.init:
             loaded, total = load_matching_weights(model, self.init)
             print(f"loaded {loaded} of {total} tensors from {self.init}")
+        folder.start()
         folder.write_config(
             {
                 "processes": context.world_size,
@@ -145,7 +157,7 @@ def _write_preview(model: SSD, recipe: Recipe, train: Dataset, path: Path) -> No
     from realtime_ssd_training.data.preview import write_preview
 
     if train.problems:
-        print(summarise(train.problems))
+        print(summarize(train.problems))
     write_preview(path, model, recipe, train)
     print(f"{path}: augmented samples with their matched default boxes")
 
@@ -159,9 +171,9 @@ def _export_best(folder: RunFolder, result: TrainingResult, dataset: Dataset) ->
         dataset: Images to verify the exported model on.
     """
     if result.stop_signal:
-        _print(
-            f"stopped after {result.epochs} complete epochs; the state is saved in {folder.last}; "
-            "add `resume` to the command to continue"
+        print(
+            f"stopped after {_count(result.epochs, 'complete epoch')}; the state is saved in "
+            f"{folder.last}; continue with the same command and --resume"
         )
         return
     from realtime_ssd_training.export import export_onnx, first_images
@@ -213,11 +225,6 @@ def _check_has_objects(dataset: Dataset, *, use_difficult: bool) -> None:
             f"'{dataset.name}' has no usable object of the classes {names}; "
             "check its annotations, `classes` and `remap`"
         )
-
-
-def _print(message: str) -> None:
-    """Print a message that names parameters, for the command line."""
-    print(for_command_line(message))
 
 
 def _count(number: int, noun: str) -> str:
