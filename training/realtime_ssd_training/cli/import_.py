@@ -26,13 +26,15 @@ def import_model(
     before it is written; `--model OUTPUT` then runs it without further options.
 
     Args:
-        file: Model to import: an ONNX file with raw or decoded heads (.onnx), a PyTorch checkpoint
-            (.pth, .pt, .safetensors) or the weights of a Caffe model (.caffemodel).
+        file: Model to import: an ONNX file with raw or decoded heads (.onnx), a TFLite file with
+            TFLite_Detection_PostProcess (.tflite), a PyTorch checkpoint (.pth, .pt, .safetensors)
+            or the weights of a Caffe model (.caffemodel).
         prototxt: Network definition of a Caffe model (deploy.prototxt).
         output: ONNX file to write.
         family: Model family, if the file is ambiguous: tensorflow or ultralight (ONNX), caffe-vgg
             or caffe-mobilenet, torchvision, amdegroot, lufficc or qfgaohao (PyTorch).
-        labels: Text file of class names, one per line.
+        labels: Text file of class names, one per line. A TFLite file may contain it, or
+            labelmap.txt or labels.txt in its folder is taken.
         anchors: Default boxes (.npy or .json, P × 4: centre and size as fractions of the image)
             in the order of the model's offsets.
         spec: JSON file with fields of the specification that override the detected ones.
@@ -54,3 +56,5 @@ def import_model(
         f"{model.input.width}x{model.input.height}, {model.num_boxes} default boxes, "
         f"{model.num_classes} score columns, {batch}"
     )
+    if imported.labels_origin:
+        print(f"labels: {imported.labels_origin}")

@@ -17,6 +17,7 @@ __all__ = ["ImportOptions", "ImportResult", "import_model"]
 _IMPORTERS = {
     ".onnx": "onnx_model",
     ".caffemodel": "caffe_model",
+    ".tflite": "tflite_model",
     ".pth": "pytorch_checkpoint",
     ".pt": "pytorch_checkpoint",
     ".safetensors": "pytorch_checkpoint",

@@ -41,9 +41,11 @@ class ImportResult:
         path: The file.
         family: The recognized kind of model.
         dynamic_batch: Whether the file accepts any batch size; otherwise only 1.
+        labels_origin: Where the class names come from; empty if the kind of model implies them.
     """
 
     spec: ModelSpec
     path: Path
     family: str
     dynamic_batch: bool
+    labels_origin: str = ""

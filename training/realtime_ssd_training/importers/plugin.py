@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-__all__ = ["CHECKPOINTS", "ImporterPlugin"]
+__all__ = ["CHECKPOINTS", "TFLITE", "ImporterPlugin"]
 
 
 class ImporterPlugin:
@@ -22,15 +24,29 @@ class ImporterPlugin:
         """Return the packages that are not installed, to be checked before a download."""
         return [name for name in self._packages if find_spec(name) is None]
 
-    def convert(self, file: Path, output: Path) -> None:
-        """Convert the model in `file` to the ONNX file `output`, replacing an existing one.
+    def convert(self, file: Path, output: Path, label_set: str = "") -> None:
+        """Convert a model to an ONNX file.
+
+        Args:
+            file: The published file.
+            output: ONNX file to create or replace.
+            label_set: Name of the set of classes ("coco") if the file has no class names.
 
         Raises:
             ModelError: If the file is damaged or of an unknown kind.
         """
         from realtime_ssd_training.importers import ImportOptions, import_model
+        from realtime_ssd_training.importers.class_names import COCO_91
 
-        import_model(file, output, ImportOptions(overwrite=True))
+        options = ImportOptions(overwrite=True)
+        if not label_set:
+            import_model(file, output, options)
+            return
+        with TemporaryDirectory() as folder:
+            labels = Path(folder) / f"{label_set}.txt"
+            labels.write_text("\n".join({"coco": COCO_91}[label_set]), encoding="utf-8")
+            import_model(file, output, replace(options, labels=labels))
 
 
 CHECKPOINTS = ImporterPlugin("torch", "safetensors")
+TFLITE = ImporterPlugin("flatbuffers")
