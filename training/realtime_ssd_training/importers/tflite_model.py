@@ -43,7 +43,7 @@ _PIXEL_SHIFT = {np.uint8: 0, np.int8: 128}  # stored value of a pixel: pixel - s
 _ARITHMETIC = ("ADD", "MUL", "SUB")
 _BOX_TOLERANCE = 1e-5
 _LOWEST_DISPLAY_SCORE = 0.1
-_DEFAULT_LIMITS = Thresholds(0.3, 0.6, 200, 100)
+_DEFAULT_LIMITS = Thresholds(0.5, 0.6, 200, 100)
 """Limits of TensorFlow's SSDs; the score is one for display."""
 
 
