@@ -133,7 +133,7 @@ class GpuBackend(Closeable):
     Args:
         device: The GPU; its context must be current during construction.
         network: Has attributes `boxes` and `types` and methods `bind` and `close`.
-        spec: Specification of the model with the thresholds in force.
+        spec: Specification of the model with the thresholds in use.
         options: Options of the user.
         slots: Maximum number of batches in flight.
         graphs: Whether to capture CUDA graphs.

@@ -25,6 +25,7 @@ class TensorRTPlugin:
     priority = 20
     engine_suffix = ".engine"
     decodes_surfaces = True
+    default_precision = "fp16"
 
     def missing(self) -> list[str]:
         """See `BackendPlugin.missing`."""

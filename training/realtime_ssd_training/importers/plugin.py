@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+from realtime_ssd.core.extras import missing_packages
 
 __all__ = ["CHECKPOINTS", "TFLITE", "ImporterPlugin"]
 
@@ -22,7 +23,7 @@ class ImporterPlugin:
 
     def missing(self) -> list[str]:
         """Return the packages that are not installed, to be checked before a download."""
-        return [name for name in self._packages if find_spec(name) is None]
+        return missing_packages(*self._packages)
 
     def convert(self, file: Path, output: Path, label_set: str = "") -> None:
         """Convert a model to an ONNX file.
