@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from realtime_ssd.core.downloads import CHECKSUMS, download, download_member, extract_member
@@ -44,15 +44,22 @@ class OfficialModel:
     label_set: str = ""
 
 
+_COCO_MOBILENET = OfficialModel(
+    "https://storage.googleapis.com/download.tensorflow.org/models/tflite/"
+    "coco_ssd_mobilenet_v1_1.0_quant_2018_06_29.zip",
+    "e4b118e5e4531945de2e659742c7c590f7536f8d0ed26d135abcfe83b4779d13",
+    "Google's SSD300 MobileNetV1, 80 COCO classes, 4 MB",
+    importer="tflite",
+    member="detect.tflite",
+    label_set="coco",
+)
+
 OFFICIAL = {
-    "ssd_mobilenet_v1_coco": OfficialModel(
-        "https://storage.googleapis.com/download.tensorflow.org/models/tflite/"
-        "coco_ssd_mobilenet_v1_1.0_quant_2018_06_29.zip",
-        "e4b118e5e4531945de2e659742c7c590f7536f8d0ed26d135abcfe83b4779d13",
-        "Google's SSD300 MobileNetV1, 80 COCO classes, 4 MB",
-        importer="tflite",
-        member="detect.tflite",
-        label_set="coco",
+    "ssd_mobilenet_v1_coco": _COCO_MOBILENET,
+    "ssd_mobilenet_v1_coco_int8": replace(
+        _COCO_MOBILENET,
+        about="the same in INT8, faster on CPUs",
+        importer="tflite_int8",
     ),
     "ssd300_vgg16_coco": OfficialModel(
         "https://download.pytorch.org/models/ssd300_vgg16_coco-b556d3b4.pth",

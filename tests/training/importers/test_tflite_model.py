@@ -104,6 +104,37 @@ def test_networks_equal_the_interpreter(
     np.testing.assert_allclose(scores[0], expected["scores"], atol=tolerance)
 
 
+def test_kept_integers_equal_the_interpreter(tmp_path: Path) -> None:
+    expected = json.loads(ORACLE.read_text())["int8"]
+    model = import_bytes(tmp_path, tiny_ssd("int8"), keep_quantized=True)
+    scores, offsets = model.heads(image_batch(model.spec))
+    step = 12 / 255
+    assert np.abs(offsets[0] - expected["offsets"]).max() < 2.1 * step
+    assert np.abs(offsets[0] - expected["offsets"]).mean() < step
+    assert np.abs(scores[0] - expected["scores"]).max() < 2.1 * step / 4
+
+
+def test_kept_integers_of_the_real_network_equal_the_stored_ones(
+    shared_data: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "int8.onnx"
+    import_model(shared_data / QUANT / "detect.tflite", output, ImportOptions(keep_quantized=True))
+    assert output.stat().st_size < 5e6
+    model = ImportedModel(output)
+    for file in sorted((shared_data / "golden/raw_heads").glob("*.npz")):
+        stored = np.load(file)
+        pixels = stored["input_rgb_u8"].transpose(2, 0, 1)[None].astype(np.float32)
+        scores, _ = model.heads((pixels - 128) / 128)
+        difference = np.abs(scores[0] - stored["class_scores_u8"] / np.float32(256))
+        assert difference.max() < 0.03
+        assert difference.mean() < 3e-4
+
+
+def test_keep_quantized_is_for_tflite_only(tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="`keep_quantized` is for TFLite files, not for"):
+        import_model(tiny, tmp_path / "new.onnx", ImportOptions(keep_quantized=True))
+
+
 def test_detections_equal_the_post_processing_of_the_interpreter(tmp_path: Path) -> None:
     expected = json.loads(ORACLE.read_text())["float32"]
     model = import_bytes(tmp_path, tiny_ssd("float32"))

@@ -18,6 +18,7 @@ def import_model(
     labels: Path | None = None,
     anchors: Path | None = None,
     spec: Path | None = None,
+    keep_quantized: bool = False,
     overwrite: bool = False,
 ) -> None:
     """Convert an SSD of another project to one ONNX file that includes its specification.
@@ -38,6 +39,8 @@ def import_model(
         anchors: Default boxes (.npy or .json, P × 4: centre and size as fractions of the image)
             in the order of the model's offsets.
         spec: JSON file with fields of the specification that override the detected ones.
+        keep_quantized: Compute with the 8-bit integers of a quantized TFLite file, which is faster
+            on a CPU, instead of FP32.
         overwrite: Replace an existing output.
     """
     from realtime_ssd.core.extras import require
@@ -47,7 +50,7 @@ def import_model(
     from realtime_ssd_training.importers import ImportOptions
     from realtime_ssd_training.importers import import_model as import_file
 
-    options = ImportOptions(prototxt, family, labels, anchors, spec, overwrite)
+    options = ImportOptions(prototxt, family, labels, anchors, spec, overwrite, keep_quantized)
     imported = import_file(file, output, options)
     model = imported.spec
     batch = "any batch size" if imported.dynamic_batch else "batch size 1"

@@ -50,6 +50,8 @@ def import_model(path: Path, output: Path, options: ImportOptions | None = None)
         raise UsageError(
             f"'{path}' has the unknown suffix '{path.suffix}'; use one of {', '.join(_IMPORTERS)}"
         )
+    if options.keep_quantized and importer != "tflite_model":
+        raise UsageError(f"`keep_quantized` is for TFLite files, not for '{path}'")
     if output.suffix.lower() != ".onnx":
         raise UsageError(f"the output '{output}' must end in .onnx")
     check_output(output, overwrite=options.overwrite)

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 from realtime_ssd.core.extras import missing_packages
 
-__all__ = ["CHECKPOINTS", "TFLITE", "ImporterPlugin"]
+__all__ = ["CHECKPOINTS", "TFLITE", "TFLITE_INT8", "ImporterPlugin"]
 
 
 class ImporterPlugin:
@@ -16,10 +16,12 @@ class ImporterPlugin:
 
     Args:
         packages: Import names of the packages that the conversion needs.
+        keep_quantized: Whether a quantized network keeps its integers.
     """
 
-    def __init__(self, *packages: str) -> None:
+    def __init__(self, *packages: str, keep_quantized: bool = False) -> None:
         self._packages = packages
+        self._keep_quantized = keep_quantized
 
     def missing(self) -> list[str]:
         """Return the packages that are not installed, to be checked before a download."""
@@ -39,7 +41,7 @@ class ImporterPlugin:
         from realtime_ssd_training.importers import ImportOptions, import_model
         from realtime_ssd_training.importers.class_names import COCO_91
 
-        options = ImportOptions(overwrite=True)
+        options = ImportOptions(overwrite=True, keep_quantized=self._keep_quantized)
         if not label_set:
             import_model(file, output, options)
             return
@@ -51,3 +53,4 @@ class ImporterPlugin:
 
 CHECKPOINTS = ImporterPlugin("torch", "safetensors")
 TFLITE = ImporterPlugin("flatbuffers")
+TFLITE_INT8 = ImporterPlugin("flatbuffers", keep_quantized=True)

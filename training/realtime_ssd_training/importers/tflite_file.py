@@ -113,6 +113,11 @@ class Tensor:
     zero_point: NDArray[np.float64]
     axis: int = 0
 
+    @property
+    def is_8bit(self) -> bool:
+        """Whether its values are 8-bit integers with one step for all."""
+        return self.dtype in (np.uint8, np.int8) and len(self.scale) == 1
+
     def real_values(self) -> NDArray[Any]:
         """Return a constant dequantized, in float32; integers without a step stay integers."""
         if self.values is None:

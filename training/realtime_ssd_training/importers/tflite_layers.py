@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from realtime_ssd_training.importers.tflite_file import Operator, Tensor
 from realtime_ssd_training.importers.tflite_graph import GraphBuilder, Value, operator_error
@@ -35,23 +34,28 @@ def same_padding(size: int, kernel: int, stride: int, dilation: int) -> tuple[in
 
 
 def _activate(graph: GraphBuilder, operator: Operator, name: str) -> str:
-    """Add the activation that an operator includes."""
+    """Add the activation that an operator includes, and the rounding of its result if kept."""
     kind = operator.options.get("activation", _NONE)
-    if kind == _NONE:
-        upper = _upper_limit(graph.tensors[operator.outputs[0]])
-        return name if upper is None else _clip(graph, name, upper)
-    if kind == _RELU:
-        return graph.add("Relu", [name])
+    output = graph.tensors[operator.outputs[0]]
+    upper = _upper_limit(output)
+    limited = kind == _RELU6 and upper is not None and upper <= _RELU6_LIMIT
+    if graph.keep_quantized and (kind == _NONE or limited):
+        return graph.rounded(name, output)  # the range of the result is the activation
+    name = graph.rounded(name, output)  # lets ONNX Runtime run the operator in integers
     if kind == _RELU6:
-        return _clip(graph, name)
-    raise operator_error(operator, f"includes the activation {kind}, which is not supported")
+        name = _clip(graph, name)
+    elif kind == _RELU:
+        name = graph.add("Relu", [name])
+    elif kind != _NONE:
+        raise operator_error(operator, f"includes the activation {kind}, which is not supported")
+    elif upper is not None:
+        name = _clip(graph, name, upper)
+    return graph.rounded(name, output)
 
 
 def _upper_limit(tensor: Tensor) -> float | None:
     """Return the largest value of a quantized tensor whose smallest value is 0, else None."""
-    if tensor.dtype not in (np.uint8, np.int8) or len(tensor.scale) != 1:
-        return None
-    if tensor.zero_point[0] != (0 if tensor.dtype is np.uint8 else -128):
+    if not tensor.is_8bit or tensor.zero_point[0] != (0 if tensor.dtype is np.uint8 else -128):
         return None
     upper = _LEVELS * float(tensor.scale[0])
     return _RELU6_LIMIT if abs(upper - _RELU6_LIMIT) < _RELU6_TOLERANCE else upper
@@ -64,39 +68,48 @@ def _clip(graph: GraphBuilder, name: str, upper: float = _RELU6_LIMIT) -> str:
 
 def _conv(graph: GraphBuilder, operator: Operator) -> Value:
     image = graph.value(operator, 0)
-    weights = graph.weights(operator, 1, 4).transpose(0, 3, 1, 2)
-    groups, rest = divmod(image.shape[-1], weights.shape[1])
-    if rest or weights.shape[0] % groups:
+    outputs, _, _, depth = graph.weights(operator, 1, 4).shape
+    groups, rest = divmod(image.shape[-1], depth)
+    if rest or outputs % groups:
         raise operator_error(operator, f"has {image.shape[-1]} channels but other weights")
-    return _add_conv(graph, operator, image, weights, groups)
+    return _add_conv(graph, operator, image, (0, 3, 1, 2), groups)
 
 
 def _depthwise_conv(graph: GraphBuilder, operator: Operator) -> Value:
     image = graph.value(operator, 0)
-    weights = graph.weights(operator, 1, 4)
+    depth, _, _, outputs = graph.weights(operator, 1, 4).shape
     channels = image.shape[-1]
-    if weights.shape[0] != 1 or weights.shape[3] % channels:
+    if depth != 1 or outputs % channels:
         raise operator_error(operator, f"has {channels} channels but other weights")
-    return _add_conv(graph, operator, image, weights.transpose(3, 0, 1, 2), channels)
+    return _add_conv(graph, operator, image, (3, 0, 1, 2), channels)
 
 
 def _add_conv(
-    graph: GraphBuilder, operator: Operator, image: Value, weights: NDArray[np.float32], groups: int
+    graph: GraphBuilder, operator: Operator, image: Value, axes: tuple[int, ...], groups: int
 ) -> Value:
-    """Add a convolution with weights of the shape outputs × inputs per group × rows × columns."""
+    """Add a convolution.
+
+    Args:
+        graph: The graph.
+        operator: The operator.
+        image: Its input.
+        axes: Axes of its weights for outputs, inputs per group, rows and columns.
+        groups: Number of groups.
+    """
     options = operator.options
     strides = [options["stride_h"], options["stride_w"]]
     dilations = [options["dilation_h"], options["dilation_w"]]
     if len(image.shape) != 4 or min(*strides, *dilations) < 1:
         raise operator_error(operator, "has an input or strides that do not fit")
-    kernel = list(weights.shape[2:])
+    sizes = graph.weights(operator, 1, 4).shape
+    kernel = [sizes[axes[2]], sizes[axes[3]]]
     pads = [(0, 0), (0, 0)]
     if options["padding"] == _SAME:
-        sizes = zip(image.shape[1:3], kernel, strides, dilations, strict=True)
-        pads = [same_padding(*axis) for axis in sizes]
-    inputs = [graph.channels_first(image), graph.constant(weights)]
+        lines = zip(image.shape[1:3], kernel, strides, dilations, strict=True)
+        pads = [same_padding(*line) for line in lines]
+    inputs = [graph.channels_first(image), graph.stored_weights(operator, 1, axes)]
     if len(operator.inputs) > 2 and operator.inputs[2] >= 0:
-        inputs.append(graph.constant(graph.weights(operator, 2, 1)))
+        inputs.append(graph.stored_weights(operator, 2, (0,)))
     name = graph.add(
         "Conv",
         inputs,
@@ -112,7 +125,7 @@ def _add_conv(
             image.shape[1:3], pads, kernel, strides, dilations, strict=True
         )
     )
-    shape = (1, rows, columns, len(weights))
+    shape = (1, rows, columns, sizes[axes[0]])
     return Value(shape, _activate(graph, operator, name), channels_first=True)
 
 
@@ -172,6 +185,7 @@ def _unary(op_type: str) -> Converter:
         value = graph.value(operator, 0)
         name = graph.channels_first(value) if value.channels_first else graph.same_order(value)
         result = _clip(graph, name) if op_type == "Clip" else graph.add(op_type, [name])
+        result = graph.rounded(result, graph.tensors[operator.outputs[0]])
         return Value(value.shape, result, value.channels_first)
 
     return convert

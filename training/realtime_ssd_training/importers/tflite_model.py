@@ -53,7 +53,7 @@ def import_model(path: Path, output: Path, options: ImportOptions) -> ImportResu
         raise UsageError(f"`family` '{options.family}' is unknown for TFLite files; omit it")
     file = read_tflite(path)
     end = _post_processing(file, path)
-    graph = GraphBuilder(file.tensors)
+    graph = GraphBuilder(file.tensors, options.keep_quantized)
     image = _add_input(graph, file)
     _convert_operators(graph, file, end, path)
     offsets, scores = _head(graph, end, 0), _head(graph, end, 1)
@@ -100,7 +100,8 @@ def _add_input(graph: GraphBuilder, file: TfliteFile) -> Value:
             "one image of the shape 1×height×width×3 is expected"
         )
     image = Value(shape, "image", channels_first=True)
-    graph.values[file.inputs[0]] = image
+    rounded = graph.rounded(image.name, file.tensors[file.inputs[0]])
+    graph.values[file.inputs[0]] = replace(image, name=rounded)
     return image
 
 
