@@ -1,14 +1,18 @@
-"""Models by name: the bundled one, the user's own, and official ones that can be pulled."""
+"""Models by name: the bundled one, the user's own, and official ones that can be pulled.
+
+The first official model in the user's folder runs if no model is named.
+"""
 
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+import zipfile
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from realtime_ssd.core.downloads import CHECKSUMS, download
-from realtime_ssd.core.errors import RealtimeSSDError, UsageError
-from realtime_ssd.core.files import data_folder, make_folder
+from realtime_ssd.core.downloads import CHECKSUMS, download, download_member, extract_member
+from realtime_ssd.core.errors import ModelError, RealtimeSSDError, UsageError
+from realtime_ssd.core.files import data_folder, make_folder, sha256_of
 from realtime_ssd.core.registry import load_plugin
 
 __all__ = ["BUNDLED", "OFFICIAL", "OfficialModel", "find_model", "local_models", "pull"]
@@ -22,18 +26,41 @@ class OfficialModel:
     """A pretrained model published by its authors.
 
     Attributes:
-        url: Address of the file.
+        url: Address of the file, or of a zip archive that contains it.
         sha256: SHA-256 of the file, as far as its authors publish it: all 64 digits, or the first
             ones, which are part of the file name.
         about: One line about the model, for users.
+        importer: Name of the importer of such files.
+        member: Name of the file in the archive; empty if `url` is the file itself. Its `sha256`
+            must be complete.
+        label_set: Name of the set of classes, for an importer that must know it.
     """
 
     url: str
     sha256: str
     about: str
+    importer: str = "checkpoint"
+    member: str = ""
+    label_set: str = ""
 
+
+_COCO_MOBILENET = OfficialModel(
+    "https://storage.googleapis.com/download.tensorflow.org/models/tflite/"
+    "coco_ssd_mobilenet_v1_1.0_quant_2018_06_29.zip",
+    "e4b118e5e4531945de2e659742c7c590f7536f8d0ed26d135abcfe83b4779d13",
+    "Google's SSD300 MobileNetV1, 80 COCO classes, 4 MB",
+    importer="tflite",
+    member="detect.tflite",
+    label_set="coco",
+)
 
 OFFICIAL = {
+    "ssd_mobilenet_v1_coco": _COCO_MOBILENET,
+    "ssd_mobilenet_v1_coco_int8": replace(
+        _COCO_MOBILENET,
+        about="the same in INT8, faster on CPUs",
+        importer="tflite_int8",
+    ),
     "ssd300_vgg16_coco": OfficialModel(
         "https://download.pytorch.org/models/ssd300_vgg16_coco-b556d3b4.pth",
         "b556d3b4",
@@ -88,36 +115,68 @@ def _default_model(local: dict[str, Path]) -> tuple[Path, str]:
     )
 
 
-def pull(name: str) -> Path:
+def pull(name: str, file: Path | None = None) -> Path:
     """Download an official model, verify it and convert it to ONNX.
 
     Args:
         name: One of `OFFICIAL`.
+        file: The published file, or the archive that contains it, instead of a download.
 
     Returns:
         The ONNX file in the user's folder of models.
 
     Raises:
-        UsageError: If there is no such model.
+        UsageError: If there is no such model or file.
         RealtimeSSDError: If packages for the conversion are missing, which is checked first, or
             the download fails.
-        ModelError: If the downloaded file is not the published one.
+        ModelError: If the file is not the published one.
     """
     if name not in OFFICIAL:
         raise UsageError(f"there is no official model '{name}'; choose from {', '.join(OFFICIAL)}")
-    importer = load_plugin("importers", "checkpoint")
+    official = OFFICIAL[name]
+    importer = load_plugin("importers", official.importer)
     if importer.missing():
         raise RealtimeSSDError(
             f"reading '{name}' needs {', '.join(importer.missing())}; install it with "
             "pip install 'realtime-ssd[train]'"
         )
-    official = OFFICIAL[name]
+    if file is not None and not file.is_file():
+        raise UsageError(f"the file '{file}' does not exist")
     output = data_folder("models") / f"{name}.onnx"
     make_folder(output.parent)
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / official.url.rsplit("/", 1)[1]
-        checksums = output.parent / CHECKSUMS
-        hint = "use 'realtime-ssd import'"
-        download(official.url, official.sha256, file, hint=hint, checksums=checksums)
-        importer.convert(file, output)
+        published = Path(folder) / (official.member or official.url.rsplit("/", 1)[1])
+        if file is None:
+            _download(name, published, output.parent / CHECKSUMS)
+        else:
+            published = _verified(official, file, published)
+        importer.convert(published, output, official.label_set)
     return output
+
+
+def _download(name: str, path: Path, checksums: Path) -> None:
+    """Download the published file of an official model."""
+    official = OFFICIAL[name]
+    hint = f"run 'realtime-ssd models pull {name} --from FILE'"
+    if official.member:
+        download_member(official.url, official.member, official.sha256, path, hint=hint)
+    else:
+        download(official.url, official.sha256, path, hint=hint, checksums=checksums)
+
+
+def _verified(official: OfficialModel, file: Path, path: Path) -> Path:
+    """Return the published file: `file` itself, or extracted to `path` from the archive `file`.
+
+    Raises:
+        ModelError: If neither is the published file.
+    """
+    digest = sha256_of(file)
+    if digest.startswith(official.sha256):
+        return file
+    if official.member and file.suffix.lower() == ".zip" and zipfile.is_zipfile(file):
+        extract_member(file, official.member, official.sha256, path, origin=str(file))
+        return path
+    raise ModelError(
+        f"'{file}' has sha256 {digest[:16]}..., expected {official.sha256[:16]}...; it is not the "
+        f"file published at {official.url}"
+    )

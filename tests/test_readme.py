@@ -48,6 +48,7 @@ def test_options_exist() -> None:
     """Options in the README's text and examples are options of some command."""
     commands = ("detect", "benchmark", "build", "import", "train", "evaluate", "export")
     help_text = "\n".join(run(command, "--help").stdout for command in commands)
+    help_text += run("models", "pull", "--help").stdout
     options = set(re.findall(r"(?<=[ `])--[a-z][a-z-]+", README))
     # `benchmarks` is a module of the repository, `torchrun` a program of PyTorch.
     options -= {"--data", "--nproc-per-node"}

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
+import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,8 +17,10 @@ from realtime_ssd.core.errors import ModelError, RealtimeSSDError, UsageError
 from realtime_ssd.core.registry import load_plugin
 from realtime_ssd.core.spec import read_spec
 from tests.core.http_server import FolderServer, serve_folder
+from tests.training.importers.tflite_builder import POST_PROCESSING, tiny_ssd
 
-OFFICIAL_NAME = next(iter(zoo.OFFICIAL))
+OFFICIAL_NAME = "ssd300_vgg16_coco"
+TFLITE_NAME = "ssd_mobilenet_v1_coco"
 
 
 @pytest.fixture
@@ -55,7 +60,7 @@ def test_failed_pull_leaves_no_model(
     (tmp_path / "m.pth").write_bytes(b"something else")
     for name, error, message in (
         ("m.pth", ModelError, "the download was discarded"),
-        ("none.pth", RealtimeSSDError, "cannot be downloaded .* use 'realtime-ssd import'"),
+        ("none.pth", RealtimeSSDError, f"cannot be downloaded .* pull {OFFICIAL_NAME} --from FILE"),
     ):
         official = zoo.OfficialModel(f"{server.url}/{name}", "b556d3b4", "")
         monkeypatch.setitem(zoo.OFFICIAL, OFFICIAL_NAME, official)
@@ -77,6 +82,106 @@ def test_missing_packages_are_named_before_the_download(
     assert not models.exists()
 
 
+@pytest.fixture
+def tflite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
+    """A small network in place of the official TFLite file."""
+    content = tiny_ssd("float32", {**POST_PROCESSING, "num_classes": 90}, classes=91)
+    official = zoo.OFFICIAL[TFLITE_NAME]
+    digest = hashlib.sha256(content).hexdigest()
+    monkeypatch.setitem(zoo.OFFICIAL, TFLITE_NAME, replace(official, sha256=digest))
+    return content
+
+
+def archive(path: Path, content: bytes, name: str = "detect.tflite") -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as opened:
+        opened.writestr(name, content)
+        opened.writestr("labelmap.txt", "???\nperson\n")
+    return path
+
+
+def test_archive_is_downloaded_and_its_model_becomes_the_default(
+    server: FolderServer,
+    models: Path,
+    tmp_path: Path,
+    tflite: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    archive(tmp_path / "m.zip", tflite)
+    official = replace(zoo.OFFICIAL[TFLITE_NAME], url=f"{server.url}/m.zip")
+    monkeypatch.setitem(zoo.OFFICIAL, TFLITE_NAME, official)
+    path = zoo.pull(TFLITE_NAME)
+    assert server.requests == ["/m.zip"]
+    spec = read_spec(path)
+    assert (spec.name, spec.labels[:2], spec.labels[90]) == (
+        TFLITE_NAME,
+        ("background", "person"),
+        "toothbrush",
+    )
+    (models / f"{OFFICIAL_NAME}.onnx").write_bytes(path.read_bytes())
+    assert zoo.find_model(None) == (path, f"using model '{TFLITE_NAME}'")
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["tflite", "zip", "zip with a folder"])
+def test_pull_from_a_file(models: Path, tmp_path: Path, tflite: bytes, kind: str) -> None:
+    if kind == "tflite":
+        file = tmp_path / "renamed.tflite"
+        file.write_bytes(tflite)
+    else:
+        name = "coco/detect.tflite" if "folder" in kind else "detect.tflite"
+        file = archive(tmp_path / "m.zip", tflite, name)
+    assert read_spec(zoo.pull(TFLITE_NAME, file)).num_boxes == 88
+    assert [item.name for item in models.iterdir()] == [f"{TFLITE_NAME}.onnx"]
+
+
+def test_other_files_are_refused(models: Path, tmp_path: Path, tflite: bytes) -> None:
+    models.mkdir()
+    old = models / f"{TFLITE_NAME}.onnx"
+    old.write_bytes(b"old")
+    changed = tflite[:-1] + bytes([tflite[-1] ^ 1])
+    (tmp_path / "m.tflite").write_bytes(changed)
+    damaged = archive(tmp_path / "damaged.zip", tflite)
+    content = bytearray(damaged.read_bytes())
+    content[200:300] = bytes(100)
+    damaged.write_bytes(content)
+    for file, message in (
+        (tmp_path / "m.tflite", "it is not the file published at https://storage"),
+        (archive(tmp_path / "m.zip", changed), "has sha256 .*; it was discarded"),
+        (archive(tmp_path / "n.zip", tflite, "other"), "contains no file 'detect.tflite'"),
+        (damaged, "is not a readable zip archive; it may be damaged"),
+        (tmp_path / "none.zip", "does not exist"),
+    ):
+        with pytest.raises(RealtimeSSDError, match=message):
+            zoo.pull(TFLITE_NAME, file)
+    assert [item.name for item in models.iterdir()] == [old.name]
+    assert old.read_bytes() == b"old"
+
+
+def test_download_that_is_not_the_archive(
+    server: FolderServer, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "m.zip").write_bytes(b"<html>")
+    for name, error, message in (
+        ("m.zip", ModelError, "is not a readable zip archive"),
+        ("truncated", RealtimeSSDError, r"connection was lost.*models pull \w+ --from FILE'"),
+    ):
+        official = replace(zoo.OFFICIAL[TFLITE_NAME], url=f"{server.url}/{name}")
+        monkeypatch.setitem(zoo.OFFICIAL, TFLITE_NAME, official)
+        with pytest.raises(error, match=message):
+            zoo.pull(TFLITE_NAME)
+    assert list(models.iterdir()) == []
+
+
+def test_the_published_file(models: Path, shared_data: Path) -> None:
+    file = shared_data / "weights/ssd_mobilenet_v1_coco_quant/detect.tflite"
+    spec = read_spec(zoo.pull(TFLITE_NAME, file))
+    names = (file.parent / "labelmap.txt").read_text().splitlines()
+    assert list(spec.labels[1:]) == names[1:91]
+    assert (spec.num_boxes, spec.input.width) == (1917, 300)
+
+
 def test_find_model(models: Path, tiny: Path) -> None:
     assert zoo.find_model("street") == (zoo.BUNDLED, "")
     assert zoo.find_model(str(tiny)) == (tiny, "")
@@ -93,7 +198,7 @@ def test_find_model(models: Path, tiny: Path) -> None:
 def test_default_model_is_explained(models: Path) -> None:
     path, message = zoo.find_model(None)
     assert path == zoo.BUNDLED
-    assert "run 'realtime-ssd models pull ssd300_vgg16_coco' or choose an ONNX file" in message
+    assert "run 'realtime-ssd models pull ssd_mobilenet_v1_coco' or choose an ONNX file" in message
 
 
 def test_local_models_by_name(models: Path, tiny: Path) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
 __all__ = ["app"]
 
@@ -26,19 +27,20 @@ def list_models() -> None:
     print("official (realtime-ssd models pull NAME):")
     for name, model in OFFICIAL.items():
         installed = "  (installed)" if name in local else ""
-        print(f"  {name}  {model.about}, sha256 {model.sha256}...{installed}")
+        print(f"  {name}  {model.about}, sha256 {model.sha256[:16]}...{installed}")
 
 
 @app.command
-def pull(name: str) -> None:
+def pull(name: str, *, from_: Annotated[Path | None, Parameter(name="--from")] = None) -> None:
     """Download an official model, verify its SHA-256 and convert it for this program.
 
     Args:
         name: Name as `realtime-ssd models` lists it.
+        from_: The published file, downloaded by other means, for a machine without network.
     """
     from realtime_ssd.zoo import pull as pull_model
 
-    print(f"{pull_model(name)}: ready; use it with --model {name}")
+    print(f"{pull_model(name, from_)}: ready; use it with --model {name}")
 
 
 def _describe(path: Path) -> str:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
+import zipfile
+import zlib
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from realtime_ssd.core.errors import ModelError, RealtimeSSDError, UsageError, first_line, redact
 from realtime_ssd.core.files import make_folder, replace_file, sha256_of
 
-__all__ = ["CHECKSUMS", "download"]
+__all__ = ["CHECKSUMS", "download", "download_member", "extract_member"]
 
 CHECKSUMS = "checksums.json"
 """File with the full SHA-256 of downloads, by address, whose publisher states only a part of it."""
@@ -19,6 +22,7 @@ CHECKSUMS = "checksums.json"
 _TIMEOUT = 30.0
 _CHUNK_SIZE = 1 << 20
 _FULL_LENGTH = 64
+_DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
 _log = logging.getLogger(__name__)
 
 
@@ -43,8 +47,7 @@ def download(
         RealtimeSSDError: If the download fails.
         ModelError: If the file has another checksum, or the recorded ones cannot be read.
     """
-    if urlsplit(url).scheme not in ("http", "https"):
-        raise UsageError(f"'{url}' cannot be downloaded; use an http or https address")
+    _check_address(url)
     make_folder(path.parent)
     checksums = checksums or path.parent / CHECKSUMS
     expected = _expected_sha256(url, sha256.lower(), checksums)
@@ -64,6 +67,81 @@ def download(
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def download_member(url: str, member: str, sha256: str, path: Path, *, hint: str) -> None:
+    """Download a zip archive and extract one file, which is verified by its own SHA-256.
+
+    Args:
+        url: Address of the archive, http or https.
+        member: Name of the file in the archive, in whichever folder.
+        sha256: SHA-256 of that file, all 64 hexadecimal digits.
+        path: File to create or replace; it is complete and verified whenever it exists.
+        hint: What to do with an archive that was downloaded by other means, for the error message.
+
+    Raises:
+        UsageError: If the address is not http or https, or the folder cannot be created.
+        RealtimeSSDError: If the download fails.
+        ModelError: If the archive is damaged or the file in it has another checksum.
+    """
+    _check_address(url)
+    make_folder(path.parent)
+    if path.is_file() and sha256_of(path) == sha256.lower():
+        return
+    archive = path.with_name(f"{path.name}.{os.getpid()}.zip.partial")
+    try:
+        _fetch(url, archive, hint)
+        extract_member(archive, member, sha256, path, origin=url)
+    finally:
+        archive.unlink(missing_ok=True)
+
+
+def extract_member(archive: Path, member: str, sha256: str, path: Path, *, origin: str) -> None:
+    """Extract one file of a zip archive and verify its SHA-256.
+
+    Args:
+        archive: The archive.
+        member: Name of the file in the archive, in whichever folder.
+        sha256: SHA-256 of that file, all 64 hexadecimal digits.
+        path: File to create or replace, only if the checksum is correct.
+        origin: The archive as the user knows it, for the error message.
+
+    Raises:
+        RealtimeSSDError: If the file cannot be written.
+        ModelError: If the archive is damaged or the file in it has another checksum.
+    """
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        _copy_member(archive, member, temporary, origin)
+        digest = sha256_of(temporary)
+        if digest != sha256.lower():
+            raise ModelError(
+                f"'{member}' in '{origin}' has sha256 {digest[:16]}..., expected {sha256[:16]}...; "
+                "it was discarded"
+            )
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _copy_member(archive: Path, member: str, path: Path, origin: str) -> None:
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            names = [name for name in opened.namelist() if name.rsplit("/", 1)[-1] == member]
+            if len(names) != 1:
+                raise ModelError(f"'{origin}' contains no file '{member}'")
+            with opened.open(names[0]) as source, path.open("wb") as target:
+                shutil.copyfileobj(source, target, _CHUNK_SIZE)
+    except _DAMAGED_ZIP as error:
+        raise ModelError(f"'{origin}' is not a readable zip archive; it may be damaged") from error
+    except OSError as error:
+        reason = error.strerror or first_line(error)
+        raise RealtimeSSDError(f"'{path}' cannot be written: {reason}") from None
+
+
+def _check_address(url: str) -> None:
+    if urlsplit(url).scheme not in ("http", "https"):
+        raise UsageError(f"'{url}' cannot be downloaded; use an http or https address")
 
 
 def _fetch(url: str, path: Path, hint: str) -> None:

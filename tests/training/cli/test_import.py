@@ -16,7 +16,7 @@ def test_help_lists_all_families_and_file_types() -> None:
     projects = {name.partition("-")[0] for name in pytorch_checkpoint.FAMILIES}
     for name in (*projects, *caffe_model.families(), *onnx_model.families()):
         assert name in text
-    for suffix in (".onnx", ".pth", ".pt", ".safetensors", ".caffemodel"):
+    for suffix in (".onnx", ".tflite", ".pth", ".pt", ".safetensors", ".caffemodel"):
         assert suffix in text
 
 

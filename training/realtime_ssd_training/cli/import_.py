@@ -18,6 +18,7 @@ def import_model(
     labels: Path | None = None,
     anchors: Path | None = None,
     spec: Path | None = None,
+    keep_quantized: bool = False,
     overwrite: bool = False,
 ) -> None:
     """Convert an SSD of another project to one ONNX file that includes its specification.
@@ -26,16 +27,20 @@ def import_model(
     before it is written; `--model OUTPUT` then runs it without further options.
 
     Args:
-        file: Model to import: an ONNX file with raw or decoded heads (.onnx), a PyTorch checkpoint
-            (.pth, .pt, .safetensors) or the weights of a Caffe model (.caffemodel).
+        file: Model to import: an ONNX file with raw or decoded heads (.onnx), a TFLite file with
+            TFLite_Detection_PostProcess (.tflite), a PyTorch checkpoint (.pth, .pt, .safetensors)
+            or the weights of a Caffe model (.caffemodel).
         prototxt: Network definition of a Caffe model (deploy.prototxt).
         output: ONNX file to write.
         family: Model family, if the file is ambiguous: tensorflow or ultralight (ONNX), caffe-vgg
             or caffe-mobilenet, torchvision, amdegroot, lufficc or qfgaohao (PyTorch).
-        labels: Text file of class names, one per line.
+        labels: Text file of class names, one per line. A TFLite file may contain it, or
+            labelmap.txt or labels.txt in its folder is taken.
         anchors: Default boxes (.npy or .json, P × 4: center and size as fractions of the image)
             in the order of the model's offsets.
         spec: JSON file with fields of the specification that override the detected ones.
+        keep_quantized: Compute with the 8-bit integers of a quantized TFLite file, which is faster
+            on a CPU, instead of FP32.
         overwrite: Replace an existing output.
     """
     from realtime_ssd.core.extras import require
@@ -45,7 +50,7 @@ def import_model(
     from realtime_ssd_training.importers import ImportOptions
     from realtime_ssd_training.importers import import_model as import_file
 
-    options = ImportOptions(prototxt, family, labels, anchors, spec, overwrite)
+    options = ImportOptions(prototxt, family, labels, anchors, spec, overwrite, keep_quantized)
     imported = import_file(file, output, options)
     model = imported.spec
     batch = "any batch size" if imported.dynamic_batch else "batch size 1"
@@ -54,3 +59,5 @@ def import_model(
         f"{model.input.width}x{model.input.height}, {model.num_boxes} default boxes, "
         f"{model.num_classes} score columns, {batch}"
     )
+    if imported.labels_origin:
+        print(f"labels: {imported.labels_origin}")

@@ -17,6 +17,7 @@ __all__ = ["ImportOptions", "ImportResult", "import_model"]
 _IMPORTERS = {
     ".onnx": "onnx_model",
     ".caffemodel": "caffe_model",
+    ".tflite": "tflite_model",
     ".pth": "pytorch_checkpoint",
     ".pt": "pytorch_checkpoint",
     ".safetensors": "pytorch_checkpoint",
@@ -49,6 +50,8 @@ def import_model(path: Path, output: Path, options: ImportOptions | None = None)
         raise UsageError(
             f"'{path}' has the unknown suffix '{path.suffix}'; use one of {', '.join(_IMPORTERS)}"
         )
+    if options.keep_quantized and importer != "tflite_model":
+        raise UsageError(f"`keep_quantized` is for TFLite files, not for '{path}'")
     if output.suffix.lower() != ".onnx":
         raise UsageError(f"the output '{output}' must end in .onnx")
     check_output(output, overwrite=options.overwrite)

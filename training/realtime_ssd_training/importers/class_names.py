@@ -6,7 +6,16 @@ from pathlib import Path
 
 from realtime_ssd.core.errors import UsageError
 
-__all__ = ["COCO_80", "COCO_91", "GAP", "VOC_21", "numbered_labels", "read_labels"]
+__all__ = [
+    "COCO_80",
+    "COCO_91",
+    "GAP",
+    "VOC_21",
+    "complete_labels",
+    "numbered_labels",
+    "read_label_lines",
+    "read_labels",
+]
 
 GAP = "???"
 """Name of a score column without a category."""
@@ -47,35 +56,67 @@ VOC_21 = ("background", *_names(_VOC_NAMES))
 """Background and the 20 Pascal VOC classes in alphabetical order."""
 
 
-def numbered_labels(count: int) -> tuple[str, ...]:
-    """Return `count` names: background, class 1, class 2, and so on."""
-    return ("background", *(f"class {number}" for number in range(1, count)))
+def numbered_labels(count: int, *, background: bool = True) -> tuple[str, ...]:
+    """Return `count` names: background unless the model has none, class 1, class 2, and so on."""
+    names = tuple(f"class {number}" for number in range(1, count + 1))
+    return ("background", *names[:-1]) if background else names
 
 
-def read_labels(path: Path, count: int) -> tuple[str, ...]:
+def read_labels(path: Path, count: int, *, background: bool = True) -> tuple[str, ...]:
     """Read class names from a text file.
 
     Args:
         path: Text file in UTF-8 with one name per line, with or without the background.
         count: Number of score columns of the model.
+        background: Whether the first column is the background.
 
     Returns:
-        `count` names. The first is "background", whatever the file calls it.
+        `count` names. The background is called "background", whatever the file calls it.
 
     Raises:
         UsageError: If the file cannot be read or has another number of names.
     """
+    return complete_labels(read_label_lines(path), count, str(path), background=background)
+
+
+def read_label_lines(path: Path) -> list[str]:
+    """Read the lines of a text file.
+
+    Raises:
+        UsageError: If the file cannot be read.
+    """
     try:
-        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        return path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"the `labels` file '{path}' cannot be read: {error}") from error
+
+
+def complete_labels(
+    lines: list[str], count: int, origin: str, *, background: bool = True
+) -> tuple[str, ...]:
+    """Return the names of all score columns from the lines of a label file.
+
+    Args:
+        lines: One name per line, with or without the background.
+        count: Number of score columns of the model.
+        origin: The file, for the error message.
+        background: Whether the first column is the background.
+
+    Raises:
+        UsageError: If the number of names does not fit.
+    """
+    names = [line.strip() for line in lines]
     while names and not names[-1]:
         names.pop()
-    if len(names) == count - 1:
+    if background and len(names) == count - 1:
         names.insert(0, "background")
+    if not background and len(names) == count + 1 and names[0] in (GAP, "background"):
+        del names[0]
     if len(names) != count:
+        expected = f"{count} with the background or {count - 1} without" if background else count
         raise UsageError(
-            f"the `labels` file '{path}' has {len(names)} names, but the model has {count} score "
-            f"columns; write one name per line, {count} with the background or {count - 1} without"
+            f"the `labels` file '{origin}' has {len(names)} names, but the model has {count} score "
+            f"columns; write one name per line, {expected}"
         )
-    return ("background", *(name or GAP for name in names[1:]))
+    first = "background" if background else names[0] or GAP
+    return (first, *(name or GAP for name in names[1:]))

@@ -22,6 +22,8 @@ class ImportOptions:
             the model's offsets.
         spec: JSON file with fields of `ModelSpec` that override the recognized ones.
         overwrite: Whether to replace an existing output.
+        keep_quantized: Whether a quantized TFLite network computes with its 8-bit integers (Q/DQ
+            nodes) instead of FP32.
     """
 
     prototxt: Path | None = None
@@ -30,6 +32,7 @@ class ImportOptions:
     anchors: Path | None = None
     spec: Path | None = None
     overwrite: bool = False
+    keep_quantized: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +44,11 @@ class ImportResult:
         path: The file.
         family: The recognized kind of model.
         dynamic_batch: Whether the file accepts any batch size; otherwise only 1.
+        labels_origin: Where the class names come from; empty if the kind of model implies them.
     """
 
     spec: ModelSpec
     path: Path
     family: str
     dynamic_batch: bool
+    labels_origin: str = ""

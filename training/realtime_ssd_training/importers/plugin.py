@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from realtime_ssd.core.extras import missing_packages
 
-__all__ = ["CHECKPOINTS", "ImporterPlugin"]
+__all__ = ["CHECKPOINTS", "TFLITE", "TFLITE_INT8", "ImporterPlugin"]
 
 
 class ImporterPlugin:
@@ -14,24 +16,41 @@ class ImporterPlugin:
 
     Args:
         packages: Import names of the packages that the conversion needs.
+        keep_quantized: Whether a quantized network keeps its integers.
     """
 
-    def __init__(self, *packages: str) -> None:
+    def __init__(self, *packages: str, keep_quantized: bool = False) -> None:
         self._packages = packages
+        self._keep_quantized = keep_quantized
 
     def missing(self) -> list[str]:
         """Return the packages that are not installed, to be checked before a download."""
         return missing_packages(*self._packages)
 
-    def convert(self, file: Path, output: Path) -> None:
-        """Convert the model in `file` to the ONNX file `output`, replacing an existing one.
+    def convert(self, file: Path, output: Path, label_set: str = "") -> None:
+        """Convert a model to an ONNX file.
+
+        Args:
+            file: The published file.
+            output: ONNX file to create or replace.
+            label_set: Name of the set of classes ("coco") if the file has no class names.
 
         Raises:
             ModelError: If the file is damaged or of an unknown kind.
         """
         from realtime_ssd_training.importers import ImportOptions, import_model
+        from realtime_ssd_training.importers.class_names import COCO_91
 
-        import_model(file, output, ImportOptions(overwrite=True))
+        options = ImportOptions(overwrite=True, keep_quantized=self._keep_quantized)
+        if not label_set:
+            import_model(file, output, options)
+            return
+        with TemporaryDirectory() as folder:
+            labels = Path(folder) / f"{label_set}.txt"
+            labels.write_text("\n".join({"coco": COCO_91}[label_set]), encoding="utf-8")
+            import_model(file, output, replace(options, labels=labels))
 
 
 CHECKPOINTS = ImporterPlugin("torch", "safetensors")
+TFLITE = ImporterPlugin("flatbuffers")
+TFLITE_INT8 = ImporterPlugin("flatbuffers", keep_quantized=True)

@@ -30,7 +30,9 @@ def apply_overrides(spec: ModelSpec, options: ImportOptions) -> ModelSpec:
     if options.anchors is not None:
         spec = _with_anchors(spec, read_anchors(options.anchors))
     if options.labels is not None:
-        spec = replace(spec, labels=read_labels(options.labels, spec.num_classes))
+        background = spec.background is not None
+        labels = read_labels(options.labels, spec.num_classes, background=background)
+        spec = replace(spec, labels=labels)
     return spec
 
 
