@@ -18,7 +18,7 @@ from av.container import InputContainer
 
 from realtime_ssd.core.frames import Surface
 from realtime_ssd.core.gpu import cuda_version, find_gpus
-from realtime_ssd.sources.ffmpeg import error_reason, rotation_of
+from realtime_ssd.sources.ffmpeg import error_reason, orientation_of
 
 __all__ = ["open_on_gpu", "surface_of", "unavailable_reason"]
 
@@ -87,12 +87,12 @@ def surface_of(frame: av.VideoFrame) -> Surface | None:
 
     Returns:
         The surface, which keeps the frame alive; None if the kernels cannot read it (10 bits, other
-        chroma subsampling, colours other than BT.601 and BT.709, odd sizes, rotation).
+        chroma subsampling, colours other than BT.601 and BT.709, odd sizes, rotated or mirrored).
     """
     layout = getattr(frame, "sw_format", None) or frame.format
     supported = frame.colorspace in (*_BT709, *_BT601)
     even = frame.width % 2 == 0 and frame.height % 2 == 0
-    if layout.name != "nv12" or not supported or not even or rotation_of(frame):
+    if layout.name != "nv12" or not supported or not even or any(orientation_of(frame)):
         return None
     luma, chroma = frame.planes
     return Surface(
