@@ -94,7 +94,7 @@ def _sound(
     return list(av.AudioResampler(track.format, "mono", SAMPLE_RATE, size).resample(tone))
 
 
-def annotate(source_path: Path, target: Path) -> None:
+def annotate(source_path: Path | str, target: Path) -> None:
     """Write a video through the program's source and sink."""
     with open_source(source_path) as source, VideoSink(target, source.info) as sink:
         for frame in source:

@@ -13,11 +13,20 @@ import numpy as np
 from av.buffer import Buffer
 from av.container import InputContainer
 from av.stream import Stream
+from av.video.codeccontext import VideoCodecContext
 from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
 
 from realtime_ssd.core.frames import Image
 
-__all__ = ["FrameConverter", "codec_name", "error_reason", "orientation_of", "upright_size"]
+__all__ = [
+    "FrameConverter",
+    "codec_name",
+    "error_reason",
+    "orientation_of",
+    "undecodable",
+    "upright_size",
+]
 _log_level_lock = threading.Lock()
 
 
@@ -72,6 +81,24 @@ def codec_name(container: InputContainer | None, stream: Stream) -> str:
     if match is None:
         return "codec"
     return f"codec {match[2] if '[' in match[1] else repr(match[1])}"
+
+
+def undecodable(name: str, container: InputContainer, stream: VideoStream) -> str:
+    """Return why a video stream cannot be decoded; an empty string if it can.
+
+    Args:
+        name: Name of the source, for the message.
+        container: The open source.
+        stream: Its video stream.
+    """
+    context: VideoCodecContext | None = stream.codec_context  # None if the codec is unknown
+    if context is not None:
+        return ""
+    codec = codec_name(container, stream)
+    return (
+        f"'{name}' cannot be decoded: this FFmpeg has no decoder for its {codec}; convert the "
+        "video to H.264"
+    )
 
 
 class FrameConverter:

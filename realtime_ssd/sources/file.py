@@ -13,7 +13,6 @@ from typing import Any
 import cv2  # noqa: F401 # isort: skip - before PyAV, see `realtime_ssd.sources`
 import av
 from av.container import InputContainer
-from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from realtime_ssd.core.cpu import cpu_count
@@ -22,9 +21,9 @@ from realtime_ssd.core.frames import Frame, Image, LazyImage
 from realtime_ssd.sources.base import BaseSource, SourceInfo
 from realtime_ssd.sources.ffmpeg import (
     FrameConverter,
-    codec_name,
     error_reason,
     orientation_of,
+    undecodable,
     upright_size,
 )
 from realtime_ssd.sources.nvdec import open_on_gpu, surface_of
@@ -68,15 +67,12 @@ class VideoFile(BaseSource):
             container.close()
             raise SourceError(f"'{self._name}' contains no video; use a video file")
         self._container, self._stream = container, container.streams.video[0]
-        context: VideoCodecContext | None = self._stream.codec_context
-        if context is None:
-            codec = codec_name(container, self._stream)
+        problem = undecodable(self._name, container, self._stream)
+        if problem:
             self.close()
-            raise SourceError(
-                f"'{self._name}' cannot be decoded: this FFmpeg has no decoder for its {codec}; "
-                "convert the video to H.264"
-            )
+            raise SourceError(problem)
         self._stream.thread_type = "AUTO"
+        context = self._stream.codec_context
         context.thread_count = decoder_threads(context.width, context.height, cpu_count())
         self._packets = self._undecodable = self._concealed = self._index = self._end = 0
         self._demux_error = ""

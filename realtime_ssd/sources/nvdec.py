@@ -15,6 +15,7 @@ import cv2  # noqa: F401 # isort: skip - before PyAV, see `realtime_ssd.sources`
 import av
 from av.codec.hwaccel import HWAccel, hwdevices_available
 from av.container import InputContainer
+from av.video.codeccontext import VideoCodecContext
 
 from realtime_ssd.core.frames import Surface
 from realtime_ssd.core.gpu import cuda_version, find_gpus
@@ -69,13 +70,15 @@ def open_on_gpu(path: str, timeout: float | None) -> tuple[InputContainer | None
         return None, reason
     acceleration = HWAccel("cuda", device=0, allow_software_fallback=True, is_hw_owned=True)
     try:
-        container = av.open(path, timeout=timeout, hwaccel=acceleration)
+        container = av.open(path, timeout=timeout, hwaccel=acceleration, metadata_errors="replace")
     except NotImplementedError:
         return None, "NVDEC does not support this codec"
     except av.error.FFmpegError as error:
         return None, error_reason(error)
     for stream in container.streams.video[:1]:
-        stream.codec_context.options["extra_hw_frames"] = str(EXTRA_SURFACES)
+        context: VideoCodecContext | None = stream.codec_context  # None if the codec is unknown
+        if context is not None:
+            context.options["extra_hw_frames"] = str(EXTRA_SURFACES)
     return container, ""
 
 

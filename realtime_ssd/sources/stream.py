@@ -16,7 +16,7 @@ from av.format import Flags
 from realtime_ssd.core.errors import SourceError, redact
 from realtime_ssd.core.frames import Frame
 from realtime_ssd.sources.base import BaseSource, SourceInfo
-from realtime_ssd.sources.ffmpeg import FrameConverter, error_reason, orientation_of
+from realtime_ssd.sources.ffmpeg import FrameConverter, error_reason, orientation_of, undecodable
 from realtime_ssd.sources.timestamps import is_gap, is_jump
 
 __all__ = ["Stream"]
@@ -66,6 +66,10 @@ class Stream(BaseSource):
         if not container.streams.video:
             container.close()
             raise SourceError(f"'{name}' contains no video; use a stream with video")
+        problem = undecodable(name, container, container.streams.video[0])
+        if problem:
+            container.close()
+            raise SourceError(problem)
         self._container = container
         self._resync = self._index > 0
         self._no_timestamps = Flags.no_timestamps in Flags(container.format.flags)
@@ -84,13 +88,12 @@ class Stream(BaseSource):
 
     def _connect(self) -> InputContainer:
         """Open the URL; RTSP servers without TCP transport are tried again over UDP."""
-        timeout = (OPEN_TIMEOUT, READ_TIMEOUT)
         try:
-            return av.open(self._url, options=_OPTIONS, timeout=timeout)
+            return _open(self._url, _OPTIONS)
         except (av.error.FFmpegError, OSError) as error:
             if error.errno != errno.EPROTONOSUPPORT or not self._url.lower().startswith("rtsp"):
                 raise
-            return av.open(self._url, options=_UDP_OPTIONS, timeout=timeout)
+            return _open(self._url, _UDP_OPTIONS)
 
     def read(self) -> Frame | None:
         """See `Source.read`; the end of a stream is reported as a loss."""
@@ -164,3 +167,8 @@ class Stream(BaseSource):
         self._frames = iter(())
         if container is not None:
             container.close()
+
+
+def _open(url: str, options: dict[str, str]) -> InputContainer:
+    timeout = (OPEN_TIMEOUT, READ_TIMEOUT)
+    return av.open(url, options=options, timeout=timeout, metadata_errors="replace")

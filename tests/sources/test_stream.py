@@ -266,7 +266,7 @@ def test_rtsp_server_without_tcp_transport_is_opened_over_udp(
 ) -> None:
     tried = []
 
-    def fail(url: str, options: dict[str, str], timeout: tuple[float, float]) -> None:
+    def fail(url: str, options: dict[str, str], **_: object) -> None:
         tried.append(options["rtsp_transport"])
         raise OSError(error, os.strerror(error))
 
