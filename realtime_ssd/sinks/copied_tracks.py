@@ -20,7 +20,7 @@ from av.stream import Stream
 from av.subtitles.stream import SubtitleStream
 
 from realtime_ssd.sources.ffmpeg import codec_name
-from realtime_ssd.sources.timestamps import PacketClock, is_jump
+from realtime_ssd.sources.timestamps import PacketClock, is_gap
 
 __all__ = ["CopiedTracks", "decode_time"]
 
@@ -182,7 +182,8 @@ class _Track:
         self._held: deque[Packet] = deque()
         self._raw_end: Fraction | None = None  # of the last packet, before correction
         self._end = Fraction(0)  # likewise, after it
-        self._last: int | None = None
+        self._last: int | None = None  # decoding time of the last packet in the output file
+        self._closed_gap = 0  # total of the gaps that AVI leaves out, in units of the output
         self._filter: BitStreamFilterContext | None = None
         context = stream.codec_context
         if context.name != output.codec_context.name:
@@ -229,7 +230,7 @@ class _Track:
             self._segment = latest
             return True
         raw = (packet.dts or 0) * self._base
-        if self._raw_end is None or not is_jump(float(raw - self._raw_end)):
+        if self._raw_end is None or not self._clock.jumps(self._raw_end, raw):
             return True
         if self._segment < latest:
             self._segment, self._own_offset = self._segment + 1, Fraction(0)
@@ -256,7 +257,11 @@ class _Track:
         duration = (packet.duration or 0) * self._base
         if self.dropped or (self._format == "avi" and times[0] < 0):
             return  # AVI cannot store sound that starts before the video
-        pts, dts = (round(time / target) for time in times)
+        pts, dts = (round(time / target) - self._closed_gap for time in times)
+        if self._format == "avi" and self._last and is_gap(float((dts - self._last) * target)):
+            # AVI stores neither time stamps nor, in effect, long gaps.
+            gap = dts - self._last - 1
+            self._closed_gap, pts, dts = self._closed_gap + gap, pts - gap, dts - gap
         if self._last is not None and dts <= self._last:
             if self.input.type == "audio" and (self._last - dts) * target > _MAX_NUDGE + target:
                 return  # overlaps with what was written

@@ -26,6 +26,7 @@ from realtime_ssd.sinks.base import BaseSink
 from realtime_ssd.sinks.containers import container_of
 from realtime_ssd.sinks.copied_tracks import CopiedTracks, decode_time
 from realtime_ssd.sources.base import SourceInfo
+from realtime_ssd.sources.timestamps import is_gap
 
 __all__ = ["VideoSink", "add_video", "available_encoders", "ffmpeg_version"]
 
@@ -61,6 +62,7 @@ class VideoSink(BaseSink):
     def __init__(self, path: Path, info: SourceInfo, *, overwrite: bool = False) -> None:
         self._path, self._info = path, info
         self._format = container_of(path)
+        self._avi = path.suffix.lower() == ".avi"
         open_output(path, overwrite=overwrite).close()
         self._container: OutputContainer | None = None
         self._tracks: CopiedTracks | None = None
@@ -137,9 +139,8 @@ class VideoSink(BaseSink):
         self._size = (width + width % 2, height + height % 2)
         rate = self._info.rate or Fraction(30)
         # AVI stores a frame rate instead of time stamps, and starts at 0.
-        avi = self._path.suffix.lower() == ".avi"
-        self._time_base = 1 / rate if avi else self._info.time_base
-        if avi and first.pts is not None:
+        self._time_base = 1 / rate if self._avi else self._info.time_base
+        if self._avi and first.pts is not None:
             self._shift = -first.pts * first.time_base
         self._frame_duration = max(1, round(1 / (rate * self._time_base)))
         container = av.open(str(self._path), "w", container_options=self._format.options)
@@ -162,7 +163,8 @@ class VideoSink(BaseSink):
     def _next_pts(self, result: FrameResult) -> int:
         """Return the time stamp of a frame in the file, later than the one before.
 
-        After a reset of the source's clock, time stamps continue from the last one.
+        After a reset of the source's clock, time stamps continue from the last one; in AVI, which
+        stores empty frames instead of time stamps, also after a long gap.
         """
         frame = result.frame
         following = self._last_pts + self._frame_duration if self._frames else 0
@@ -173,7 +175,8 @@ class VideoSink(BaseSink):
             if self._info.live and not self._frames:
                 self._offset = -pts  # the clock may have run since the camera was switched on
             pts += self._offset
-        if self._frames and self._seconds(self._last_pts - pts) > _CLOCK_RESET:
+        step = self._seconds(pts - self._last_pts)
+        if self._frames and (step < -_CLOCK_RESET or (self._avi and is_gap(step))):
             self._offset += following - pts
             pts = following
         self._last_pts = pts if not self._frames else max(pts, self._last_pts + 1)

@@ -33,6 +33,7 @@ MAX_STEP_BACK, MAX_GAP, MIN_DISCONTINUITY = 0.1, 6 * 3600.0, 10.0
 _DEFAULT_RATE = Fraction(25)
 _MAX_REORDERING = 17  # frames between decoding and presentation
 _DECODING_ORDER = ("avi", "asf", "asf_o")  # names of formats in FFmpeg
+_WRAP = Fraction(2**33, 90000)  # seconds until a clock of 33 bits starts again
 _WRAPPING = ("mpegts", "mpeg", "hls")
 
 Packet: TypeAlias = "av.Packet[Any]"
@@ -83,6 +84,7 @@ class PacketClock:
         negative = min(0, stream.start_time or 0) if formats[0] in _WRAPPING else 0
         self._offset = -negative
         self._last: int | None = None
+        self._wraps = formats[0] in _WRAPPING
         self._sorts = formats[0] in _DECODING_ORDER
         self._pending: list[int] = []
         self._starts: deque[int] = deque()
@@ -99,19 +101,31 @@ class PacketClock:
         raw = packet.dts
         if raw is not None:
             self._check(raw, raw if packet.pts is None else packet.pts)
-            self._last = packet.dts = raw + self._offset
+            self._last, packet.dts = raw, raw + self._offset
         if self._sorts and packet.dts is not None:
             packet.pts = packet.dts
             heapq.heappush(self._pending, packet.dts)
         elif packet.pts is not None:
             packet.pts += self._offset
 
+    def jumps(self, before: Fraction, time: Fraction) -> bool:
+        """Return whether the clock was changed between two packets of a stream.
+
+        Args:
+            before: End of the earlier one in seconds, before correction.
+            time: Time of the later one, likewise.
+        """
+        step = time - before
+        if self._wraps and is_gap(float(step)) and before // _WRAP != time // _WRAP:
+            return True  # FFmpeg takes a clock that was set back for one that wrapped
+        return is_jump(float(step))
+
     def _check(self, dts: int, pts: int) -> None:
         """Change the offset where the clock jumps, which decoding times in file order show."""
-        last, duration = self._last, self._duration
-        if last is not None and is_jump(float((dts + self._offset - last) * self._time_base)):
-            self._offset = last + duration - dts
-            self.offsets.append(self._offset * self._time_base)
+        last, base = self._last, self._time_base
+        if last is not None and self.jumps(last * base, dts * base):
+            self._offset += last + self._duration - dts
+            self.offsets.append(self._offset * base)
             self._starts.append(pts + self._offset)
 
     def discard(self, packet: Packet) -> None:

@@ -41,7 +41,7 @@ def packets_of(path: Path) -> list[tuple[int, float]]:
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
-@pytest.mark.parametrize("starts", [(0, 0), (90_000, 0), (0, 1_300), (0, 3_600)])
+@pytest.mark.parametrize("starts", [(0, 0), (90_000, 0), (0, 1_300), (0, 3_600_000)])
 def test_sound_of_joined_recordings_stays_with_the_picture(
     tmp_path: Path, starts: tuple[int, int], suffix: str
 ) -> None:
@@ -57,8 +57,7 @@ def test_sound_of_joined_recordings_stays_with_the_picture(
     if suffix == ".avi":
         second -= times[0]
     assert beeps[0] - flash_time(target) == pytest.approx(0, abs=0.03)
-    if suffix != ".avi" or starts[1] != 3_600:  # sound in AVI has no gaps
-        assert beeps[1] - second == pytest.approx(0, abs=0.06)
+    assert beeps[1] - second == pytest.approx(0, abs=0.06)
 
 
 def loud_moments(path: Path) -> list[float]:

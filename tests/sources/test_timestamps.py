@@ -31,7 +31,9 @@ def join(path: Path, *parts: Path) -> Path:
 
 
 @pytest.mark.parametrize("b_frames", [0, 2])
-@pytest.mark.parametrize(("first", "second"), [(0, 0), (90_000, 0), (0, 1_300), (3_600_000, 0)])
+@pytest.mark.parametrize(
+    ("first", "second"), [(0, 0), (90_000, 0), (0, 1_300), (3_600_000, 0), (80_000_000, 0)]
+)
 def test_time_continues_by_one_frame_where_recordings_were_joined(
     tmp_path: Path, first: int, second: int, b_frames: int
 ) -> None:
