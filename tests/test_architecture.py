@@ -194,7 +194,10 @@ def test_program_runs_without_packages_of_extras() -> None:
     assert len(finished.stdout.splitlines()) == 2
 
 
-@pytest.mark.parametrize("module", ["sources.stream", "sources.file", "sinks.video", "sinks.audio"])
+@pytest.mark.parametrize(
+    "module",
+    ["sources.stream", "sources.file", "sinks.video", "sinks.copied_tracks", "sources.timestamps"],
+)
 def test_opencv_is_imported_before_pyav(module: str) -> None:
     """In the other order, opening a window hangs."""
     program = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from fractions import Fraction
 from pathlib import Path
 
@@ -80,3 +81,21 @@ def audio_of(path: Path) -> list[bytes]:
     """Return the packets of the first audio stream."""
     with av.open(str(path)) as container:
         return [bytes(packet) for packet in container.demux(audio=0) if packet.size]
+
+
+def set_display_matrix(path: Path, a: int, b: int, c: int, d: int) -> Path:
+    """Set the display matrix of the first track of an MP4 file, as the cameras of phones do.
+
+    Args:
+        path: File to change; it is returned.
+        a: x' = a x + c y and y' = b x + d y, with y downwards.
+        b: See `a`.
+        c: See `a`.
+        d: See `a`.
+    """
+    data = bytearray(path.read_bytes())
+    start = data.index(b"tkhd") + 44
+    values = (a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30)
+    data[start : start + 36] = struct.pack(">9i", *values)
+    path.write_bytes(data)
+    return path

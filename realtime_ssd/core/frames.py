@@ -98,6 +98,7 @@ class Frame:
             file names repeat.
         discontinuity: Whether this is the first frame after the source was lost and reopened, or
             jumped in time.
+        pixel_aspect: Displayed width of a pixel divided by its displayed height.
 
     Raises:
         ValueError: If the image is not H × W × 3 uint8.
@@ -117,6 +118,7 @@ class Frame:
     surface: Surface | None = None
     name: str = ""
     discontinuity: bool = False
+    pixel_aspect: Fraction = Fraction(1)
 
     def __post_init__(self) -> None:
         if not isinstance(self.pixels, LazyImage):
@@ -146,7 +148,10 @@ class Frame:
     def __reduce__(self) -> tuple[type[Frame], tuple[Any, ...]]:
         """Copy and pickle the image in host memory."""
         values = (self.index, self.source, self.pts, self.time_base, self.captured_at)
-        return Frame, (self.image, *values, None, self.name, self.discontinuity)
+        return Frame, (
+            *(self.image, *values, None),
+            *(self.name, self.discontinuity, self.pixel_aspect),
+        )
 
 
 def _read_only(image: Image) -> Image:

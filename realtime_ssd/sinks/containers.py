@@ -20,6 +20,7 @@ _MP4 = {
 # Clusters of a second instead of five.
 _MATROSKA = {
     "cluster_time_limit": "1000",
+    "default_mode": "passthrough",
     "avoid_negative_ts": "disabled",
     "flush_packets": "1",
 }

@@ -15,16 +15,18 @@ import cv2  # isort: skip - before PyAV, see `realtime_ssd.sources`
 import av
 import numpy as np
 from av.container import OutputContainer
+from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from realtime_ssd.core.errors import RealtimeSSDError, describe
 from realtime_ssd.core.files import open_output
-from realtime_ssd.core.frames import Image
+from realtime_ssd.core.frames import Frame, Image
 from realtime_ssd.core.results import FrameResult
-from realtime_ssd.sinks.audio import AudioTrack, decode_time
 from realtime_ssd.sinks.base import BaseSink
 from realtime_ssd.sinks.containers import container_of
+from realtime_ssd.sinks.copied_tracks import CopiedTracks, decode_time
 from realtime_ssd.sources.base import SourceInfo
+from realtime_ssd.sources.timestamps import is_gap
 
 __all__ = ["VideoSink", "add_video", "available_encoders", "ffmpeg_version"]
 
@@ -60,13 +62,15 @@ class VideoSink(BaseSink):
     def __init__(self, path: Path, info: SourceInfo, *, overwrite: bool = False) -> None:
         self._path, self._info = path, info
         self._format = container_of(path)
+        self._avi = path.suffix.lower() == ".avi"
         open_output(path, overwrite=overwrite).close()
         self._container: OutputContainer | None = None
-        self._audio: AudioTrack | None = None
+        self._tracks: CopiedTracks | None = None
         self._closed = self._failed = False
         self._stream: VideoStream | None = None
         self._size = (0, 0)
-        self._last_pts, self._last_time = -1, 0.0
+        self._last_pts, self._last_time = -1, Fraction(0)
+        self._shift = Fraction(0)  # from times of the source to times in the file, in seconds
         self._frames = self._encoded = self._offset = 0
         self._encoder = _EncoderThread(self._encode)
 
@@ -77,13 +81,13 @@ class VideoSink(BaseSink):
         image = result.annotated_image()
         with self._write_errors():
             if self._container is None:
-                self._start(image)
+                self._start(image, result.frame)
             frame = _to_yuv420p(_fit(image, self._size))
             frame.time_base = self._time_base
             frame.pts = self._next_pts(result)
             self._encoder.put(frame)
             self._frames += 1
-            self._last_time = result.frame.time
+            self._last_time = (result.frame.pts or 0) * result.frame.time_base
 
     def close(self) -> None:
         """See `Sink.close`."""
@@ -105,15 +109,15 @@ class VideoSink(BaseSink):
             try:
                 self._encoder.finish()
                 self._mux(None)
-                self._copy_remaining_audio()
+                self._copy_remaining_tracks()
             except Exception:
                 self._close_files(container)
                 raise
             self._close_files(container)
 
     def _close_files(self, container: OutputContainer) -> None:
-        if self._audio:
-            self._audio.close()
+        if self._tracks:
+            self._tracks.close()
         container.close()
 
     @contextmanager
@@ -129,39 +133,26 @@ class VideoSink(BaseSink):
                 "before, all but about the last second can be played"
             ) from error
 
-    def _start(self, image: Image) -> None:
-        """Create the file; without audio if the container format does not support its codec."""
+    def _start(self, image: Image, first: Frame) -> None:
+        """Create the file, with the tracks of the source that the container format supports."""
         height, width = image.shape[:2]
         self._size = (width + width % 2, height + height % 2)
         rate = self._info.rate or Fraction(30)
-        # AVI stores a frame rate instead of time stamps.
-        avi = self._path.suffix.lower() == ".avi"
-        self._time_base = 1 / rate if avi else self._info.time_base
+        # AVI stores a frame rate instead of time stamps, and starts at 0.
+        self._time_base = 1 / rate if self._avi else self._info.time_base
+        if self._avi and first.pts is not None:
+            self._shift = -first.pts * first.time_base
         self._frame_duration = max(1, round(1 / (rate * self._time_base)))
-        try:
-            self._create(rate, audio=self._info.path is not None)
-        except (av.error.FFmpegError, ValueError):
-            if self._audio is None:
-                raise
-            _log.warning(
-                "'%s' is written without sound: %s does not support the source's %s",
-                *(self._path, self._path.suffix, self._audio.codec),
-            )
-            self._audio.close()
-            self._audio = None
-            self._create(rate, audio=False)
-
-    def _create(self, rate: Fraction, *, audio: bool) -> None:
-        """Open the file and write its header, with the source's audio if requested."""
         container = av.open(str(self._path), "w", container_options=self._format.options)
         try:
             self._stream = add_video(container, self._format.codec, rate, self._size)
             self._stream.codec_context.time_base = self._stream.time_base = self._time_base
-            self._stream.codec_context.sample_aspect_ratio = self._info.pixel_aspect
-            if audio and self._info.path is not None:
-                self._audio = AudioTrack.open(self._info.path)
-            if self._audio is not None:
-                self._audio.attach(container)
+            self._stream.disposition = Disposition.default
+            self._stream.codec_context.sample_aspect_ratio = first.pixel_aspect
+            if self._info.media:
+                self._tracks = CopiedTracks.open(self._info.media)
+            if self._tracks is not None:
+                self._tracks.attach(container, str(self._path), self._path.suffix)
             container.start_encoding()
         except (av.error.FFmpegError, ValueError):
             with suppress(av.error.FFmpegError, ValueError):
@@ -172,18 +163,20 @@ class VideoSink(BaseSink):
     def _next_pts(self, result: FrameResult) -> int:
         """Return the time stamp of a frame in the file, later than the one before.
 
-        After a reset of the source's clock, time stamps continue from the last one.
+        After a reset of the source's clock, time stamps continue from the last one; in AVI, which
+        stores empty frames instead of time stamps, also after a long gap.
         """
         frame = result.frame
         following = self._last_pts + self._frame_duration if self._frames else 0
         if frame.pts is None:
             pts = following
         else:
-            pts = round(frame.pts * frame.time_base / self._time_base)
+            pts = round((frame.pts * frame.time_base + self._shift) / self._time_base)
             if self._info.live and not self._frames:
                 self._offset = -pts  # the clock may have run since the camera was switched on
             pts += self._offset
-        if self._frames and self._seconds(self._last_pts - pts) > _CLOCK_RESET:
+        step = self._seconds(pts - self._last_pts)
+        if self._frames and (step < -_CLOCK_RESET or (self._avi and is_gap(step))):
             self._offset += following - pts
             pts = following
         self._last_pts = pts if not self._frames else max(pts, self._last_pts + 1)
@@ -204,20 +197,27 @@ class VideoSink(BaseSink):
         for packet in self._stream.encode(frame):
             if packet.pts is not None and packet.duration == 0:
                 packet.duration = self._frame_duration
-            self._copy_audio(decode_time(packet))
+            self._copy_tracks(decode_time(packet))
             container.mux(packet)
 
-    def _copy_audio(self, until: float | None) -> None:
-        if self._audio and self._container is not None:
-            for packet in self._audio.packets(until):
+    def _copy_tracks(self, until: Fraction | None) -> None:
+        if self._tracks is None or self._container is None:
+            return
+        for packet in self._tracks.packets(until, self._shift):
+            try:
                 self._container.mux(packet)
+            except (av.error.InvalidDataError, av.error.ArgumentError):
+                self._tracks.drop(packet)
 
-    def _copy_remaining_audio(self) -> None:
-        """Copy the audio up to the last frame; all of it if that was the last one of the source."""
-        if self._audio:
-            end = self._last_time + self._seconds(self._frame_duration)
-            more_video = self._audio.has_video_after(self._last_time)
-            self._copy_audio(end if more_video else None)
+    def _copy_remaining_tracks(self) -> None:
+        """Copy sound up to the last frame; all of it if that was the last one of the source."""
+        if self._tracks is None:
+            return
+        if not self._tracks.has_video_after(self._last_time):
+            self._copy_tracks(None)
+        else:
+            end = self._last_time + self._shift + self._frame_duration * self._time_base
+            self._copy_tracks(end)
 
 
 class _EncoderThread:

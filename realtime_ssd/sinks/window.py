@@ -26,6 +26,7 @@ _QUIT_KEYS = (ord("q"), 27)
 _KEYS_THAT_KEEP_IMAGE = b"hs"
 _CONTINUE = "press any key to continue"
 _POLL_MS = 30
+_MAX_WAIT = 1.0  # in seconds; longer gaps between the frames of a file are shortened
 
 
 def unavailable_reason() -> str:
@@ -132,6 +133,9 @@ class WindowSink(BaseSink):
         now = time.monotonic()
         if due < now:
             self._clocks[frame.source] = now, frame.time
+        elif due > now + _MAX_WAIT:
+            due = now + _MAX_WAIT
+            self._clocks[frame.source] = due, frame.time
         while not self._quit and (left := due - time.monotonic()) > 0.001:
             self._handle_key(cv2.waitKey(max(1, min(_POLL_MS, int(left * 1000)))))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,11 +29,13 @@ class SourceInfo:
         rate: Frames per second, exact (30000/1001), or None if unknown or variable.
         time_base: Seconds per unit of the frames' time stamps.
         frame_count: Number of frames, or None if unknown.
-        path: Video file behind the source, from which audio can be copied, or None.
+        path: Video file behind the source, or None.
         still: Whether each frame is a separate image rather than part of a video.
         files: All files behind the source; for images, one per frame, in order.
         names: Names of the images in the order of `files`; empty for a video.
         pixel_aspect: Displayed width of a pixel divided by its displayed height.
+        media: File or URL from which sound and subtitles can be copied, or an empty string. A URL
+            may contain credentials, so it is not part of the representation.
     """
 
     name: str
@@ -48,6 +50,7 @@ class SourceInfo:
     files: tuple[Path, ...] = ()
     names: tuple[str, ...] = ()
     pixel_aspect: Fraction = Fraction(1)
+    media: str = field(default="", repr=False)
 
 
 class Source(AbstractContextManager[Any], Protocol):

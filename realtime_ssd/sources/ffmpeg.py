@@ -3,33 +3,102 @@
 from __future__ import annotations
 
 import errno
+import re
 import threading
+from collections.abc import Callable
 
 import cv2  # isort: skip - before PyAV, see `realtime_ssd.sources`
 import av
 import numpy as np
+from av.buffer import Buffer
+from av.container import InputContainer
+from av.stream import Stream
+from av.video.codeccontext import VideoCodecContext
 from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
 
 from realtime_ssd.core.frames import Image
 
-__all__ = ["FrameConverter", "error_reason", "rotation_of", "upright_size"]
+__all__ = [
+    "FrameConverter",
+    "codec_name",
+    "error_reason",
+    "orientation_of",
+    "undecodable",
+    "upright_size",
+]
+_log_level_lock = threading.Lock()
 
-_ROTATIONS = {
-    90: cv2.ROTATE_90_COUNTERCLOCKWISE,
-    180: cv2.ROTATE_180,
-    270: cv2.ROTATE_90_CLOCKWISE,
-}
 
+def orientation_of(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
+    """Return how a player turns a decoded frame, from its display matrix.
 
-def rotation_of(frame: av.VideoFrame) -> int:
-    """Return the counter-clockwise rotation in degrees that a player applies: 0, 90, 180 or 270."""
-    return round(frame.rotation / 90) * 90 % 360
+    Returns:
+        Whether rows and columns are exchanged, and whether the result is then mirrored from left
+        to right, and from top to bottom.
+    """
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if not isinstance(data, Buffer) or data.buffer_size < 36:
+        return False, False, False
+    a, b, _, c, d = np.frombuffer(bytes(data), np.int32)[:5].tolist()
+    if abs(a) + abs(d) >= abs(b) + abs(c):
+        return False, a < 0, d < 0
+    return True, c < 0, b < 0
 
 
 def upright_size(frame: av.VideoFrame) -> tuple[int, int]:
     """Return width and height of a decoded frame in pixels, after rotation."""
-    sideways = rotation_of(frame) % 180 != 0
+    sideways = orientation_of(frame)[0]
     return (frame.height, frame.width) if sideways else (frame.width, frame.height)
+
+
+def _turn(image: Image, orientation: tuple[bool, bool, bool]) -> Image:
+    """Return an image upright; see `orientation_of`."""
+    transposed, horizontal, vertical = orientation
+    turned = cv2.transpose(image) if transposed else image
+    if horizontal or vertical:
+        turned = cv2.flip(turned, -1 if horizontal and vertical else int(horizontal))
+    return np.asarray(turned, np.uint8)
+
+
+def codec_name(container: InputContainer | None, stream: Stream) -> str:
+    """Return the name of a stream's codec; of an unknown one its tag, such as "codec 'apac'"."""
+    context: object | None = stream.codec_context  # None, whatever its annotation says
+    if isinstance(context, av.CodecContext):
+        return str(context.codec.canonical_name)
+    if container is None:
+        return ""
+    with _log_level_lock:  # FFmpeg writes the description as a log message
+        level = av.logging.get_level()
+        av.logging.set_level(av.logging.INFO)
+        try:
+            describe: Callable[[], str] = getattr(container, "dumps_format")  # noqa: B009
+            description = describe()  # absent from PyAV's annotations
+        finally:
+            av.logging.set_level(level)
+    line = rf"Stream #0:{stream.index}\b.*: none \((.+?) / (0x\w+)\)"
+    match = re.search(line, description)
+    if match is None:
+        return "codec"
+    return f"codec {match[2] if '[' in match[1] else repr(match[1])}"
+
+
+def undecodable(name: str, container: InputContainer, stream: VideoStream) -> str:
+    """Return why a video stream cannot be decoded; an empty string if it can.
+
+    Args:
+        name: Name of the source, for the message.
+        container: The open source.
+        stream: Its video stream.
+    """
+    context: VideoCodecContext | None = stream.codec_context  # None if the codec is unknown
+    if context is not None:
+        return ""
+    codec = codec_name(container, stream)
+    return (
+        f"'{name}' cannot be decoded: this FFmpeg has no decoder for its {codec}; convert the "
+        "video to H.264"
+    )
 
 
 class FrameConverter:
@@ -48,10 +117,7 @@ class FrameConverter:
             reformatter = self._local.reformatter = VideoReformatter()
         converted = reformatter.reformat(frame, format="bgr24", threads=1)
         image = np.asarray(converted.to_ndarray(), np.uint8)
-        rotation = rotation_of(frame)
-        if rotation:
-            image = cv2.rotate(image, _ROTATIONS[rotation]).astype(np.uint8, copy=False)
-        return image
+        return _turn(image, orientation_of(frame))
 
 
 def error_reason(error: Exception) -> str:

@@ -19,8 +19,15 @@ from realtime_ssd.core.cpu import cpu_count
 from realtime_ssd.core.errors import SourceError, UsageError, first_line, redact
 from realtime_ssd.core.frames import Frame, Image, LazyImage
 from realtime_ssd.sources.base import BaseSource, SourceInfo
-from realtime_ssd.sources.ffmpeg import FrameConverter, error_reason, rotation_of, upright_size
+from realtime_ssd.sources.ffmpeg import (
+    FrameConverter,
+    error_reason,
+    orientation_of,
+    undecodable,
+    upright_size,
+)
 from realtime_ssd.sources.nvdec import open_on_gpu, surface_of
+from realtime_ssd.sources.timestamps import FrameClock, PacketClock, frame_duration, is_gap
 
 __all__ = ["VideoFile", "decoder_threads"]
 
@@ -47,6 +54,7 @@ class VideoFile(BaseSource):
     def __init__(self, path: str, *, gpu: bool = False) -> None:
         self._path, self._name, self._gpu = path, redact(path), gpu
         self._container: InputContainer | None = None
+        self._decoded: Generator[av.VideoFrame, None, None] = _no_frames()
         self._converter = FrameConverter()
         self.info = SourceInfo(self._name)
         self.open()
@@ -59,17 +67,25 @@ class VideoFile(BaseSource):
             container.close()
             raise SourceError(f"'{self._name}' contains no video; use a video file")
         self._container, self._stream = container, container.streams.video[0]
+        problem = undecodable(self._name, container, self._stream)
+        if problem:
+            self.close()
+            raise SourceError(problem)
         self._stream.thread_type = "AUTO"
         context = self._stream.codec_context
         context.thread_count = decoder_threads(context.width, context.height, cpu_count())
         self._packets = self._undecodable = self._concealed = self._index = self._end = 0
         self._demux_error = ""
+        self._packet_clock = PacketClock(container, self._stream)
+        self._frame_clock = FrameClock(frame_duration(self._stream), self._stream.start_time or 0)
+        self._last_pts: int | None = None
         self._decoded = self._decode(container)
-        # The rotation is known only from the first frame, which `read` returns later.
-        first = self._first = next(self._decoded, None)
+        # The rotation is known only from the first frame, which `read` returns later; it repairs
+        # the time stamp of a frame with that of the next one.
+        first = self._next = next(self._decoded, None)
         if first is not None and self._on_cpu_despite_gpu(first):
             _warn(self._name, "NVDEC does not support this kind of video")
-        sideways = first is not None and rotation_of(first) % 180 != 0
+        sideways = first is not None and orientation_of(first)[0]
         self.info = _source_info(self._path, self._name, self._stream, sideways=sideways)
 
     def _on_cpu_despite_gpu(self, frame: av.VideoFrame) -> bool:
@@ -80,21 +96,32 @@ class VideoFile(BaseSource):
         """See `Source.read`; damage is reported after the last readable frame."""
         if self._container is None:
             return None
-        decoded, self._first = self._first or next(self._decoded, None), None
+        decoded, self._next = self._next, next(self._decoded, None)
         if decoded is None:
             self._check_complete()
             return None
         time_base = decoded.time_base or self._stream.time_base or Fraction(1, 1000)
+        pts, discontinuity = self._timestamp(decoded, time_base)
         frame = Frame(
             LazyImage(partial(self._convert, decoded), *upright_size(decoded)),
             self._index,
             self._name,
-            decoded.pts,
+            pts,
             time_base,
             surface=surface_of(decoded) if decoded.format.name == "cuda" else None,
+            discontinuity=discontinuity,
+            pixel_aspect=self.info.pixel_aspect,
         )
         self._index += 1
         return frame
+
+    def _timestamp(self, decoded: av.VideoFrame, time_base: Fraction) -> tuple[int, bool]:
+        """Return the time stamp of a frame, and whether it is a discontinuity."""
+        last = self._last_pts
+        pts = self._frame_clock.next(decoded.pts, self._next.pts if self._next else None)
+        self._last_pts = pts
+        restarted = self._packet_clock.is_restart(pts)
+        return pts, last is not None and (restarted or is_gap(float((pts - last) * time_base)))
 
     def _convert(self, decoded: av.VideoFrame) -> Image:
         try:
@@ -122,14 +149,18 @@ class VideoFile(BaseSource):
             except av.error.FFmpegError as error:
                 self._demux_error = error.strerror or "damaged"
                 return
+            self._packet_clock.correct(packet)
             self._count(packet)
             try:
                 frames = packet.decode()
             except av.error.FFmpegError:
                 self._undecodable += 1
+                self._packet_clock.discard(packet)
                 continue
-            self._concealed += sum(frame.is_corrupt for frame in frames)
-            yield from frames
+            for frame in frames:
+                self._concealed += frame.is_corrupt
+                frame.pts = self._packet_clock.presentation_time(frame)
+                yield frame
 
     def _count(self, packet: av.Packet[Any]) -> None:
         """Update the number of packets and the end of the latest one."""
@@ -181,6 +212,10 @@ class VideoFile(BaseSource):
             )
 
 
+def _no_frames() -> Generator[av.VideoFrame, None, None]:
+    yield from ()
+
+
 def _open(path: str, name: str, *, gpu: bool) -> InputContainer:
     remote = "://" in path
     timeout = TIMEOUT if remote else None
@@ -193,7 +228,7 @@ def _open(path: str, name: str, *, gpu: bool) -> InputContainer:
             if container is not None:
                 return container
             _warn(name, reason)
-        return av.open(path, timeout=timeout)
+        return av.open(path, timeout=timeout, metadata_errors="replace")
     except av.error.FFmpegError as error:
         raise SourceError(f"'{name}' cannot be read as a video: {error_reason(error)}") from None
     except OSError as error:
@@ -223,4 +258,6 @@ def _source_info(path: str, name: str, stream: VideoStream, *, sideways: bool) -
         path=file,
         files=() if file is None else (file,),
         pixel_aspect=1 / aspect if sideways else aspect,
+        # A pipe can be read only once.
+        media=path if file is None or file.is_file() else "",
     )

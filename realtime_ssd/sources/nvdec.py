@@ -15,10 +15,11 @@ import cv2  # noqa: F401 # isort: skip - before PyAV, see `realtime_ssd.sources`
 import av
 from av.codec.hwaccel import HWAccel, hwdevices_available
 from av.container import InputContainer
+from av.video.codeccontext import VideoCodecContext
 
 from realtime_ssd.core.frames import Surface
 from realtime_ssd.core.gpu import cuda_version, find_gpus
-from realtime_ssd.sources.ffmpeg import error_reason, rotation_of
+from realtime_ssd.sources.ffmpeg import error_reason, orientation_of
 
 __all__ = ["open_on_gpu", "surface_of", "unavailable_reason"]
 
@@ -69,13 +70,15 @@ def open_on_gpu(path: str, timeout: float | None) -> tuple[InputContainer | None
         return None, reason
     acceleration = HWAccel("cuda", device=0, allow_software_fallback=True, is_hw_owned=True)
     try:
-        container = av.open(path, timeout=timeout, hwaccel=acceleration)
+        container = av.open(path, timeout=timeout, hwaccel=acceleration, metadata_errors="replace")
     except NotImplementedError:
         return None, "NVDEC does not support this codec"
     except av.error.FFmpegError as error:
         return None, error_reason(error)
     for stream in container.streams.video[:1]:
-        stream.codec_context.options["extra_hw_frames"] = str(EXTRA_SURFACES)
+        context: VideoCodecContext | None = stream.codec_context  # None if the codec is unknown
+        if context is not None:
+            context.options["extra_hw_frames"] = str(EXTRA_SURFACES)
     return container, ""
 
 
@@ -87,12 +90,12 @@ def surface_of(frame: av.VideoFrame) -> Surface | None:
 
     Returns:
         The surface, which keeps the frame alive; None if the kernels cannot read it (10 bits, other
-        chroma subsampling, colours other than BT.601 and BT.709, odd sizes, rotation).
+        chroma subsampling, colours other than BT.601 and BT.709, odd sizes, rotated or mirrored).
     """
     layout = getattr(frame, "sw_format", None) or frame.format
     supported = frame.colorspace in (*_BT709, *_BT601)
     even = frame.width % 2 == 0 and frame.height % 2 == 0
-    if layout.name != "nv12" or not supported or not even or rotation_of(frame):
+    if layout.name != "nv12" or not supported or not even or any(orientation_of(frame)):
         return None
     luma, chroma = frame.planes
     return Surface(

@@ -213,6 +213,13 @@ def test_late_frame_restarts_the_clock(gui: StubGui) -> None:
     assert np.diff(gui.times) == pytest.approx([10.0, 0.1], abs=0.003)
 
 
+def test_gap_of_an_hour_is_shown_as_a_second(gui: StubGui) -> None:
+    window = Window(FILE, paced=True)
+    for index, pts in enumerate([0, 40, 3_600_040, 3_600_080]):
+        window.write(result(FILE, index, pts))
+    assert np.diff(gui.times) == pytest.approx([0.04, 1.0, 0.04], abs=0.003)
+
+
 def test_unpaced_file_and_camera_are_shown_immediately(gui: StubGui) -> None:
     for info, paced in ((FILE, False), (CAMERA, True)):
         window = Window(info, paced=paced)

@@ -136,7 +136,7 @@ def test_time_is_arrival_time_without_time_stamps_also_after_a_restart() -> None
     assert [frame.index for frame in frames] == sorted({frame.index for frame in frames})
     assert {frame.time_base for frame in frames} == {Fraction(1, 1000)}
     elapsed = [frame.captured_at - frames[0].captured_at for frame in frames]
-    assert [frame.time for frame in frames] == pytest.approx(elapsed, abs=0.002)
+    assert [frame.time for frame in frames] == pytest.approx(elapsed, abs=0.01)
 
 
 def test_rtsp_camera_with_password_is_reopened_after_a_loss(
@@ -266,7 +266,7 @@ def test_rtsp_server_without_tcp_transport_is_opened_over_udp(
 ) -> None:
     tried = []
 
-    def fail(url: str, options: dict[str, str], timeout: tuple[float, float]) -> None:
+    def fail(url: str, options: dict[str, str], **_: object) -> None:
         tried.append(options["rtsp_transport"])
         raise OSError(error, os.strerror(error))
 
