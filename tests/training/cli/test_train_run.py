@@ -158,7 +158,7 @@ def test_datasets_without_usable_objects_are_rejected(tmp_path: Path) -> None:
         (folder / name).mkdir(parents=True)
     (tmp_path / "images/image0.png").rename(folder / "JPEGImages/a.png")
     (folder / "Annotations/a.xml").write_text("<annotation></annotation>")
-    with pytest.raises(UsageError, match="the dataset has no objects"):
+    with pytest.raises(UsageError, match="the dataset has no objects; check its annotations"):
         TrainCommand(path, tmp_path / "run", {"data.train": f"voc:{folder}"}).run()
 
 

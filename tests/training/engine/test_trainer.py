@@ -188,6 +188,19 @@ def test_mixed_precision_trains_like_single_precision(tmp_path: Path, amp: str) 
     assert losses[amp] != losses["none"]
 
 
+def test_fp16_clips_the_gradient_without_the_loss_scale(tmp_path: Path) -> None:
+    losses = {}
+    for precision in ("none", "fp16"):
+        reporter = RecordingReporter()
+        plan = tiny_recipe(
+            run__epochs=6, run__amp=precision, optimizer__lr=0.02, optimizer__clip=1.0
+        )
+        train(tmp_path / precision, plan, model=tiny_ssd(), reporter=reporter)
+        losses[precision] = reporter.losses
+    assert losses["none"][-1] < 0.9 * losses["none"][0]
+    assert losses["fp16"] == pytest.approx(losses["none"], rel=0.08)
+
+
 def test_fp16_resumes_with_the_saved_loss_scale(tmp_path: Path) -> None:
     plan = tiny_recipe(run__epochs=2, run__amp="fp16")
     uninterrupted, _ = train(tmp_path / "a", plan)
@@ -196,6 +209,11 @@ def test_fp16_resumes_with_the_saved_loss_scale(tmp_path: Path) -> None:
     assert uninterrupted.scaler.state_dict() == resumed.scaler.state_dict()
     for name, value in uninterrupted.model.state_dict().items():
         assert torch.equal(value, resumed.model.state_dict()[name])
+
+
+def test_batches_are_not_pinned_without_a_gpu(tmp_path: Path) -> None:
+    trainer, _ = train(tmp_path, tiny_recipe(run__epochs=1))
+    assert not trainer.loader.options.pin_memory
 
 
 def test_frozen_batch_normalization_does_not_change(tmp_path: Path) -> None:

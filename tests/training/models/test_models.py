@@ -102,6 +102,18 @@ def test_general_default_boxes_overlap_objects_of_every_size(size: tuple[int, in
     assert (best[large] >= 0.5).mean() > 0.97
 
 
+def test_backbone_weights_have_he_and_head_weights_xavier_initialisation() -> None:
+    torch.manual_seed(0)
+    model = create("ssd300_vgg16", ["background", "a"])
+    convolution = model.get_parameter("backbone.low.21.weight")  # 512 x 512 x 3 x 3
+    assert convolution.std().item() == pytest.approx((2 / (512 * 9)) ** 0.5, rel=0.01)
+    head = model.get_parameter("offset_heads.1.weight")  # 24 x 1024 x 3 x 3
+    assert head.abs().max().item() == pytest.approx((6 / (9 * (1024 + 24))) ** 0.5, rel=0.01)
+    for name, value in model.named_parameters():
+        if name.endswith("bias"):
+            assert not value.any(), name
+
+
 def test_l2norm_has_an_initial_scale_of_20() -> None:
     norm = create("ssd300_vgg16", ["background", "a"]).get_submodule("backbone.norm")
     features = torch.randn(2, 512, 3, 3)
@@ -126,3 +138,6 @@ def test_invalid_names_options_and_labels_are_rejected() -> None:
         create("ssd_mobilenet_v1_fpn", ["background", "a"], rows=96)
     with pytest.raises(UsageError, match="`scales` must be seven increasing fractions"):
         create("ssd300_mobilenet_v1", ["background", "a"], scales=(0.1,) * 7)
+    scales = (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+    with pytest.raises(UsageError, match="`scales` must be seven increasing fractions"):
+        create("ssd300_mobilenet_v1", ["background", "a"], scales=scales)
