@@ -1,7 +1,7 @@
 """The command `realtime-ssd`, also `python -m realtime_ssd`: handle Ctrl+C, then import the rest.
 
 An interrupted import ends in a traceback, or in an `ImportError` that hides the interrupt (numpy).
-So Ctrl+C during an import ends the process at once; at other times it raises `KeyboardInterrupt`.
+So Ctrl+C during an import ends the process immediately; at other times it raises `KeyboardInterrupt`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def _on_interrupt(_: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def _exit_at_once(_: int, __: object) -> None:
+def _exit_immediately(_: int, __: object) -> None:
     os._exit(_INTERRUPTED)
 
 
@@ -39,7 +39,7 @@ def main() -> None:
         os._exit(_INTERRUPTED)
     finally:
         if handles:  # the interpreter prints an exception during its shutdown
-            _signal.signal(_signal.SIGINT, _exit_at_once)
+            _signal.signal(_signal.SIGINT, _exit_immediately)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from realtime_ssd.core.boxes import AnchorLayer, AnchorSpec
 from realtime_ssd.core.errors import ModelError
+from realtime_ssd.core.graph_safety import check_graph
 from realtime_ssd.core.spec_decoder import SPEC, FieldError, parse_object
 
 if TYPE_CHECKING:
@@ -260,7 +261,8 @@ def read_spec(path: str | Path) -> ModelSpec:
         path: ONNX file.
 
     Raises:
-        ModelError: If the file is not an ONNX model or has no specification.
+        ModelError: If the file is not an ONNX model, has no specification, or its graph is one
+            that `check_graph` refuses.
     """
     import onnx
 
@@ -272,6 +274,7 @@ def read_spec(path: str | Path) -> ModelSpec:
         raise ModelError(f"'{path}' is not a readable ONNX file: it may be damaged") from error
     if not model.graph.node:
         raise ModelError(f"'{path}' is not an ONNX model: its graph is empty")
+    check_graph(model, Path(path))
     for entry in model.metadata_props:
         if entry.key == METADATA_KEY:
             return spec_from_json(entry.value)
