@@ -123,6 +123,7 @@ class TorchNetwork:
     """
 
     def __init__(self, model: Any, spec: Any) -> None:
+        import_torch().cuda.synchronize()  # the model is created on PyTorch's default stream
         self._model, self._spec, self.boxes = model, spec, spec.num_boxes
         self.types: dict[str, Precision] = dict.fromkeys(("input", "scores", "offsets"), "fp16")
 

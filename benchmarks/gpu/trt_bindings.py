@@ -21,7 +21,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -60,7 +60,7 @@ CALLS = {
     "Runtime": {"deserialize_cuda_engine"},
     "EngineInspector": {"get_engine_information"},
     "ITensor": {"dtype"},
-    "ParserError": {"desc"},
+    "ParserError": {"desc", "node_name", "node_operator"},
 }
 """Attributes of objects that are not assigned to a variable."""
 
@@ -89,6 +89,16 @@ ALTERNATIVES = {
         "",
     ),
     "IBuilderConfig.progress_monitor": "",
+    **dict.fromkeys(  # TensorRT-RTX only
+        [
+            "ComputeCapability",
+            "ComputeCapability.__members__",
+            "IBuilderConfig.num_compute_capabilities",
+            "IBuilderConfig.set_compute_capability",
+        ],
+        "",
+    ),
+    **dict.fromkeys(["ParserError.node_name", "ParserError.node_operator"], ""),
 }
 """Names that may be absent if the alternative exists; "" if the code works without them."""
 
@@ -254,7 +264,7 @@ def _call(trt: Any) -> Iterator[str]:
         for fp16, int8 in ((False, False), (True, False), (True, True)):
             compat.set_precision(empty_network, config, fp16=fp16, int8=int8)
 
-    calls = {
+    calls: dict[str, Callable[[], object]] = {
         "version": library.version,
         "logger": lambda: _log(trt, library),
         "network flags": lambda: compat._network_flags(trt),
@@ -266,7 +276,7 @@ def _call(trt: Any) -> Iterator[str]:
     }
     for name, call in calls.items():
         try:
-            call()  # type: ignore[no-untyped-call]
+            call()
         except Exception as error:  # every failure is reported
             yield f"{name}: {type(error).__name__}: {error}"
 
@@ -274,7 +284,7 @@ def _call(trt: Any) -> Iterator[str]:
 def _log(trt: Any, library: Any) -> None:
     messages = library.message_log()
     for severity in (trt.ILogger.Severity.INFO, trt.ILogger.Severity.ERROR):
-        messages.logger.log(severity, f"test message of severity {severity}")
+        messages.logger.log(severity, f"test: {severity}")
     assert messages.errors == [f"test: {trt.ILogger.Severity.ERROR}"]
 
 

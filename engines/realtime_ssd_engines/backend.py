@@ -24,11 +24,12 @@ from realtime_ssd.core.errors import ModelError, UsageError
 from realtime_ssd.core.frames import Frame
 from realtime_ssd.core.postprocess import RawDetections, to_frame_detections
 from realtime_ssd.core.spec import ModelSpec, read_spec, spec_from_object
-from realtime_ssd_engines.cuda.driver import Device
+from realtime_ssd_engines.cuda.compile import require_compiler
+from realtime_ssd_engines.cuda.driver import Device, graphs_available
 from realtime_ssd_engines.cuda.kernel_params import ImageHeader
 from realtime_ssd_engines.cuda.kernel_set import KernelSet
 from realtime_ssd_engines.cuda.slots import FrameSlot, Network
-from realtime_ssd_engines.requirements import require_gpu
+from realtime_ssd_engines.requirements import Flavor, installed_flavors, require_gpu
 
 if TYPE_CHECKING:
     from realtime_ssd_engines.tensorrt.cache import CacheEntry
@@ -50,16 +51,18 @@ def open_backend(path: Path, spec: ModelSpec, options: BackendOptions) -> GpuBac
     from realtime_ssd_engines.tensorrt.compat import IncompatibleEngineError
     from realtime_ssd_engines.tensorrt.engine_builder import EngineOptions
 
+    require_compiler()  # before an engine is built, which takes minutes
+    flavor = installed_flavors()[0]
     device = Device()
     engine_options = EngineOptions(
         options.precision, max_batch=options.batch, calibration=options.calibration
     )
     try:
-        return _open_onnx(device, path, spec, options, engine_options)
+        return _open_onnx(device, path, spec, options, engine_options, flavor)
     except IncompatibleEngineError as error:
         _log.warning("%s", error)
         engine_options = replace(engine_options, rebuild=True)
-        return _open_onnx(device, path, spec, options, engine_options)
+        return _open_onnx(device, path, spec, options, engine_options, flavor)
 
 
 def _open_onnx(
@@ -68,18 +71,23 @@ def _open_onnx(
     spec: ModelSpec,
     options: BackendOptions,
     engine_options: EngineOptions,
+    flavor: Flavor,
 ) -> GpuBackend:
     from realtime_ssd_engines.tensorrt.engine_builder import get_or_build_engine
+    from realtime_ssd_engines.tensorrt.toolchain import make_toolchain
 
-    engine = get_or_build_engine(path, spec, engine_options, _log.warning)
-    return _open_plan(device, engine.plan, spec, options)
+    toolchain = make_toolchain(flavor)
+    engine = get_or_build_engine(path, spec, engine_options, _log.warning, toolchain=toolchain)
+    return _open_plan(device, engine.plan, spec, options, flavor)
 
 
-def _open_plan(device: Device, plan: bytes, spec: ModelSpec, options: BackendOptions) -> GpuBackend:
+def _open_plan(
+    device: Device, plan: bytes, spec: ModelSpec, options: BackendOptions, flavor: Flavor
+) -> GpuBackend:
     from realtime_ssd_engines.tensorrt.network import EngineNetwork
 
     with device:
-        return GpuBackend(device, EngineNetwork(device, plan, spec), spec, options)
+        return GpuBackend(device, EngineNetwork(device, plan, spec, flavor), spec, options)
 
 
 def open_engine(path: Path, options: BackendOptions) -> GpuBackend:
@@ -107,8 +115,8 @@ def open_engine(path: Path, options: BackendOptions) -> GpuBackend:
         iou_threshold=options.iou_threshold,
         pre_nms_top_k=options.pre_nms_top_k,
     )
-    require_gpu("run TensorRT engines")
-    return _open_plan(Device(), path.read_bytes(), spec, options)
+    require_gpu("run TensorRT engines", entry.key.flavor)
+    return _open_plan(Device(), path.read_bytes(), spec, options, entry.key.flavor)
 
 
 def _read_entry_spec(entry: CacheEntry) -> ModelSpec:
@@ -137,7 +145,7 @@ class GpuBackend(Closeable):
     Args:
         device: The GPU; its context must be current during construction.
         network: Has attributes `boxes` and `types` and methods `bind` and `close`.
-        spec: Specification of the model with the thresholds in force.
+        spec: Specification of the model with the thresholds in use.
         options: Options of the user.
         slots: Maximum number of batches in flight.
         graphs: Whether to capture CUDA graphs.
@@ -175,11 +183,18 @@ class GpuBackend(Closeable):
 
     def _add_slots(self, network: Network, count: int, graphs: bool) -> None:
         for _ in range(count):
-            slot = FrameSlot(self._device, self._kernels, network, self.max_batch, graphs)
+            capture = graphs and not (self._slots and self._slots[0].capture_error)
+            slot = FrameSlot(self._device, self._kernels, network, self.max_batch, capture)
             self._owned.append(slot)
             self._slots.append(slot)
             self._free_slots.put(slot)
-        if graphs and not self._slots[0].uses_graphs:
+            if slot.capture_error:
+                _log.warning(
+                    "the model cannot be captured as a CUDA graph, so each batch takes several "
+                    "launches instead of one: %s",
+                    slot.capture_error,
+                )
+        if graphs and not graphs_available():
             _log.warning(
                 "cuda-bindings is not installed, so each batch takes several launches instead of "
                 "one; install it with: pip install cuda-bindings"

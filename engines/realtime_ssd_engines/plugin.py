@@ -25,6 +25,7 @@ class TensorRTPlugin:
     priority = 20
     engine_suffix = ".engine"
     decodes_surfaces = True
+    default_precision = "fp16"
 
     def missing(self) -> list[str]:
         """See `BackendPlugin.missing`."""
@@ -47,7 +48,13 @@ class TensorRTPlugin:
         from realtime_ssd_engines.cuda.compile import compiler_name
 
         gpus = find_gpus()
-        for name, package in (("TensorRT", "tensorrt"), ("PyCUDA", "pycuda")):
+        packages = (
+            ("TensorRT", "tensorrt"),
+            ("TensorRT-RTX", "tensorrt-rtx-cu13-bindings"),
+            ("PyCUDA", "pycuda"),
+            ("cuda-bindings", "cuda-bindings"),
+        )
+        for name, package in packages:
             installed = _installed_version(package)
             yield name, installed or "not installed", _INSTALL if gpus and not installed else ""
         compiler = compiler_name()

@@ -24,6 +24,7 @@ __all__ = [
     "check_options",
     "class_ids",
     "decodes_surfaces",
+    "default_precision",
     "open_backend",
 ]
 
@@ -80,6 +81,16 @@ def best_backend() -> str:
     """Return the name of the backend that "auto" tries first on this machine."""
     able = [name for name in _by_priority() if not _plugin(name).missing()]
     return able[0]
+
+
+def default_precision(name: str) -> str:
+    """Return the precision in which a backend ("auto": the best one here) builds engines.
+
+    Returns:
+        Such as "fp16"; empty if the backend runs models as they are, or is unknown.
+    """
+    chosen = best_backend() if name == "auto" else name
+    return _plugin(chosen).default_precision if chosen in plugins("backends") else ""
 
 
 def decodes_surfaces(name: str) -> bool:

@@ -46,7 +46,7 @@ class Backend(AbstractContextManager[Any], Protocol):
 
     Attributes:
         name: Name of the backend, such as "onnxruntime".
-        spec: Specification of the model, with the thresholds in force.
+        spec: Specification of the model, with the thresholds in use.
         max_batch: Largest number of frames that pass through the network together.
         max_submit: Largest number of frames in one `submit`; above `max_batch` where working on
             several batches together saves time.
@@ -115,11 +115,14 @@ class BackendPlugin(Protocol):
         engine_suffix: Suffix of model files that only this backend runs, such as ".engine"; empty
             for none.
         decodes_surfaces: Whether it takes frames that a hardware decoder left in GPU memory.
+        default_precision: Precision of the engines it builds from a model, such as "fp16"; empty
+            if it runs models as they are.
     """
 
     priority: int
     engine_suffix: str
     decodes_surfaces: bool
+    default_precision: str
 
     def missing(self) -> list[str]:
         """Return what this machine lacks to run the backend; empty if nothing."""
@@ -130,7 +133,7 @@ class BackendPlugin(Protocol):
 
         Args:
             path: ONNX file.
-            spec: Its specification with the thresholds in force.
+            spec: Its specification with the thresholds in use.
             options: Choices of the user.
 
         Raises:

@@ -52,7 +52,7 @@ class OnnxRuntimeBackend(Closeable):
 
     Args:
         path: ONNX file.
-        spec: Its specification with the thresholds in force.
+        spec: Its specification with the thresholds in use.
         options: Choices of the user.
     """
 
@@ -260,6 +260,7 @@ class OnnxRuntimePlugin:
     priority = 0
     engine_suffix = ""
     decodes_surfaces = False
+    default_precision = ""
 
     def missing(self) -> list[str]:
         """See `BackendPlugin.missing`; ONNX Runtime runs everywhere."""

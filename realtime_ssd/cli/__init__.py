@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
-from realtime_ssd.cli.registry import Command, commands
+from realtime_ssd.cli.command import Command, commands
 
 if TYPE_CHECKING:
     from cyclopts import App, CycloptsError
@@ -26,8 +27,13 @@ BENCHMARK = Command(
 )
 
 
-def build_app() -> App:
-    """Return the command-line program with all installed subcommands."""
+def build_app(selected: str = "") -> App:
+    """Return the command-line program with all installed subcommands.
+
+    Args:
+        selected: Name of the command that will be called: its help is the docstring of its
+            function, while the list of commands shows one line each.
+    """
     from cyclopts import App
 
     from realtime_ssd import __version__
@@ -42,7 +48,8 @@ def build_app() -> App:
         version=__version__,
     )
     for number, (name, command) in enumerate(commands().items()):
-        app.command(command.target, name=name, help=command.help, sort_key=number)
+        line = None if name == selected else command.help
+        app.command(command.target, name=name, help=line, sort_key=number)
     return app
 
 
@@ -64,11 +71,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     from realtime_ssd.core.errors import RealtimeSSDError, for_command_line, redact
 
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in given
-    args = [argument for argument in given if argument != "--debug"]
+    raw = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in raw
+    args = [argument for argument in raw if argument != "--debug"]
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(_OptionFormatter())
     try:
-        build_app()(with_default_command(args), exit_on_error=False, print_error=False)
+        arguments = with_default_command(args)
+        app = build_app(arguments[0] if arguments else "")
+        app(arguments, exit_on_error=False, print_error=False)
     except CycloptsError as error:
         print(f"realtime-ssd: {redact(_usage_message(error, args))}", file=sys.stderr)
         sys.exit(2)
@@ -88,6 +99,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         print(f"realtime-ssd: {redact(_unexpected_message(error))}", file=sys.stderr)
         sys.exit(1)
+
+
+class _OptionFormatter(logging.Formatter):
+    """Writes log messages as the command line writes errors."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the message without secrets, with parameters written as options."""
+        from realtime_ssd.core.errors import for_command_line, redact
+
+        return for_command_line(redact(super().format(record)))
 
 
 def _unexpected_message(error: Exception) -> str:

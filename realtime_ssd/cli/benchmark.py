@@ -36,17 +36,18 @@ def benchmark(
     Args:
         model: Name of a model or ONNX file; the same default as for detection.
         source: Video file, photos or demo[:WxH].
-        backend: auto, onnxruntime or tensorrt.
+        backend: Name of an installed backend; auto takes the fastest one on this machine.
         precision: fp32, fp16 or int8; the backend's own by default.
         batch: Batch sizes, as in 1,8,32.
         streams: Number of sources of the whole pipeline; all read the same.
-        paced: Frames per second of the paced run, in which clocks may drop.
+        paced: Frames per second of the paced run, in which the machine idles between frames.
         duration: Seconds each measurement may take.
         json: Also write everything to this file.
         plot: Also draw a chart into this file (.png, .svg or .pdf).
         against: JSON file of an earlier run to compare with.
         overwrite: Replace existing files.
     """
+    from realtime_ssd.core.files import write_output
     from realtime_ssd.profiling.benchmark import BenchmarkOptions, run
     from realtime_ssd.profiling.compare import read_result
     from realtime_ssd.zoo import find_model
@@ -63,7 +64,7 @@ def benchmark(
     if before is not None:
         _print_changes(result, before)
     if json is not None:
-        _write(json, result)
+        write_output(json, (jsonlib.dumps(result, indent=1) + "\n").encode())
     if plot is not None:
         from realtime_ssd.profiling.chart import draw_chart
 
@@ -79,16 +80,6 @@ def _check_files(files: list[Path], plot: Path | None, *, overwrite: bool) -> No
         from realtime_ssd.profiling.chart import check_chart
 
         check_chart(plot)
-
-
-def _write(path: Path, result: dict[str, Any]) -> None:
-    from realtime_ssd.core.errors import RealtimeSSDError
-    from realtime_ssd.core.files import replace_file
-
-    try:
-        replace_file(path, (jsonlib.dumps(result, indent=1) + "\n").encode())
-    except OSError as error:
-        raise RealtimeSSDError(f"'{path}' cannot be written: {error.strerror}") from None
 
 
 def _batch_sizes(text: str) -> tuple[int, ...]:

@@ -42,12 +42,10 @@ def detect(
     """
     from realtime_ssd.core.errors import UsageError
 
-    if detection.max_frames is not None and detection.max_frames < 1:
-        raise UsageError(f"`max_frames` must be at least 1, not {detection.max_frames}")
     names = [*map(str, camera or ()), *map(_as_file, video or ()), *(source or ())]
     if not names:
         raise UsageError(
-            "there is no source; give --camera 0, --video FILE or --source SPEC, for example "
+            "no source was specified; use --camera 0, --video FILE or --source SPEC, for example "
             "realtime-ssd --source demo --output street.mp4 (see realtime-ssd detect --help)"
         )
     status = _run(names, detection, outputs, extensions)
@@ -71,8 +69,10 @@ def _run(
     """Open everything, run, close everything; return the exit status."""
     from realtime_ssd.backends import BackendOptions, decodes_surfaces, open_backend
     from realtime_ssd.cli.run import Run, open_sources
+    from realtime_ssd.pipeline import PipelineOptions
     from realtime_ssd.zoo import find_model
 
+    pipeline_options = PipelineOptions(max_frames=detection.max_frames)
     path, remark = find_model(detection.model)
     on_gpu = detection.decoder == "gpu" or (
         detection.decoder == "auto" and decodes_surfaces(detection.backend)
@@ -88,7 +88,7 @@ def _run(
             classes=detection.class_names,
         )
         with open_backend(path, detection.backend, options) as backend:
-            run = Run(sources, backend, detection.max_frames, extensions)
+            run = Run(sources, backend, pipeline_options, extensions)
             run.add_sinks(outputs)
             if remark:
                 print(remark, file=sys.stderr)

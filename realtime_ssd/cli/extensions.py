@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from realtime_ssd.annotators import Annotator
@@ -17,7 +19,13 @@ from realtime_ssd.sinks import find_sink
 from realtime_ssd.sinks.base import SinkPlugin
 from realtime_ssd.sources import SourceInfo
 
-__all__ = ["add_sinks", "create_annotators", "create_observers", "processor_factory"]
+__all__ = [
+    "PlannedSink",
+    "create_annotators",
+    "create_observers",
+    "plan_sinks",
+    "processor_factory",
+]
 
 
 def processor_factory(specs: Sequence[str]) -> ProcessorFactory:
@@ -47,39 +55,47 @@ def create_observers(specs: Sequence[str]) -> list[Observer]:
     return [create(argument) for create, argument in _load_factories("observers", specs)]
 
 
-def add_sinks(
-    group: SinkGroup, specs: Sequence[str], infos: Sequence[SourceInfo], *, overwrite: bool
-) -> None:
-    """Open the named sinks and add them to a group.
+@dataclass(frozen=True, slots=True)
+class PlannedSink:
+    """A sink that is named on the command line and not open yet.
+
+    Attributes:
+        plugin: What opens it.
+        target: Where it writes.
+        info: Its source, or the first one if it receives the results of all.
+    """
+
+    plugin: SinkPlugin
+    target: str
+    info: SourceInfo
+
+    def files(self) -> Sequence[Path]:
+        """Return the files it will write."""
+        return self.plugin.files(self.target, self.info)
+
+    def add_to(self, group: SinkGroup, *, overwrite: bool) -> None:
+        """Open it and add it to a group; errors as in `SinkPlugin.open`."""
+        source = self.info.name if self.plugin.per_source else None
+        group.add(self.plugin.open(self.target, self.info, overwrite), source)
+
+
+def plan_sinks(specs: Sequence[str], infos: Sequence[SourceInfo]) -> list[PlannedSink]:
+    """Return the named sinks, one per source where the plug-in wants it.
 
     Args:
-        group: Group that owns the sinks.
         specs: "NAME", "NAME:TARGET" or a file whose suffix selects the format each.
         infos: The sources.
-        overwrite: Whether existing files may be replaced.
 
     Raises:
-        UsageError: If a sink is not installed, or its target is malformed or cannot be written.
+        UsageError: If a sink is not installed.
     """
+    planned = []
     for spec in specs:
         named = spec.partition(":")[0] in plugins("sinks")
         plugin, target = _load("sinks", spec) if named else find_sink(spec)
-        _open_sinks(plugin, target, group, infos, overwrite=overwrite)
-
-
-def _open_sinks(
-    plugin: SinkPlugin,
-    target: str,
-    group: SinkGroup,
-    infos: Sequence[SourceInfo],
-    *,
-    overwrite: bool,
-) -> None:
-    if not plugin.per_source:
-        group.add(plugin.open(target, infos[0], overwrite))
-        return
-    for info in infos:
-        group.add(plugin.open(target, info, overwrite), info.name)
+        chosen = infos if plugin.per_source else infos[:1]
+        planned += [PlannedSink(plugin, target, info) for info in chosen]
+    return planned
 
 
 def _load_factories(group: Group, specs: Sequence[str]) -> list[tuple[Callable[[str], Any], str]]:

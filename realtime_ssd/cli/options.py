@@ -21,11 +21,12 @@ class DetectOptions:
 
     Attributes:
         model: Name of a model (see `realtime-ssd models`) or ONNX file.
-        backend: auto, or the name of an installed backend: onnxruntime, tensorrt.
+        backend: Name of an installed backend, such as onnxruntime or tensorrt; auto takes the
+            fastest one that runs on this machine.
         score_threshold: Detections must score above this; the model's own value by default.
-        iou_threshold: Boxes of a class that overlap a better one by more than this are
-            suppressed; the model's own value by default.
-        pre_nms_top_k: Best candidates of a class that enter NMS; the model's own value by default.
+        iou_threshold: IoU above which a lower-scored box of the same class is suppressed; the
+            model's own value by default.
+        pre_nms_top_k: Maximum candidates per class before NMS; the model's own value by default.
         classes: Classes to detect, as in "person,car"; all by default.
         batch: Largest number of frames that pass through the network together.
         max_frames: Frames to process of each source.

@@ -1,4 +1,4 @@
-"""Where the pictures of each source are written; refuses to replace a source or another output."""
+"""Plan and check the output files of each source."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def check_output_files(
     for file in files:
         resolved = os.path.realpath(file)
         if resolved in seen:
-            raise UsageError(f"'{file}' is given for two outputs; give each a file of its own")
+            raise UsageError(f"'{file}' is used for two outputs; use a different file for each")
         seen.add(resolved)
         if _identity(file) in inputs:
             raise UsageError(f"'{file}' is a source; write to another file")

@@ -5,25 +5,25 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from realtime_ssd.annotators import BoxAnnotator
 from realtime_ssd.backends import Backend
 from realtime_ssd.cli.extensions import (
-    add_sinks,
     create_annotators,
     create_observers,
+    plan_sinks,
     processor_factory,
 )
 from realtime_ssd.cli.options import ExtensionOptions, OutputOptions
 from realtime_ssd.cli.outputs import OutputTarget, check_output_files, plan_outputs
 from realtime_ssd.cli.progress import RunProgress, summary
-from realtime_ssd.core.errors import RealtimeSSDError
-from realtime_ssd.core.files import make_folder, replace_file
+from realtime_ssd.core.files import write_output
 from realtime_ssd.core.signals import stop_on_signals
 from realtime_ssd.pipeline import Pipeline, PipelineOptions, SinkGroup
-from realtime_ssd.sinks.base import Sink
+from realtime_ssd.sinks import Sink, find_file_sink
 from realtime_ssd.sources import Source, open_source
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Run:
     Args:
         sources: Where frames come from.
         backend: What detects objects.
-        max_frames: Frames to process of each source; None for all.
+        options: Settings of the pipeline; annotators are added to the boxes.
         extensions: Processors, annotators, observers and further sinks to use.
 
     Raises:
@@ -71,7 +71,7 @@ class Run:
         self,
         sources: Sequence[Source],
         backend: Backend,
-        max_frames: int | None,
+        options: PipelineOptions,
         extensions: ExtensionOptions,
     ) -> None:
         self._infos = [source.info for source in sources]
@@ -80,12 +80,12 @@ class Run:
         self._pipeline = Pipeline(
             sources,
             backend,
-            PipelineOptions(max_frames=max_frames, annotators=annotators),
+            replace(options, annotators=annotators),
             processors=processor_factory(extensions.processor or ()),
             observers=create_observers(extensions.observer or ()),
         )
         self._sink_specs = extensions.sink or ()
-        self._backend, self._max_frames = backend, max_frames
+        self._backend, self._max_frames = backend, options.max_frames
         self._sinks = SinkGroup()
         self._window: WindowSink | None = None
 
@@ -98,21 +98,20 @@ class Run:
         Raises:
             UsageError: If an output exists, is a source, or cannot be written.
         """
+        sinks = plan_sinks(self._sink_specs, self._infos)
+        if outputs.json is not None:
+            sinks = [*plan_sinks([f"json:{outputs.json}"], self._infos), *sinks]
         targets = [] if outputs.output is None else plan_outputs(outputs.output, self._infos)
         files = [file for target in targets for file in target.files()]
-        if outputs.json not in (None, "-"):
-            files.append(Path(outputs.json))
+        files += [file for sink in sinks for file in sink.files()]
         if outputs.stats is not None:
             files.append(outputs.stats)
         check_output_files(files, self._infos, overwrite=outputs.overwrite)
         try:
             for target in targets:
                 self._sinks.add(_open_target(target, outputs.overwrite), target.info.name)
-            if outputs.json is not None:
-                from realtime_ssd.sinks.jsonlines import JsonSink
-
-                self._sinks.add(JsonSink(outputs.json, overwrite=outputs.overwrite))
-            add_sinks(self._sinks, self._sink_specs, self._infos, overwrite=outputs.overwrite)
+            for sink in sinks:
+                sink.add_to(self._sinks, overwrite=outputs.overwrite)
             if outputs.window and not (self._sink_specs and outputs.show is None):
                 self._add_window(paced=not self._sinks)
         except BaseException:
@@ -171,7 +170,7 @@ class Run:
                 self._write_stats(stats)
 
     def _total_frames(self) -> int | None:
-        """Return the number of frames to process; None if a source does not know its own."""
+        """Return the number of frames to process; None if a source has no frame count."""
         limit = self._max_frames
         total = 0
         for info in self._infos:
@@ -187,10 +186,7 @@ class Run:
             "model": self._backend.spec.name,
             **self._pipeline.statistics.to_dict(),
         }
-        try:
-            replace_file(path, (json.dumps(values, indent=1) + "\n").encode())
-        except OSError as error:
-            raise RealtimeSSDError(f"'{path}' cannot be written: {error.strerror}") from None
+        write_output(path, (json.dumps(values, indent=1) + "\n").encode())
 
 
 def _open_target(target: OutputTarget, overwrite: bool) -> Sink:
@@ -198,7 +194,4 @@ def _open_target(target: OutputTarget, overwrite: bool) -> Sink:
         from realtime_ssd.sinks.images import ImageSink
 
         return ImageSink(target.path, target.names, overwrite=overwrite)
-    from realtime_ssd.sinks.video import VideoSink
-
-    make_folder(target.path.parent)
-    return VideoSink(target.path, target.info, overwrite=overwrite)
+    return find_file_sink(target.path).open(str(target.path), target.info, overwrite)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from realtime_ssd.core.errors import RealtimeSSDError
+from realtime_ssd.core.extras import require
 
 if TYPE_CHECKING:
     import supervision
@@ -239,13 +239,9 @@ class Detections:
         Raises:
             RealtimeSSDError: If supervision is not installed.
         """
-        try:
-            import supervision
-        except ImportError:
-            raise RealtimeSSDError(
-                "the conversion needs the package supervision; install it with "
-                "pip install 'realtime-ssd[track]'"
-            ) from None
+        require("track", "supervision", purpose="converting detections")
+        import supervision
+
         names = np.array([self.label_of(number) for number in self.class_ids.tolist()], dtype=str)
         return supervision.Detections(
             xyxy=self.boxes.copy(),

@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from realtime_ssd.core.errors import UsageError
+from realtime_ssd.core.errors import RealtimeSSDError, UsageError
 
 __all__ = [
     "cache_folder",
@@ -18,6 +18,7 @@ __all__ = [
     "open_output",
     "replace_file",
     "sha256_of",
+    "write_output",
 ]
 
 
@@ -131,6 +132,18 @@ def replace_file(path: Path, data: bytes, *, durable: bool = False) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_output(path: Path, data: bytes) -> None:
+    """Write an output file as a whole, as `replace_file` does.
+
+    Raises:
+        RealtimeSSDError: If it cannot be written; nothing of it is left.
+    """
+    try:
+        replace_file(path, data)
+    except OSError as error:
+        raise RealtimeSSDError(f"'{path}' cannot be written: {error.strerror}") from None
 
 
 def sha256_of(path: Path) -> str:

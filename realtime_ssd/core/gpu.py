@@ -16,6 +16,7 @@ from pathlib import Path
 __all__ = [
     "Gpu",
     "cuda_version",
+    "driver_library",
     "driver_release",
     "find_gpus",
 ]
@@ -51,7 +52,8 @@ class Gpu:
 
 
 @cache
-def _driver_library() -> ctypes.CDLL | None:
+def driver_library() -> ctypes.CDLL | None:
+    """Return the driver library, or None without a driver."""
     for name in _DRIVER_LIBRARIES.get(sys.platform, ()):
         try:
             return ctypes.CDLL(name)
@@ -62,7 +64,7 @@ def _driver_library() -> ctypes.CDLL | None:
 
 def cuda_version() -> tuple[int, int] | None:
     """Return the newest CUDA version that the driver supports, or None without a driver."""
-    library, version = _driver_library(), ctypes.c_int()
+    library, version = driver_library(), ctypes.c_int()
     if library is None or library.cuDriverGetVersion(ctypes.byref(version)):
         return None
     return version.value // 1000, version.value % 1000 // 10
@@ -81,7 +83,7 @@ def driver_release() -> str:
 @cache
 def find_gpus() -> tuple[Gpu, ...]:
     """Return the GPUs that CUDA programs may use; empty without a driver or without a GPU."""
-    library, count = _driver_library(), ctypes.c_int()
+    library, count = driver_library(), ctypes.c_int()
     if library is None or library.cuInit(0) or library.cuDeviceGetCount(ctypes.byref(count)):
         return ()
     return tuple(_describe(library, ordinal) for ordinal in range(count.value))

@@ -39,15 +39,15 @@ def plugins(group: Group) -> dict[str, EntryPoint]:
     Args:
         group: One of `GROUPS`; the entry-point group is `realtime_ssd.` + `group`.
     """
-    found: dict[str, EntryPoint] = {}
+    by_name: dict[str, EntryPoint] = {}
     for entry in entry_points(group=f"realtime_ssd.{group}"):
-        first = found.setdefault(entry.name, entry)
+        first = by_name.setdefault(entry.name, entry)
         if first.value != entry.value:
             _log.warning(
                 "plug-in '%s' of group '%s' is registered twice: %s is used, %s is ignored",
                 *(entry.name, entry.group, first.value, entry.value),
             )
-    return found
+    return by_name
 
 
 def load_plugin(group: Group, name: str) -> Any:

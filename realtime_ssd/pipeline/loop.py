@@ -44,6 +44,9 @@ class PipelineOptions:
             exceed the time-outs of the sources themselves.
         join_timeout: Seconds that the end of the run waits for threads blocked in a driver.
         annotators: What draws onto the annotated image of every result, in order.
+
+    Raises:
+        UsageError: If a value is out of range.
     """
 
     max_frames: int | None = None
@@ -51,6 +54,14 @@ class PipelineOptions:
     stall_timeout: float = 10.0
     join_timeout: float = 1.0
     annotators: Sequence[Annotator] = (BoxAnnotator(),)
+
+    def __post_init__(self) -> None:
+        if self.max_frames is not None and self.max_frames < 1:
+            raise UsageError(f"`max_frames` must be at least 1, not {self.max_frames}")
+        for name in ("batch_timeout", "stall_timeout", "join_timeout"):
+            seconds = getattr(self, name)
+            if seconds is not None and not 0 <= seconds < inf:
+                raise UsageError(f"`{name}` must be at least 0 seconds, not {seconds:g}")
 
 
 class Pipeline:
@@ -257,8 +268,8 @@ class Pipeline:
         yield result
         finished = time.monotonic()
         self._observer.on_stage(source, "sinks", finished - started)
-        # While live sources run, the frames of files wait for them, so that latency of files says
-        # nothing.
+        # While live sources run, frames of files wait in their queues on purpose, so their latency
+        # is not meaningful.
         if not self._live or source in self._live:
             self._observer.on_stage(source, "end_to_end", finished - frame.captured_at)
         self._observer.on_frame(source, "processed")
@@ -331,7 +342,7 @@ def _check_names(names: tuple[str, ...]) -> None:
         raise UsageError("there is no source: pass at least one in `sources`")
     for name in names:
         if names.count(name) > 1:
-            raise UsageError(f"source '{name}' is given twice; give each source once")
+            raise UsageError(f"source '{name}' appears twice; use each source once")
 
 
 def _stage_error(stage: str, error: BaseException) -> RealtimeSSDError:

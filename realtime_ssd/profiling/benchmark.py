@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from realtime_ssd.backends import Backend, BackendOptions, best_backend, open_backend
+from realtime_ssd.backends import Backend, BackendOptions, default_precision, open_backend
 from realtime_ssd.core.cpu import cpu_count
 from realtime_ssd.core.detections import Detections
 from realtime_ssd.core.errors import SourceError, UsageError
@@ -105,7 +105,7 @@ def run(options: BenchmarkOptions, report: Report = lambda line: None) -> dict[s
             "classes": spec.num_classes,
         },
         "backend": backend,
-        "precision": options.precision or ("fp16" if backend == "tensorrt" else "as exported"),
+        "precision": options.precision or default_precision(backend) or "as exported",
         "source": options.source,
         "picture": [images[0].shape[1], images[0].shape[0]],
         "streams": options.streams,
@@ -113,7 +113,7 @@ def run(options: BenchmarkOptions, report: Report = lambda line: None) -> dict[s
         "clocks": {"back to back": runs["memory"].clocks, "paced": runs["paced"].clocks},
         "rows": [row.to_dict() for row in rows],
         "dropped": runs["paced"].dropped,
-        "verdict": bottleneck(backend, rows, runs),
+        "verdict": bottleneck(rows, runs),
     }
 
 
@@ -215,18 +215,18 @@ def _write_video(images: Sequence[Image], folder: Path, frames: int = 300) -> st
 def _prepare_model(
     options: BenchmarkOptions, images: Sequence[Image], folder: Path
 ) -> tuple[Path, BackendOptions]:
-    """Convert the model to the precision asked for; TensorRT converts it itself."""
+    """Convert the model to the requested precision, unless the backend does."""
     photos = folder / "photos"
     if options.precision == "int8":
         _write_photos(images, photos)
-    if "tensorrt" in (options.backend, best_backend() if options.backend == "auto" else ""):
+    if built := default_precision(options.backend):
         calibration = photos if options.precision == "int8" else None
-        precision = options.precision or "fp16"
+        precision = options.precision or built
         return options.model, BackendOptions(precision=precision, calibration=calibration)
     if options.precision in (None, "fp32"):
         return options.model, BackendOptions()
     if options.precision not in plugins("precisions"):
-        raise UsageError(f"precision '{options.precision}' needs realtime_ssd_engines")
+        raise UsageError(f"no installed package converts models to '{options.precision}'")
     converted = folder / options.model.name
     load_plugin("precisions", options.precision)(options.model, converted, photos)
     return converted, BackendOptions()
@@ -240,22 +240,22 @@ def _write_photos(images: Sequence[Image], folder: Path) -> None:
         cv2.imwrite(str(folder / f"{number:03}.png"), image)
 
 
-def bottleneck(backend: str, rows: Sequence[Measurement], runs: Mapping[str, PipelineRun]) -> str:
+def bottleneck(rows: Sequence[Measurement], runs: Mapping[str, PipelineRun]) -> str:
     """Return one sentence on what limits the whole pipeline from a file.
 
     The network counts with the time it takes alone: while other work runs on the same cores, it
     takes longer without doing more.
 
     Args:
-        backend: Name of the backend.
         rows: All measurements, those of the pipeline runs' batch size first.
         runs: The runs "file" and "memory".
     """
     from_file, from_memory = runs["file"].measurement, runs["memory"].measurement
-    stage, device = ("gpu", "GPU") if backend == "tensorrt" else ("network", "processor")
-    alone = next(row for row in rows if row.what == STAGE_NAMES[stage])
-    parallel = 1 if backend == "tensorrt" else cpu_count()
-    utilisation = min(1.0, alone.value / 1000 / alone.batch * from_file.value / parallel)
+    alone = {row.what: row for row in reversed(rows)}
+    on_gpu = STAGE_NAMES["gpu"] in alone
+    device, parallel = ("GPU", 1) if on_gpu else ("processor", cpu_count())
+    network = alone[STAGE_NAMES["gpu" if on_gpu else "network"]]
+    utilisation = min(1.0, network.value / 1000 / network.batch * from_file.value / parallel)
     cost = max(0.0, 1 - from_file.value / from_memory.value) if from_memory.value else 0.0
     file_cost = f"reading a file costs {cost:.0%} of the rate from memory"
     if utilisation >= DEVICE_BOUND:

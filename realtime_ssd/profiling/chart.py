@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from realtime_ssd.core.errors import RealtimeSSDError, UsageError
+from realtime_ssd.core.errors import UsageError
+from realtime_ssd.core.extras import require
+from realtime_ssd.core.files import write_output
 
 __all__ = ["check_chart", "draw_chart"]
 
@@ -22,8 +24,7 @@ def check_chart(path: Path) -> None:
     """
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"`plot` must end in {', '.join(SUFFIXES)}, not '{path}'")
-    if find_spec("matplotlib") is None:
-        raise RealtimeSSDError("`plot` needs matplotlib; install it with pip install matplotlib")
+    require("train", "matplotlib", purpose="`plot`")
 
 
 def draw_chart(result: dict[str, Any], path: Path) -> None:
@@ -54,10 +55,9 @@ def draw_chart(result: dict[str, Any], path: Path) -> None:
         f"{width} × {height}\n{result['machine']['cpu']}, {result['machine']['cores']} cores"
         + "".join(f", {name}" for name in result["machine"]["gpus"])
     )
-    try:
-        figure.savefig(str(path), dpi=110)
-    except (OSError, ValueError) as error:
-        raise RealtimeSSDError(f"'{path}' cannot be written: {error}") from None
+    image = BytesIO()
+    figure.savefig(image, dpi=110, format=path.suffix[1:].lower())
+    write_output(path, image.getvalue())
 
 
 def _draw_bars(axes: Any, rows: list[dict[str, Any]], title: str) -> None:

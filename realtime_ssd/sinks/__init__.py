@@ -9,7 +9,7 @@ from realtime_ssd.core.registry import load_plugins
 from realtime_ssd.sinks.base import Sink, SinkPlugin
 from realtime_ssd.sources.base import SourceInfo
 
-__all__ = ["Sink", "SinkPlugin", "find_sink", "open_sink"]
+__all__ = ["Sink", "SinkPlugin", "find_file_sink", "find_sink", "open_sink"]
 
 
 def find_sink(text: str) -> tuple[SinkPlugin, str]:
@@ -31,15 +31,40 @@ def find_sink(text: str) -> tuple[SinkPlugin, str]:
     name, separator, target = text.partition(":")
     if separator and name in plugins:
         return plugins[name], target
-    suffix = Path(text).suffix.lower()
-    for plugin in plugins.values():
-        if suffix in plugin.suffixes:
-            return plugin, text
-    suffixes = (suffix for plugin in plugins.values() for suffix in plugin.suffixes)
-    raise UsageError(
-        f"'{text}' is not a supported output; use NAME:TARGET with one of {', '.join(plugins)}, or "
-        f"a file with one of {', '.join(suffixes)}"
-    )
+    plugin = _by_suffix(text)
+    if plugin is None:
+        raise UsageError(
+            f"'{text}' is not a supported output; use NAME:TARGET with one of "
+            f"{', '.join(plugins)}, or a file with one of {', '.join(_suffixes())}"
+        )
+    return plugin, text
+
+
+def find_file_sink(path: Path) -> SinkPlugin:
+    """Return the plug-in that writes files of a format.
+
+    Args:
+        path: File whose suffix selects the format.
+
+    Raises:
+        UsageError: If no plug-in writes this format.
+    """
+    plugin = _by_suffix(path.name)
+    if plugin is None:
+        raise UsageError(
+            f"'{path}' is not a supported output format; use one of {', '.join(_suffixes())}"
+        )
+    return plugin
+
+
+def _by_suffix(name: str) -> SinkPlugin | None:
+    suffix = Path(name).suffix.lower()
+    plugins: dict[str, SinkPlugin] = load_plugins("sinks")
+    return next((plugin for plugin in plugins.values() if suffix in plugin.suffixes), None)
+
+
+def _suffixes() -> list[str]:
+    return [suffix for plugin in load_plugins("sinks").values() for suffix in plugin.suffixes]
 
 
 def open_sink(text: str, info: SourceInfo, *, overwrite: bool = False) -> Sink:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from realtime_ssd.core.closeable import Closeable
@@ -67,6 +69,14 @@ class SinkPlugin(Protocol):
 
     suffixes: tuple[str, ...]
     per_source: bool
+
+    def files(self, target: str, info: SourceInfo) -> Sequence[Path]:
+        """Return the files that `open` writes with these arguments; empty if there are none.
+
+        They are checked before any output is opened: none may be a source, another output, or an
+        existing file that must be kept.
+        """
+        ...
 
     def open(self, target: str, info: SourceInfo, overwrite: bool) -> Sink:
         """Open a sink.

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import cv2
 
-from realtime_ssd.core.errors import RealtimeSSDError, UsageError
-from realtime_ssd.core.files import check_output, make_folder
+from realtime_ssd.core.errors import UsageError
+from realtime_ssd.core.files import check_output, make_folder, write_output
 from realtime_ssd.core.results import FrameResult
 from realtime_ssd.sinks.base import BaseSink
 
@@ -44,8 +44,4 @@ class ImageSink(BaseSink):
             success = False
         if not success:
             raise UsageError(f"'{path}' cannot be written: OpenCV has no format '{path.suffix}'")
-        make_folder(path.parent)
-        try:
-            path.write_bytes(data.tobytes())
-        except OSError as error:
-            raise RealtimeSSDError(f"'{path}' cannot be written: {error.strerror}") from None
+        write_output(path, data.tobytes())

@@ -22,6 +22,10 @@ class VideoPlugin:
     suffixes = VIDEO_SUFFIXES
     per_source = True
 
+    def files(self, target: str, info: SourceInfo) -> tuple[Path, ...]:
+        """See `SinkPlugin.files`."""
+        return (Path(target),)
+
     def open(self, target: str, info: SourceInfo, overwrite: bool) -> Sink:
         """See `SinkPlugin.open`."""
         from realtime_ssd.sinks.video import VideoSink
@@ -35,12 +39,19 @@ class ImagesPlugin:
     suffixes = IMAGE_SUFFIXES
     per_source = True
 
+    def files(self, target: str, info: SourceInfo) -> tuple[Path, ...]:
+        """See `SinkPlugin.files`; frames of a video are named by their number and not listed."""
+        path = Path(target)
+        if _is_image_file(path):
+            return (path,)
+        return tuple(path / name for name in info.names)
+
     def open(self, target: str, info: SourceInfo, overwrite: bool) -> Sink:
         """See `SinkPlugin.open`."""
         from realtime_ssd.sinks.images import ImageSink
 
         path = Path(target)
-        if path.is_dir() or path.suffix.lower() not in IMAGE_SUFFIXES:
+        if not _is_image_file(path):
             return ImageSink(path, overwrite=overwrite)
         if info.frame_count != 1:
             raise UsageError(
@@ -56,11 +67,19 @@ class JsonPlugin:
     suffixes = (".jsonl",)
     per_source = False
 
+    def files(self, target: str, info: SourceInfo) -> tuple[Path, ...]:
+        """See `SinkPlugin.files`."""
+        return () if target == "-" else (Path(target),)
+
     def open(self, target: str, info: SourceInfo, overwrite: bool) -> Sink:
         """See `SinkPlugin.open`."""
         from realtime_ssd.sinks.jsonlines import JsonSink
 
         return JsonSink(target, overwrite=overwrite)
+
+
+def _is_image_file(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir()
 
 
 VIDEO, IMAGES, JSON = VideoPlugin(), ImagesPlugin(), JsonPlugin()

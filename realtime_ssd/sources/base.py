@@ -86,7 +86,12 @@ class Source(AbstractContextManager[Any], Protocol):
         ...
 
     def interrupt(self) -> None:
-        """Make a `read` that blocks another thread return soon; only `close` may follow."""
+        """Ask a `read` in another thread to end; only `close` may follow.
+
+        It ends at once where the source can wake it, and otherwise when the library or driver that
+        it waits for returns. The end of a run does not wait for it longer than
+        `PipelineOptions.join_timeout`.
+        """
         ...
 
     def close(self) -> None:
@@ -117,7 +122,7 @@ class BaseSource(Closeable):
             self.close()
 
     def interrupt(self) -> None:
-        """See `Source.interrupt`; does nothing, since `read` never blocks."""
+        """See `Source.interrupt`; does nothing, as for a `read` that returns by itself."""
 
     def close(self) -> None:
         """See `Source.close`."""

@@ -49,7 +49,7 @@ def test_thresholds_reach_the_backend() -> None:
 class FakePlugin:
     """A backend plug-in that records what it is asked for."""
 
-    engine_suffix, decodes_surfaces = ".fake", True
+    engine_suffix, decodes_surfaces, default_precision = ".fake", True, "fp16"
 
     def __init__(self, priority: int, missing: list[str], error: str = "") -> None:
         self.priority, self._missing, self._error = priority, missing, error

@@ -34,7 +34,7 @@ DEMO = ("--source", "demo:160x96,frames=2")
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("there is no source", ("--json", "-")),
+        ("no source was specified", ("--json", "-")),
         ("does not exist", ("--video", "missing.mp4")),
         ("does not exist", (*DEMO, "--model", "missing.onnx")),
         ("there is no model 'missing'", (*DEMO, "--model", "missing")),
@@ -45,12 +45,12 @@ DEMO = ("--source", "demo:160x96,frames=2")
         ("--max-frames must be at least 1", (*DEMO, "--max-frames", "0", "--model", "TINY")),
         ("--score-threshold must be between", (*DEMO, "--score-threshold", "2", "--model", "TINY")),
         ("unknown scheme", ("--source", "gopher://host/x", "--model", "TINY")),
-        ("video format", (*DEMO, "--output", "x.doc", "--model", "TINY")),
+        ("not a supported output format", (*DEMO, "--output", "x.doc", "--model", "TINY")),
         ("cannot be written", (*DEMO, "--output", "/dev/null/x.mp4", "--model", "TINY")),
         ("cannot be written", (*DEMO, "--json", "/dev/null/x.jsonl", "--model", "TINY")),
         ("Unknown option", (*DEMO, "--no-such-option")),
         ("is not a valid demo", ("--source", "demo:huge", "--model", "TINY")),
-        ("is given twice", (*DEMO, *DEMO, "--model", "TINY", "--json", "-")),
+        ("appears twice", (*DEMO, *DEMO, "--model", "TINY", "--json", "-")),
     ],
 )
 def test_wrong_usage_exits_with_2(tiny: Path, text: str, words: tuple[str, ...]) -> None:

@@ -103,7 +103,7 @@ def test_photos_are_measured_as_a_video(tiny: Path, tmp_path: Path) -> None:
         ("is not a folder", ("--json", "/dev/null/x.json")),
         ("it is a folder", ("--json", "/", "--overwrite")),
         ("--plot must end in .png, .svg, .pdf, not 'x.json'", ("--plot", "x.json")),
-        ("is given for two outputs", ("--json", "x.png", "--plot", "x.png")),
+        ("is used for two outputs", ("--json", "x.png", "--plot", "x.png")),
         ("is live", ("--source", "http://127.0.0.1:9/live")),
     ],
 )

@@ -74,6 +74,9 @@ class EventSink(BaseSink):
 class EventSinkPlugin:
     suffixes, per_source = (), False
 
+    def files(self, target, info):
+        return [] if target == "broken" else [Path(target)]
+
     def open(self, target, info, overwrite):
         if target == "broken":
             return Broken()
@@ -116,7 +119,7 @@ def hello():
 '''
 
 COMMANDS = """
-from realtime_ssd.cli.registry import Command
+from realtime_ssd.cli.command import Command
 
 HELLO = Command("street_tools:hello", "Print a greeting.")
 """

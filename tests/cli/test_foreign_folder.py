@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from realtime_ssd.cli.registry import commands
+from realtime_ssd.cli.command import commands
 from tests.cli.program import ENVIRONMENT
 from tests.tiny import tiny_model
 

@@ -50,8 +50,13 @@ def test_a_video_source_is_never_overwritten(
         ("--output", "."),
         ("--json", "v.mp4"),
         ("--stats", "v.mp4"),
+        ("--sink", "v.mp4"),
+        ("--sink", "video:v.mp4"),
+        ("--sink", "json:v.mp4"),
     ):
-        arguments = ("--video", video, "--model", tiny, option, tmp_path / file, "--overwrite")
+        name, _, path = file.rpartition(":")
+        target = f"{name}:{tmp_path / path}" if name else tmp_path / path
+        arguments = ("--video", video, "--model", tiny, option, target, "--overwrite")
         status, line = run_main(capsys, *arguments)
         assert (status, "is a source" in line) == (2, True), (option, file, line)
         assert video.read_bytes() == before
@@ -93,7 +98,7 @@ def test_nothing_is_written_when_one_output_cannot_be(
         (tmp_path / "old.json", "set --overwrite"),
         (tmp_path / "old.json" / "s.json", "is not a folder"),
         (tmp_path, "it is a folder"),
-        (lines, "given for two outputs"),
+        (lines, "used for two outputs"),
     ):
         arguments = ("--output", video, "--json", lines, "--stats", stats)
         status, line = run_main(capsys, *DEMO, "--model", tiny, *arguments)

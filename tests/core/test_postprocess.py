@@ -176,6 +176,26 @@ def test_raw_outputs_equal_the_reference(
     assert (raw.class_ids.dtype.name, raw.box_indices.dtype.name) == ("int32", "int64")
 
 
+def test_softmax_of_large_scores() -> None:
+    spec = decoding_spec()
+    scores = np.zeros((24, 5), np.float32)
+    scores[7, 2] = 500
+    raw = PostProcessor(spec)(scores, np.zeros((24, 4), np.float32))
+    assert as_list(raw) == [(1.0, 7, 2)]
+
+
+@pytest.mark.parametrize("threshold", [0.01, 0.5, 0.9])
+def test_softmax_just_above_the_threshold_is_kept(threshold: float) -> None:
+    """Most rows are skipped by a bound on their logits, which must not exclude a detection."""
+    spec = replace(
+        corners_spec(1, Thresholds(threshold)), activation="softmax", labels=("background", "a")
+    )
+    scores = np.zeros((2, 2), np.float32)
+    scores[:, 1] = np.log(threshold / (1 - threshold)) + np.array([-5e-4, 5e-4])
+    boxes = np.array([[0, 0, 0.1, 0.1], [0.5, 0.5, 1, 1]], np.float32)
+    assert PostProcessor(spec)(scores, boxes).box_indices.tolist() == [1]
+
+
 @pytest.mark.parametrize("background", [0, 3, None])
 def test_only_selected_classes_are_detected(background: int | None) -> None:
     random = np.random.default_rng(6)
@@ -191,12 +211,12 @@ def test_only_selected_classes_are_detected(background: int | None) -> None:
 @pytest.mark.parametrize("clip", [False, True])
 def test_boxes_are_clipped_before_nms_only_if_specified(clip: bool) -> None:
     spec = replace(corners_spec(1, Thresholds(0.1, 0.45)), clip_before_nms=clip)
-    # Inside the image both boxes are equal; without clipping their IoU is 1/3.
-    boxes = np.array([[0, 0, 0.5, 1], [-1, 0, 0.5, 1]], np.float32)
-    scores = np.array([[0, 0.9], [0, 0.8]], np.float32)
+    # Inside the image both boxes are equal; without clipping their IoU is 2/9, the threshold 0.45.
+    boxes = np.array([[0, 0, 0.5, 1], [-1, 0, 0.5, 1.5]], np.float32)
+    scores = np.array([[0, 0.8], [0, 0.9]], np.float32)
     raw = PostProcessor(spec)(scores, boxes)
-    assert raw.box_indices.tolist() == ([0] if clip else [0, 1])
-    assert raw.boxes.min() == (0 if clip else -1)
+    assert raw.box_indices.tolist() == ([1] if clip else [1, 0])
+    assert (raw.boxes.min(), raw.boxes.max()) == ((0, 1) if clip else (-1, 1.5))
 
 
 def test_detections_of_a_frame_are_clipped_to_it() -> None:

@@ -131,7 +131,7 @@ class UnreachableCamera(ScriptedSource):
 def test_wrong_sources_are_rejected(backend: Backend) -> None:
     with pytest.raises(UsageError, match="there is no source"):
         Pipeline([], backend)
-    with pytest.raises(UsageError, match="is given twice"):
+    with pytest.raises(UsageError, match="appears twice"):
         Pipeline([ScriptedSource("x"), ScriptedSource("x")], backend)
 
 

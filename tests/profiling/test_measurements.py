@@ -117,20 +117,18 @@ def test_bottleneck_counts_frames_not_batches() -> None:
     rows = [
         from_latencies("network", 8, [cpu_count() * 0.008])
     ]  # 1 ms per frame with all cores busy
-    assert bottleneck("onnxruntime", rows, pipeline_runs(900, 1000)) == (
+    assert bottleneck(rows, pipeline_runs(900, 1000)) == (
         "device-bound: the network keeps the processor busy for 90% of the time; "
         "reading a file costs 10% of the rate from memory"
     )
-    assert bottleneck("onnxruntime", rows, pipeline_runs(250, 1000)) == (
+    assert bottleneck(rows, pipeline_runs(250, 1000)) == (
         "host-bound: the network keeps the processor busy for only 25% of the time; the longest "
         "other stage is capture with 2.00 ms per frame, and reading a file costs 75% of the rate "
         "from memory"
     )
     on_gpu = [from_latencies("network", 8, [1.0]), from_latencies(STAGE_NAMES["gpu"], 8, [0.008])]
-    assert bottleneck("tensorrt", on_gpu, pipeline_runs(800, 800)).startswith(
-        "device-bound: the network keep"
-    )
-    assert "GPU busy for 80%" in bottleneck("tensorrt", on_gpu, pipeline_runs(800, 800))
+    assert bottleneck(on_gpu, pipeline_runs(800, 800)).startswith("device-bound: the network keep")
+    assert "GPU busy for 80%" in bottleneck(on_gpu, pipeline_runs(800, 800))
 
 
 def test_one_file_as_several_sources(tiny: Path, tmp_path: Path) -> None:

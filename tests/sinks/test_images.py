@@ -61,10 +61,10 @@ def test_unknown_format_is_an_error(tmp_path: Path) -> None:
 
 
 def test_failed_write_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_: Path, data: bytes) -> int:
+    def fail(path: Path, data: bytes) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", fail)
+    monkeypatch.setattr("realtime_ssd.core.files.replace_file", fail)
     with ImageSink(tmp_path) as sink, pytest.raises(RealtimeSSDError, match="No space left") as e:
         sink.write(result(name="a.png"))
     assert not isinstance(e.value, UsageError)

@@ -97,6 +97,9 @@ class Plugin:
     suffixes = (".count",)
     per_source = False
 
+    def files(self, target, info):
+        return []
+
     def open(self, target, info, overwrite):
         return Count((target, info.name, overwrite))
 

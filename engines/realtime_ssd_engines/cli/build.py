@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Literal
 
 __all__ = ["build"]
 
@@ -14,6 +15,8 @@ def build(
     model: str,
     *,
     precision: str = "fp16",
+    flavor: Literal["tensorrt", "rtx"] = "tensorrt",
+    compute_capability: str = "",
     max_batch: int = 1,
     opt_batch: int | None = None,
     timing_cache: Path | None = None,
@@ -30,6 +33,9 @@ def build(
     Args:
         model: Model name or ONNX file.
         precision: fp16, fp32 or int8.
+        flavor: tensorrt, or rtx for GeForce and RTX cards, which needs no GPU for the build.
+        compute_capability: Compute capabilities to build for, such as 8.6,8.9 (rtx only); by
+            default that of this machine's GPU.
         max_batch: Largest batch.
         opt_batch: Batch size to optimise for; the largest by default.
         timing_cache: File with TensorRT's timing cache, read and updated.
@@ -48,6 +54,7 @@ def build(
     from realtime_ssd_engines.onnx.verify import read_frames
     from realtime_ssd_engines.tensorrt.cache import EngineCache
     from realtime_ssd_engines.tensorrt.engine_builder import EngineOptions, get_or_build_engine
+    from realtime_ssd_engines.tensorrt.toolchain import make_toolchain
 
     path, _ = find_model(model)
     options = EngineOptions(
@@ -58,12 +65,14 @@ def build(
         calibration=calibration,
         rebuild=rebuild,
     )
+    capabilities = [item.strip() for item in compute_capability.split(",") if item.strip()]
+    toolchain = make_toolchain(flavor, capabilities)
     for file in (output, report):
         if file is not None:
             check_output(file, overwrite=overwrite)
     images = None if frames is None else read_frames(frames)
     spec = read_spec(path)
-    engine = get_or_build_engine(path, spec, options, _print_progress, images)
+    engine = get_or_build_engine(path, spec, options, _print_progress, images, toolchain)
     if output is not None:
         EngineCache(output.parent).write(engine.key, engine.plan, engine.metadata, output)
     size = len(engine.plan) / 2**20
@@ -71,7 +80,7 @@ def build(
     if layers or report is not None:
         from realtime_ssd_engines.tensorrt.layers import format_table, profile_engine, to_json
 
-        profile = profile_engine(engine.plan, spec, PROFILE_ROUNDS)
+        profile = profile_engine(engine.plan, spec, PROFILE_ROUNDS, toolchain)
         if layers:
             print(format_table(profile))
         if report is not None:

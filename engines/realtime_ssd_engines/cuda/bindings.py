@@ -16,6 +16,8 @@ import numpy as np
 from cuda.bindings import driver as api
 from numpy.typing import NDArray
 
+from realtime_ssd.core.gpu import driver_library
+
 __all__ = [
     "Context",
     "Device",
@@ -57,9 +59,12 @@ def _call(name: str, *arguments: Any) -> Any:
         Its result: None, one value or a tuple.
 
     Raises:
-        Error: If the call fails.
+        Error: If the call fails, or the driver is too old for the function.
     """
-    code, *result = getattr(api, name)(*arguments)
+    try:
+        code, *result = getattr(api, name)(*arguments)
+    except RuntimeError as error:
+        raise Error(f"{name} failed: {error}") from error
     if int(code):
         failed, text = api.cuGetErrorString(code)
         reason = code.name if int(failed) else text.decode(errors="replace")
@@ -131,8 +136,8 @@ class Stream(_Owned):
 
     _destroy = "cuStreamDestroy"
 
-    def __init__(self) -> None:
-        super().__init__(_call("cuStreamCreate", 0))
+    def __init__(self, flags: int = 0) -> None:
+        super().__init__(_call("cuStreamCreate", flags))
 
     @property
     def handle(self) -> int:
@@ -143,6 +148,10 @@ class Stream(_Owned):
         """Wait until all work on the stream is done."""
         _call("cuStreamSynchronize", self._handle)
 
+    def wait_for_event(self, event: Event) -> None:
+        """Delay further work on the stream until an event is reached."""
+        _call("cuStreamWaitEvent", self._handle, event._handle, 0)
+
 
 class Event(_Owned):
     """A marker in a stream that records when it was reached."""
@@ -152,17 +161,25 @@ class Event(_Owned):
     def __init__(self) -> None:
         super().__init__(_call("cuEventCreate", 0))
 
-    def record(self, stream: Stream) -> None:
-        """Place the event behind all work currently on a stream."""
-        _call("cuEventRecord", self._handle, stream.handle)
+    def record(self, stream: Stream | None = None) -> None:
+        """Place the event behind all work currently on a stream; by default the default stream."""
+        _call("cuEventRecord", self._handle, 0 if stream is None else stream.handle)
 
     def synchronize(self) -> None:
         """Wait until the event is reached."""
         _call("cuEventSynchronize", self._handle)
 
     def time_till(self, end: Event) -> float:
-        """Return the milliseconds between this event and a later one."""
-        return float(_call("cuEventElapsedTime", self._handle, end._handle))
+        """Return the milliseconds between this event and a later one.
+
+        cuda-bindings 13 requires the second version of this function, which drivers before CUDA
+        12.8 do not have; all drivers export the first.
+        """
+        library, milliseconds = driver_library(), ctypes.c_float()
+        events = (ctypes.c_void_p(int(event._handle)) for event in (self, end))
+        if library is None or library.cuEventElapsedTime(ctypes.byref(milliseconds), *events):
+            raise Error("cuEventElapsedTime failed")
+        return milliseconds.value
 
 
 class DeviceAllocation:

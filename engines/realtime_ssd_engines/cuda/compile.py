@@ -1,7 +1,8 @@
 """Compiles the CUDA kernels for one GPU architecture and caches the machine code on disk.
 
 NVRTC, which is available as a Python package, is preferred over nvcc of an installed toolkit. The
-output is a cubin and not PTX, so that it loads even if the compiler is newer than the driver.
+output is a cubin, which loads even if the compiler is newer than the driver. For GPUs newer than
+NVRTC it is PTX, which the driver compiles.
 """
 
 from __future__ import annotations
@@ -19,7 +20,14 @@ from realtime_ssd.core.errors import ModelError
 from realtime_ssd.core.files import cache_folder, replace_file
 from realtime_ssd_engines.cuda import driver
 
-__all__ = ["KERNELS", "compile_kernel", "compile_with_nvcc", "compiler_name", "nvcc_path"]
+__all__ = [
+    "KERNELS",
+    "compile_kernel",
+    "compile_with_nvcc",
+    "compiler_name",
+    "nvcc_path",
+    "require_compiler",
+]
 
 KERNELS = Path(__file__).parent / "kernels"
 FLAGS = ("-std=c++17", "-fmad=false")
@@ -43,6 +51,21 @@ def compiler_name() -> str | None:
     return f"nvcc ({path})" if path else None
 
 
+def require_compiler() -> str:
+    """Return the name of the kernel compiler.
+
+    Raises:
+        ModelError: If there is none.
+    """
+    compiler = compiler_name()
+    if compiler is None:
+        raise ModelError(
+            "the GPU kernels cannot be compiled: neither NVRTC nor nvcc was found; "
+            "install NVRTC with: pip install cuda-bindings nvidia-cuda-nvrtc"
+        )
+    return compiler
+
+
 def compile_kernel(
     name: Kernel, settings: Mapping[str, str], architecture: str, cache: Path | None = None
 ) -> bytes:
@@ -55,17 +78,12 @@ def compile_kernel(
         cache: Cache folder; the user's cache by default. A folder that is not writable is ignored.
 
     Returns:
-        A cubin.
+        A cubin or PTX.
 
     Raises:
-        ModelError: If there is no compiler, or the compilation fails.
+        ModelError: If there is no compiler for the architecture, or the compilation fails.
     """
-    compiler = compiler_name()
-    if compiler is None:
-        raise ModelError(
-            "the GPU kernels cannot be compiled: neither NVRTC nor nvcc was found; "
-            "install NVRTC with: pip install cuda-bindings nvidia-cuda-nvrtc"
-        )
+    compiler = require_compiler()
     options = [*FLAGS, *(f"-D{key}={value}" for key, value in sorted(settings.items()))]
     sources = {file.name: file.read_text() for file in sorted(KERNELS.glob("*.cu*"))}
     fingerprint = "\0".join([name, architecture, compiler, *options, *sources.values()])
@@ -84,9 +102,20 @@ def compile_kernel(
 def _compile_with_nvrtc(
     name: str, sources: dict[str, str], architecture: str, options: list[str]
 ) -> bytes:
+    number, supported = int(architecture.removeprefix("sm_")), driver.nvrtc_architectures()
+    older = [known for known in supported if known < number]
+    ptx = number not in supported and bool(older)
+    if number not in supported and not ptx:
+        if nvcc_path():
+            return compile_with_nvcc(name, architecture, options)[0]
+        raise ModelError(
+            f"{compiler_name()} does not support {architecture}; install an older "
+            "nvidia-cuda-nvrtc, or a CUDA toolkit with nvcc"
+        )
+    target = f"compute_{older[-1]}" if ptx else architecture
     headers = {file: text for file, text in sources.items() if file.endswith(".cuh")}
-    arguments = [*options, f"-arch={architecture}", "-default-device"]
-    return driver.nvrtc_compile(f"{name}.cu", sources[f"{name}.cu"], headers, arguments)
+    arguments = [*options, f"-arch={target}", "-default-device"]
+    return driver.nvrtc_compile(f"{name}.cu", sources[f"{name}.cu"], headers, arguments, ptx=ptx)
 
 
 def compile_with_nvcc(name: str, architecture: str, options: list[str]) -> tuple[bytes, str]:

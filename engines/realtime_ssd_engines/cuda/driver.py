@@ -11,6 +11,8 @@ thread: `with device: ...`.
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realtime_ssd.core.errors import ModelError
-from realtime_ssd.core.gpu import Gpu, cuda_version, find_gpus
+from realtime_ssd.core.gpu import Gpu, cuda_version, driver_library, find_gpus
 
 __all__ = [
     "Buffer",
@@ -30,11 +32,15 @@ __all__ = [
     "Graph",
     "PinnedBuffer",
     "graphs_available",
+    "nvrtc_architectures",
     "nvrtc_compile",
     "nvrtc_version",
 ]
 
 MEBIBYTE = 1 << 20
+_BLANK = " \r\n\t\0"  # NVRTC's log ends with a null character
+_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING
+_BLOCKING_SYNC = 4  # CU_CTX_SCHED_BLOCKING_SYNC
 _primary_contexts: dict[int, Any] = {}
 _contexts_lock = threading.Lock()
 
@@ -91,6 +97,7 @@ class Device:
         self._cuda.init()
         with self.translate_errors("create a context"), _contexts_lock:
             if ordinal not in _primary_contexts:
+                _set_primary_context_flags(ordinal)
                 _primary_contexts[ordinal] = self._cuda.Device(ordinal).retain_primary_context()
             self._context = _primary_contexts[ordinal]
 
@@ -143,8 +150,21 @@ class Device:
             return int(self._cuda.mem_get_info()[0])
 
     def stream(self) -> Any:
-        """Create a stream; its `handle` is an int."""
-        return self._cuda.Stream()
+        """Create a stream; its `handle` is an int.
+
+        The stream does not synchronise with the default stream.
+        """
+        return self._cuda.Stream(_NON_BLOCKING)
+
+    def wait_for_default_stream(self, stream: Any, event: Any) -> None:
+        """Delay further work on a stream until the current work on the default stream is done.
+
+        Args:
+            stream: The stream that waits.
+            event: Event to use.
+        """
+        event.record()
+        stream.wait_for_event(event)
 
     def event(self) -> Any:
         """Create an event with timing."""
@@ -208,7 +228,7 @@ class Device:
             The graph, or None if cuda-bindings is not installed.
 
         Raises:
-            ModelError: If the driver refuses the capture.
+            ModelError: If the work cannot be captured; the stream remains usable.
         """
         return None if _bindings("driver") is None else Graph(self, stream, work)
 
@@ -262,13 +282,18 @@ class Graph:
         self._stream = self._api.CUstream(stream.handle)
         mode = self._api.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         self._check(self._api.cuStreamBeginCapture(self._stream, mode))
+        graph = None
         try:
-            work()
+            with _no_garbage_collection():
+                try:
+                    work()
+                finally:
+                    error, graph = self._api.cuStreamEndCapture(self._stream)
+            self._check((error,))
+            self._executable: Any = self._check(self._api.cuGraphInstantiate(graph, 0))
         finally:
-            error, graph = self._api.cuStreamEndCapture(self._stream)
-        self._check((error,))
-        self._executable: Any = self._check(self._api.cuGraphInstantiate(graph, 0))
-        self._check(self._api.cuGraphDestroy(graph))
+            if graph is not None and int(graph):
+                self._api.cuGraphDestroy(graph)
         self._check(self._api.cuGraphUpload(self._executable, self._stream))
 
     def launch(self) -> None:
@@ -290,6 +315,25 @@ class Graph:
         return result[1] if len(result) > 1 else None
 
 
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Disable garbage collection: destructors of GPU objects would invalidate a capture."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _set_primary_context_flags(ordinal: int) -> None:
+    """Make waits block instead of spin: FFmpeg rejects a primary context with other flags."""
+    library, device = driver_library(), ctypes.c_int()
+    if library is not None and not library.cuDeviceGet(ctypes.byref(device), ordinal):
+        library.cuDevicePrimaryCtxSetFlags_v2(device, _BLOCKING_SYNC)
+
+
 def graphs_available() -> bool:
     """Return whether CUDA graphs can be captured, which requires cuda-bindings."""
     return _bindings("driver") is not None
@@ -307,16 +351,31 @@ def nvrtc_version() -> tuple[int, int] | None:
     return None if int(error) else (major, minor)
 
 
+def nvrtc_architectures() -> tuple[int, ...]:
+    """Return the compute capabilities that NVRTC compiles for, such as 90, in ascending order."""
+    error, count = _bindings("nvrtc").nvrtcGetNumSupportedArchs()
+    if int(error):
+        return ()
+    _, architectures = _bindings("nvrtc").nvrtcGetSupportedArchs()
+    return tuple(sorted(int(number) for number in architectures[:count]))
+
+
 def nvrtc_compile(
-    name: str, source: str, headers: Mapping[str, str], options: Sequence[str]
+    name: str,
+    source: str,
+    headers: Mapping[str, str],
+    options: Sequence[str],
+    *,
+    ptx: bool = False,
 ) -> bytes:
-    """Compile one source to a cubin with NVRTC.
+    """Compile one source with NVRTC, to a cubin or to PTX.
 
     Args:
         name: File name for compiler messages.
         source: CUDA C++.
         headers: Header texts by include name.
         options: Such as "-arch=sm_90".
+        ptx: Whether to return PTX, which the driver compiles when it is loaded.
 
     Raises:
         ModelError: If the compilation fails; the message contains the compiler's log.
@@ -330,9 +389,12 @@ def nvrtc_compile(
         _, size = api.nvrtcGetProgramLogSize(program)
         log = b" " * size
         api.nvrtcGetProgramLog(program, log)
-        raise ModelError(f"NVRTC cannot compile {name}: {log.decode(errors='replace').strip()}")
-    _, size = api.nvrtcGetCUBINSize(program)
-    cubin: bytes = b" " * size
-    api.nvrtcGetCUBIN(program, cubin)
+        raise ModelError(
+            f"NVRTC cannot compile {name}: {log.decode(errors='replace').strip(_BLANK)}"
+        )
+    kind = "PTX" if ptx else "CUBIN"
+    _, size = getattr(api, f"nvrtcGet{kind}Size")(program)
+    code: bytes = b" " * size
+    getattr(api, f"nvrtcGet{kind}")(program, code)
     api.nvrtcDestroyProgram(program)
-    return cubin
+    return code

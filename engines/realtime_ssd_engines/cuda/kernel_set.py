@@ -27,7 +27,7 @@ class KernelSet:
 
     Args:
         device: The GPU.
-        spec: Specification of the model with the thresholds in force.
+        spec: Specification of the model with the thresholds in use.
         boxes: Number of default boxes in the network's outputs.
         types: Precision of the network's "input", "scores" and "offsets".
         classes: Indices of the classes to detect; all except the background by default.

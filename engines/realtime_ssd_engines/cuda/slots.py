@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from realtime_ssd.core.errors import ModelError
 from realtime_ssd.core.frames import Frame, Surface
 from realtime_ssd.core.postprocess import RawDetections
 from realtime_ssd_engines.cuda import kernel_params
@@ -61,6 +62,10 @@ class FrameSlot:
         network: Network of the model.
         max_batch: Largest number of frames.
         graphs: Whether to capture graphs; otherwise the same work is launched step by step.
+
+    Attributes:
+        stream: Stream of all work of the slot.
+        capture_error: Why the work could not be captured as a graph, or "".
     """
 
     def __init__(
@@ -74,6 +79,8 @@ class FrameSlot:
         self._device, self._kernels, self.max_batch = device, kernels, max_batch
         self.stream: Any = device.stream()
         self._begin, self._end = device.event(), device.event()
+        self._decoded = device.event()
+        self.capture_error = ""
         self._owned: list[Buffer | PinnedBuffer] = []
         self._staging: list[PinnedBuffer | Buffer] = []
         self._frame_capacity = 0
@@ -202,7 +209,8 @@ class FrameSlot:
             name: self._buffer(getattr(sizes, name))
             for name in ("candidates", "counters", "survivors", "output")
         }
-        self._device.fill_zero(work["counters"], self.stream)
+        for name in ("counters", "output"):  # the kernels do not write unused output rows
+            self._device.fill_zero(work[name], self.stream)
         self._output_device = work["output"]
         pointers = {name: buffer.address for name, buffer in work.items()}
         heads = {name: self.addresses[name] for name in ("scores", "offsets")}
@@ -230,9 +238,21 @@ class FrameSlot:
             with self._device.translate_errors(f"run the model on a batch of {images}"):
                 self.enqueue(images)
                 self.stream.synchronize()
-            graph = self._device.capture(self.stream, self._enqueuer(images)) if graphs else None
-            if graph is not None:
-                self._graphs[images] = graph
+            if graphs and not self.capture_error:
+                self._capture(images)
+
+    def _capture(self, images: int) -> None:
+        """Capture the graph of a batch size; without it, batches of all sizes run step by step."""
+        try:
+            graph = self._device.capture(self.stream, self._enqueuer(images))
+        except (ModelError, self._device.error_type) as error:
+            self.capture_error = str(error)
+            for graph in self._graphs.values():
+                graph.close()
+            self._graphs.clear()
+            return
+        if graph is not None:
+            self._graphs[images] = graph
 
     def _enqueuer(self, images: int) -> Callable[[], None]:
         return lambda: self.enqueue(images)
@@ -242,6 +262,9 @@ class FrameSlot:
         size = max((f.image.nbytes for f in frames if f.surface is None), default=0)
         if size > self._frame_capacity:
             self._grow_staging(size)
+        if any(frame.surface is not None for frame in frames):
+            # The decoder converts frames to NV12 on the default stream.
+            self._device.wait_for_default_stream(self.stream, self._decoded)
         for index, frame in enumerate(frames):
             if frame.surface is not None:
                 self._stage_surface(index, frame.surface)

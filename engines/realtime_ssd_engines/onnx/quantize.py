@@ -31,8 +31,9 @@ def quantize(model: Path, output: Path, photos: Path, *, symmetric: bool = True)
         model: FP32 ONNX file with its specification.
         output: ONNX file to write.
         photos: Folder of images similar to those seen in production; the first 64 are used.
-        symmetric: Whether activations have zero point 0, which TensorRT requires. ONNX Runtime is
-            twice as fast with asymmetric activations, because a ReLU is then free.
+        symmetric: Whether to quantise for TensorRT, which requires activations with zero point 0
+            and rejects INT32 biases. ONNX Runtime is twice as fast with asymmetric activations,
+            because a ReLU is then free.
 
     Returns:
         Number of images used.
@@ -75,7 +76,11 @@ def _activation_settings(symmetric: bool) -> dict[str, Any]:
     if symmetric:
         return {
             "activation_type": QuantType.QInt8,
-            "extra_options": {"ActivationSymmetric": True, "WeightSymmetric": True},
+            "extra_options": {
+                "ActivationSymmetric": True,
+                "WeightSymmetric": True,
+                "QuantizeBias": False,
+            },
         }
     return {
         "activation_type": QuantType.QUInt8,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,8 +19,9 @@ from typing import Any
 from realtime_ssd.core.errors import ModelError
 from realtime_ssd.core.files import cache_folder, replace_file, sha256_of
 from realtime_ssd.core.spec_decoder import MAX_TEXT, integer, parse_object, record, text
+from realtime_ssd_engines.requirements import Flavor
 
-__all__ = ["CacheEntry", "EngineCache", "EngineKey", "default_folder", "read_entry"]
+__all__ = ["CacheEntry", "EngineCache", "EngineKey", "read_entry"]
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class EngineKey:
         opt_batch: Batch size the engine is optimised for.
         gpu: Name of the GPU.
         capability: Compute capability, such as "9.0".
-        tensorrt: Version of TensorRT.
+        tensorrt: Version of TensorRT, or "RTX " and the version of TensorRT-RTX.
         driver: Release of the driver.
         calibration: Fingerprint of the INT8 calibration images; "" for other precisions.
     """
@@ -53,6 +53,11 @@ class EngineKey:
     tensorrt: str
     driver: str
     calibration: str = ""
+
+    @property
+    def flavor(self) -> Flavor:
+        """Flavour of TensorRT that built the engine."""
+        return "rtx" if self.tensorrt.startswith("RTX ") else "tensorrt"
 
     @property
     def digest(self) -> str:
@@ -101,22 +106,15 @@ class CacheEntry:
     problem: str = ""
 
 
-def default_folder() -> Path:
-    """Return the engine folder: `REALTIME_SSD_ENGINES`, or one in the user's cache."""
-    if folder := os.environ.get("REALTIME_SSD_ENGINES"):
-        return Path(folder)
-    return cache_folder("engines")
-
-
 class EngineCache:
     """A folder of engines.
 
     Args:
-        folder: Folder; by default `default_folder()`.
+        folder: Folder; by default `REALTIME_SSD_ENGINES`, or one in the user's cache.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        self.folder = folder or default_folder()
+        self.folder = folder or cache_folder("engines")
 
     def path(self, key: EngineKey) -> Path:
         """Return the engine file of a key, whether or not it exists."""

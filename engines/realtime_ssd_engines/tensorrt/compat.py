@@ -1,4 +1,4 @@
-"""All differences between TensorRT 8.6, 10 and 11.
+"""All differences between TensorRT 8.6, 10 and 11, and TensorRT-RTX.
 
 Features are detected with `hasattr`; version numbers are not compared and enum values not stored.
 """
@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
-from realtime_ssd.core.errors import ModelError
+from realtime_ssd.core.errors import ModelError, UsageError
 from realtime_ssd.core.gpu import cuda_version
+from realtime_ssd_engines.requirements import Flavor
 from realtime_ssd_engines.tensorrt.library import MessageLog, library, message_log, version
 
 __all__ = [
@@ -56,32 +57,55 @@ class IncompatibleEngineError(ModelError):
     """TensorRT cannot load an engine; it must be built again."""
 
 
-def is_strongly_typed() -> bool:
+def is_strongly_typed(flavor: Flavor = "tensorrt") -> bool:
     """Return whether the types in the ONNX file define the precision (TensorRT 9 and later)."""
-    return hasattr(library().NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
+    return hasattr(library(flavor).NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
 
 
-def create_builder(workspace: int) -> tuple[Any, Any, Any, MessageLog]:
+def create_builder(
+    workspace: int, flavor: Flavor = "tensorrt", capabilities: Sequence[str] = ()
+) -> tuple[Any, Any, Any, MessageLog]:
     """Create a builder, an empty network and a builder configuration.
 
     Args:
-        workspace: Maximum bytes of scratch memory per layer.
+        workspace: Maximum bytes of scratch memory per layer (TensorRT only).
+        flavor: Flavour of TensorRT.
+        capabilities: Compute capabilities to build for, such as "8.9" (TensorRT-RTX only).
 
     Returns:
         Builder, network, configuration and message log.
 
     Raises:
+        UsageError: If TensorRT-RTX does not support a compute capability.
         ModelError: If TensorRT cannot be initialised, for example because the driver is too old.
     """
-    trt, messages = library(), message_log()
-    with _translate_init_error(messages):
+    trt, messages = library(flavor), message_log(flavor)
+    with _translate_init_error(messages, flavor):
         builder = trt.Builder(messages.logger)
     network = builder.create_network(_network_flags(trt))
     config = builder.create_builder_config()
-    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace)
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    _restrict_tactics(trt, config)
+    if flavor == "rtx":  # its limit would also apply to memory that a large network requires
+        _set_capabilities(trt, config, capabilities)
+    else:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace)
+        _restrict_tactics(trt, config)
     return builder, network, config, messages
+
+
+def _set_capabilities(trt: Any, config: Any, capabilities: Sequence[str]) -> None:
+    names = [f"SM{capability.replace('.', '')}" for capability in capabilities]
+    supported = trt.ComputeCapability.__members__
+    for capability, name in zip(capabilities, names, strict=True):
+        if name not in supported:
+            known = ", ".join(f"{n[2:-1]}.{n[-1]}" for n in supported if n.startswith("SM"))
+            raise UsageError(
+                f"`compute_capability` {capability} is not supported by {version('rtx')}; choose "
+                f"from {known}"
+            )
+    config.num_compute_capabilities = len(names)
+    for index, name in enumerate(names):
+        config.set_compute_capability(supported[name], index)
 
 
 def _network_flags(trt: Any) -> int:
@@ -105,12 +129,14 @@ def _restrict_tactics(trt: Any, config: Any) -> None:
             config.set_preview_feature(getattr(trt.PreviewFeature, name), True)
 
 
-def set_precision(network: Any, config: Any, *, fp16: bool, int8: bool) -> None:
+def set_precision(
+    network: Any, config: Any, *, fp16: bool, int8: bool, flavor: Flavor = "tensorrt"
+) -> None:
     """Enable lower precisions in weakly typed networks (TensorRT 8.6); disable TF32 for FP32."""
-    flags = library().BuilderFlag
+    flags = library(flavor).BuilderFlag
     if not fp16 and not int8:
         config.clear_flag(flags.TF32)
-    if is_strongly_typed():
+    if is_strongly_typed(flavor):
         return
     for name, enabled in (("FP16", fp16), ("INT8", int8)):
         if enabled and hasattr(flags, name):
@@ -155,19 +181,28 @@ def add_profile(builder: Any, config: Any, name: str, shapes: Sequence[tuple[int
         raise ModelError(f"TensorRT {version()} rejects the input shapes {list(shapes)}")
 
 
-def parse_onnx(network: Any, messages: MessageLog, path: str) -> None:
+def parse_onnx(network: Any, messages: MessageLog, path: str, flavor: Flavor = "tensorrt") -> None:
     """Parse an ONNX file into a network.
 
     Raises:
         ModelError: If TensorRT cannot parse it; the message names the operator and its node.
     """
-    parser = library().OnnxParser(network, messages.logger)
+    parser = library(flavor).OnnxParser(network, messages.logger)
     if parser.parse_from_file(path):
         return
-    reasons = [str(parser.get_error(i).desc()) for i in range(parser.num_errors)]
+    reasons = [_describe_parser_error(parser.get_error(i)) for i in range(parser.num_errors)]
     raise ModelError(
-        f"TensorRT {version()} cannot parse '{path}': {'; '.join(reasons) or messages.last_error()}"
+        f"TensorRT {version(flavor)} cannot parse '{path}': "
+        f"{'; '.join(reasons) or messages.last_error()}"
     )
+
+
+def _describe_parser_error(error: Any) -> str:
+    """Return the message of a parser error with its operator and node, if TensorRT reports them."""
+    text = str(error.desc())
+    if hasattr(error, "node_operator") and error.node_operator() not in text:
+        text += f" (operator {error.node_operator()} of node '{error.node_name()}')"
+    return text
 
 
 def load_timing_cache(config: Any, content: bytes) -> None:
@@ -186,7 +221,9 @@ def serialize_timing_cache(config: Any) -> bytes:
     return bytes(timing_cache.serialize()) if timing_cache is not None else b""
 
 
-def build_plan(builder: Any, network: Any, config: Any, messages: MessageLog) -> bytes:
+def build_plan(
+    builder: Any, network: Any, config: Any, messages: MessageLog, flavor: Flavor = "tensorrt"
+) -> bytes:
     """Build and serialise an engine.
 
     Raises:
@@ -194,64 +231,67 @@ def build_plan(builder: Any, network: Any, config: Any, messages: MessageLog) ->
     """
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise ModelError(f"TensorRT {version()} cannot build the engine: {messages.last_error()}")
+        raise ModelError(
+            f"TensorRT {version(flavor)} cannot build the engine: {messages.last_error()}"
+        )
     return bytes(plan)
 
 
 @cache
-def _runtime() -> Any:
+def _runtime(flavor: Flavor) -> Any:
     """Return the runtime of the process; it must outlive its engines."""
-    messages = message_log()
-    with _translate_init_error(messages):
-        return library().Runtime(messages.logger)
+    messages = message_log(flavor)
+    with _translate_init_error(messages, flavor):
+        return library(flavor).Runtime(messages.logger)
 
 
 @contextmanager
-def _translate_init_error(messages: MessageLog) -> Iterator[None]:
+def _translate_init_error(messages: MessageLog, flavor: Flavor) -> Iterator[None]:
     """Turn the bindings' "factory function returned nullptr" into a `ModelError`."""
     try:
         yield
     except TypeError as error:
         supported = "{}.{}".format(*(cuda_version() or (0, 0)))
         raise ModelError(
-            f"TensorRT {version()} cannot use this GPU ({messages.last_error()}); the driver "
+            f"TensorRT {version(flavor)} cannot use this GPU ({messages.last_error()}); the driver "
             f"supports CUDA {supported}, which may be too old"
         ) from error
 
 
-def load_engine(plan: bytes) -> Any:
+def load_engine(plan: bytes, flavor: Flavor = "tensorrt") -> Any:
     """Deserialise an engine.
 
     Args:
         plan: From `build_plan`.
+        flavor: Flavour of TensorRT that built it.
 
     Raises:
         IncompatibleEngineError: If it is damaged, or was built by another TensorRT version or for
             another GPU.
         ModelError: If the GPU is out of memory, or TensorRT cannot use it.
     """
-    engine = _runtime().deserialize_cuda_engine(plan)
+    engine = _runtime(flavor).deserialize_cuda_engine(plan)
     if engine is not None:
         return engine
-    reason = message_log().last_error()
+    reason = message_log(flavor).last_error()
     if "memory" in reason.lower():
         raise ModelError(
-            f"TensorRT {version()} has not enough memory for the engine of "
+            f"TensorRT {version(flavor)} has not enough memory for the engine of "
             f"{len(plan) / 2**20:.0f} MiB ({reason}); close other programs, or reduce `batch`"
         )
     raise IncompatibleEngineError(
-        f"TensorRT {version()} cannot load the engine ({reason}): it is damaged, or was built by "
-        "another TensorRT version or for another GPU; build it again"
+        f"TensorRT {version(flavor)} cannot load the engine ({reason}): it is damaged, or was "
+        "built by another TensorRT version or for another GPU; build it again"
     )
 
 
-def io_tensors(engine: Any) -> dict[str, TensorInfo]:
+def io_tensors(engine: Any, flavor: Flavor = "tensorrt") -> dict[str, TensorInfo]:
     """Return the inputs and outputs of an engine by name.
 
     Raises:
         ModelError: If one is neither FP32 nor FP16.
     """
-    trt = library()
+    trt = library(flavor)
     precisions: dict[Any, Precision] = {trt.float32: "fp32", trt.float16: "fp16"}
     tensors = {}
     for number in range(engine.num_io_tensors):
@@ -271,7 +311,9 @@ def activation_memory_size(engine: Any) -> int:
     return int(engine.device_memory_size if size is None else size)
 
 
-def create_context(engine: Any, address: int, size: int, stream: int) -> Any:
+def create_context(
+    engine: Any, address: int, size: int, stream: int, flavor: Flavor = "tensorrt"
+) -> Any:
     """Create an execution context that uses the caller's activation memory.
 
     Args:
@@ -279,18 +321,19 @@ def create_context(engine: Any, address: int, size: int, stream: int) -> Any:
         address: Device address of at least `activation_memory_size(engine)` bytes.
         size: Size of that memory in bytes.
         stream: Handle of the stream on which the context will run.
+        flavor: Flavour of TensorRT.
 
     Raises:
         ModelError: If TensorRT cannot create it.
     """
-    strategies = getattr(library(), "ExecutionContextAllocationStrategy", None)
+    strategies = getattr(library(flavor), "ExecutionContextAllocationStrategy", None)
     if strategies is not None:
         context = engine.create_execution_context(strategies.USER_MANAGED)
     else:
         context = engine.create_execution_context_without_device_memory()
     if context is None:
         raise ModelError(
-            f"TensorRT cannot create an execution context: {message_log().last_error()}"
+            f"TensorRT cannot create an execution context: {message_log(flavor).last_error()}"
         )
     if hasattr(context, "set_device_memory"):
         context.set_device_memory(address, size)
@@ -302,7 +345,7 @@ def create_context(engine: Any, address: int, size: int, stream: int) -> Any:
     return context
 
 
-def inspect_engine(engine: Any) -> str:
+def inspect_engine(engine: Any, flavor: Flavor = "tensorrt") -> str:
     """Return the engine inspector's description of the layers, as JSON."""
-    formats = library().LayerInformationFormat
+    formats = library(flavor).LayerInformationFormat
     return str(engine.create_engine_inspector().get_engine_information(formats.JSON))

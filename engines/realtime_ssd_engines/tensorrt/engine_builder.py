@@ -236,7 +236,9 @@ class _EngineBuild:
             }
             if result.timing_cache:
                 self.cache.write_file(timing_file, result.timing_cache)
-            if options.verify:
+            if options.verify and not self.toolchain.can_run():
+                self.progress("not compared with ONNX Runtime: the engine is for another machine")
+            elif options.verify:
                 self.progress("comparing it with ONNX Runtime")
                 reference = converted if key.precision == "int8" else self.model
                 report = self._verify(result.plan, reference, frames)

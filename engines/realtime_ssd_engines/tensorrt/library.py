@@ -1,4 +1,4 @@
-"""Imports TensorRT lazily and provides the objects it calls back: logger, monitor and profiler.
+"""Imports TensorRT or TensorRT-RTX lazily, and provides its logger, monitor and profiler.
 
 TensorRT is imported on first use, after the driver has been queried for a GPU: TensorRT 8.6
 terminates the process on a machine without one.
@@ -6,14 +6,19 @@ terminates the process on a machine without one.
 
 from __future__ import annotations
 
+import ctypes
 import logging
 from collections import defaultdict
 from collections.abc import Callable
 from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from realtime_ssd.core.errors import ModelError
+from realtime_ssd_engines.requirements import Flavor
 
 __all__ = [
     "MessageLog",
@@ -24,42 +29,58 @@ __all__ = [
     "version",
 ]
 
+_RTX_LIBRARIES = ("libtensorrt_rtx.so.1*", "libtensorrt_onnxparser_rtx.so.1*")
 _log = logging.getLogger(__name__)
 
 
 @cache
-def library() -> ModuleType:
-    """Import and return the TensorRT module.
+def library(flavor: Flavor = "tensorrt") -> ModuleType:
+    """Import and return the module of TensorRT or TensorRT-RTX.
 
     Raises:
         ModelError: If it is not installed or fails to load.
     """
     try:
-        import tensorrt
+        return _import_rtx() if flavor == "rtx" else import_module("tensorrt")
     except (ImportError, OSError) as error:
+        name, extra = ("TensorRT-RTX", "rtx") if flavor == "rtx" else ("TensorRT", "gpu")
         raise ModelError(
-            f"TensorRT cannot be loaded ({error}); install it with: pip install "
-            "'realtime-ssd[gpu]', or set `backend` to onnxruntime"
+            f"{name} cannot be loaded ({error}); install it with: pip install "
+            f"'realtime-ssd[{extra}]', or set `backend` to onnxruntime"
         ) from error
-    module: ModuleType = tensorrt
-    return module
 
 
-def version() -> str:
-    """Return TensorRT's version, such as "8.6.0"."""
-    return str(library().__version__)
+def _import_rtx() -> ModuleType:
+    """Import the bindings, whose libraries come with ONNX Runtime's plug-in or NVIDIA's package."""
+    if find_spec("tensorrt_rtx") is not None:
+        return import_module("tensorrt_rtx")
+    plugin = find_spec("onnxruntime_ep_nv_tensorrt_rtx")
+    if plugin is not None and plugin.origin is not None:
+        for pattern in _RTX_LIBRARIES:  # the parser links to the library
+            for path in sorted(Path(plugin.origin).parent.glob(pattern))[:1]:
+                ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
+    return import_module("tensorrt_rtx_bindings")
+
+
+def version(flavor: Flavor = "tensorrt") -> str:
+    """Return the flavour's version, such as "8.6.0" or "RTX 1.7.1"."""
+    number = str(library(flavor).__version__)
+    return f"RTX {number}" if flavor == "rtx" else number
 
 
 class MessageLog:
     """Collects TensorRT's log messages, so that errors can be explained.
+
+    Args:
+        flavor: Flavour of TensorRT.
 
     Attributes:
         errors: Messages of severity error and internal error.
         logger: The `ILogger` to pass to TensorRT.
     """
 
-    def __init__(self) -> None:
-        trt = library()
+    def __init__(self, flavor: Flavor = "tensorrt") -> None:
+        trt = library(flavor)
         self.errors: list[str] = []
         errors = self.errors
 
@@ -77,14 +98,16 @@ class MessageLog:
 
 
 @cache
-def message_log() -> MessageLog:
+def message_log(flavor: Flavor = "tensorrt") -> MessageLog:
     """Return the log of the process: TensorRT uses only the first logger it receives."""
-    return MessageLog()
+    return MessageLog(flavor)
 
 
-def monitor_progress(config: Any, report: Callable[[float], None]) -> bool:
+def monitor_progress(
+    config: Any, report: Callable[[float], None], flavor: Flavor = "tensorrt"
+) -> bool:
     """Call `report(completed share)` during a build, if TensorRT supports it (10 and later)."""
-    trt = library()
+    trt = library(flavor)
     if not hasattr(trt, "IProgressMonitor"):
         return False
 
@@ -109,18 +132,21 @@ def monitor_progress(config: Any, report: Callable[[float], None]) -> bool:
     return True
 
 
-def profile_layers(context: Any, run: Callable[[], None], rounds: int) -> dict[str, float]:
+def profile_layers(
+    context: Any, run: Callable[[], None], rounds: int, flavor: Flavor = "tensorrt"
+) -> dict[str, float]:
     """Measure the layers of an execution context.
 
     Args:
         context: Execution context; it remains in profiling mode.
         run: Enqueues the context once and waits for completion.
         rounds: Number of runs.
+        flavor: Flavour of TensorRT.
 
     Returns:
         Mean milliseconds per layer, in execution order.
     """
-    trt = library()
+    trt = library(flavor)
     times: dict[str, float] = defaultdict(float)
 
     class _Profiler(trt.IProfiler):  # type: ignore[misc, name-defined]

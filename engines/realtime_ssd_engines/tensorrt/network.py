@@ -12,6 +12,7 @@ from realtime_ssd.core.closeable import Closeable
 from realtime_ssd.core.errors import ModelError
 from realtime_ssd.core.spec import ModelSpec
 from realtime_ssd_engines.cuda.driver import Buffer, Device, PinnedBuffer
+from realtime_ssd_engines.requirements import Flavor
 from realtime_ssd_engines.tensorrt import compat
 from realtime_ssd_engines.tensorrt.compat import Precision
 from realtime_ssd_engines.tensorrt.library import message_log, profile_layers
@@ -28,9 +29,10 @@ class EngineNetwork:
         device: The GPU; its context must be current.
         plan: Serialised engine.
         spec: Specification of the model.
+        flavor: Flavour of TensorRT that built the engine.
 
     Attributes:
-        boxes: Number of default boxes, from the engine's outputs.
+        boxes: Number of default boxes.
         types: Precision of "input", "scores" and "offsets".
         engine: TensorRT's `ICudaEngine`.
 
@@ -38,15 +40,17 @@ class EngineNetwork:
         ModelError: If the engine does not fit this machine or the specification.
     """
 
-    def __init__(self, device: Device, plan: bytes, spec: ModelSpec) -> None:
-        self._device = device
-        self.engine: Any = compat.load_engine(plan)
+    def __init__(
+        self, device: Device, plan: bytes, spec: ModelSpec, flavor: Flavor = "tensorrt"
+    ) -> None:
+        self._device, self.flavor = device, flavor
+        self.engine: Any = compat.load_engine(plan, flavor)
         self._names = {
             "input": spec.input.name,
             "scores": spec.scores_output,
             "offsets": spec.offsets_output,
         }
-        tensors = compat.io_tensors(self.engine)
+        tensors = compat.io_tensors(self.engine, flavor)
         for name in self._names.values():
             if name not in tensors:
                 raise ModelError(
@@ -56,8 +60,12 @@ class EngineNetwork:
         self.types: dict[str, Precision] = {
             key: tensors[name].precision for key, name in self._names.items()
         }
-        self.boxes = tensors[spec.scores_output].shape[1]
+        self.boxes = spec.num_boxes
         self._input_shape = (3, spec.input.height, spec.input.width)
+        self._output_shapes = {
+            spec.scores_output: (spec.num_boxes, spec.num_classes),
+            spec.offsets_output: (spec.num_boxes, 4),
+        }
         self._activation_memory: dict[int, Buffer] = {}
 
     def context(self, stream: Any, images: int) -> Any:
@@ -69,16 +77,29 @@ class EngineNetwork:
             size = compat.activation_memory_size(self.engine)
             self._activation_memory[stream.handle] = self._device.buffer(size)
         memory = self._activation_memory[stream.handle]
-        context = compat.create_context(self.engine, memory.address, memory.size, stream.handle)
+        context = compat.create_context(
+            self.engine, memory.address, memory.size, stream.handle, self.flavor
+        )
         if not context.set_input_shape(self._names["input"], (images, *self._input_shape)):
             raise ModelError(f"the engine does not support a batch of {images}; build it again")
+        self._check_outputs(context, images)
         return context
+
+    def _check_outputs(self, context: Any, images: int) -> None:
+        """Check the output shapes, which TensorRT may know only once the input shape is set."""
+        for name, shape in self._output_shapes.items():
+            actual, expected = tuple(context.get_tensor_shape(name)), (images, *shape)
+            if actual != expected:
+                raise ModelError(
+                    f"output '{name}' of the engine has shape {actual}, but its specification "
+                    f"requires {expected}; import the model again"
+                )
 
     def bind(
         self, addresses: dict[str, int], images: int, stream: Any
     ) -> tuple[Callable[[], None], Callable[[], None]]:
         """Prepare one batch size of one slot; see `realtime_ssd_engines.cuda.slots.Network`."""
-        bound = _BoundContext(self.context(stream, images), images, stream.handle)
+        bound = _BoundContext(self.context(stream, images), images, stream.handle, self.flavor)
         for name, address in self.tensor_addresses(addresses).items():
             bound.context.set_tensor_address(name, address)
         return bound.enqueue, bound.release
@@ -98,14 +119,14 @@ class EngineNetwork:
 class _BoundContext:
     """An execution context with its batch size and addresses set."""
 
-    def __init__(self, context: Any, images: int, stream: int) -> None:
+    def __init__(self, context: Any, images: int, stream: int, flavor: Flavor) -> None:
         self.context, self._images, self._stream = context, images, stream
+        self._flavor = flavor
 
     def enqueue(self) -> None:
         if not self.context.execute_async_v3(self._stream):
-            raise ModelError(
-                f"TensorRT cannot run a batch of {self._images}: {message_log().last_error()}"
-            )
+            reason = message_log(self._flavor).last_error()
+            raise ModelError(f"TensorRT cannot run a batch of {self._images}: {reason}")
 
     def release(self) -> None:
         self.context = None
@@ -118,12 +139,15 @@ class EngineRunner(Closeable):
         device: The GPU; its context is made current as needed.
         plan: Serialised engine.
         spec: Specification of the model.
+        flavor: Flavour of TensorRT that built the engine.
     """
 
-    def __init__(self, device: Device, plan: bytes, spec: ModelSpec) -> None:
+    def __init__(
+        self, device: Device, plan: bytes, spec: ModelSpec, flavor: Flavor = "tensorrt"
+    ) -> None:
         self._device, self.spec = device, spec
         with device:
-            self.network = EngineNetwork(device, plan, spec)
+            self.network = EngineNetwork(device, plan, spec, flavor)
             self.stream = device.stream()
             self._host: dict[str, PinnedBuffer] = {}
             self._gpu: dict[str, Buffer] = {}
@@ -179,13 +203,15 @@ class EngineRunner(Closeable):
                 self._profiled_context = self.network.context(self.stream, 1)
                 for name, address in self.network.tensor_addresses(self.addresses).items():
                     self._profiled_context.set_tensor_address(name, address)
-            bound = _BoundContext(self._profiled_context, 1, self.stream.handle)
+            bound = _BoundContext(
+                self._profiled_context, 1, self.stream.handle, self.network.flavor
+            )
 
             def run() -> None:
                 bound.enqueue()
                 self.stream.synchronize()
 
-            return profile_layers(self._profiled_context, run, rounds)
+            return profile_layers(self._profiled_context, run, rounds, self.network.flavor)
 
     def _view(self, key: str) -> NDArray[Any]:
         return self._host[key].view(_DTYPES[self.network.types[key]], self._shapes()[key])

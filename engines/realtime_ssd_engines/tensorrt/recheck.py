@@ -14,7 +14,7 @@ from realtime_ssd_engines.onnx.verify import (
     synthetic_frames,
 )
 from realtime_ssd_engines.tensorrt.cache import CacheEntry
-from realtime_ssd_engines.tensorrt.toolchain import TensorRTToolchain, Toolchain
+from realtime_ssd_engines.tensorrt.toolchain import Toolchain, make_toolchain
 
 __all__ = ["recheck"]
 
@@ -24,17 +24,17 @@ def recheck(entry: CacheEntry, toolchain: Toolchain | None = None) -> Comparison
 
     Args:
         entry: Engine in the cache.
-        toolchain: Loads the engine; TensorRT by default.
+        toolchain: Loads the engine; by default that of the flavour that built it.
 
     Raises:
         ModelError: If the engine cannot be compared or was built for another machine.
     """
-    toolchain = toolchain or TensorRTToolchain()
-    target = toolchain.target()
     key, name = entry.key, entry.path.name
     source = Path(str(entry.metadata.get("source", "")))
     if entry.problem or key is None:
         raise ModelError(f"'{name}' cannot be used: {entry.problem}")
+    toolchain = toolchain or make_toolchain(key.flavor)
+    target = toolchain.target()
     built_for = (key.gpu, key.capability, key.tensorrt, key.driver)
     if built_for != (target.gpu, target.capability, target.tensorrt, target.driver):
         raise ModelError(

@@ -5,18 +5,19 @@ The workflow in `realtime_ssd_engines.tensorrt.engine_builder` needs no GPU; onl
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from realtime_ssd.core.closeable import Closeable
+from realtime_ssd.core.errors import UsageError
 from realtime_ssd.core.gpu import cuda_version, driver_release, find_gpus
 from realtime_ssd.core.spec import ModelSpec
 from realtime_ssd_engines.cuda.driver import Device
 from realtime_ssd_engines.onnx.verify import Floats, Heads
-from realtime_ssd_engines.requirements import require_gpu
+from realtime_ssd_engines.requirements import Flavor, missing_parts, require_gpu
 from realtime_ssd_engines.tensorrt import compat, library
 from realtime_ssd_engines.tensorrt.network import EngineRunner
 
@@ -25,9 +26,11 @@ __all__ = [
     "BuildResult",
     "LoadedEngine",
     "ProgressCallback",
+    "RtxToolchain",
     "Target",
     "TensorRTToolchain",
     "Toolchain",
+    "make_toolchain",
 ]
 
 ProgressCallback = Callable[[str], None]
@@ -116,6 +119,10 @@ class Toolchain(Protocol):
         """
         ...
 
+    def can_run(self) -> bool:
+        """Return whether engines built here can also run here."""
+        ...
+
     def build(self, request: BuildRequest, progress: ProgressCallback) -> BuildResult:
         """Build an engine.
 
@@ -138,34 +145,107 @@ class TensorRTToolchain:
 
     def target(self) -> Target:
         """See `Toolchain.target`."""
-        require_gpu("build or run TensorRT engines")
+        require_gpu("build or run TensorRT engines", "tensorrt")
         gpu = find_gpus()[0]
         capability = "{}.{}".format(*gpu.capability)
-        driver = driver_release() or "CUDA {}.{}".format(*(cuda_version() or (0, 0)))
-        return Target(gpu.name, capability, library.version(), driver)
+        return Target(gpu.name, capability, library.version(), _driver())
+
+    def can_run(self) -> bool:
+        """See `Toolchain.can_run`."""
+        return True
 
     def build(self, request: BuildRequest, progress: ProgressCallback) -> BuildResult:
         """See `Toolchain.build`."""
         with Device():
-            return _build(request, progress)
+            return _build(request, progress, "tensorrt", ())
 
     def load(self, plan: bytes, spec: ModelSpec) -> LoadedEngine:
         """See `Toolchain.load`."""
-        return _TensorRTEngine(plan, spec)
+        return _TensorRTEngine(plan, spec, "tensorrt")
 
 
-def _build(request: BuildRequest, progress: ProgressCallback) -> BuildResult:
-    builder, network, config, messages = compat.create_builder(request.workspace)
-    compat.parse_onnx(network, messages, str(request.model))
-    compat.set_precision(
-        network, config, fp16=request.precision != "fp32", int8=request.precision == "int8"
+class RtxToolchain:
+    """NVIDIA TensorRT-RTX, which builds engines for GeForce and RTX cards without a GPU.
+
+    Args:
+        capabilities: Compute capabilities to build for, such as "8.9"; by default that of the
+            first GPU.
+    """
+
+    def __init__(self, capabilities: Sequence[str] = ()) -> None:
+        self._capabilities = tuple(capabilities)
+
+    def target(self) -> Target:
+        """See `Toolchain.target`; the engine depends on neither the GPU's name nor the driver."""
+        return Target("RTX", ",".join(self._effective_capabilities()), library.version("rtx"), "")
+
+    def can_run(self) -> bool:
+        """See `Toolchain.can_run`."""
+        gpus = find_gpus()
+        capability = "{}.{}".format(*gpus[0].capability) if gpus else ""
+        return not missing_parts("rtx") and capability in self._effective_capabilities()
+
+    def build(self, request: BuildRequest, progress: ProgressCallback) -> BuildResult:
+        """See `Toolchain.build`."""
+        return _build(request, progress, "rtx", self._effective_capabilities())
+
+    def load(self, plan: bytes, spec: ModelSpec) -> LoadedEngine:
+        """See `Toolchain.load`."""
+        require_gpu("run TensorRT-RTX engines", "rtx")
+        return _TensorRTEngine(plan, spec, "rtx")
+
+    def _effective_capabilities(self) -> tuple[str, ...]:
+        if self._capabilities:
+            return self._capabilities
+        if not find_gpus():
+            raise UsageError(
+                "this machine has no NVIDIA GPU; set `compute_capability` to those of the cards to "
+                "build for, such as 8.9"
+            )
+        return ("{}.{}".format(*find_gpus()[0].capability),)
+
+
+def make_toolchain(flavor: Flavor, capabilities: Sequence[str] = ()) -> Toolchain:
+    """Return the toolchain of a flavour of TensorRT.
+
+    Args:
+        flavor: Flavour of TensorRT.
+        capabilities: Compute capabilities to build for (TensorRT-RTX only).
+
+    Raises:
+        UsageError: If the flavour builds for the installed GPU only.
+    """
+    if flavor == "rtx":
+        return RtxToolchain(capabilities)
+    if capabilities:
+        raise UsageError("`compute_capability` requires `flavor` rtx")
+    return TensorRTToolchain()
+
+
+def _driver() -> str:
+    return driver_release() or "CUDA {}.{}".format(*(cuda_version() or (0, 0)))
+
+
+def _build(
+    request: BuildRequest,
+    progress: ProgressCallback,
+    flavor: Flavor,
+    capabilities: Sequence[str],
+) -> BuildResult:
+    builder, network, config, messages = compat.create_builder(
+        request.workspace, flavor, capabilities
     )
+    compat.parse_onnx(network, messages, str(request.model), flavor)
+    fp16, int8 = request.precision != "fp32", request.precision == "int8"
+    compat.set_precision(network, config, fp16=fp16, int8=int8, flavor=flavor)
     if request.batches is not None:
         image = (3, request.spec.input.height, request.spec.input.width)
         shapes = [(batch, *image) for batch in request.batches]
         compat.add_profile(builder, config, request.spec.input.name, shapes)
+    library.monitor_progress(config, _PercentReporter(progress), flavor)
+    if flavor == "rtx":  # it has no tactics to time, and its timing cache requires a GPU
+        return BuildResult(compat.build_plan(builder, network, config, messages, flavor), b"")
     compat.load_timing_cache(config, request.timing_cache)
-    library.monitor_progress(config, _PercentReporter(progress))
     plan = compat.build_plan(builder, network, config, messages)
     return BuildResult(plan, compat.serialize_timing_cache(config))
 
@@ -186,14 +266,14 @@ class _PercentReporter:
 class _TensorRTEngine(Closeable):
     """An engine loaded on the first GPU."""
 
-    def __init__(self, plan: bytes, spec: ModelSpec) -> None:
-        self._runner = EngineRunner(Device(), plan, spec)
+    def __init__(self, plan: bytes, spec: ModelSpec, flavor: Flavor) -> None:
+        self._runner, self._flavor = EngineRunner(Device(), plan, spec, flavor), flavor
 
     def __call__(self, tensor: Floats) -> Heads:
         return self._runner(tensor)
 
     def layers(self) -> str:
-        return compat.inspect_engine(self._runner.network.engine)
+        return compat.inspect_engine(self._runner.network.engine, self._flavor)
 
     def layer_times(self, tensor: Floats, rounds: int) -> dict[str, float]:
         return self._runner.layer_times(tensor, rounds)

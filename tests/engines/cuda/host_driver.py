@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from realtime_ssd_engines.requirements import has_bindings
@@ -74,18 +75,27 @@ def standin_environment(driver_folder: Path, python_path: Path | None = None) ->
 
 
 def run_pytest_on_standins(
-    driver_folder: Path, test_file: Path, python_path: Path | None = None, **variables: str
+    driver_folder: Path, files: Sequence[Path], python_path: Path | None = None, **variables: str
 ) -> None:
-    """Run a test file in a process that loads the stand-in for the driver.
+    """Run test files in a process that loads the stand-in for the driver.
 
     Args:
         driver_folder: Folder for `libcuda.so.1`.
-        test_file: Test file to run.
+        files: Test files to run.
         python_path: Folder of further stand-ins.
         **variables: Environment variables.
     """
     environment = {**standin_environment(driver_folder, python_path), HOST_GPU: "1", **variables}
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(test_file)]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-x",
+        "-p",
+        "no:cacheprovider",
+        *map(str, files),
+    ]
     result = subprocess.run(
         command, env=environment, capture_output=True, text=True, check=False, timeout=590
     )

@@ -43,6 +43,29 @@ def test_nvrtc_errors_contain_the_compiler_log() -> None:
         nvrtc_compile("bad.cu", "extern int f(", {}, ["-arch=sm_90"])
 
 
+@pytest.mark.usefixtures("needs_nvrtc")
+def test_gpus_newer_than_nvrtc_get_ptx(tmp_path: Path) -> None:
+    newest = driver.nvrtc_architectures()[-1]
+    code = compile_kernel("preprocess", SETTINGS, "sm_999", tmp_path)
+    assert f".target sm_{newest}".encode() in code
+
+
+@pytest.mark.usefixtures("needs_nvrtc")
+def test_gpus_that_nvrtc_no_longer_supports_need_nvcc(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compile_module, "nvcc_path", lambda: None)
+    with pytest.raises(ModelError, match=r"NVRTC [\d.]+ does not support sm_35; install an older"):
+        compile_kernel("preprocess", SETTINGS, "sm_35", tmp_path)
+
+
+@pytest.mark.usefixtures("needs_nvrtc")
+def test_nvrtc_errors_contain_no_null_characters() -> None:
+    with pytest.raises(ModelError) as error:
+        nvrtc_compile("bad.cu", "extern int f(", {}, ["-arch=sm_90"])
+    assert "\0" not in str(error.value)
+
+
 @pytest.mark.skipif(nvcc_path() is None, reason="nvcc is not installed")
 def test_nvcc_is_used_without_nvrtc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(driver, "nvrtc_version", lambda: None)

@@ -1,4 +1,4 @@
-"""Runs `test_gpu_loop.py` on the stand-in for NVIDIA's driver.
+"""Runs `test_gpu_loop.py` and `test_gpu_faults.py` on the stand-in for NVIDIA's driver.
 
 The stand-in executes stream work as late as allowed, so that a missing wait, or memory that is
 reused too early, changes the results.
@@ -15,6 +15,10 @@ from tests.engines.cuda.host_driver import run_pytest_on_standins
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.parametrize("driver_version", ["12040", "13000"])
 @pytest.mark.skipif(bool(find_gpus()), reason="test_gpu_loop.py runs on the GPU")
-def test_gpu_loop_on_the_driver_standin(tmp_path: Path) -> None:
-    run_pytest_on_standins(tmp_path, Path(__file__).with_name("test_gpu_loop.py"))
+def test_gpu_loop_on_the_driver_standin(tmp_path: Path, driver_version: str) -> None:
+    """The old driver lacks functions that current cuda-bindings look up."""
+    folder = Path(__file__).parent
+    files = [folder / "test_gpu_loop.py", folder / "test_gpu_faults.py"]
+    run_pytest_on_standins(tmp_path, files, HOST_DRIVER_VERSION=driver_version)

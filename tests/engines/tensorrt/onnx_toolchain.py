@@ -50,6 +50,9 @@ class OnnxToolchain:
     def target(self) -> Target:
         return self._target
 
+    def can_run(self) -> bool:
+        return True
+
     def build(self, request: BuildRequest, progress: ProgressCallback) -> BuildResult:
         self.requests.append(request)
         if self.log is not None:

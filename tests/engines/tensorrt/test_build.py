@@ -12,15 +12,16 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from realtime_ssd_engines.onnx.verify import Heads
+from realtime_ssd_engines.onnx.verify import Heads, Runner, onnx_runner
 from realtime_ssd_engines.requirements import missing_parts
+from realtime_ssd_engines.tensorrt import engine_builder
 from realtime_ssd_engines.tensorrt.engine_builder import EngineOptions, get_or_build_engine
 from realtime_ssd_engines.tensorrt.layers import profile_engine
 from realtime_ssd_engines.tensorrt.toolchain import Target
 
 from realtime_ssd.core.errors import ModelError, UsageError
 from realtime_ssd.core.gpu import find_gpus
-from realtime_ssd.core.spec import read_spec
+from realtime_ssd.core.spec import ModelSpec, read_spec
 from tests.engines.tensorrt.onnx_toolchain import (
     OnnxToolchain,
     build_and_hash,
@@ -155,6 +156,25 @@ def test_engines_are_verified_on_the_synthetic_street_by_default(
     engine = build_engine(model, tmp_path / "c", frames=None)
     assert engine.metadata["agreement"]["frames"] == 12
     assert engine.metadata["agreement"]["detections"] > 12
+
+
+@pytest.mark.parametrize(("precision", "original"), [("fp16", True), ("int8", False)])
+def test_engines_are_compared_with_the_right_file(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, original: bool
+) -> None:
+    """FP16 engines are compared with the original file, INT8 engines with their Q/DQ file."""
+    import cv2
+
+    cv2.imwrite(str(tmp_path / "1.png"), bright_cell((1, 1)))
+    references: list[Path] = []
+
+    def record(path: Path, spec: ModelSpec) -> Runner:
+        references.append(path)
+        return onnx_runner(path, spec)
+
+    monkeypatch.setattr(engine_builder, "onnx_runner", record)
+    build_engine(model, tmp_path / "c", precision=precision, calibration=tmp_path)
+    assert [path == model for path in references] == [original]
 
 
 def test_the_timing_cache_is_updated_by_each_build(model: Path, tmp_path: Path) -> None:

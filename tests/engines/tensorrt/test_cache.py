@@ -46,6 +46,11 @@ def test_engines_of_other_keys_are_not_read(cache: EngineCache, field: str) -> N
     assert cache.read(other) is None
 
 
+@pytest.mark.parametrize(("version", "flavor"), [("10.0", "tensorrt"), ("RTX 1.7", "rtx")])
+def test_the_flavor_is_part_of_the_version(version: str, flavor: str) -> None:
+    assert dataclasses.replace(KEY, tensorrt=version).flavor == flavor
+
+
 def truncate(path: Path) -> None:
     path.write_bytes(PLAN[:-1])
 

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import onnx
 import pytest
+from realtime_ssd_engines.cuda import compile as compile_module
 from realtime_ssd_engines.requirements import has_bindings
 from realtime_ssd_engines.tensorrt.cache import EngineCache
 from realtime_ssd_engines.tensorrt.engine_builder import EngineOptions, get_or_build_engine
@@ -112,6 +113,14 @@ def test_engines_that_tensorrt_cannot_load_are_rebuilt(
         TensorRTToolchain().load(b"garbage", read_spec(model))
 
 
+def test_engines_whose_outputs_contradict_the_specification_are_rejected(model: Path) -> None:
+    spec = read_spec(model)
+    plan = get_or_build_engine(model, spec, EngineOptions()).plan
+    wrong = dataclasses.replace(spec, labels=(*spec.labels, "another class"))
+    with pytest.raises(ModelError, match=r"'scores' .* has shape \(1, 16, 2\), .* \(1, 16, 3\)"):
+        TensorRTToolchain().load(plan, wrong)
+
+
 def test_engine_files_run_without_their_onnx_file(model: Path, tmp_path: Path) -> None:
     from realtime_ssd_engines.cli import build as build_command
 
@@ -161,6 +170,15 @@ def test_engine_and_onnx_file_have_the_same_average_precision(
         assert scores[name]["AP50"] == pytest.approx(scores["onnx"]["AP50"], abs=1e-6)
 
 
+def test_without_a_kernel_compiler_no_engine_is_built(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compile_module, "compiler_name", lambda: None)
+    with pytest.raises(ModelError, match="neither NVRTC nor nvcc was found"):
+        open_backend(model, "tensorrt")
+    assert not EngineCache().entries()
+
+
 def test_models_with_a_fixed_batch_of_one(model: Path) -> None:
     fixed = onnx.load(str(model))
     for value in (fixed.graph.input[0], *fixed.graph.output):
@@ -181,6 +199,9 @@ def test_other_precisions_are_built_profiled_and_verified(
         model, read_spec(model), options, progress.append, [bright_cell((2, 2))]
     )
     assert "comparing it with ONNX Runtime" in progress
+    if "HOST_TENSORRT" in os.environ:
+        header = json.loads(engine.plan.split(b"\n")[1])
+        assert header["tf32"] is (precision != "fp32")
     if os.environ.get("HOST_TENSORRT") in ("10", "11"):
         assert "  100 % built" in progress
     layers = profile_engine(engine.plan, read_spec(model), 3)

@@ -17,5 +17,5 @@ HERE = Path(__file__).parent
 @pytest.mark.skipif(bool(find_gpus()), reason="test_engine_loop.py runs on the GPU")
 def test_engine_loop_on_the_standins(tmp_path: Path, generation: str) -> None:
     run_pytest_on_standins(
-        tmp_path, HERE / "test_engine_loop.py", HERE / "host_tensorrt", HOST_TENSORRT=generation
+        tmp_path, [HERE / "test_engine_loop.py"], HERE / "host_tensorrt", HOST_TENSORRT=generation
     )

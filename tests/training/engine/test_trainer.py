@@ -7,6 +7,7 @@ import math
 import os
 import signal
 from collections.abc import Collection
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from realtime_ssd_training.data import Sample, Subset
+from realtime_ssd_training.data.sample import Annotation
 from realtime_ssd_training.engine.checkpoint import read_checkpoint
 from realtime_ssd_training.engine.loader import Loader
 from realtime_ssd_training.engine.loss import MultiBoxLoss
@@ -39,17 +41,38 @@ from tests.training.tiny_ssd import (
 )
 
 
+class Pairs(Squares):
+    """Squares with two overlapping objects, of which the second is difficult."""
+
+    def annotation(self, index: int) -> Annotation:
+        truth = super().annotation(index)
+        boxes = np.concatenate([truth.boxes, truth.boxes + 1])
+        difficult, crowd = np.array([False, True]), np.zeros(2, np.bool_)
+        return replace(
+            truth,
+            boxes=boxes,
+            labels=np.array([1, 1]),
+            difficult=difficult,
+            crowd=crowd,
+            areas=np.array([196, 196], np.float32),
+        )
+
+
 def plain_sgd(
     model: SSD, loss: MultiBoxLoss, loader: Loader, *, clip: float = 0.0, ema: float = 0.0
 ) -> tuple[list[float], dict[str, torch.Tensor]]:
-    """Train one epoch with SGD in a plain loop; return losses and moving averages."""
+    """Train one epoch with SGD in a plain loop; return losses and moving averages.
+
+    Difficult objects are used like others.
+    """
     velocities = [torch.zeros_like(value) for value in model.parameters()]
     losses: list[float] = []
     averages = {name: value.clone() for name, value in model.state_dict().items()}
     model.train()
     for number, batch in enumerate(loader.epoch(0), start=1):
         model.zero_grad()
-        value = loss(*model(batch.inputs(model.spec.input)), batch.targets)
+        targets = [replace(t, ignored=torch.zeros_like(t.ignored)) for t in batch.targets]
+        value = loss(*model(batch.inputs(model.spec.input)), targets)
         value.backward()
         losses.append(value.item())
         gradients = [value.grad for value in model.parameters() if value.grad is not None]
@@ -72,7 +95,7 @@ def assert_equals_plain_sgd(folder: Path, loss: dict[str, Any], **overrides: Any
     overrides |= {f"loss__{key}": value for key, value in loss.items()}
     reporter = RecordingReporter()
     plan = tiny_recipe(**{"run__epochs": 1, "run__ema": 0.0, **overrides})
-    trainer, result = train(folder, plan, model=tiny_ssd(), reporter=reporter)
+    trainer, result = train(folder, plan, model=tiny_ssd(), reporter=reporter, data=Pairs())
     plain = tiny_ssd()
     plain_loss = MultiBoxLoss(plain.spec, plain.default_boxes, **loss)
     clip, ema = plan.optimizer.clip, plan.run.ema
@@ -106,6 +129,19 @@ def test_an_epoch_equals_plain_sgd(tmp_path: Path, clip: float, channels_last: b
 )
 def test_every_loss_parameter_takes_effect_in_a_step(tmp_path: Path, loss: dict[str, Any]) -> None:
     assert_equals_plain_sgd(tmp_path, loss)
+
+
+def test_difficult_objects_can_be_ignored(tmp_path: Path) -> None:
+    losses = {}
+    for difficult in ("use", "ignore"):
+        for data in (Squares(), Pairs()):
+            reporter = RecordingReporter()
+            plan = tiny_recipe(run__epochs=1, data__difficult=difficult)
+            folder = tmp_path / f"{difficult}-{type(data).__name__}"
+            train(folder, plan, model=tiny_ssd(), reporter=reporter, data=data)
+            losses[difficult, type(data)] = reporter.losses
+    assert losses["use", Squares] == losses["ignore", Squares]
+    assert losses["use", Pairs] != losses["ignore", Pairs]
 
 
 @pytest.mark.parametrize("ema", [0.05, 0.15, 0.99])

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from matplotlib.patches import Rectangle
 from realtime_ssd_training.data import open_dataset
 from realtime_ssd_training.engine.checkpoint import save_checkpoint
-from realtime_ssd_training.evaluation.error_analysis import KINDS
+from realtime_ssd_training.evaluation.error_analysis import KINDS, ErrorAnalysis
 from realtime_ssd_training.evaluation.evaluator import (
     Evaluation,
     Metric,
@@ -25,8 +26,10 @@ from realtime_ssd_training.evaluation.evaluator import (
 from realtime_ssd_training.evaluation.metric_plots import (
     MAX_SHARED_CURVES,
     _bin_edges,
+    _draw_detection_rate,
     _envelope,
     draw_curves,
+    new_figure,
 )
 from realtime_ssd_training.evaluation.report_folder import (
     FILES,
@@ -196,6 +199,8 @@ def test_curves_of_few_and_many_classes(classes: int, tmp_path: Path) -> None:
     assert plot is not None
     height, width = plot.shape[:2]
     assert (width > 1900) == (classes > MAX_SHARED_CURVES)
+    if classes > MAX_SHARED_CURVES:  # 1.75 inches per row of ten diagrams, at 110 dpi
+        assert height == pytest.approx((1.75 * -(-classes // 10) + 1.5) * 110, abs=1)
     assert height < width
     with pytest.raises(UsageError, match="cannot be written"):
         draw_curves(tmp_path / "no folder" / "curves.png", metrics, "")
@@ -282,7 +287,7 @@ def test_images_are_submitted_in_full_batches(
     dataset = open_dataset(f"coco:{write_bright_set(tmp_path / 'data')}")
     submitted, progress = list[int](), list[tuple[int, int]]()
     with open_model(tiny, batch=batch) as backend:
-        submit = backend.submit
+        submit: Callable[[Sequence[Frame]], PendingBatch] = backend.submit
 
         def record(frames: Sequence[Frame]) -> PendingBatch:
             submitted.append(len(frames))
@@ -300,3 +305,14 @@ def test_report_title_has_short_paths() -> None:
         == "coco:coco/val.json:coco/images"
     )
     assert _short_name("demo:900-901") == "demo:900-901"
+
+
+def test_detection_rate_by_object_size() -> None:
+    sides, detected = np.array([20.0, 20, 20, 40, 70]), np.array([True, True, False, False, True])
+    axes = new_figure(5, 4).subplots()
+    _draw_detection_rate(axes, ErrorAnalysis(0.25, 3, 5, (), sides, detected))
+    heights = [bar.get_height() for bar in axes.patches if isinstance(bar, Rectangle)]
+    assert heights == [2, 0, 1, 1, 1, 0]  # detected, then missed objects per bin
+    assert [text.get_text() for text in axes.texts] == ["67 %", "0 %", "100 %"]
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["16", "32", "64", "128"]
+    assert axes.get_title() == "Detected at IoU 0.5 and score ≥ 0.25"

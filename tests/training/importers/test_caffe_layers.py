@@ -323,7 +323,7 @@ def test_prior_boxes_of_a_cell_have_the_order_of_caffe() -> None:
 def test_prior_boxes_with_steps_offset_and_several_sizes() -> None:
     boxes, prior_box = prior_boxes(
         "min_size: 10 min_size: 20 aspect_ratio: 4 aspect_ratio: 4 flip: false clip: true "
-        "step: 50 step_w: 30 offset: 0 variance: 0.1 variance: 0.2"
+        "step: 20 step_h: 50 step_w: 30 offset: 0 variance: 0.1 variance: 0.2"
     )
     sizes = [[10, 10], [20, 5], [20, 20], [40, 10]]
     np.testing.assert_allclose(boxes[:4, 2:], sizes, rtol=1e-5)

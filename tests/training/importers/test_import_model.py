@@ -145,10 +145,21 @@ def test_anchors_of_another_form_are_refused(tmp_path: Path, text: str) -> None:
         read_anchors(tmp_path / "a.json")
 
 
+class Trap:
+    """An object that creates a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.path,)
+
+
 def test_pickled_anchors_are_not_loaded(tmp_path: Path) -> None:
-    np.save(tmp_path / "a.npy", np.array([{}], object), allow_pickle=True)
+    np.save(tmp_path / "a.npy", np.array([Trap(tmp_path / "mark")], object), allow_pickle=True)
     with pytest.raises(UsageError, match="cannot be read"):
         read_anchors(tmp_path / "a.npy")
+    assert not (tmp_path / "mark").exists()
 
 
 @pytest.mark.parametrize(

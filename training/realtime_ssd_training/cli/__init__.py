@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from realtime_ssd.cli.registry import Command
+from realtime_ssd.cli.command import Command
 
 __all__ = ["EVALUATE", "EXPORT", "IMPORT", "TRAIN"]
 

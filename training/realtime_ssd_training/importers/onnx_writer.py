@@ -10,7 +10,7 @@ import onnx
 from numpy.typing import NDArray
 
 from realtime_ssd.core.errors import ModelError, UsageError
-from realtime_ssd.core.files import make_folder, replace_file
+from realtime_ssd.core.files import replace_file
 from realtime_ssd.core.spec import InputSpec, ModelSpec, attach_spec
 from realtime_ssd_training.importers.onnx_graph import Floats, Model, run
 
@@ -58,7 +58,6 @@ def write_model(model: Model, spec: ModelSpec, path: Path) -> bool:
     result = dynamic_model if dynamic_batch else model
     attach_spec(result, spec)
     result.producer_name = "realtime-ssd"
-    make_folder(path.absolute().parent)
     try:
         replace_file(path, result.SerializeToString())
     except OSError as error:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
+
+from realtime_ssd.core.extras import missing_packages
 
 __all__ = ["CHECKPOINTS", "ImporterPlugin"]
 
@@ -20,7 +21,7 @@ class ImporterPlugin:
 
     def missing(self) -> list[str]:
         """Return the packages that are not installed, to be checked before a download."""
-        return [name for name in self._packages if find_spec(name) is None]
+        return missing_packages(*self._packages)
 
     def convert(self, file: Path, output: Path) -> None:
         """Convert the model in `file` to the ONNX file `output`, replacing an existing one.

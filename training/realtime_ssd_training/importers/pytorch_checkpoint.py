@@ -13,7 +13,6 @@ from pathlib import Path
 from torch import Tensor
 
 from realtime_ssd.core.errors import ModelError, UsageError
-from realtime_ssd.core.files import make_folder
 from realtime_ssd_training.engine.checkpoint import HEADER
 from realtime_ssd_training.export import export_onnx
 from realtime_ssd_training.importers import class_names, pytorch_mobilenet, pytorch_vgg16
@@ -35,7 +34,6 @@ _MAX_CLASSES = 100_000
 def import_model(path: Path, output: Path, options: ImportOptions) -> ImportResult:
     """Import a PyTorch checkpoint; see `realtime_ssd_training.importers`."""
     model, family = read_network(path, options)
-    make_folder(output.absolute().parent)
     export_onnx(model, output)
     return ImportResult(model.spec, output, family, dynamic_batch=True)
 

@@ -30,6 +30,8 @@ struct Graph {
 struct Stream {
     std::deque<Work> queue;
     Graph* capturing = nullptr;
+    bool capture_invalid = false;
+    bool non_blocking = false;
 };
 
 struct Event {
@@ -46,6 +48,10 @@ static long clock_now = 0, launches = 0, contexts = 0, live_graphs = 0;
 static int context_token;
 static Result failure = OK;  // result of every call once the GPU is lost
 static thread_local std::vector<void*> current;
+static Stream default_stream;  // legacy default stream: blocking streams synchronise with it
+static unsigned primary_flags = 0, flags_at_retain = 0;
+static const int driver_version =
+    getenv("HOST_DRIVER_VERSION") ? atoi(getenv("HOST_DRIVER_VERSION")) : 13000;
 
 #define LOCK std::lock_guard<std::recursive_mutex> lock(mutex)
 #define ALIVE LOCK; if (failure) return failure
@@ -56,10 +62,16 @@ static size_t total(const std::map<uintptr_t, size_t>& memory) {
     return sum;
 }
 
+static void drain(Stream* stream);
+
 static void enqueue(Stream* stream, Work work) {
+    if (!stream) stream = &default_stream;
     if (stream->capturing) {
         stream->capturing->work.push_back(work);
     } else {
+        if (stream != &default_stream && !stream->non_blocking) {
+            stream->queue.push_back([] { drain(&default_stream); });
+        }
         stream->queue.push_back(work);
     }
 }
@@ -73,6 +85,7 @@ static void drain(Stream* stream) {
 }
 
 static void drain_all() {
+    drain(&default_stream);
     for (Stream* stream : streams) drain(stream);
 }
 
@@ -87,9 +100,11 @@ long host_launches() { return launches; }
 long host_contexts() { return contexts; }
 long host_graphs() { return live_graphs; }
 long host_streams() { return (long)streams.size(); }
+long host_default_stream_work() { return (long)default_stream.queue.size(); }
+unsigned host_flags_at_retain() { return flags_at_retain; }
 
 Result cuInit(unsigned) { return OK; }
-Result cuDriverGetVersion(int* version) { *version = 13000; return OK; }
+Result cuDriverGetVersion(int* version) { *version = driver_version; return OK; }
 Result cuDeviceGetCount(int* count) { *count = 1; return OK; }
 Result cuDeviceGet(int* device, int) { *device = 0; return OK; }
 Result cuDeviceGetName(char* name, int size, int) { strncpy(name, "Host GPU", size); return OK; }
@@ -107,8 +122,12 @@ Result cuGetErrorString(Result error, const char** text) {
 Result cuGetErrorName(Result, const char** text) { *text = "CUDA_ERROR"; return OK; }
 
 Result cuDevicePrimaryCtxRetain(void** context, int) {
-    LOCK; ++contexts; *context = &context_token; return OK;
+    LOCK;
+    if (contexts++ == 0) flags_at_retain = primary_flags;
+    *context = &context_token;
+    return OK;
 }
+Result cuDevicePrimaryCtxSetFlags_v2(int, unsigned flags) { primary_flags = flags; return OK; }
 Result cuDevicePrimaryCtxRelease_v2(int) { LOCK; --contexts; return OK; }
 Result cuCtxPushCurrent_v2(void* context) { current.push_back(context); return OK; }
 Result cuCtxPopCurrent_v2(void** context) {
@@ -179,14 +198,25 @@ Result cuMemsetD8Async(uintptr_t to, unsigned char value, size_t bytes, Stream* 
     ALIVE; enqueue(stream, [=] { memset((void*)to, value, bytes); }); return OK;
 }
 
-Result cuStreamCreate(Stream** stream, unsigned) {
-    ALIVE; *stream = new Stream; streams.insert(*stream); return OK;
+Result cuStreamCreate(Stream** stream, unsigned flags) {
+    ALIVE;
+    *stream = new Stream;
+    (*stream)->non_blocking = flags & 1;
+    streams.insert(*stream);
+    return OK;
 }
 Result cuStreamDestroy_v2(Stream* stream) {
     LOCK; drain(stream); streams.erase(stream); delete stream; return OK;
 }
 Result cuStreamSynchronize(Stream* stream) {
-    ALIVE; if (stream->capturing) return 900; drain(stream); return OK;
+    ALIVE;
+    if (!stream) stream = &default_stream;
+    if (stream->capturing) {
+        stream->capture_invalid = true;
+        return 900;
+    }
+    drain(stream);
+    return OK;
 }
 Result cuStreamQuery(Stream* stream) { LOCK; drain(stream); return OK; }
 
@@ -194,10 +224,13 @@ Result cuEventCreate(Event** event, unsigned) { *event = new Event; return OK; }
 Result cuEventDestroy_v2(Event* event) { delete event; return OK; }
 Result cuEventRecord(Event* event, Stream* stream) {
     ALIVE;
-    event->stream = stream;
+    event->stream = stream ? stream : &default_stream;
     event->pending = true;
     enqueue(stream, [=] { event->pending = false; event->order = ++clock_now; });
     return OK;
+}
+Result cuStreamWaitEvent(Stream* stream, Event* event, unsigned) {
+    ALIVE; enqueue(stream, [=] { if (event->pending) drain(event->stream); }); return OK;
 }
 Result cuEventSynchronize(Event* event) {
     ALIVE; if (event->pending) drain(event->stream); return OK;
@@ -245,10 +278,18 @@ Result cuLaunchHostFunc(Stream* stream, void (*function)(void*), void* argument)
 }
 
 Result cuStreamBeginCapture_v2(Stream* stream, int) {
-    LOCK; drain(stream); stream->capturing = new Graph; return OK;
+    LOCK; drain(stream); stream->capturing = new Graph; stream->capture_invalid = false; return OK;
 }
 Result cuStreamEndCapture(Stream* stream, Graph** graph) {
-    LOCK; *graph = stream->capturing; stream->capturing = nullptr; return OK;
+    LOCK;
+    *graph = stream->capturing;
+    stream->capturing = nullptr;
+    if (stream->capture_invalid) {
+        delete *graph;
+        *graph = nullptr;
+        return 901;
+    }
+    return OK;
 }
 Result cuGraphInstantiateWithFlags(Graph** executable, Graph* graph, unsigned long long) {
     LOCK; ++live_graphs; *executable = new Graph(*graph); return OK;
@@ -262,8 +303,13 @@ Result cuGraphLaunch(Graph* executable, Stream* stream) {
     return OK;
 }
 
-Result cuGetProcAddress_v2(const char* name, void** function, int, uint64_t, int* status) {
+Result cuGetProcAddress_v2(const char* name, void** function, int version, uint64_t, int* status) {
     const std::string plain(name);
+    if (version > driver_version) {  // the requested version of the function is too new
+        *function = nullptr;
+        if (status) *status = 2;
+        return NOT_FOUND;
+    }
     for (const char* suffix : {"_v2", "WithFlags", ""}) {
         *function = dlsym(RTLD_DEFAULT, (plain + suffix).c_str());
         if (*function) break;

@@ -113,6 +113,16 @@ class _Error:
         return self._text
 
 
+def _check_dequantized_types(graph: onnx.GraphProto) -> None:
+    """Reject INT32 inputs of DequantizeLinear, as every TensorRT parser does."""
+    int32 = {item.name for item in graph.initializer if item.data_type == TensorProto.INT32}
+    for node in graph.node:
+        if node.op_type == "DequantizeLinear" and node.input[0] in int32:
+            raise ValueError(
+                f"{node.name}: input has type Int32 but must have type FP8, Int4 or Int8"
+            )
+
+
 class OnnxParser:
     def __init__(self, network: Network, logger: Any) -> None:
         self._network, self._errors = network, [""]
@@ -122,6 +132,7 @@ class OnnxParser:
         try:
             model = onnx.load(path)
             onnx.checker.check_model(model)
+            _check_dequantized_types(model.graph)
         except Exception as error:
             self._errors, self.num_errors = [str(error)], 1
             return False
@@ -217,7 +228,10 @@ class Builder:
         if config.timing_cache is not None:
             config.timing_cache.content = (config.timing_cache.content or MAGIC) + b"one layer\n"
         shapes = config.profile.shapes if config.profile else {}
-        header = json.dumps({"shapes": shapes}).encode() + b"\n"
+        header = (
+            json.dumps({"shapes": shapes, "tf32": BuilderFlag.TF32 in config.flags}).encode()
+            + b"\n"
+        )
         model: bytes = network.model.SerializeToString()
         return MAGIC + header + model
 
@@ -225,6 +239,10 @@ class Builder:
         names = {flag.name for flag in config.flags}
         if network.strong and names & {"FP16", "INT8", "PREFER_PRECISION_CONSTRAINTS"}:
             return "precision flags are an error in a strongly typed network"
+        is_fp16 = any(float16 in layer._types for layer in network._layers)
+        constrained = "PREFER_PRECISION_CONSTRAINTS" in names
+        if not network.strong and is_fp16 and not constrained:
+            return "the FP32 layers of an FP16 model must be constrained to FP32"
         quantised = any(node.op_type == "QuantizeLinear" for node in network.model.graph.node)
         if quantised and not network.strong and "INT8" not in names:
             return "Q/DQ needs the INT8 flag"
@@ -279,7 +297,12 @@ class Engine:
         return self._modes[name]
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        return tuple(n if isinstance(n, int) else -1 for n in self.values[name].shape)
+        """Return declared sizes; TensorRT may infer -1 for sizes that the ONNX file declares."""
+        is_input = self._modes[name] == TensorIOMode.INPUT
+        sizes = self.values[name].shape
+        return tuple(
+            n if isinstance(n, int) and (is_input or i > 1) else -1 for i, n in enumerate(sizes)
+        )
 
     def create_engine_inspector(self) -> Inspector:
         return Inspector()
@@ -336,6 +359,11 @@ class Context:
         if valid:
             self._shape = tuple(shape)
         return valid
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        if self._engine.get_tensor_mode(name) == TensorIOMode.INPUT:
+            return self._shape
+        return (self._shape[0], *self._engine.values[name].shape[1:])
 
     def set_tensor_address(self, name: str, address: int) -> bool:
         assert name in self._engine.values

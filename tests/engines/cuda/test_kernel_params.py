@@ -1,0 +1,73 @@
+"""Settings and limits of the kernels."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from realtime_ssd_engines.cuda.kernel_params import (
+    FRAME_PARAMS,
+    Colour,
+    DetectBuffers,
+    class_mask,
+    detect_params,
+    detect_settings,
+    select_rows,
+    write_frame_params,
+)
+
+from realtime_ssd.core.errors import ModelError
+from realtime_ssd.core.spec import InputSpec, Thresholds
+from tests.engines.cuda.test_detect import make_spec
+
+
+@pytest.mark.parametrize(
+    ("classes", "rows"),
+    [(2, 64), (128, 64), (129, 32), (256, 32), (257, 8), (1024, 8), (1025, 2), (4096, 2)],
+)
+def test_scores_of_a_block_fit_into_shared_memory(classes: int, rows: int) -> None:
+    assert select_rows(classes) == rows
+    assert rows * (classes | 1) * 4 <= 48 << 10
+
+
+@pytest.mark.parametrize("limit", [{"pre_nms_top_k": 1025}, {"max_detections": 1025}])
+def test_limits_above_1024_are_rejected(limit: dict[str, int]) -> None:
+    spec = make_spec(thresholds=Thresholds(**limit))
+    with pytest.raises(ModelError, match="must be at most 1024 on the GPU"):
+        detect_settings(spec)
+
+
+def test_the_class_mask_excludes_the_background() -> None:
+    spec = make_spec(classes=34)
+    assert class_mask(spec).tolist() == [0xFFFFFFFE, 0b11]
+    assert class_mask(spec, (0, 1, 33)).tolist() == [0b10, 0b10]
+
+
+def test_candidate_lists_are_bounded_by_memory() -> None:
+    small = DetectBuffers.for_batch(make_spec(), 145, 2)
+    assert small.capacity == 145
+    assert small.output == 2 * (20 + 1) * 8 * 4
+    large = DetectBuffers.for_batch(make_spec(), 1 << 20, 32)
+    assert large.candidates <= 64 << 20
+    assert large.capacity == large.candidates // (8 * 5 * 32)
+
+
+@pytest.mark.parametrize("size", [(301, 177), (302, 178)])
+def test_luma_and_chroma_have_separate_scales(size: tuple[int, int]) -> None:
+    """Chroma has half the size of luma, rounded up."""
+    rows = np.zeros(1, FRAME_PARAMS)
+    colour = Colour.of("bt709", full_range=False)
+    write_frame_params(rows[:1], InputSpec(100, 50), size, (1, 2), (302, 302), colour)
+    assert rows["scale_x"] == pytest.approx(size[0] / 100)
+    assert rows["scale_y"] == pytest.approx(size[1] / 50)
+    assert rows["chroma_scale_x"] == pytest.approx(1.51)
+    assert rows["chroma_scale_y"] == pytest.approx(1.78)
+
+
+@pytest.mark.parametrize(("threshold", "margin"), [(0.0, -math.inf), (0.5, -1e-3), (1.0, math.inf)])
+def test_the_logit_margin_excludes_no_candidate(threshold: float, margin: float) -> None:
+    spec = make_spec(thresholds=Thresholds(score_threshold=threshold))
+    buffers = DetectBuffers.for_batch(spec, spec.num_boxes, 1)
+    params = detect_params(spec, spec.num_boxes, buffers, {})
+    assert params["score_margin"] == np.float32(margin)

@@ -1,0 +1,71 @@
+"""INT8 quantisation of ONNX graphs."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import cv2
+import onnx
+import pytest
+from onnx import TensorProto, numpy_helper
+from realtime_ssd_engines.onnx.quantize import quantize
+
+from realtime_ssd.core.errors import UsageError
+from realtime_ssd.core.spec import read_spec
+from tests.tiny import bright_cell
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for cell in range(4):
+        cv2.imwrite(str(folder / f"{cell}.png"), bright_cell((cell, cell)))
+    return folder
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_weights_have_one_scale_per_channel(
+    model: Path, photos: Path, tmp_path: Path, symmetric: bool
+) -> None:
+    output = tmp_path / "int8.onnx"
+    assert quantize(model, output, photos, symmetric=symmetric) == 4
+    graph = onnx.load(str(output)).graph
+    values = {item.name: numpy_helper.to_array(item) for item in graph.initializer}
+    assert values["w_scale"].shape == (2,)
+    zero_points = [value for name, value in values.items() if name.endswith("zero_point")]
+    if symmetric:
+        assert not any(value.any() for value in zero_points)
+
+
+def test_tensorrt_models_quantise_both_inputs_of_convolutions_but_no_bias(
+    model: Path, photos: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "int8.onnx"
+    quantize(model, output, photos)
+    graph = onnx.load(str(output)).graph
+    producers = {name: node for node in graph.node for name in node.output}
+    dtypes = {item.name: item.data_type for item in graph.initializer}
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    assert len(convolutions) == 2
+    for node in convolutions:
+        activation, weights, *bias = node.input
+        assert producers[activation].op_type == producers[weights].op_type == "DequantizeLinear"
+        assert not any(name in producers for name in bias)
+    quantized = {node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"}
+    assert TensorProto.INT32 not in {dtypes.get(name) for name in quantized}
+
+
+def test_the_specification_and_the_log_level_are_preserved(
+    model: Path, photos: Path, tmp_path: Path
+) -> None:
+    level = logging.getLogger().level
+    quantize(model, tmp_path / "int8.onnx", photos)
+    assert read_spec(tmp_path / "int8.onnx") == read_spec(model)
+    assert logging.getLogger().level == level
+
+
+def test_a_missing_folder_raises_usage_error(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is not a folder of calibration images"):
+        quantize(model, tmp_path / "int8.onnx", tmp_path / "missing")
