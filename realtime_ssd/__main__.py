@@ -1,7 +1,8 @@
 """The command `realtime-ssd`, also `python -m realtime_ssd`: handle Ctrl+C, then import the rest.
 
 An interrupted import ends in a traceback, or in an `ImportError` that hides the interrupt (numpy).
-So Ctrl+C during an import ends the process immediately; at other times it raises `KeyboardInterrupt`.
+So Ctrl+C during an import ends the process immediately. At other times it raises
+`KeyboardInterrupt`.
 """
 
 from __future__ import annotations
