@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-from realtime_ssd.core.detections import Detection, Detections
-from realtime_ssd.core.errors import RealtimeSSDError
-from realtime_ssd.core.frames import Frame
-from realtime_ssd.core.spec import ModelSpec
-
+# Nothing is imported here: `realtime_ssd.__main__` handles Ctrl+C before the first slow import.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
+    from realtime_ssd.core.detections import Detection, Detections
+    from realtime_ssd.core.errors import RealtimeSSDError
+    from realtime_ssd.core.frames import Frame
+    from realtime_ssd.core.spec import ModelSpec
     from realtime_ssd.detector import Detector
     from realtime_ssd.sources import open_source
 
@@ -24,13 +25,27 @@ __all__ = [
 ]
 __version__ = "0.1.0"
 
-_LAZY = {"Detector": "realtime_ssd.detector", "open_source": "realtime_ssd.sources"}
+_MODULES = {
+    "Detection": "realtime_ssd.core.detections",
+    "Detections": "realtime_ssd.core.detections",
+    "Detector": "realtime_ssd.detector",
+    "Frame": "realtime_ssd.core.frames",
+    "ModelSpec": "realtime_ssd.core.spec",
+    "RealtimeSSDError": "realtime_ssd.core.errors",
+    "open_source": "realtime_ssd.sources",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Import the heavier public names when they are first used."""
-    if name in _LAZY:
-        from importlib import import_module
+    """Import a public name when it is first used."""
+    if name not in _MODULES:
+        raise AttributeError(f"module 'realtime_ssd' has no attribute {name!r}")
+    from importlib import import_module
 
-        return getattr(import_module(_LAZY[name]), name)
-    raise AttributeError(f"module 'realtime_ssd' has no attribute {name!r}")
+    value = getattr(import_module(_MODULES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -7,7 +7,6 @@ on first use.
 
 from __future__ import annotations
 
-import json
 import logging
 import queue
 import threading
@@ -24,7 +23,7 @@ from realtime_ssd.core.detections import Detections
 from realtime_ssd.core.errors import ModelError, UsageError
 from realtime_ssd.core.frames import Frame
 from realtime_ssd.core.postprocess import RawDetections, to_frame_detections
-from realtime_ssd.core.spec import ModelSpec, read_spec, spec_from_json
+from realtime_ssd.core.spec import ModelSpec, read_spec, spec_from_object
 from realtime_ssd_engines.cuda.compile import require_compiler
 from realtime_ssd_engines.cuda.driver import Device, graphs_available
 from realtime_ssd_engines.cuda.kernel_params import ImageHeader
@@ -126,7 +125,12 @@ def open_engine(path: Path, options: BackendOptions) -> GpuBackend:
 def _read_entry_spec(entry: CacheEntry) -> ModelSpec:
     """Return the specification from an engine's metadata, or else from its ONNX file."""
     if "spec" in entry.metadata:
-        return spec_from_json(json.dumps(entry.metadata["spec"]))
+        if not isinstance(entry.metadata["spec"], dict):
+            raise ModelError(
+                f"the model specification in the metadata of engine '{entry.path}' is damaged; "
+                "build the engine again"
+            )
+        return spec_from_object(entry.metadata["spec"])
     source = Path(str(entry.metadata.get("source", "")))
     if not source.is_file():
         raise ModelError(

@@ -7,12 +7,15 @@ the program. No value in it is ever guessed or taken from the command line.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from realtime_ssd.core.boxes import AnchorLayer, AnchorSpec
 from realtime_ssd.core.errors import ModelError
+from realtime_ssd.core.graph_safety import check_graph
+from realtime_ssd.core.spec_decoder import SPEC, FieldError, parse_object
 
 if TYPE_CHECKING:
     import onnx
@@ -25,6 +28,7 @@ __all__ = [
     "attach_spec",
     "read_spec",
     "spec_from_json",
+    "spec_from_object",
     "spec_to_json",
 ]
 
@@ -193,49 +197,61 @@ def spec_from_json(text: str) -> ModelSpec:
         ModelError: If the text is not a specification, or has a newer format.
     """
     try:
-        data: dict[str, Any] = json.loads(text)
-        version = data.pop("format")
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise ModelError("the model's specification is damaged; import the model again") from error
+        return spec_from_object(parse_object(text))
+    except FieldError as error:
+        raise _damaged(error) from error
+
+
+def spec_from_object(data: Mapping[str, Any]) -> ModelSpec:
+    """Read a specification from a JSON object that was parsed already.
+
+    Raises:
+        ModelError: If the object is not a specification, or has a newer format.
+    """
+    version = data.get("format")
+    if type(version) is not int:
+        raise ModelError("the model's specification is damaged; import the model again")
     if version != _FORMAT:
+        shown = version if abs(version) < 10**9 else "with many digits"
         raise ModelError(
-            f"the model's specification has format {version}, this program reads format {_FORMAT}; "
+            f"the model's specification has format {shown}, this program reads format {_FORMAT}; "
             "update realtime-ssd or import the model again"
         )
     try:
-        return _build(data)
-    except (TypeError, KeyError, ValueError, AttributeError) as error:
-        raise ModelError(
-            f"the model's specification is damaged ({error}); import it again"
-        ) from error
+        return _build(SPEC("", {key: value for key, value in data.items() if key != "format"}))
+    except FieldError as error:
+        raise _damaged(error) from error
+
+
+def _damaged(error: FieldError) -> ModelError:
+    return ModelError(f"the model's specification is damaged: {error}; import the model again")
 
 
 def _build(data: dict[str, Any]) -> ModelSpec:
+    """Return the specification with values that `SPEC` has checked."""
     boxes = data.pop("boxes")
-    layers = tuple(
-        AnchorLayer(**{**layer, "sizes": tuple((float(w), float(h)) for w, h in layer["sizes"])})
-        for layer in boxes.pop("layers")
-    )
-    image = data.pop("input")
-    image["mean"], image["scale"] = tuple(image["mean"]), tuple(image["scale"])
-    data["labels"] = tuple(data["labels"])
-    data["variances"] = tuple(data["variances"])
+    layers = tuple(AnchorLayer(**layer) for layer in boxes.pop("layers"))
+    thresholds = {_JSON_THRESHOLDS[key]: value for key, value in data.pop("thresholds").items()}
     return ModelSpec(
-        input=InputSpec(**image),
+        input=InputSpec(**data.pop("input")),
         boxes=AnchorSpec(layers=layers, **boxes),
-        thresholds=Thresholds(
-            **{_JSON_THRESHOLDS[key]: value for key, value in data.pop("thresholds").items()}
-        ),
+        thresholds=Thresholds(**thresholds),
         **data,
     )
 
 
 def attach_spec(model: onnx.ModelProto, spec: ModelSpec) -> None:
-    """Write a specification to the metadata of an ONNX model, replacing an existing one."""
+    """Write a specification to the metadata of an ONNX model, replacing an existing one.
+
+    Raises:
+        ModelError: If the specification exceeds a limit and could not be read again.
+    """
+    text = spec_to_json(spec)
+    spec_from_json(text)
     for entry in list(model.metadata_props):
         if entry.key == METADATA_KEY:
             model.metadata_props.remove(entry)
-    model.metadata_props.add(key=METADATA_KEY, value=spec_to_json(spec))
+    model.metadata_props.add(key=METADATA_KEY, value=text)
 
 
 def read_spec(path: str | Path) -> ModelSpec:
@@ -245,7 +261,8 @@ def read_spec(path: str | Path) -> ModelSpec:
         path: ONNX file.
 
     Raises:
-        ModelError: If the file is not an ONNX model or has no specification.
+        ModelError: If the file is not an ONNX model, has no specification, or its graph is one
+            that `check_graph` refuses.
     """
     import onnx
 
@@ -257,6 +274,7 @@ def read_spec(path: str | Path) -> ModelSpec:
         raise ModelError(f"'{path}' is not a readable ONNX file: it may be damaged") from error
     if not model.graph.node:
         raise ModelError(f"'{path}' is not an ONNX model: its graph is empty")
+    check_graph(model, Path(path))
     for entry in model.metadata_props:
         if entry.key == METADATA_KEY:
             return spec_from_json(entry.value)

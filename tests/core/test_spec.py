@@ -123,13 +123,13 @@ def test_limits_are_accepted(changes: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "the model's specification is damaged; import the model again"),
-        ("[]", "the model's specification is damaged; import the model again"),
+        ("", "specification is damaged: its text is not JSON; import the model again"),
+        ("[]", "damaged: it must be a JSON object, not an array of 0; import the model again"),
         ('{"name":"m"}', "the model's specification is damaged; import the model again"),
         ('{"format":2}', "has format 2, this program reads format 1; update realtime-ssd"),
-        ('{"format":1}', r"the model's specification is damaged \('boxes'\); import it again"),
-        (TEXT.replace('"clip"', '"clop"'), "the model's specification is damaged"),
-        (TEXT.replace('"nms"', '"iou"'), "the model's specification is damaged"),
+        ('{"format":1}', "damaged: field 'name' is missing; import the model again"),
+        (TEXT.replace('"clip"', '"clop"'), "damaged: field 'boxes.clop' is unknown"),
+        (TEXT.replace('"nms"', '"iou"'), "damaged: field 'thresholds.iou' is unknown"),
     ],
 )
 def test_damaged_json(text: str, message: str) -> None:

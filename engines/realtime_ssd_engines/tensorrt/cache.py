@@ -12,12 +12,13 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from realtime_ssd.core.errors import ModelError
 from realtime_ssd.core.files import cache_folder, replace_file, sha256_of
+from realtime_ssd.core.spec_decoder import MAX_TEXT, integer, parse_object, record, text
 from realtime_ssd_engines.requirements import Flavor
 
 __all__ = ["CacheEntry", "EngineCache", "EngineKey", "read_entry"]
@@ -68,6 +69,24 @@ class EngineKey:
         """Name of the engine file."""
         model = "".join(c if c.isalnum() or c in "-_." else "-" for c in self.model)[:40]
         return f"{model}-{self.precision}-b{self.max_batch}-{self.digest}.engine"
+
+
+_TEXT = text(1024)
+_KEY = record(
+    {
+        "model": _TEXT,
+        "model_sha256": _TEXT,
+        "precision": _TEXT,
+        "max_batch": integer(1, 65_536),
+        "opt_batch": integer(1, 65_536),
+        "gpu": _TEXT,
+        "capability": _TEXT,
+        "tensorrt": _TEXT,
+        "driver": _TEXT,
+        "calibration": _TEXT,
+    }
+)
+"""The fields of `EngineKey` in a metadata file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,11 +219,10 @@ def _write_error(folder: Path, error: OSError) -> ModelError:
 def read_entry(path: Path) -> CacheEntry:
     """Read the metadata file of an engine and verify the engine's checksum."""
     try:
-        contents = json.loads(path.with_suffix(".json").read_text())
-        names = {field.name for field in fields(EngineKey)}
-        key = EngineKey(**{name: contents["key"][name] for name in names})
+        contents = parse_object(path.with_suffix(".json").read_text("utf-8"), 2 * MAX_TEXT)
+        key = EngineKey(**_KEY("key", contents["key"]))
         checksum = contents["sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError):
         return CacheEntry(path, None, {}, "its metadata file is missing or damaged")
     metadata = {name: value for name, value in contents.items() if name not in ("key", "sha256")}
     problem = "" if sha256_of(path) == checksum else "the file is damaged"

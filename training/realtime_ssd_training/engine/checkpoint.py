@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from realtime_ssd.core.errors import ModelError, UsageError
 from realtime_ssd.core.files import replace_file
 from realtime_ssd.core.spec import spec_from_json, spec_to_json
+from realtime_ssd.core.spec_decoder import parse_object
 from realtime_ssd_training.models import SSD, create
 
 __all__ = [
@@ -34,6 +35,8 @@ __all__ = [
 
 HEADER = "realtime_ssd"
 """Key of the JSON text in the metadata of a safetensors file."""
+_MAX_HEADER = 2**26
+"""Characters of that text, which also contains the state of the run."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -126,16 +129,17 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     tensors: dict[str, dict[str, Tensor]] = {}
     try:
         with safe_open(path, framework="pt") as file:
-            header = msgspec.convert(json.loads((file.metadata() or {})[HEADER]), _Header)
+            contents = parse_object((file.metadata() or {})[HEADER], _MAX_HEADER)
+            header = msgspec.convert(contents, _Header)
+            spec = json.dumps(header.spec)
             for key in file.keys():  # noqa: SIM118 - the file is not a mapping
                 group, name = key.split("/", 1)
                 tensors.setdefault(group, {})[name] = file.get_tensor(key)
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+    except (SafetensorError, OSError, KeyError, ValueError, RecursionError) as error:
         raise ModelError(
             f"'{path}' is damaged or is not a checkpoint of this program; use a .safetensors file "
             "written by 'realtime-ssd train'"
         ) from error
-    spec = json.dumps(header.spec)
     return Checkpoint(tensors, header.architecture, header.options, spec, header.metadata)
 
 

@@ -12,6 +12,7 @@ import onnx
 from numpy.typing import NDArray
 
 from realtime_ssd.core.errors import ModelError, first_line
+from realtime_ssd.core.graph_safety import check_graph
 
 __all__ = [
     "Floats",
@@ -54,11 +55,15 @@ def load(path: Path) -> Model:
     """Read an ONNX file.
 
     Raises:
-        ModelError: If it is not a valid ONNX model.
+        ModelError: If it is not a valid ONNX model, or one that `check_graph` refuses.
     """
     try:
-        model = onnx.load(str(path))
+        model = onnx.load(str(path), load_external_data=False)
+        check_graph(model, path)
+        onnx.load_external_data_for_model(model, str(path.parent))
         onnx.checker.check_model(model)
+    except ModelError:
+        raise
     except Exception as error:
         raise ModelError(f"'{path}' is not a readable ONNX file; it may be damaged") from error
     return model
