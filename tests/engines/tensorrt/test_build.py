@@ -203,8 +203,14 @@ def test_concurrent_processes_build_an_engine_once(model: Path, tmp_path: Path) 
     [
         ({"precision": "fp8"}, "must be one of fp16, fp32, int8, not 'fp8'"),
         ({"max_batch": 0}, "`max_batch` must be at least 1, not 0"),
-        ({"max_batch": 2, "opt_batch": 3}, "`opt_batch` must be between 1 and 2, the largest batch, not 3"),
-        ({"max_batch": 2, "opt_batch": 0}, "`opt_batch` must be between 1 and 2, the largest batch, not 0"),
+        (
+            {"max_batch": 2, "opt_batch": 3},
+            "`opt_batch` must be between 1 and 2, the largest.*not 3",
+        ),
+        (
+            {"max_batch": 2, "opt_batch": 0},
+            "`opt_batch` must be between 1 and 2, the largest.*not 0",
+        ),
         ({"precision": "int8"}, "set `calibration` to a folder"),
         ({"precision": "int8", "calibration": Path("nowhere")}, "'nowhere' is not a folder"),
     ],
