@@ -51,7 +51,7 @@ class FakeDriver:
 def use_driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     def use(driver: FakeDriver | None) -> None:
         gpu.find_gpus.cache_clear()
-        monkeypatch.setattr(gpu, "_driver_library", lambda: driver)
+        monkeypatch.setattr(gpu, "driver_library", lambda: driver)
 
     yield use
     gpu.find_gpus.cache_clear()
