@@ -152,3 +152,52 @@ def test_one_unreachable_source_does_not_end_the_others() -> None:
         if len(indices) == 5:
             pipeline.stop()
     assert indices == list(range(5))
+
+
+def test_only_a_recovery_is_logged_as_online_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("realtime_ssd.pipeline.capture.FIRST_RETRY_DELAY", 0.001)
+    list(Pipeline([ScriptedSource("steady", live=True, frames=3)], FakeBackend()))
+    assert not caplog.text
+    source = ScriptedSource("cam", live=True, frames=1, error=SourceError("unplugged"))
+    results = list(Pipeline([source], FakeBackend(), PipelineOptions(max_frames=2)))
+    assert len(results) == 2
+    assert caplog.text.count("cam is online again") >= 1
+
+
+def test_closing_abandons_threads_that_do_not_end(caplog: pytest.LogCaptureFixture) -> None:
+    release, submitted = threading.Event(), threading.Event()
+
+    class DeafSource(ScriptedSource):
+        def interrupt(self) -> None:
+            """Ignored, as by a driver that hangs."""
+
+    def hang(_: object) -> None:
+        submitted.set()
+        release.wait(60)
+
+    source = DeafSource("deaf", live=True, frames=1, hold=release)
+    backend = FakeBackend(on_submit=hang)
+    pipeline = Pipeline([source], backend, PipelineOptions(join_timeout=0.05))
+    caplog.set_level("INFO")
+    pipeline._start()
+    assert submitted.wait(30)
+    started = time.monotonic()
+    pipeline.close()
+    assert time.monotonic() - started < 10
+    assert "the capture thread of deaf did not stop in time" in caplog.text
+    release.set()
+
+
+def test_the_watchdog_sleeps_until_a_source_may_stall() -> None:
+    hold = threading.Event()
+    source = ScriptedSource("cam", live=True, frames=1, hold=hold)
+    pipeline = Pipeline([source], FakeBackend(), PipelineOptions(stall_timeout=100))
+    waits: list[float | None] = []
+    for _ in pipeline:
+        waits.append(pipeline._seconds_to_next_stall())
+        hold.set()
+    (wait,) = waits
+    assert wait is not None
+    assert 60 < wait <= 100.1
