@@ -103,7 +103,7 @@ class Detector(Closeable):
         """Detect the objects in one image, or in each image of a list.
 
         Args:
-            image: Array, uint8 (H × W × 3 BGR, as OpenCV reads it; H × W grey; H × W × 4 BGRA),
+            image: Array, uint8 (H × W × 3 BGR, as OpenCV reads it; H × W gray; H × W × 4 BGRA),
                 PIL image, frame or image file; or a list of these, which runs in batches. Images
                 are not changed.
 

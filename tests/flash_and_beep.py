@@ -33,7 +33,7 @@ def make_clip(
     b_frames: int = 0,
     size: tuple[int, int] = (96, 64),
 ) -> Path:
-    """Write a clip of four coloured quarters that turns white for three frames.
+    """Write a clip of four colored quarters that turns white for three frames.
 
     Args:
         path: File to write; it is returned.

@@ -27,7 +27,7 @@ def boxes(detections: Detections) -> list[list[float]]:
     return [[round(value) for value in item.box] for item in detections]
 
 
-def coloured() -> Image:
+def colored() -> Image:
     """Return an image that is bright in blue only in one cell and in red only in another."""
     image = bright_cell((0, 0))
     image[..., 1:] = 0
@@ -79,11 +79,11 @@ def test_kinds_of_images(
     blue_detector: Path, convert: Callable[[Image], Image], expected: list[list[float]]
 ) -> None:
     with Detector(blue_detector) as detector:
-        assert sorted(boxes(detector(convert(coloured())))) == expected
+        assert sorted(boxes(detector(convert(colored())))) == expected
 
 
 def test_alpha_is_ignored(blue_detector: Path) -> None:
-    transparent = np.dstack([coloured(), np.zeros((120, 160), np.uint8)])
+    transparent = np.dstack([colored(), np.zeros((120, 160), np.uint8)])
     rgba = Pil.fromarray(np.ascontiguousarray(transparent[..., [2, 1, 0, 3]]))
     with Detector(blue_detector) as detector:
         assert [boxes(item) for item in detector([transparent, rgba])] == [BLUE, BLUE]
@@ -110,7 +110,7 @@ def test_other_images_are_rejected(tiny: Path, image: Image) -> None:
 
 def test_image_files(blue_detector: Path, tmp_path: Path) -> None:
     path = tmp_path / "a[1].png"
-    Pil.fromarray(coloured()[..., ::-1]).save(path)
+    Pil.fromarray(colored()[..., ::-1]).save(path)
     (tmp_path / "b.png").write_bytes(b"damaged")
     with Detector(blue_detector) as detector:
         assert boxes(detector(path)) == boxes(detector(str(path))) == BLUE

@@ -62,4 +62,4 @@ def test_clips(coco_model: Path, shared_data: Path, golden: dict[str, Any], clip
                     assert_same(detector(frame), expected[frame.index]["detections"])
                     compared += 1
     if not compared:
-        pytest.skip("FFmpeg converts the colours of this clip differently from OpenCV 4.11")
+        pytest.skip("FFmpeg converts the colors of this clip differently from OpenCV 4.11")

@@ -1,6 +1,6 @@
 """INT8 against FP32 on the CPU: speed and average precision.
 
-`python -m benchmarks.cpu.int8 [--data FOLDER]` quantises the trained MobileNet SSD (Q/DQ nodes in
+`python -m benchmarks.cpu.int8 [--data FOLDER]` quantizes the trained MobileNet SSD (Q/DQ nodes in
 the graph) with the photos of one dataset, then compares speed in turn, and average precision on
 datasets that calibration did not use.
 """
@@ -70,7 +70,7 @@ def average_precision(model: Path, data: Data) -> dict[str, float]:
 
 
 def measure(data: Data, rounds: int) -> dict[str, Any]:
-    """Quantise the model and compare both precisions."""
+    """Quantize the model and compare both precisions."""
     calibration = data.path(CALIBRATION_SET)
     photos = next((path for path in sorted(calibration.iterdir()) if path.is_dir()), calibration)
     with tempfile.TemporaryDirectory() as folder:

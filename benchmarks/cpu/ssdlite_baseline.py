@@ -1,11 +1,11 @@
 """torchvision's SSDLite320 in PyTorch against the same weights here, video file to detections.
 
-No trained weights are available offline, so a network is initialised to behave like a trained one:
-its normalisation statistics fit its activations, and the bias of the background class leaves a few
+No trained weights are available offline, so a network is initialized to behave like a trained one:
+its normalization statistics fit its activations, and the bias of the background class leaves a few
 dozen candidates per frame. Plain random weights would score all classes of all boxes alike, which
 leaves either nothing or everything to decode and suppress.
 
-The machine must be idle: PyTorch's threads synchronise at every layer, so that one core busy with
+The machine must be idle: PyTorch's threads synchronize at every layer, so that one core busy with
 another program slows it down a hundredfold and flatters this project.
 """
 

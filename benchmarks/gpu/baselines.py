@@ -108,7 +108,7 @@ def torchvision_nms(context: GpuContext, case: HeadCase) -> float:
     """Time the usual PyTorch implementation: softmax, decode, threshold, `batched_nms`, best K.
 
     Returns:
-        Microseconds per image, including the synchronisation that dynamic shapes require.
+        Microseconds per image, including the synchronization that dynamic shapes require.
     """
     torch = import_torch()
     try:
@@ -122,9 +122,9 @@ def torchvision_nms(context: GpuContext, case: HeadCase) -> float:
 
     def detect(logits: Any, deltas: Any) -> Any:
         values = logits.softmax(-1)
-        centre = deltas[:, :2] * variance_xy * anchors[:, 2:] + anchors[:, :2]
+        center = deltas[:, :2] * variance_xy * anchors[:, 2:] + anchors[:, :2]
         half = (deltas[:, 2:] * variance_wh).exp() * anchors[:, 2:] / 2
-        boxes = torch.cat([centre - half, centre + half], 1)
+        boxes = torch.cat([center - half, center + half], 1)
         rows, labels = (values[:, 1:] > limits.score_threshold).nonzero(as_tuple=True)
         best = values[rows, labels + 1]
         selected = batched_nms(boxes[rows], best, labels, limits.iou_threshold)

@@ -26,7 +26,7 @@ def time_ms(
         device: The GPU; its context must be current.
         stream: Stream of the work.
         work: Enqueues the work.
-        repeats: Executions per graph, which amortise the cost of the launch.
+        repeats: Executions per graph, which amortize the cost of the launch.
         rounds: Number of timed graph launches, after three for warm-up.
         graph: Whether to use a graph; otherwise the CPU's launch overhead is included.
 

@@ -151,8 +151,8 @@ def ssd300_case(rng: np.random.Generator, images: int) -> HeadCase:
     offsets = rng.normal(0, 0.5, (images, len(boxes), 4)).astype(np.float32)
     for image in range(images):
         for _ in range(8):
-            centre, label = rng.random(2), int(rng.integers(1, 21))
-            near = np.argsort(np.abs(boxes[:, :2] - centre).sum(1))[:40]
+            center, label = rng.random(2), int(rng.integers(1, 21))
+            near = np.argsort(np.abs(boxes[:, :2] - center).sum(1))[:40]
             scores[image, near, label] += rng.uniform(7, 12, 40)
         noise_boxes = rng.choice(len(boxes), 300, replace=False)
         scores[image, noise_boxes, rng.integers(1, 21, 300)] += 5.5

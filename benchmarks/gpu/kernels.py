@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from realtime_ssd_engines.cuda.driver import Device
-from realtime_ssd_engines.cuda.kernel_params import Colour, ImageHeader, Precision
+from realtime_ssd_engines.cuda.kernel_params import Color, ImageHeader, Precision
 
 from benchmarks.gpu.context import GpuContext, fetch
 from benchmarks.gpu.head_cases import (
@@ -232,7 +232,7 @@ def _bgr(
 def _nv12(
     device: Device, images: list[NDArray[np.uint8]], spec: InputSpec
 ) -> tuple[list[Frame], NDArray[np.float32], list[Any]]:
-    """Upload random luma and chroma for all colour standards and ranges."""
+    """Upload random luma and chroma for all color standards and ranges."""
     frames, expected, memory = [], [], []
     formats: list[tuple[Literal["bt601", "bt709"], bool]] = [
         ("bt601", False),
@@ -257,12 +257,12 @@ def _nv12(
         planes = (buffer.address, buffer.address + height * pitch)
         surface = Surface(width, height, planes, (pitch, pitch), standard, full_range, buffer)
         frames.append(Frame(image, index=number, surface=surface))
-        expected.append(_nv12_reference(luma, chroma, spec, Colour.of(standard, full_range)))
+        expected.append(_nv12_reference(luma, chroma, spec, Color.of(standard, full_range)))
     return frames, np.stack(expected), list(memory)
 
 
 def _nv12_reference(
-    luma: NDArray[np.uint8], chroma: NDArray[np.uint8], spec: InputSpec, colour: Colour
+    luma: NDArray[np.uint8], chroma: NDArray[np.uint8], spec: InputSpec, color: Color
 ) -> NDArray[np.float32]:
     """Resize both planes with OpenCV and convert the pixels in float32."""
     letterbox = letterbox_params(spec, luma.shape[1], luma.shape[0])
@@ -273,11 +273,11 @@ def _nv12_reference(
         for c in (0, 1)
     ]
     u, v = (plane.astype(np.float32) - 128 for plane in blue_red)
-    y = (level.astype(np.float32) - np.float32(colour.luma_offset)) * np.float32(colour.luma_scale)
+    y = (level.astype(np.float32) - np.float32(color.luma_offset)) * np.float32(color.luma_scale)
     planes = (
-        y + np.float32(colour.blue_u) * u,
-        y + np.float32(colour.green_u) * u + np.float32(colour.green_v) * v,
-        y + np.float32(colour.red_v) * v,
+        y + np.float32(color.blue_u) * u,
+        y + np.float32(color.green_u) * u + np.float32(color.green_v) * v,
+        y + np.float32(color.red_v) * v,
     )
     image = np.full((spec.height, spec.width, 3), spec.fill, np.float32)
     pixels = np.rint(np.clip(np.stack(planes, axis=-1), 0, 255))

@@ -151,7 +151,7 @@ class TorchNetwork:
                 views["offsets"].copy_(offsets)
 
         with torch.cuda.stream(external_stream):
-            enqueue()  # cuDNN and cuBLAS initialise themselves before the capture
+            enqueue()  # cuDNN and cuBLAS initialize themselves before the capture
         external_stream.synchronize()
         return enqueue, views.clear
 

@@ -129,5 +129,5 @@ class Report:
         return counts
 
     def to_dict(self) -> list[dict[str, Any]]:
-        """Return JSON-serialisable rows."""
+        """Return JSON-serializable rows."""
         return [asdict(row) for row in self.rows]

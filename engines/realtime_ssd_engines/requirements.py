@@ -20,7 +20,7 @@ _PACKAGES: dict[Flavor, tuple[str, ...]] = {
 
 
 def installed_flavors() -> list[Flavor]:
-    """Return the installed flavours of TensorRT, the preferred one first."""
+    """Return the installed flavors of TensorRT, the preferred one first."""
     return [name for name, packages in _PACKAGES.items() if any(map(find_spec, packages))]
 
 
@@ -38,7 +38,7 @@ def missing_parts(flavor: Flavor | None = None) -> list[str]:
     """Return the hardware, driver and packages that TensorRT needs and this machine lacks.
 
     Args:
-        flavor: Required flavour; any by default.
+        flavor: Required flavor; any by default.
     """
     missing = []
     if cuda_version() is None:
@@ -59,7 +59,7 @@ def require_gpu(purpose: str, flavor: Flavor | None = None) -> None:
 
     Args:
         purpose: Verb phrase that completes "this machine cannot ...".
-        flavor: Required flavour of TensorRT; any by default.
+        flavor: Required flavor of TensorRT; any by default.
 
     Raises:
         ModelError: If anything is missing; the message lists every missing part.

@@ -1,4 +1,4 @@
-"""Boxes with labels, in one colour per class."""
+"""Boxes with labels, in one color per class."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _GOLDEN_RATIO = 0.618033988749895
 
 @lru_cache(maxsize=1024)
 def color_of(class_id: int) -> Color:
-    """Return the BGR colour of a class; neighbouring class ids have clearly different hues."""
+    """Return the BGR color of a class; neighboring class ids have clearly different hues."""
     hue = (0.08 + class_id * _GOLDEN_RATIO) % 1.0
     red, green, blue = colorsys.hsv_to_rgb(hue, 0.72, 0.98)
     return round(blue * 255), round(green * 255), round(red * 255)

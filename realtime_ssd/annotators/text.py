@@ -69,6 +69,6 @@ def _thickness(scale: float) -> int:
 
 
 def _contrast(color: Color) -> Color:
-    """Return black or white, whichever is more readable on a colour."""
+    """Return black or white, whichever is more readable on a color."""
     blue, green, red = color
     return _BLACK if 0.114 * blue + 0.587 * green + 0.299 * red > 130 else _WHITE

@@ -84,7 +84,7 @@ class BackendOptions:
     """Choices of the user about inference; None keeps the model's own value.
 
     Attributes:
-        live: Whether to minimise the latency of each frame rather than maximise throughput.
+        live: Whether to minimize the latency of each frame rather than maximize throughput.
         batch: Largest number of frames that pass through the network together.
         score_threshold: Detections must score above this.
         iou_threshold: Boxes of a class that overlap a better one by more than this are suppressed.

@@ -1,7 +1,7 @@
 """Inference on the CPU with ONNX Runtime.
 
 For files, each core runs whole frames of its own, so that no core waits for another. For live
-sources, all cores work on one frame, which minimises its latency. Pre- and post-processing run in
+sources, all cores work on one frame, which minimizes its latency. Pre- and post-processing run in
 the same worker as the network.
 """
 
@@ -163,7 +163,7 @@ def open_session(model: str | Path | bytes, threads: int) -> onnxruntime.Inferen
     """Load a model into ONNX Runtime on the CPU.
 
     Args:
-        model: ONNX file, or a serialised model.
+        model: ONNX file, or a serialized model.
         threads: Threads that work on one operator.
 
     Raises:

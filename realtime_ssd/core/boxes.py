@@ -41,7 +41,7 @@ class AnchorLayer:
         step_x: Width of a cell as a fraction of the image.
         sizes: (width, height) of each box of a cell as fractions of the image, in the order of the
             prediction head.
-        offset: Position of the centre within its cell, as a fraction of the step.
+        offset: Position of the center within its cell, as a fraction of the step.
     """
 
     rows: int
@@ -74,9 +74,9 @@ class AnchorSpec:
     Attributes:
         layers: Feature maps in the order of the prediction heads.
         clip: Whether the corners are clipped to the image.
-        clamp: Whether centre and size are each limited to 0 … 1. This moves centres outside the
+        clamp: Whether center and size are each limited to 0 … 1. This moves centers outside the
             image to its border and does not limit the corners.
-        rounding: Step to which a quantised model rounded its boxes; 0 for no rounding.
+        rounding: Step to which a quantized model rounded its boxes; 0 for no rounding.
         explicit: The boxes themselves (float32, cx, cy, w, h, base64), if they follow no rule.
     """
 

@@ -17,7 +17,7 @@ def to_bgr(image: Any) -> Image:
     """Return an image as BGR, without its alpha channel.
 
     Args:
-        image: Array, uint8: H × W × 3 BGR, H × W or H × W × 1 grey, or H × W × 4 BGRA; or a PIL
+        image: Array, uint8: H × W × 3 BGR, H × W or H × W × 1 gray, or H × W × 4 BGRA; or a PIL
             image of 8 bits per channel. It is not changed.
 
     Returns:
@@ -36,7 +36,7 @@ def to_bgr(image: Any) -> Image:
     channels = 1 if image.ndim == 2 else image.shape[-1] if image.ndim == 3 else 0
     if channels not in (1, 3, 4) or image.dtype != np.uint8 or not image.size:
         raise UsageError(
-            "`image` must be H × W × 3 uint8 (BGR), H × W (grey) or H × W × 4 (BGRA), "
+            "`image` must be H × W × 3 uint8 (BGR), H × W (gray) or H × W × 4 (BGRA), "
             f"not {image.shape} {image.dtype}"
         )
     if channels == 1:

@@ -65,7 +65,7 @@ def letterbox_params(spec: InputSpec, width: int, height: int) -> LetterboxParam
 def preprocess(
     image: Image, spec: InputSpec, out: NDArray[np.float32] | None = None
 ) -> NDArray[np.float32]:
-    """Resize an image (bilinear, pixel centres as in OpenCV), normalise it and split its planes.
+    """Resize an image (bilinear, pixel centers as in OpenCV), normalize it and split its planes.
 
     Args:
         image: H × W × 3 uint8 BGR.

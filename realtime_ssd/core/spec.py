@@ -57,10 +57,10 @@ class InputSpec:
     Attributes:
         width: Columns of the input tensor.
         height: Rows of the input tensor.
-        channels: Order of the colour planes.
+        channels: Order of the color planes.
         mean: Subtracted from each channel, in the order of `channels`.
         scale: Factor of each channel after the subtraction, in the order of `channels`.
-        resize: "warp" stretches to the input size; "letterbox" keeps the aspect ratio and centres.
+        resize: "warp" stretches to the input size; "letterbox" keeps the aspect ratio and centers.
         fill: Pixel value (0 to 255) of the letterbox bars.
         name: Name of the input tensor.
     """

@@ -35,7 +35,7 @@ __all__ = ["BenchmarkOptions", "bottleneck", "run"]
 IMAGES_IN_MEMORY = 32
 MAX_BATCH = 1024
 DEVICE_BOUND = 0.75
-"""Utilisation of the device from which on the pipeline counts as limited by it."""
+"""Utilization of the device from which on the pipeline counts as limited by it."""
 
 BUSY_LOAD = 0.5
 """Load per core above which other work distorts the figures."""
@@ -255,18 +255,18 @@ def bottleneck(rows: Sequence[Measurement], runs: Mapping[str, PipelineRun]) -> 
     on_gpu = STAGE_NAMES["gpu"] in alone
     device, parallel = ("GPU", 1) if on_gpu else ("processor", cpu_count())
     network = alone[STAGE_NAMES["gpu" if on_gpu else "network"]]
-    utilisation = min(1.0, network.value / 1000 / network.batch * from_file.value / parallel)
+    utilization = min(1.0, network.value / 1000 / network.batch * from_file.value / parallel)
     cost = max(0.0, 1 - from_file.value / from_memory.value) if from_memory.value else 0.0
     file_cost = f"reading a file costs {cost:.0%} of the rate from memory"
-    if utilisation >= DEVICE_BOUND:
+    if utilization >= DEVICE_BOUND:
         return (
-            f"device-bound: the network keeps the {device} busy for {utilisation:.0%} of the "
+            f"device-bound: the network keeps the {device} busy for {utilization:.0%} of the "
             f"time; {file_cost}"
         )
     others = {k: v for k, v in runs["file"].stages.items() if k not in ("network", "gpu")}
     slowest = max(others, key=lambda name: others[name])
     return (
-        f"host-bound: the network keeps the {device} busy for only {utilisation:.0%} of the time; "
+        f"host-bound: the network keeps the {device} busy for only {utilization:.0%} of the time; "
         f"the longest other stage is {slowest} with {others[slowest] * 1000:.2f} ms per frame, "
         f"and {file_cost}"
     )

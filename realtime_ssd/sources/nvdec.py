@@ -90,7 +90,7 @@ def surface_of(frame: av.VideoFrame) -> Surface | None:
 
     Returns:
         The surface, which keeps the frame alive; None if the kernels cannot read it (10 bits, other
-        chroma subsampling, colours other than BT.601 and BT.709, odd sizes, rotated or mirrored).
+        chroma subsampling, colors other than BT.601 and BT.709, odd sizes, rotated or mirrored).
     """
     layout = getattr(frame, "sw_format", None) or frame.format
     supported = frame.colorspace in (*_BT709, *_BT601)

@@ -53,7 +53,7 @@ def _render_sky(
     near_sun = np.clip(rays @ light.direction, 0, 1)[..., None]
     glow = np.array([150.0, 205, 255]) * float(light.sun.max())
     sky = sky + glow * (near_sun**8 * 0.35 + near_sun**90 * 0.8)
-    sky = sky * (1 - (cover := _clouds(rng, light, rays))) + _cloud_colour(light) * cover
+    sky = sky * (1 - (cover := _clouds(rng, light, rays))) + _cloud_color(light) * cover
     small = np.clip(sky, 0, 255).astype(np.uint8)
     image: Image = cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
     if light.time == "night":
@@ -61,7 +61,7 @@ def _render_sky(
     return image
 
 
-def _cloud_colour(light: Light) -> Array:
+def _cloud_color(light: Light) -> Array:
     white = np.array([252.0, 250, 248])
     return np.clip(white * (light.ambient * 0.9 + light.sun * 0.7), 0, 255)
 
@@ -113,20 +113,20 @@ def _draw_ground(canvas: Canvas, rng: np.random.Generator, street: Street) -> No
 
 
 def _strips(x: Array, z: Array, half_width: float, length: float) -> Array:
-    """Return N × 4 × 3 corners of ground rectangles centred on x and starting at z, in metres."""
+    """Return N × 4 × 3 corners of ground rectangles centerd on x and starting at z, in meters."""
     x, z = np.broadcast_arrays(np.asarray(x, np.float64), np.asarray(z, np.float64))
     corners = [(-half_width, 0.0), (half_width, 0.0), (half_width, length), (-half_width, length)]
     return np.stack([np.stack([x + dx, x * 0, z + dz], -1) for dx, dz in corners], axis=-2)
 
 
-def _draw_tiles(canvas: Canvas, x: tuple[float, float], colour: Array, pitch: float) -> None:
+def _draw_tiles(canvas: Canvas, x: tuple[float, float], color: Array, pitch: float) -> None:
     left, right = min(x), max(x)
     middle, half = (left + right) / 2, (right - left) / 2
     z = np.arange(-24.0, 46.0, pitch)
-    canvas.quads(_strips(np.full(len(z), middle), z, half, 0.035), colour, UP)
+    canvas.quads(_strips(np.full(len(z), middle), z, half, 0.035), color, UP)
     lines = np.arange(left + pitch, right - 0.3, pitch)
     for start in (-24.0, 4.0, 14.0, 28.0):
-        canvas.quads(_strips(lines, np.full(len(lines), start), 0.018, 14.0), colour, UP)
+        canvas.quads(_strips(lines, np.full(len(lines), start), 0.018, 14.0), color, UP)
 
 
 def _draw_road_surface(

@@ -20,7 +20,7 @@ UP = np.array([0.0, 1.0, 0.0])
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Wall:
-    """A vertical plane with coordinates in metres: u along the plane, v up.
+    """A vertical plane with coordinates in meters: u along the plane, v up.
 
     Attributes:
         origin: World coordinates of (0, 0).
@@ -40,7 +40,7 @@ class Wall:
         return np.asarray(self.origin + u * self.along + v * UP)
 
     def forward(self, distance: float) -> Wall:
-        """Return the plane moved by `distance` metres along its normal."""
+        """Return the plane moved by `distance` meters along its normal."""
         return Wall(self.origin + distance * self.normal, self.along, self.normal)
 
 
@@ -58,15 +58,15 @@ class Canvas:
     view: View
     light: Light
 
-    def quads(self, corners: Array, colours: Array, normal: Array, lamp: float = 0.0) -> None:
-        """Draw N × 4 × 3 quadrilaterals with one colour or N × 3 colours and a common normal.
+    def quads(self, corners: Array, colors: Array, normal: Array, lamp: float = 0.0) -> None:
+        """Draw N × 4 × 3 quadrilaterals with one color or N × 3 colors and a common normal.
 
-        `lamp` is the emissive fraction of the colours: 1 leaves them unshaded.
+        `lamp` is the emissive fraction of the colors: 1 leaves them unshaded.
         """
         corners = corners.reshape(-1, corners.shape[-2], 3)
-        colours = np.broadcast_to(np.asarray(colours, np.float64), (len(corners), 3))
-        lit = self.light.shade(colours, normal[None])
-        lit = lit * (1 - lamp) + colours * lamp
+        colors = np.broadcast_to(np.asarray(colors, np.float64), (len(corners), 3))
+        lit = self.light.shade(colors, normal[None])
+        lit = lit * (1 - lamp) + colors * lamp
         flat = corners.reshape(-1, 3)
         camera_corners = self.view.camera.to_camera(flat).reshape(corners.shape)
         distance = np.linalg.norm(camera_corners.mean(axis=1), axis=1)
@@ -78,24 +78,24 @@ class Canvas:
                     self.image, to_fixed_point(points), shade.tolist(), cv2.LINE_AA, SHIFT
                 )
 
-    def ground(self, x: tuple[float, float], z: tuple[float, float], colour: Array) -> None:
-        """Draw a rectangle on the ground in metres, in strips that fade with distance."""
+    def ground(self, x: tuple[float, float], z: tuple[float, float], color: Array) -> None:
+        """Draw a rectangle on the ground in meters, in strips that fade with distance."""
         cuts = [z[0], *(c for c in (0.0, 25.0, 60.0, 120.0, 240.0) if z[0] < c < z[1]), z[1]]
         strips = [
             [[x[0], 0, a], [x[1], 0, a], [x[1], 0, b], [x[0], 0, b]] for a, b in pairwise(cuts)
         ]
-        self.quads(np.array(strips, np.float64), np.asarray(colour), UP)
+        self.quads(np.array(strips, np.float64), np.asarray(color), UP)
 
-    def discs(self, centres: Array, radii: Array, colours: Array, distance: float) -> None:
-        """Draw N spheres as discs with N × 3 shaded colours, faded by a distance in metres."""
-        points = self.view.camera.to_camera(centres)
+    def discs(self, centers: Array, radii: Array, colors: Array, distance: float) -> None:
+        """Draw N spheres as discs with N × 3 shaded colors, faded by a distance in meters."""
+        points = self.view.camera.to_camera(centers)
         if points[:, 2].min() < NEAR:
             return
         pixels = to_fixed_point(self.view.pixels(points))
         pixel_radii = np.rint(radii * self.view.scale / points[:, 2] * (1 << SHIFT)).astype(int)
-        shades = self.light.fade(colours, distance)
-        for centre, radius, shade in zip(pixels.tolist(), pixel_radii, shades, strict=True):
-            cv2.circle(self.image, centre, int(radius), shade.tolist(), -1, cv2.LINE_AA, SHIFT)
+        shades = self.light.fade(colors, distance)
+        for center, radius, shade in zip(pixels.tolist(), pixel_radii, shades, strict=True):
+            cv2.circle(self.image, center, int(radius), shade.tolist(), -1, cv2.LINE_AA, SHIFT)
 
     def darken(self, polygons: list[Array], strength: float, softness: float) -> None:
         """Multiply the image inside world polygons by 1 - strength, with soft edges.

@@ -65,11 +65,11 @@ class Effects:
 
     def draw_bloom(self, image: Image, view: View, actor: Actor) -> None:
         """Add the bloom of the lamps of an actor, before nearer actors are drawn over it."""
-        for centre, radius, colour in self._lamps(actor, view):
-            self._add_disc(image, centre, radius, colour)
+        for center, radius, color in self._lamps(actor, view):
+            self._add_disc(image, center, radius, color)
 
     def _lamps(self, actor: Actor, view: View) -> list[tuple[Array, float, tuple[int, int, int]]]:
-        """Return centre and radius in pixels and colour of the lamps that face the camera."""
+        """Return center and radius in pixels and color of the lamps that face the camera."""
         shape, signal = actor.shape, actor.label == "traffic light"
         if not isinstance(shape, PlacedSolid) or actor.hidden > 0.5:
             return []
@@ -83,40 +83,40 @@ class Effects:
             if point[0, 2] < NEAR or (view.camera.position - middle) @ shape.normals[k] <= 0:
                 continue
             radius = (0.55 if signal else 0.8) * view.scale / float(point[0, 2])
-            blue, green, red = shape.solid.colours[k].astype(int).tolist()
+            blue, green, red = shape.solid.colors[k].astype(int).tolist()
             lamps.append((view.pixels(point)[0], radius, (blue, green, red)))
         return lamps
 
     def _add_disc(
-        self, image: Image, centre: Array, radius: float, colour: tuple[int, int, int]
+        self, image: Image, center: Array, radius: float, color: tuple[int, int, int]
     ) -> None:
-        """Add a soft disc of light with a sub-pixel centre."""
+        """Add a soft disc of light with a sub-pixel center."""
         if not 1.0 < radius < 2 * self.height:
             return
-        x0, y0 = np.maximum(np.floor(centre - radius).astype(int), 0).tolist()
+        x0, y0 = np.maximum(np.floor(center - radius).astype(int), 0).tolist()
         x1, y1 = np.minimum(
-            np.ceil(centre + radius).astype(int), [self.width, self.height]
+            np.ceil(center + radius).astype(int), [self.width, self.height]
         ).tolist()
         if x1 <= x0 or y1 <= y0:
             return
         ratio = _DISC_RADIUS / radius
         warp = np.array([
-            [ratio, 0, (x0 + 0.5 - centre[0]) * ratio + _DISC_RADIUS],
-            [0, ratio, (y0 + 0.5 - centre[1]) * ratio + _DISC_RADIUS],
+            [ratio, 0, (x0 + 0.5 - center[0]) * ratio + _DISC_RADIUS],
+            [0, ratio, (y0 + 0.5 - center[1]) * ratio + _DISC_RADIUS],
         ])  # fmt: skip
         light = cv2.warpAffine(
-            self._disc(colour), warp, (x1 - x0, y1 - y0),
+            self._disc(color), warp, (x1 - x0, y1 - y0),
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         )  # fmt: skip
         region = image[y0:y1, x0:x1]
         cv2.add(region, light, dst=region)
 
-    def _disc(self, colour: tuple[int, int, int]) -> Image:
-        if colour not in self._discs:
+    def _disc(self, color: tuple[int, int, int]) -> Image:
+        if color not in self._discs:
             strength = (0.25 + 0.75 * self.light.lamps) / 255
-            tinted = _DISC[..., None] * (np.array(colour) * strength)
-            self._discs[colour] = tinted.astype(np.uint8)
-        return self._discs[colour]
+            tinted = _DISC[..., None] * (np.array(color) * strength)
+            self._discs[color] = tinted.astype(np.uint8)
+        return self._discs[color]
 
     def add_vignette_and_noise(self, image: Image, i: int) -> None:
         """Darken the corners and add sensor noise; `i` is the index of the frame."""

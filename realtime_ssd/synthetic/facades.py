@@ -36,7 +36,7 @@ def draw_skyline(canvas: Canvas, rng: np.random.Generator) -> None:
 
 
 def draw_houses(canvas: Canvas, rng: np.random.Generator, street: Street, end: float) -> None:
-    """Draw rows of houses on both sides up to z = `end` metres, far ones first."""
+    """Draw rows of houses on both sides up to z = `end` meters, far ones first."""
     plots: list[tuple[float, int, float, float]] = []
     for side in (-1, 1):
         z = -62.0
@@ -55,19 +55,19 @@ def _draw_house(
     x, z = corner
     floors, storey = int(rng.integers(1, 5)), rng.uniform(2.9, 3.3)
     high = 4.0 + floors * storey + 0.7
-    colour = _WALLS[int(rng.integers(len(_WALLS)))] * rng.uniform(0.85, 1.08)
+    color = _WALLS[int(rng.integers(len(_WALLS)))] * rng.uniform(0.85, 1.08)
     front = Wall(np.array([x, 0.0, z]), np.array([0.0, 0, 1]), np.array([-side, 0.0, 0]))
     for edge, normal in ((z, -1.0), (z + wide, 1.0)):
         gable = Wall(
             np.array([x, 0, edge]), np.array([float(side), 0, 0]), np.array([0, 0, normal])
         )
         if (canvas.view.camera.position[2] - edge) * normal > 0:
-            canvas.quads(gable.quads(np.array([0, 0, 14, high])), colour * 0.86, gable.normal)
-    canvas.quads(front.quads(np.array([0, 0, wide, high])), colour, front.normal)
-    _draw_windows(canvas, rng, front, (wide, high), (floors, storey), colour)
-    _draw_shop(canvas, rng, front, wide, colour)
+            canvas.quads(gable.quads(np.array([0, 0, 14, high])), color * 0.86, gable.normal)
+    canvas.quads(front.quads(np.array([0, 0, wide, high])), color, front.normal)
+    _draw_windows(canvas, rng, front, (wide, high), (floors, storey), color)
+    _draw_shop(canvas, rng, front, wide, color)
     cornice = np.array([[-0.1, high - 0.45, wide + 0.1, high], [0, 3.75, wide, 4.0]])
-    canvas.quads(front.forward(0.2).quads(cornice), colour * 1.12, front.normal)
+    canvas.quads(front.forward(0.2).quads(cornice), color * 1.12, front.normal)
 
 
 def _draw_windows(
@@ -76,7 +76,7 @@ def _draw_windows(
     front: Wall,
     size: tuple[float, float],
     grid: tuple[int, float],
-    colour: Array,
+    color: Array,
 ) -> None:
     (wide, _), (floors, storey) = size, grid
     pitch, width, tall = rng.uniform(1.9, 2.9), rng.uniform(0.5, 0.68), rng.uniform(0.5, 0.66)
@@ -88,7 +88,7 @@ def _draw_windows(
     half, up = pitch * width / 2, storey * tall
     frame = np.column_stack([u - half - 0.1, v - 0.12, u + half + 0.1, v + up + 0.1])
     canvas.quads(
-        front.quads(frame), np.minimum(colour * rng.choice([0.72, 1.22]), 245), front.normal
+        front.quads(frame), np.minimum(color * rng.choice([0.72, 1.22]), 245), front.normal
     )
     glass = np.column_stack([u - half, v, u + half, v + up])
     _draw_panes(canvas, rng, front, glass)
@@ -99,7 +99,7 @@ def _draw_windows(
         rail = np.column_stack([u - half - 0.3, v - 0.2, u + half + 0.3, v + 0.75])
         chosen = rail[rng.random(len(rail)) < 0.6]
         if len(chosen):
-            canvas.quads(front.forward(0.7).quads(chosen), colour * 0.55, front.normal)
+            canvas.quads(front.forward(0.7).quads(chosen), color * 0.55, front.normal)
 
 
 def _draw_panes(canvas: Canvas, rng: np.random.Generator, front: Wall, panes: Array) -> None:
@@ -118,9 +118,9 @@ def _draw_panes(canvas: Canvas, rng: np.random.Generator, front: Wall, panes: Ar
 
 
 def _draw_shop(
-    canvas: Canvas, rng: np.random.Generator, front: Wall, wide: float, colour: Array
+    canvas: Canvas, rng: np.random.Generator, front: Wall, wide: float, color: Array
 ) -> None:
-    canvas.quads(front.quads(np.array([0, 0, wide, 0.5])), colour * 0.6, front.normal)
+    canvas.quads(front.quads(np.array([0, 0, wide, 0.5])), color * 0.6, front.normal)
     bays = max(2, int(wide / 3.4))
     step = wide / bays
     starts = np.arange(bays) * step
@@ -128,7 +128,7 @@ def _draw_shop(
                              np.full(bays, 2.9)])  # fmt: skip
     door = int(rng.integers(bays))
     panes[door, 1] = 0.05
-    canvas.quads(front.quads(panes + _BORDER), colour * 0.5, front.normal)
+    canvas.quads(front.quads(panes + _BORDER), color * 0.5, front.normal)
     inside = np.array([96.0, 92, 88]) * canvas.light.ambient
     glow = _WARM * rng.uniform(0.75, 1.0) * (0.25 + 0.75 * canvas.light.lamps)
     shop = inside * (1 - canvas.light.lamps) + glow * canvas.light.lamps
@@ -143,7 +143,7 @@ def _draw_shop(
     canvas.quads(front.forward(0.12).quads(words), np.array([225.0, 230, 232]), front.normal)
 
 
-def _draw_awnings(canvas: Canvas, front: Wall, panes: Array, colour: Array) -> None:
+def _draw_awnings(canvas: Canvas, front: Wall, panes: Array, color: Array) -> None:
     stripes = 6
     for u0, _, u1, _ in panes:
         edges = np.linspace(u0 - 0.15, u1 + 0.15, stripes + 1)
@@ -151,7 +151,7 @@ def _draw_awnings(canvas: Canvas, front: Wall, panes: Array, colour: Array) -> N
             top = front.quads(np.array([edges[k], 2.95, edges[k + 1], 2.95]))[0, :2]
             low = front.forward(1.1).quads(np.array([edges[k], 2.5, edges[k + 1], 2.5]))[0, :2]
             corners = np.array([low[0], low[1], top[1], top[0]])
-            shade = colour if k % 2 else np.array([226.0, 228, 230])
+            shade = color if k % 2 else np.array([226.0, 228, 230])
             tilt = front.normal * 0.5 + np.array([0.0, 0.87, 0])
             canvas.quads(corners[None], shade, tilt)
 

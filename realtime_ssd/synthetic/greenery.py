@@ -28,7 +28,7 @@ _BARK = np.array([48.0, 62, 80])
 
 
 def lamp_positions(street: Street) -> list[tuple[float, float]]:
-    """Return x and z of the street lamps in metres."""
+    """Return x and z of the street lamps in meters."""
     return [
         (side * street.trees, z)
         for side in (-1, 1)
@@ -40,7 +40,7 @@ def lamp_positions(street: Street) -> list[tuple[float, float]]:
 def tree_positions(
     rng: np.random.Generator, street: Street, end: float
 ) -> list[tuple[float, float]]:
-    """Return x and z of the trees in metres."""
+    """Return x and z of the trees in meters."""
     positions = []
     for side in (-1, 1):
         pitch, share = rng.uniform(8.0, 12.0), rng.uniform(0.4, 0.9)
@@ -75,7 +75,7 @@ def _draw_tree(canvas: Canvas, rng: np.random.Generator, foot: Array, tone: Arra
     ball = rng.normal(size=(count, 3))
     ball /= np.linalg.norm(ball, axis=1, keepdims=True)
     ball *= rng.uniform(0.35, 1.0, (count, 1)) ** 0.5
-    centres = foot + vec(0, trunk + crown / 2, 0) + ball * [wide, crown / 2, wide]
+    centers = foot + vec(0, trunk + crown / 2, 0) + ball * [wide, crown / 2, wide]
     radii = rng.uniform(0.35, 0.7, count)
     camera = canvas.view.camera
     if distance < 5.0 or camera.to_camera(foot[None])[0, 2] < 4.0:
@@ -84,9 +84,9 @@ def _draw_tree(canvas: Canvas, rng: np.random.Generator, foot: Array, tone: Arra
     facing = np.clip(0.5 + 0.5 * ball @ (light.direction * 0.7 + UP * 0.5), 0, 1)[:, None]
     grain = rng.uniform(0.9, 1.1, (count, 1))
     base = tone * grain * (light.ambient * (0.45 + 0.5 * facing) + light.sun * facing * 1.1)
-    depth = camera.to_camera(centres)[:, 2]
+    depth = camera.to_camera(centers)[:, 2]
     order = np.argsort(-(depth - 0.5 * ball[:, 1]), kind="stable")
-    canvas.discs(centres[order], radii[order], np.clip(base[order], 0, 255), distance)
+    canvas.discs(centers[order], radii[order], np.clip(base[order], 0, 255), distance)
     outer = ball[::2] * 1.02
     tips = foot + vec(0, trunk + crown / 2, 0) + outer * [wide, crown / 2, wide]
     bright = np.clip(base[::2] * 1.16, 0, 255)
@@ -95,7 +95,7 @@ def _draw_tree(canvas: Canvas, rng: np.random.Generator, foot: Array, tone: Arra
         canvas.discs(tips[near], radii[::2][near] * 0.42, bright[near], distance)
 
 
-def _draw_post(canvas: Canvas, foot: Array, half: float, high: float, colour: Array) -> None:
+def _draw_post(canvas: Canvas, foot: Array, half: float, high: float, color: Array) -> None:
     """Draw a round post as a flat strip that faces the camera, with a highlight."""
     towards = canvas.view.camera.position - foot
     across = np.array([towards[2], 0.0, -towards[0]]) / math.hypot(towards[0], towards[2])
@@ -105,7 +105,7 @@ def _draw_post(canvas: Canvas, foot: Array, half: float, high: float, colour: Ar
             foot + across * half * right * 0.7 + UP * high,
             foot + across * half * left * 0.7 + UP * high,
         ])  # fmt: skip
-        canvas.quads(strip[None], colour * tone, UP)
+        canvas.quads(strip[None], color * tone, UP)
 
 
 def _draw_lamp(canvas: Canvas, foot: Array, inward: float) -> None:

@@ -67,7 +67,7 @@ def depth_order(footprints: Sequence[tuple[float, float, float, float]], eye: Ar
     them. The one on the camera's side of the line is the nearer one.
 
     Args:
-        footprints: Minimum x, z and maximum x, z of each actor in metres.
+        footprints: Minimum x, z and maximum x, z of each actor in meters.
         eye: Position of the camera.
 
     Returns:

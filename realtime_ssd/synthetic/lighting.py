@@ -1,4 +1,4 @@
-"""Lighting by time of day: sky colours, position of the sun and brightness of lamps."""
+"""Lighting by time of day: sky colors, position of the sun and brightness of lamps."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ TIMES = ("noon", "morning", "overcast", "dusk", "night")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Light:
-    """The lighting of a scene; colours are blue, green, red.
+    """The lighting of a scene; colors are blue, green, red.
 
     Attributes:
         time: One of `TIMES`.
-        sky_top: Colour at the zenith, 0 to 255.
-        sky_low: Colour at the horizon.
-        haze: Colour of distant surfaces.
-        haze_length: Distance in metres at which haze makes up about two thirds of a colour.
+        sky_top: Color at the zenith, 0 to 255.
+        sky_low: Color at the horizon.
+        haze: Color of distant surfaces.
+        haze_length: Distance in meters at which haze makes up about two thirds of a color.
         ambient: Ambient light, factor per channel.
         sun: Sunlight, factor per channel.
         direction: Unit vector towards the sun.
@@ -70,24 +70,24 @@ class Light:
             lamps=lamps,
         )
 
-    def shade(self, colours: Array, normals: Array) -> Array:
-        """Return N × 3 shaded colours of surfaces with N × 3 colours and unit normals."""
+    def shade(self, colors: Array, normals: Array) -> Array:
+        """Return N × 3 shaded colors of surfaces with N × 3 colors and unit normals."""
         facing = np.maximum(normals @ self.direction, 0.0)[:, None]
         openness = (0.82 + 0.18 * normals[:, 1])[:, None]
-        return np.clip(colours * (self.ambient * openness + self.sun * facing), 0, 255)
+        return np.clip(colors * (self.ambient * openness + self.sun * facing), 0, 255)
 
     @property
     def underpass(self) -> Array:
-        """Colour of the underpass of the bridge."""
+        """Color of the underpass of the bridge."""
         return self.ambient * 52.0
 
-    def fade(self, colours: Array, distance: float, hidden: float = 0.0) -> Array:
-        """Blend N × 3 colours with the haze at a distance in metres.
+    def fade(self, colors: Array, distance: float, hidden: float = 0.0) -> Array:
+        """Blend N × 3 colors with the haze at a distance in meters.
 
-        `hidden` is the fraction, 0 to 1, to blend with the colour of the underpass.
+        `hidden` is the fraction, 0 to 1, to blend with the color of the underpass.
         """
         clear = math.exp(-((max(distance, 0.0) / self.haze_length) ** 1.2))
-        hazy = colours * clear + self.haze * (1.0 - clear)
+        hazy = colors * clear + self.haze * (1.0 - clear)
         return hazy + (self.underpass - hazy) * hidden if hidden else hazy
 
 

@@ -15,15 +15,15 @@ from realtime_ssd.synthetic.shapes import SHIFT, Outline, bounds_of, to_fixed_po
 
 __all__ = ["Figure", "Person", "ProjectedFigure", "Rider"]
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
-_SKINS: tuple[Colour, ...] = ((150, 182, 224), (122, 156, 206), (84, 116, 168), (56, 80, 122))
-_HAIRS: tuple[Colour, ...] = ((30, 34, 40), (36, 56, 84), (70, 110, 150), (120, 124, 128))
-_TOPS: tuple[Colour, ...] = (
+_SKINS: tuple[Color, ...] = ((150, 182, 224), (122, 156, 206), (84, 116, 168), (56, 80, 122))
+_HAIRS: tuple[Color, ...] = ((30, 34, 40), (36, 56, 84), (70, 110, 150), (120, 124, 128))
+_TOPS: tuple[Color, ...] = (
     (52, 52, 200), (196, 120, 50), (70, 160, 70), (60, 190, 235), (225, 225, 225), (60, 60, 64),
     (150, 70, 130), (160, 160, 60), (40, 120, 230), (130, 110, 180),
 )  # fmt: skip
-_LEGS: tuple[Colour, ...] = (
+_LEGS: tuple[Color, ...] = (
     (96, 66, 42), (50, 46, 44), (70, 90, 110), (120, 128, 134), (140, 96, 60), (44, 60, 74),
 )  # fmt: skip
 _CAP_POINTS = 5
@@ -38,7 +38,7 @@ _LIT_SIDE_SCALE = np.array([0.66, 0.9])
 _CIRCLE = np.linspace(0, 2 * math.pi, 20, endpoint=False)
 
 
-def _choose(rng: np.random.Generator, options: tuple[Colour, ...]) -> Colour:
+def _choose(rng: np.random.Generator, options: tuple[Color, ...]) -> Color:
     return options[int(rng.integers(len(options)))]
 
 
@@ -47,15 +47,15 @@ class Figure:
     """Rounded strokes and rings in world coordinates.
 
     Attributes:
-        ends: 2 × N × 3, start and end of each stroke in metres.
+        ends: 2 × N × 3, start and end of each stroke in meters.
         radii: 2 × N, radius at start and end.
-        colours: N × 3: blue, green, red.
+        colors: N × 3: blue, green, red.
         rings: M × 20 × 2 × 3, outer and inner edge of each wheel; None without wheels.
     """
 
     ends: Array
     radii: Array
-    colours: Array
+    colors: Array
     rings: Array | None = None
 
     def project(self, view: View) -> ProjectedFigure | None:
@@ -89,7 +89,7 @@ class ProjectedFigure:
         figure: The figure.
         view: The projection.
         strokes: N × 10 × 2, the strokes as polygons in pixels.
-        depth: Distance of each stroke in metres.
+        depth: Distance of each stroke in meters.
         radii: Mean radius of each stroke in pixels.
         rings: M × 20 × 2 × 2, outer and inner edge of each wheel in pixels; None without wheels.
         outline: Silhouette: one polygon per stroke and one filled disc per wheel.
@@ -114,7 +114,7 @@ class ProjectedFigure:
                 edges = [np.ascontiguousarray(ring[:, k]) for k in (0, 1)]
                 cv2.fillPoly(image, edges, tyre[0].tolist(), cv2.LINE_AA, SHIFT)
         shades = light.ambient * _AMBIENT_FACTORS + light.sun * _SUN_FACTORS
-        tones = np.minimum(self.figure.colours * shades[:, None], 255)
+        tones = np.minimum(self.figure.colors * shades[:, None], 255)
         dark, lit = light.fade(tones, distance, hidden).tolist()
         order = np.argsort(-self.depth, kind="stable").tolist()
         outer = to_fixed_point(self.strokes)
@@ -123,8 +123,8 @@ class ProjectedFigure:
                 cv2.fillConvexPoly(image, outer[k], lit[k], cv2.LINE_AA, SHIFT)
             return
         side = float(self.view.camera.rotation[0] @ light.direction)
-        centre = self.strokes.mean(axis=1, keepdims=True)
-        inner = (self.strokes - centre) * _LIT_SIDE_SCALE + centre
+        center = self.strokes.mean(axis=1, keepdims=True)
+        inner = (self.strokes - center) * _LIT_SIDE_SCALE + center
         inner[:, :, 0] += 0.28 * side * self.radii[:, None]
         core = to_fixed_point(inner)
         for k in order:
@@ -145,13 +145,13 @@ def _capsules(first: Array, last: Array, radii: Array) -> Array:
 
 
 Point = tuple[float, float, float]
-Stroke = tuple[Point, Point, float, float, Colour]
+Stroke = tuple[Point, Point, float, float, Color]
 
 
 def _to_world(
     strokes: list[Stroke], position: Array, rotation: Array
 ) -> tuple[Array, Array, Array]:
-    """Return ends and radii in world coordinates, and colours."""
+    """Return ends and radii in world coordinates, and colors."""
     ends = np.array([[s[0] for s in strokes], [s[1] for s in strokes]]) @ rotation.T + position
     radii = np.array([[s[2] for s in strokes], [s[3] for s in strokes]])
     return ends, radii, np.array([s[4] for s in strokes], np.float64)
@@ -172,13 +172,13 @@ class Person:
     """A pedestrian.
 
     Attributes:
-        height: Height in metres.
+        height: Height in meters.
         build: Factor on the width of the body.
         stride: Amplitude of the legs in radians.
-        top: Colour of the jacket.
-        legs: Colour of the trousers.
-        skin: Colour of the skin.
-        hair: Colour of the hair.
+        top: Color of the jacket.
+        legs: Color of the trousers.
+        skin: Color of the skin.
+        hair: Color of the hair.
         dress: Whether the figure has a skirt or long coat.
         bag: Whether the figure has a backpack.
     """
@@ -186,10 +186,10 @@ class Person:
     height: float
     build: float
     stride: float
-    top: Colour
-    legs: Colour
-    skin: Colour
-    hair: Colour
+    top: Color
+    legs: Color
+    skin: Color
+    hair: Color
     dress: bool
     bag: bool
 
@@ -197,14 +197,14 @@ class Person:
     def sample(cls, rng: np.random.Generator) -> Person:
         """Sample a pedestrian."""
         height = rng.uniform(1.58, 1.92) if rng.random() < 0.92 else rng.uniform(1.2, 1.4)
-        colours = (
+        colors = (
             _choose(rng, _TOPS),
             _choose(rng, _LEGS),
             _choose(rng, _SKINS),
             _choose(rng, _HAIRS),
         )
         traits = (bool(rng.random() < 0.25), bool(rng.random() < 0.3))
-        return cls(height, rng.uniform(0.92, 1.15), rng.uniform(0.42, 0.56), *colours, *traits)
+        return cls(height, rng.uniform(0.92, 1.15), rng.uniform(0.42, 0.56), *colors, *traits)
 
     def pose(self, position: Array, rotation: Array, phase: float) -> Figure:
         """Return the figure in the world at a phase of its walk in radians."""
@@ -256,18 +256,18 @@ class Rider:
     """A cyclist.
 
     Attributes:
-        top: Colour of the jacket.
-        legs: Colour of the trousers.
-        skin: Colour of the skin.
-        helmet: Colour of the helmet.
-        frame: Colour of the bicycle.
+        top: Color of the jacket.
+        legs: Color of the trousers.
+        skin: Color of the skin.
+        helmet: Color of the helmet.
+        frame: Color of the bicycle.
     """
 
-    top: Colour
-    legs: Colour
-    skin: Colour
-    helmet: Colour
-    frame: Colour
+    top: Color
+    legs: Color
+    skin: Color
+    helmet: Color
+    frame: Color
 
     @classmethod
     def sample(cls, rng: np.random.Generator) -> Rider:
@@ -306,8 +306,8 @@ class Rider:
             (_offset(bar, -0.26, 0, 0), _offset(bar, 0.26, 0, 0), 0.022, 0.022, (40, 40, 40))
         )
         strokes += self._body(crank, bar, phase)
-        ends, radii, colours = _to_world(strokes, position, rotation)
-        return Figure(ends, radii, colours, self._rings((rear, front)) @ rotation.T + position)
+        ends, radii, colors = _to_world(strokes, position, rotation)
+        return Figure(ends, radii, colors, self._rings((rear, front)) @ rotation.T + position)
 
     def _body(self, crank: Point, bar: Point, phase: float) -> list[Stroke]:
         strokes: list[Stroke] = []

@@ -1,4 +1,4 @@
-"""Camera pose, camera motion and projection from metres to pixels."""
+"""Camera pose, camera motion and projection from meters to pixels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["MARGIN", "NEAR", "Camera", "Sway", "View", "clip_near", "vec"]
 Array = NDArray[np.float64]
 
 NEAR = 0.6
-"""Distance of the near plane from the camera in metres."""
+"""Distance of the near plane from the camera in meters."""
 MARGIN = 0.12
 """Margin of the cached background on each side, as a fraction of the frame size."""
 
@@ -24,7 +24,7 @@ class Camera:
     """A pinhole camera in world coordinates: x to the right of the road, y up, z along the road.
 
     Attributes:
-        position: x, y, z in metres.
+        position: x, y, z in meters.
         rotation: 3 × 3, rows are the camera's right, down and forward directions.
         focal: Focal length in units of the frame size (square root of height × 9/16 width).
     """
@@ -133,7 +133,7 @@ class Sway:
 
 
 def vec(x: float, y: float, z: float) -> Array:
-    """Return a point or direction in metres."""
+    """Return a point or direction in meters."""
     return np.array([x, y, z], np.float64)
 
 

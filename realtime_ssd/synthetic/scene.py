@@ -28,7 +28,7 @@ class StreetScene:
     """A street with traffic, reproducible at any size and frame rate.
 
     Frames can be rendered in any order. The same seed, size, frame rate and frame index give the
-    same bytes. The geometry is in metres, so a larger frame shows the same scene in more detail.
+    same bytes. The geometry is in meters, so a larger frame shows the same scene in more detail.
 
     Args:
         width: Width of the frames in pixels.

@@ -30,13 +30,13 @@ __all__ = [
 SHIFT = 4
 """Fractional bits of OpenCV's fixed-point coordinates."""
 
-Colour = Sequence[float]
+Color = Sequence[float]
 Outline = list[NDArray[np.float32]]
 """Convex polygons in pixels whose union is a silhouette."""
 
 
 def to_fixed_point(points: NDArray[np.floating[Any]]) -> NDArray[np.int32]:
-    """Convert pixels (0 is the left edge) to OpenCV's fixed point (0 is the first pixel centre)."""
+    """Convert pixels (0 is the left edge) to OpenCV's fixed point (0 is the first pixel center)."""
     return np.asarray(np.rint((points - 0.5) * (1 << SHIFT)), np.int32)
 
 
@@ -46,9 +46,9 @@ def bounds_of(points: NDArray[np.floating[Any]]) -> Array:
     return box
 
 
-def fill(image: NDArray[np.uint8], points: NDArray[np.floating[Any]], colour: Colour) -> None:
+def fill(image: NDArray[np.uint8], points: NDArray[np.floating[Any]], color: Color) -> None:
     """Fill a convex polygon with anti-aliasing."""
-    cv2.fillConvexPoly(image, to_fixed_point(points), tuple(colour), cv2.LINE_AA, SHIFT)
+    cv2.fillConvexPoly(image, to_fixed_point(points), tuple(color), cv2.LINE_AA, SHIFT)
 
 
 def patch(quad: Array, u0: float, u1: float, v0: float, v1: float) -> Array:
@@ -74,23 +74,23 @@ def patch(quad: Array, u0: float, u1: float, v0: float, v1: float) -> Array:
 
 @dataclass(slots=True)
 class Builder:
-    """Collects the faces of a solid, part by part, in local metres (x right, y up, z forward)."""
+    """Collects the faces of a solid, part by part, in local meters (x right, y up, z forward)."""
 
     points: list[Array] = field(default_factory=list)
-    colours: list[Colour] = field(default_factory=list)
+    colors: list[Color] = field(default_factory=list)
     normals: list[Array] = field(default_factory=list)
     lamps: list[float] = field(default_factory=list)
     parts: list[tuple[int, int]] = field(default_factory=list)
 
     def face(
-        self, points: Array, colour: Colour, normal: Array | None = None, lamp: float = 0.0
+        self, points: Array, color: Color, normal: Array | None = None, lamp: float = 0.0
     ) -> None:
         """Add a convex polygon; `lamp` is its emissive fraction when lamps are on."""
         if normal is None:
             normal = np.cross(points[1] - points[0], points[2] - points[0])
             normal = normal / (np.linalg.norm(normal) or 1.0)
         self.points.append(np.asarray(points, np.float64))
-        self.colours.append(colour)
+        self.colors.append(color)
         self.normals.append(normal)
         self.lamps.append(lamp)
 
@@ -99,12 +99,12 @@ class Builder:
         start = self.parts[-1][1] if self.parts else 0
         self.parts.append((start, len(self.points)))
 
-    def prism(self, profile: Sequence[tuple[float, float, float]], colour: Colour) -> list[Array]:
+    def prism(self, profile: Sequence[tuple[float, float, float]], color: Color) -> list[Array]:
         """Add a side profile extruded to both sides.
 
         Args:
             profile: Convex polygon of (z, y, half width), anticlockwise with forward to the right.
-            colour: Blue, green, red.
+            color: Blue, green, red.
 
         Returns:
             One quadrilateral per edge of the profile, then the left and the right side.
@@ -118,9 +118,9 @@ class Builder:
             for i, j in zip(range(len(z)), following, strict=True)
         ]
         sides = [left[::-1], right]
-        centre = np.vstack([left, right]).mean(axis=0)
+        center = np.vstack([left, right]).mean(axis=0)
         for points in (*quads, *sides):
-            self.face(points, colour, _outward_normal(points, centre))
+            self.face(points, color, _outward_normal(points, center))
         return [*quads, *sides]
 
     def solid(self, split: float | None = None) -> Solid:
@@ -139,7 +139,7 @@ class Builder:
             vertices,
             starts,
             following,
-            np.array(self.colours, np.float64),
+            np.array(self.colors, np.float64),
             np.array(self.normals),
             np.array(self.lamps),
             tuple(self.parts),
@@ -148,21 +148,21 @@ class Builder:
         )
 
 
-def _outward_normal(points: Array, centre: Array) -> Array:
+def _outward_normal(points: Array, center: Array) -> Array:
     normal = np.cross(points[1] - points[0], points[2] - points[0])
     normal = normal / (np.linalg.norm(normal) or 1.0)
-    return normal if normal @ (points.mean(axis=0) - centre) >= 0 else -normal
+    return normal if normal @ (points.mean(axis=0) - center) >= 0 else -normal
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Solid:
-    """A rigid solid in local metres.
+    """A rigid solid in local meters.
 
     Attributes:
         vertices: N × 3 corners of all polygons.
         starts: Index of the first corner of each polygon, then N.
         following: Index of the next corner in the polygon, for each corner.
-        colours: Colour of each polygon: blue, green, red.
+        colors: Color of each polygon: blue, green, red.
         normals: Unit normal of each polygon.
         lamps: Emissive fraction of each polygon, 0 to 1.
         parts: Range of polygons of each convex part, in drawing order.
@@ -173,7 +173,7 @@ class Solid:
     vertices: Array
     starts: NDArray[np.int64]
     following: NDArray[np.int64]
-    colours: Array
+    colors: Array
     normals: Array
     lamps: Array
     parts: tuple[tuple[int, int], ...]
@@ -255,7 +255,7 @@ class ProjectedSolid:
         starts = solid.starts
         towards = eye - self.placed.vertices[starts[:-1]]
         facing = (np.einsum("ij,ij->i", towards, self.placed.normals) > 0).tolist()
-        colours = self._shaded_colours(light, hidden).tolist()
+        colors = self._shaded_colors(light, hidden).tolist()
         corners = to_fixed_point(self.pixels) if self.pixels is not None else None
         offsets = starts.tolist()
         for first, last in self._ordered_parts():
@@ -269,7 +269,7 @@ class ProjectedSolid:
                     if len(inside) < 3:
                         continue
                     points = to_fixed_point(self.view.pixels(inside))
-                cv2.fillConvexPoly(image, points, colours[k], cv2.LINE_AA, SHIFT)
+                cv2.fillConvexPoly(image, points, colors[k], cv2.LINE_AA, SHIFT)
 
     def _ordered_parts(self) -> Sequence[tuple[int, int]]:
         solid, placed = self.placed.solid, self.placed
@@ -278,10 +278,10 @@ class ProjectedSolid:
         ahead = ((self.view.camera.position - placed.position) @ placed.rotation)[2] > solid.split
         return solid.parts if ahead else solid.parts[::-1]
 
-    def _shaded_colours(self, light: Light, hidden: float) -> Array:
+    def _shaded_colors(self, light: Light, hidden: float) -> Array:
         solid = self.placed.solid
-        lit = light.shade(solid.colours, self.placed.normals)
+        lit = light.shade(solid.colors, self.placed.normals)
         emission = (solid.lamps * (0.35 + 0.65 * light.lamps))[:, None]
-        lit = lit * (1 - emission) + solid.colours * emission
+        lit = lit * (1 - emission) + solid.colors * emission
         distance = float(np.linalg.norm(self.placed.position - self.view.camera.position))
         return light.fade(lit, distance, hidden)

@@ -18,7 +18,7 @@ LANE_WIDTH = 3.3
 
 @dataclass(frozen=True, slots=True)
 class Street:
-    """Cross-section of the street; distances are in metres from the centre of the road.
+    """Cross-section of the street; distances are in meters from the center of the road.
 
     Attributes:
         lanes: Number of lanes per direction.
@@ -41,7 +41,7 @@ class Street:
 
     @property
     def bikes(self) -> float:
-        """Centre of the cycle lane."""
+        """Center of the cycle lane."""
         return self.road + 0.95
 
     @property
@@ -60,7 +60,7 @@ class Street:
         return self.kerb + self.pavement + 0.4
 
     def lane_x(self, side: int, lane: int) -> float:
-        """Return the centre of a lane; traffic drives on the right."""
+        """Return the center of a lane; traffic drives on the right."""
         return side * LANE_WIDTH * (lane + 0.5)
 
     def walk_x(self, lane: int) -> float:

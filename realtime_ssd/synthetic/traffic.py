@@ -17,7 +17,7 @@ from realtime_ssd.synthetic.street_plan import Street
 __all__ = ["Actor", "Traffic"]
 
 UNDERPASS_LENGTH = 9.0
-"""Distance in metres that actors travel under the bridge before they disappear."""
+"""Distance in meters that actors travel under the bridge before they disappear."""
 _FORWARD = np.eye(3)
 _BACKWARD = np.diag([-1.0, 1.0, -1.0])
 _VEHICLES: dict[str, Callable[[np.random.Generator], Solid]] = {
@@ -35,8 +35,8 @@ class Actor:
         label: Label; empty for an obstacle that only hides others.
         track_id: Identifies the actor in all frames.
         shape: Geometry in the world.
-        footprint: Minimum x, z and maximum x, z on the ground in metres.
-        height: Height in metres.
+        footprint: Minimum x, z and maximum x, z on the ground in meters.
+        height: Height in meters.
         heading: +1 along z, -1 against z, 0 if static.
         hidden: Fraction hidden by the darkness of the underpass, 0 to 1.
     """
@@ -56,15 +56,15 @@ class Flow:
 
     Attributes:
         kinds: Probability of each label; the remainder to 1 is that of an empty slot.
-        x: Distance of the line from the centre of the road in metres.
+        x: Distance of the line from the center of the road in meters.
         heading: +1 along z, -1 against z.
-        speed: Mean speed in metres per second.
-        gap: Distance between slots in metres.
-        jitter: Maximum offset from the slot along the line in metres.
-        aside: Maximum lateral offset from the line in metres.
+        speed: Mean speed in meters per second.
+        gap: Distance between slots in meters.
+        jitter: Maximum offset from the slot along the line in meters.
+        aside: Maximum lateral offset from the line in meters.
         span: Minimum and maximum z.
-        phase: Distance travelled at time 0 in metres.
-        wave: Amplitude of the variation of the distance in metres.
+        phase: Distance traveled at time 0 in meters.
+        wave: Amplitude of the variation of the distance in meters.
     """
 
     kinds: dict[str, float]
@@ -78,18 +78,18 @@ class Flow:
     phase: float
     wave: float
 
-    def travelled(self, time: float) -> float:
-        """Return the distance travelled at a time in metres; never decreases."""
+    def traveled(self, time: float) -> float:
+        """Return the distance traveled at a time in meters; never decreases."""
         rate = 2 * math.pi * 0.06
         return self.phase + self.speed * time + self.wave * math.sin(rate * time + self.phase)
 
     def slots(self, time: float) -> Iterator[tuple[int, int, float]]:
-        """Yield slot, lap and position along the line in metres for every slot."""
+        """Yield slot, lap and position along the line in meters for every slot."""
         count = int((self.span[1] - self.span[0]) / self.gap)
-        length, travelled = count * self.gap, self.travelled(time)
+        length, traveled = count * self.gap, self.traveled(time)
         for slot in range(count):
             shift = self.jitter * math.sin(12.9898 * (slot + 1) + self.phase)
-            lap, along = divmod(travelled + slot * self.gap + shift, length)
+            lap, along = divmod(traveled + slot * self.gap + shift, length)
             yield slot, int(lap), along
 
 
@@ -117,7 +117,7 @@ class Traffic:
 
         Args:
             time: Scene time in seconds.
-            in_view: Returns whether a disc at x, z with a radius in metres may be in the frame.
+            in_view: Returns whether a disc at x, z with a radius in meters may be in the frame.
         """
         actors: list[Actor] = []
         for number, flow in enumerate(self.flows):
@@ -129,8 +129,8 @@ class Traffic:
                 if body is not None:
                     position = np.array([flow.x + aside, 0.0, z])
                     track = 1000 + (lap * 100 + slot) * 16 + number
-                    travelled = lap * 7.0 + flow.travelled(time)
-                    actor = _actor(label, track, body, position, flow.heading, travelled)
+                    traveled = lap * 7.0 + flow.traveled(time)
+                    actor = _actor(label, track, body, position, flow.heading, traveled)
                     hidden = min(1.0, max(0.0, (z - self.end) / (UNDERPASS_LENGTH - 2.0)))
                     actors.append(replace(actor, hidden=hidden) if hidden else actor)
         for number, light in enumerate(self.lights):
@@ -203,7 +203,7 @@ def _actor(
     body: Solid | Person | Rider,
     position: Array,
     heading: int,
-    travelled: float,
+    traveled: float,
 ) -> Actor:
     rotation = _FORWARD if heading > 0 else _BACKWARD
     x, _, z = position
@@ -212,11 +212,11 @@ def _actor(
         box = (x - half_width, z - half_length, x + half_width, z + half_length)
         return Actor(label, track, body.place(position, rotation), box, height, heading)
     if isinstance(body, Person):
-        figure = body.pose(position, rotation, travelled * 2 * math.pi / 1.45)
+        figure = body.pose(position, rotation, traveled * 2 * math.pi / 1.45)
         return Actor(
             label, track, figure, (x - 0.3, z - 0.3, x + 0.3, z + 0.3), body.height, heading
         )
-    figure = body.pose(position, rotation, -travelled * 2 * math.pi / 4.2)
+    figure = body.pose(position, rotation, -traveled * 2 * math.pi / 4.2)
     return Actor(label, track, figure, (x - 0.3, z - 0.9, x + 0.3, z + 0.9), 1.8, heading)
 
 

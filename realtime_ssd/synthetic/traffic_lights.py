@@ -30,9 +30,9 @@ def _disc(y: float, z: float, radius: float) -> Array:
 
 
 def _slab(build: Builder, half: float, y: tuple[float, float], z: tuple[float, float],
-          colour: tuple[int, int, int]) -> None:  # fmt: skip
+          color: tuple[int, int, int]) -> None:  # fmt: skip
     build.prism(
-        [(z[0], y[0], half), (z[1], y[0], half), (z[1], y[1], half), (z[0], y[1], half)], colour
+        [(z[0], y[0], half), (z[1], y[0], half), (z[1], y[1], half), (z[0], y[1], half)], color
     )
 
 
@@ -49,10 +49,10 @@ def head(state: int) -> Solid:
         y = HEAD_HEIGHT - 0.34 - 0.41 * lens
         lit = lens == state
         build.face(_disc(y, 0.205, 0.185), (22, 22, 20), _FORWARD)
-        colour = _LIT[lens] if lit else _OFF[lens]
-        build.face(_disc(y, 0.21, 0.155), colour, _FORWARD, 1.0 if lit else 0.0)
+        color = _LIT[lens] if lit else _OFF[lens]
+        build.face(_disc(y, 0.21, 0.155), color, _FORWARD, 1.0 if lit else 0.0)
         if lit:
-            core = tuple(min(255, c + 90) for c in colour)
+            core = tuple(min(255, c + 90) for c in color)
             build.face(_disc(y, 0.215, 0.08), core, _FORWARD, 1.0)
     build.end_part()
     return build.solid()
@@ -62,8 +62,8 @@ def pole(height: float, arm: float) -> Solid:
     """Return a pole.
 
     Args:
-        height: Height in metres.
-        arm: Length of the arm in metres; positive to the right, negative to the left.
+        height: Height in meters.
+        arm: Length of the arm in meters; positive to the right, negative to the left.
     """
     build = Builder()
     _slab(build, 0.08, (0.0, height), (-0.16, -0.02), _STEEL)

@@ -12,18 +12,18 @@ from realtime_ssd.synthetic.shapes import Builder, Solid, patch
 
 __all__ = ["bus", "car", "truck"]
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
-_PAINTS: tuple[Colour, ...] = (
+_PAINTS: tuple[Color, ...] = (
     (48, 42, 196), (190, 110, 36), (232, 232, 230), (60, 58, 56), (168, 164, 160), (44, 160, 226),
     (92, 128, 46), (120, 60, 30), (66, 98, 150), (200, 176, 96), (34, 120, 232), (150, 140, 60),
 )  # fmt: skip
-_LIVERIES: tuple[tuple[Colour, Colour], ...] = (
+_LIVERIES: tuple[tuple[Color, Color], ...] = (
     ((50, 44, 206), (235, 235, 235)), ((36, 178, 240), (60, 60, 60)),
     ((178, 98, 28), (240, 240, 240)), ((84, 150, 40), (236, 240, 240)),
     ((235, 235, 235), (190, 110, 30)), ((180, 150, 30), (240, 240, 240)),
 )  # fmt: skip
-_CARGO: tuple[Colour, ...] = (
+_CARGO: tuple[Color, ...] = (
     (236, 236, 234), (206, 210, 214), (120, 176, 206), (158, 92, 40), (60, 60, 168), (92, 132, 60),
     (214, 200, 160), (70, 150, 224),
 )  # fmt: skip
@@ -38,7 +38,7 @@ _FORWARD = np.array([0.0, 0.0, 1.0])
 _RIGHT = np.array([1.0, 0.0, 0.0])
 
 
-def _choose(rng: np.random.Generator, options: Sequence[Colour]) -> Colour:
+def _choose(rng: np.random.Generator, options: Sequence[Color]) -> Color:
     return options[int(rng.integers(len(options)))]
 
 
@@ -88,8 +88,8 @@ def _add_lamps(
         build.face(_plate(rear, x, (y, y + high)), _REAR_LAMP, -_FORWARD, 0.8)
 
 
-def _darker(colour: Colour, factor: float) -> Colour:
-    return (int(colour[0] * factor), int(colour[1] * factor), int(colour[2] * factor))
+def _darker(color: Color, factor: float) -> Color:
+    return (int(color[0] * factor), int(color[1] * factor), int(color[2] * factor))
 
 
 def car(rng: np.random.Generator) -> Solid:
@@ -119,7 +119,7 @@ def car(rng: np.random.Generator) -> Solid:
     return build.solid()
 
 
-def _add_car_details(build: Builder, half: float, end: float, waist: float, paint: Colour) -> None:
+def _add_car_details(build: Builder, half: float, end: float, waist: float, paint: Color) -> None:
     for side in (-1.0, 1.0):
         sill = _panel(side * half, (-end + 0.1, end - 0.12), (0.2, 0.34))
         build.face(sill, _darker(paint, 0.45), side * _RIGHT)
@@ -140,7 +140,7 @@ def _add_cabin(
     heights: tuple[float, float],
     half: float,
     rake: float,
-    paint: Colour,
+    paint: Color,
 ) -> None:
     (rear, front), (low, high) = base, heights
     narrow = half * 0.8
@@ -181,7 +181,7 @@ def bus(rng: np.random.Generator) -> Solid:
     return build.solid()
 
 
-def _add_bus_sides(build: Builder, end: float, half: float, high: float, stripe: Colour) -> None:
+def _add_bus_sides(build: Builder, end: float, half: float, high: float, stripe: Color) -> None:
     windows = 7
     for side in (-1.0, 1.0):
         normal, x = side * _RIGHT, side * half
@@ -289,7 +289,7 @@ def _add_tipper(
 
 
 def _add_cab(
-    build: Builder, ends: tuple[float, float], half: float, high: float, paint: Colour
+    build: Builder, ends: tuple[float, float], half: float, high: float, paint: Color
 ) -> None:
     rear, front = ends
     faces = build.prism(

@@ -31,7 +31,7 @@ def car(box: Box) -> Detections:
     return detections((box, 0.75, 1))
 
 
-def test_box_is_drawn_in_the_colour_of_its_class_with_a_label_above() -> None:
+def test_box_is_drawn_in_the_color_of_its_class_with_a_label_above() -> None:
     image = np.zeros((240, 320, 3), np.uint8)
     drawn = annotate(image, car((100, 80, 220, 200)))
     assert not image.any()
@@ -89,14 +89,14 @@ def test_tiny_and_narrow_images_are_supported(size: tuple[int, int]) -> None:
     assert annotate(image, car((0, 0, size[1], size[0]))).shape == image.shape
 
 
-def test_colours_are_bgr_and_distinct() -> None:
+def test_colors_are_bgr_and_distinct() -> None:
     blue, green, red = color_of(0)
     hue, saturation, value = colorsys.rgb_to_hsv(red / 255, green / 255, blue / 255)
     assert (hue, saturation, value) == pytest.approx((0.08, 0.72, 0.98), abs=0.01)
     assert red > green > blue  # orange
     assert len({color_of(number) for number in range(30)}) == 30
-    neighbours = [np.subtract(color_of(n), color_of(n + 1)) for n in range(30)]
-    assert min(np.abs(difference).max() for difference in neighbours) > 100
+    neighbors = [np.subtract(color_of(n), color_of(n + 1)) for n in range(30)]
+    assert min(np.abs(difference).max() for difference in neighbors) > 100
 
 
 def test_label_text_contrasts_with_its_background() -> None:

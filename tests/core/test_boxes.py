@@ -48,7 +48,7 @@ def test_clip_limits_corners() -> None:
     ]
 
 
-def test_clamp_limits_centre_and_size() -> None:
+def test_clamp_limits_center_and_size() -> None:
     layer = AnchorLayer(1, 2, 1.0, 1.0, ((1.5, 0.5),))
     assert AnchorSpec((layer,), clamp=True).boxes().tolist() == [
         [0.5, 0.5, 1, 0.5],
@@ -82,7 +82,7 @@ def test_cell_sizes_in_the_order_of_caffe() -> None:
     assert cell_sizes(0.25, None, ()) == ((0.25, 0.25),)
 
 
-def test_corners_and_centre() -> None:
+def test_corners_and_center() -> None:
     boxes = np.array([[[0.5, 0.25, 0.5, 0.25]]], np.float32)
     assert to_corners(boxes).tolist() == [[[0.25, 0.125, 0.75, 0.375]]]
     assert to_center(to_corners(boxes)).tolist() == boxes.tolist()

@@ -19,7 +19,7 @@ from realtime_ssd.core.frames import Frame, Image, LazyImage, Surface
 SURFACE = Surface(64, 36, (1, 2), (64, 64), "bt601", False, owner=None)
 
 
-def grey() -> Image:
+def gray() -> Image:
     return np.full((36, 64, 3), 7, np.uint8)
 
 
@@ -34,7 +34,7 @@ class Conversion:
         self.threads.append(threading.current_thread().name)
         if self._errors:
             raise self._errors.pop(0)
-        return grey()
+        return gray()
 
 
 def unread() -> Image:
@@ -44,7 +44,7 @@ def unread() -> Image:
 def test_frame_is_read_only_and_knows_size_and_time() -> None:
     frame = Frame(np.zeros((36, 64, 3), np.uint8), 3, "clip", pts=50, time_base=Fraction(1, 25))
     assert (frame.width, frame.height, frame.time) == (64, 36, 2.0)
-    assert Frame(grey()).time == 0.0
+    assert Frame(gray()).time == 0.0
     assert not frame.discontinuity
     with pytest.raises(ValueError, match="read-only"):
         frame.image[0, 0] = 0
@@ -69,7 +69,7 @@ def test_image_of_wrong_shape_or_type_is_rejected(image: Image) -> None:
 
 def test_lazy_image_must_have_the_announced_size() -> None:
     with pytest.raises(ValueError, match="expected an image of"):
-        _ = Frame(LazyImage(grey, 36, 64)).image
+        _ = Frame(LazyImage(gray, 36, 64)).image
 
 
 @pytest.mark.parametrize("surface", [None, SURFACE])
@@ -130,7 +130,7 @@ def test_replace_shares_the_pixels_without_converting_them() -> None:
     ],
 )
 def test_copy_of_a_lazy_frame_holds_the_pixels(duplicate: Callable[[Frame], Frame]) -> None:
-    pixels = LazyImage(grey, 64, 36)
+    pixels = LazyImage(gray, 64, 36)
     frame = Frame(pixels, 5, "clip", 50, Fraction(1, 25), 3.0, SURFACE, "a.jpg", True)
     other = duplicate(frame)
     assert isinstance(other.pixels, np.ndarray)

@@ -51,7 +51,7 @@ def test_writes_to_one_image_of_a_batch() -> None:
         ((3, 2), (0, 10, 64, 43)),
     ],
 )
-def test_letterbox_is_centred_and_keeps_the_aspect_ratio(
+def test_letterbox_is_centerd_and_keeps_the_aspect_ratio(
     size: tuple[int, int], expected: tuple[int, int, int, int]
 ) -> None:
     spec = InputSpec(64, 64, resize="letterbox")

@@ -1,4 +1,4 @@
-"""Sources, backends and observers whose behaviour a test controls."""
+"""Sources, backends and observers whose behavior a test controls."""
 
 from __future__ import annotations
 

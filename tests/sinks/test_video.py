@@ -1,4 +1,4 @@
-"""Annotated video: time stamps, audio, colours, and what is readable after a failure."""
+"""Annotated video: time stamps, audio, colors, and what is readable after a failure."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def test_every_plane_has_the_values_of_the_image(tmp_path: Path, width: int, hei
         assert error.mean(axis=1).max() < 4  # no row differs, also at the lower edge
 
 
-def test_image_read_back_has_the_colours_written(tmp_path: Path) -> None:
+def test_image_read_back_has_the_colors_written(tmp_path: Path) -> None:
     image = np.zeros((90, 160, 3), np.uint8)
     colors = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (200, 200, 40)]
     for number, color in enumerate(colors):
@@ -216,7 +216,7 @@ def test_image_read_back_has_the_colours_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".avi", ".webm"])
-def test_colour_tags_are_those_of_the_conversion(tmp_path: Path, suffix: str) -> None:
+def test_color_tags_are_those_of_the_conversion(tmp_path: Path, suffix: str) -> None:
     """BT.601 in limited range: SMPTE 170M has the value 6 in all three enumerations of FFmpeg."""
     path = tmp_path / f"o{suffix}"
     write_images(path, [make_gradient(64, 48)])

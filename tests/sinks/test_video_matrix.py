@@ -1,4 +1,4 @@
-"""Every container format with every kind of source: frames, times, sound and colours."""
+"""Every container format with every kind of source: frames, times, sound and colors."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def make_source(folder: Path, suffix: str, kind: str) -> Path:
 
 
 def quarters(image: NDArray[np.uint8]) -> list[int]:
-    """Return which colour each quarter has, as its number in `COLORS`."""
+    """Return which color each quarter has, as its number in `COLORS`."""
     height, width = image.shape[0] // 2, image.shape[1] // 2
     means = [
         image[y + 6 : y + height - 6, x + 6 : x + width - 6].reshape(-1, 3).mean(axis=0)
@@ -77,7 +77,7 @@ def quarters(image: NDArray[np.uint8]) -> list[int]:
         "odd size",
     ],
 )
-def test_written_video_has_frames_times_sound_and_colours_of_the_source(
+def test_written_video_has_frames_times_sound_and_colors_of_the_source(
     tmp_path: Path, suffix: str, kind: str
 ) -> None:
     source, target = make_source(tmp_path, suffix, kind), tmp_path / f"target{suffix}"

@@ -21,7 +21,7 @@ FIRST_TIMESTAMP = 1_000_000  # FFmpeg takes 0 for a time stamp that is not known
 def encode_frames(
     count: int, key_frame_interval: int = 10, size: tuple[int, int] = (128, 96)
 ) -> list[list[bytes]]:
-    """Encode uniformly grey frames, frame i of level 40 + i, and return the NAL units of each."""
+    """Encode uniformly gray frames, frame i of level 40 + i, and return the NAL units of each."""
     encoder = av.CodecContext.create("libx264", "w")
     assert isinstance(encoder, av.VideoCodecContext)
     encoder.width, encoder.height, encoder.pix_fmt = *size, "yuv420p"

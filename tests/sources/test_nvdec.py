@@ -14,7 +14,7 @@ import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from realtime_ssd_engines.cuda.kernel_params import Colour
+from realtime_ssd_engines.cuda.kernel_params import Color
 
 from realtime_ssd.core.gpu import find_gpus
 from realtime_ssd.sources import nvdec, open_source
@@ -59,7 +59,7 @@ def test_surface_keeps_the_frame_alive() -> None:
 
 
 @pytest.mark.parametrize(
-    ("space", "colour_range", "standard", "full"),
+    ("space", "color_range", "standard", "full"),
     [
         (1, 1, "bt709", False),
         (1, 2, "bt709", True),
@@ -68,11 +68,11 @@ def test_surface_keeps_the_frame_alive() -> None:
         (6, 1, "bt601", False),
     ],
 )
-def test_surface_has_the_colour_standard_of_the_frame(
-    space: int, colour_range: int, standard: str, full: bool
+def test_surface_has_the_color_standard_of_the_frame(
+    space: int, color_range: int, standard: str, full: bool
 ) -> None:
     frame, _ = make_nv12()
-    frame.colorspace, frame.color_range = space, colour_range
+    frame.colorspace, frame.color_range = space, color_range
     surface = surface_of(frame)
     assert surface is not None
     assert (surface.standard, surface.full_range) == (standard, full)
@@ -89,7 +89,7 @@ def test_formats_that_the_kernels_cannot_read_have_no_surface() -> None:
 
 
 @pytest.mark.parametrize("clip", ["carnd_vehicle_test_video.mp4", "solidWhiteRight.mp4"])
-def test_surface_and_converted_image_have_the_same_colours(shared_data: Path, clip: str) -> None:
+def test_surface_and_converted_image_have_the_same_colors(shared_data: Path, clip: str) -> None:
     """One clip is in BT.709, the other in BT.601; the wrong standard has a larger error."""
     with av.open(str(shared_data / "clips" / clip)) as container:
         decoded = next(container.decode(video=0))
@@ -103,7 +103,7 @@ def test_surface_and_converted_image_have_the_same_colours(shared_data: Path, cl
     error = {}
     standards: tuple[Literal["bt601", "bt709"], ...] = ("bt601", "bt709")
     for standard in standards:
-        factors = Colour.of(standard, surface.full_range)
+        factors = Color.of(standard, surface.full_range)
         y = (luma - np.float32(factors.luma_offset)) * factors.luma_scale
         u, v = np.repeat(np.repeat(chroma, 2, 0), 2, 1).astype(np.float32).transpose(2, 0, 1) - 128
         green = y + factors.green_u * u + factors.green_v * v

@@ -22,7 +22,7 @@ GRID = (32, 18)
 
 
 def describe(seed: int) -> dict[str, Any]:
-    """Return the mean colours of 32 × 18 tiles and the ground truth of a frame."""
+    """Return the mean colors of 32 × 18 tiles and the ground truth of a frame."""
     image, truth = StreetScene(WIDTH, HEIGHT, seed=seed).frame(FRAME)
     tiles = cv2.resize(image, GRID, interpolation=cv2.INTER_AREA)
     return {
@@ -44,7 +44,7 @@ def test_frame_and_ground_truth_equal_the_stored_ones(seed: int) -> None:
     expected, actual = json.loads(GOLDEN.read_text())[str(seed)], describe(seed)
     for key in ("labels", "track_ids", "difficult"):
         assert actual[key] == expected[key], key
-    # Other versions of OpenCV may rasterise an edge differently, by a pixel of the mask.
+    # Other versions of OpenCV may rasterize an edge differently, by a pixel of the mask.
     np.testing.assert_allclose(actual["boxes"], expected["boxes"], atol=0.5)
     np.testing.assert_allclose(actual["visibility"], expected["visibility"], atol=0.02)
     difference = np.abs(tiles_of(actual) - tiles_of(expected))

@@ -86,7 +86,7 @@ def test_hard_swish_equals_pytorch() -> None:
     torch.testing.assert_close(HardSwish()(values), nn.functional.hardswish(values))
 
 
-class Cancelling(FeatureMaps):
+class Canceling(FeatureMaps):
     """Subtracts large numbers, which leaves few significant digits in float32.
 
     The export folds the normalization into the convolution, which removes the large numbers.
@@ -114,7 +114,7 @@ def test_tolerance_grows_with_the_rounding_error_of_pytorch(tmp_path: Path) -> N
         AnchorSpec((AnchorLayer(4, 4, 0.25, 0.25, ((0.3, 0.3),)),)),
         ("background", "car"),
     )
-    model = SSD(spec, Cancelling(), [nn.Conv2d(16, 2, 1)], [nn.Conv2d(16, 4, 1)]).eval()
+    model = SSD(spec, Canceling(), [nn.Conv2d(16, 2, 1)], [nn.Conv2d(16, 4, 1)]).eval()
     images = batch(model)
     with torch.no_grad():
         _, offsets = model(images)

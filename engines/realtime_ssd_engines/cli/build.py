@@ -37,7 +37,7 @@ def build(
         compute_capability: Compute capabilities to build for, such as 8.6,8.9 (rtx only); by
             default that of this machine's GPU.
         max_batch: Largest batch.
-        opt_batch: Batch size to optimise for; the largest by default.
+        opt_batch: Batch size to optimize for; the largest by default.
         timing_cache: File with TensorRT's timing cache, read and updated.
         calibration: Folder of images for int8.
         frames: Folder of images or video on which the engine is compared with ONNX Runtime; the

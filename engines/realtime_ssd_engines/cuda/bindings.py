@@ -74,7 +74,7 @@ def _call(name: str, *arguments: Any) -> Any:
 
 
 def init() -> None:
-    """Initialise the driver."""
+    """Initialize the driver."""
     _call("cuInit", 0)
 
 

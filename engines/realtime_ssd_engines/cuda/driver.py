@@ -152,7 +152,7 @@ class Device:
     def stream(self) -> Any:
         """Create a stream; its `handle` is an int.
 
-        The stream does not synchronise with the default stream.
+        The stream does not synchronize with the default stream.
         """
         return self._cuda.Stream(_NON_BLOCKING)
 

@@ -21,7 +21,7 @@ __all__ = [
     "DETECT_PARAMS",
     "FRAME_PARAMS",
     "INPUT_PARAMS",
-    "Colour",
+    "Color",
     "DetectBuffers",
     "ImageHeader",
     "Precision",
@@ -103,7 +103,7 @@ DETECT_PARAMS = np.dtype(
 
 
 @dataclass(frozen=True, slots=True)
-class Colour:
+class Color:
     """Coefficients of the NV12 to RGB conversion: r = y + red_v·v etc., y = (Y - offset)·scale.
 
     Source: ITU-R BT.601 and BT.709, 8 bits.
@@ -117,7 +117,7 @@ class Colour:
     blue_u: float
 
     @classmethod
-    def of(cls, standard: Literal["bt601", "bt709"], full_range: bool) -> Colour:
+    def of(cls, standard: Literal["bt601", "bt709"], full_range: bool) -> Color:
         """Return the coefficients of a standard for full (0-255) or limited (16-235) range."""
         red, blue = (0.299, 0.114) if standard == "bt601" else (0.2126, 0.0722)
         green = 1.0 - red - blue
@@ -282,7 +282,7 @@ def write_frame_params(
     size: tuple[int, int],
     planes: tuple[int, int],
     pitches: tuple[int, int],
-    colour: Colour | None = None,
+    color: Color | None = None,
 ) -> None:
     """Write the parameters of one image of a batch for the pre-processing kernel.
 
@@ -292,7 +292,7 @@ def write_frame_params(
         size: Width and height in pixels.
         planes: Addresses of the BGR pixels and 0, or of luma and chroma.
         pitches: Row pitch of each plane in bytes.
-        colour: Coefficients for NV12; None for BGR.
+        color: Coefficients for NV12; None for BGR.
     """
     letterbox = letterbox_params(spec, *size)
     row["plane0"], row["plane1"] = planes
@@ -303,10 +303,10 @@ def write_frame_params(
     for axis, inner, full in (("x", letterbox.width, size[0]), ("y", letterbox.height, size[1])):
         row[f"scale_{axis}"] = 1.0 / (inner / full)
         row[f"chroma_scale_{axis}"] = 1.0 / (inner / ((full + 1) // 2))
-    row["format"] = int(colour is not None)
-    if colour is not None:
-        for name in Colour.__slots__:
-            row[name] = getattr(colour, name)
+    row["format"] = int(color is not None)
+    if color is not None:
+        for name in Color.__slots__:
+            row[name] = getattr(color, name)
 
 
 def read_output(words: NDArray[np.uint32]) -> tuple[ImageHeader, RawDetections]:

@@ -74,7 +74,7 @@ class KernelSet:
         return kernel_params.detect_params(self.spec, self.boxes, sizes, addresses)
 
     def preprocess(self, frames: int, output: int, images: int, stream: Any) -> None:
-        """Launch resizing and normalisation of a batch.
+        """Launch resizing and normalization of a batch.
 
         Args:
             frames: Device address of `images` rows of `kernel_params.FRAME_PARAMS`.

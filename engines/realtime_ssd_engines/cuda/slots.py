@@ -18,7 +18,7 @@ from realtime_ssd.core.frames import Frame, Surface
 from realtime_ssd.core.postprocess import RawDetections
 from realtime_ssd_engines.cuda import kernel_params
 from realtime_ssd_engines.cuda.driver import Buffer, Device, Graph, PinnedBuffer
-from realtime_ssd_engines.cuda.kernel_params import Colour, DetectBuffers, ImageHeader
+from realtime_ssd_engines.cuda.kernel_params import Color, DetectBuffers, ImageHeader
 from realtime_ssd_engines.cuda.kernel_set import KernelSet
 
 __all__ = ["FrameSlot", "Network", "batch_sizes"]
@@ -147,7 +147,7 @@ class FrameSlot:
 
         Args:
             frames: 1 to `max_batch` frames.
-            repeats: Executions per launch, which amortise the cost of the launch.
+            repeats: Executions per launch, which amortize the cost of the launch.
 
         Returns:
             Seconds by stage name.
@@ -295,9 +295,9 @@ class FrameSlot:
         self._write_row(index, (width, height), planes, (3 * width, 0), None)
 
     def _stage_surface(self, index: int, surface: Surface) -> None:
-        colour = Colour.of(surface.standard, surface.full_range)
+        color = Color.of(surface.standard, surface.full_range)
         size = (surface.width, surface.height)
-        self._write_row(index, size, surface.planes, surface.pitches, colour)
+        self._write_row(index, size, surface.planes, surface.pitches, color)
 
     def _clear_rows(self, begin: int, end: int) -> None:
         """Clear rows that are not used by this batch: their pixels may have been freed."""
@@ -312,11 +312,11 @@ class FrameSlot:
         size: tuple[int, int],
         planes: tuple[int, int],
         pitches: tuple[int, int],
-        colour: Colour | None,
+        color: Color | None,
     ) -> None:
         """Write the frame parameters of one image, unless they are unchanged."""
-        key = (size, planes, pitches, colour)
+        key = (size, planes, pitches, color)
         if self._written_rows[index] != key:
             row, spec = self._rows[index], self._kernels.spec.input
-            kernel_params.write_frame_params(row, spec, size, planes, pitches, colour)
+            kernel_params.write_frame_params(row, spec, size, planes, pitches, color)
             self._written_rows[index] = key

@@ -1,1 +1,1 @@
-"""Converts, quantises and verifies ONNX graphs."""
+"""Converts, quantizes and verifies ONNX graphs."""

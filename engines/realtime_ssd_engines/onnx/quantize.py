@@ -1,4 +1,4 @@
-"""INT8 quantisation with Q/DQ nodes, calibrated on images; for TensorRT and ONNX Runtime."""
+"""INT8 quantization with Q/DQ nodes, calibrated on images; for TensorRT and ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ PERCENTILE = 99.999  # of the activations; larger values are clipped
 
 
 def quantize(model: Path, output: Path, photos: Path, *, symmetric: bool = True) -> int:
-    """Quantise a model statically: INT8 activations and per-channel INT8 weights.
+    """Quantize a model statically: INT8 activations and per-channel INT8 weights.
 
     Args:
         model: FP32 ONNX file with its specification.
         output: ONNX file to write.
         photos: Folder of images similar to those seen in production; the first 64 are used.
-        symmetric: Whether to quantise for TensorRT, which requires activations with zero point 0
+        symmetric: Whether to quantize for TensorRT, which requires activations with zero point 0
             and rejects INT32 biases. ONNX Runtime is twice as fast with asymmetric activations,
             because a ReLU is then free.
 

@@ -1,6 +1,6 @@
 """Compares an engine with its ONNX file on real frames before the engine is used.
 
-Detections are matched by default box and class, not by rank after NMS. Where two neighbouring
+Detections are matched by default box and class, not by rank after NMS. Where two neighboring
 default boxes have almost equal scores, the last bit decides which one NMS keeps, and that is not an
 error of the engine. The report also counts the detections that both runs keep after NMS.
 """
@@ -111,7 +111,7 @@ class ComparisonReport:
         return not self.non_finite and self.share >= self.tolerance.share
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-serialisable dictionary."""
+        """Return a JSON-serializable dictionary."""
         values = asdict(self)
         for key, name in _JSON_KEYS.items():
             values[key] = values.pop(name)
@@ -265,7 +265,7 @@ def onnx_runner(model: str | Path | bytes, spec: ModelSpec) -> Runner:
     """Open an ONNX model as the reference, on the CPU.
 
     Args:
-        model: File, or a serialised model.
+        model: File, or a serialized model.
         spec: Specification of the model.
 
     Raises:

@@ -35,7 +35,7 @@ class EngineKey:
         model_sha256: Checksum of the ONNX file.
         precision: "fp32", "fp16" or "int8".
         max_batch: Largest batch.
-        opt_batch: Batch size the engine is optimised for.
+        opt_batch: Batch size the engine is optimized for.
         gpu: Name of the GPU.
         capability: Compute capability, such as "9.0".
         tensorrt: Version of TensorRT, or "RTX " and the version of TensorRT-RTX.
@@ -56,7 +56,7 @@ class EngineKey:
 
     @property
     def flavor(self) -> Flavor:
-        """Flavour of TensorRT that built the engine."""
+        """Flavor of TensorRT that built the engine."""
         return "rtx" if self.tensorrt.startswith("RTX ") else "tensorrt"
 
     @property
@@ -168,7 +168,7 @@ class EngineCache:
 
         Args:
             key: What the engine was built for.
-            plan: Serialised engine.
+            plan: Serialized engine.
             metadata: Further contents of the metadata file.
             path: File to write; by default the one of the key.
 

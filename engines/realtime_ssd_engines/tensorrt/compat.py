@@ -69,7 +69,7 @@ def create_builder(
 
     Args:
         workspace: Maximum bytes of scratch memory per layer (TensorRT only).
-        flavor: Flavour of TensorRT.
+        flavor: Flavor of TensorRT.
         capabilities: Compute capabilities to build for, such as "8.9" (TensorRT-RTX only).
 
     Returns:
@@ -77,7 +77,7 @@ def create_builder(
 
     Raises:
         UsageError: If TensorRT-RTX does not support a compute capability.
-        ModelError: If TensorRT cannot be initialised, for example because the driver is too old.
+        ModelError: If TensorRT cannot be initialized, for example because the driver is too old.
     """
     trt, messages = library(flavor), message_log(flavor)
     with _translate_init_error(messages, flavor):
@@ -118,7 +118,7 @@ def _network_flags(trt: Any) -> int:
 
 
 def _restrict_tactics(trt: Any, config: Any) -> None:
-    """Exclude cuBLAS and cuDNN, and allow several contexts to share an optimisation profile."""
+    """Exclude cuBLAS and cuDNN, and allow several contexts to share an optimization profile."""
     sources = 0
     for name in ("EDGE_MASK_CONVOLUTIONS", "JIT_CONVOLUTIONS"):
         if hasattr(trt.TacticSource, name):
@@ -164,7 +164,7 @@ def _constrain_fp32_layers(network: Any, config: Any) -> None:
 
 
 def add_profile(builder: Any, config: Any, name: str, shapes: Sequence[tuple[int, ...]]) -> None:
-    """Add an optimisation profile.
+    """Add an optimization profile.
 
     Args:
         builder: From `create_builder`.
@@ -224,7 +224,7 @@ def serialize_timing_cache(config: Any) -> bytes:
 def build_plan(
     builder: Any, network: Any, config: Any, messages: MessageLog, flavor: Flavor = "tensorrt"
 ) -> bytes:
-    """Build and serialise an engine.
+    """Build and serialize an engine.
 
     Raises:
         ModelError: If the build fails.
@@ -259,11 +259,11 @@ def _translate_init_error(messages: MessageLog, flavor: Flavor) -> Iterator[None
 
 
 def load_engine(plan: bytes, flavor: Flavor = "tensorrt") -> Any:
-    """Deserialise an engine.
+    """Deserialize an engine.
 
     Args:
         plan: From `build_plan`.
-        flavor: Flavour of TensorRT that built it.
+        flavor: Flavor of TensorRT that built it.
 
     Raises:
         IncompatibleEngineError: If it is damaged, or was built by another TensorRT version or for
@@ -321,7 +321,7 @@ def create_context(
         address: Device address of at least `activation_memory_size(engine)` bytes.
         size: Size of that memory in bytes.
         stream: Handle of the stream on which the context will run.
-        flavor: Flavour of TensorRT.
+        flavor: Flavor of TensorRT.
 
     Raises:
         ModelError: If TensorRT cannot create it.

@@ -59,7 +59,7 @@ class EngineOptions:
     Attributes:
         precision: "fp16", "fp32" or "int8".
         max_batch: Largest batch.
-        opt_batch: Batch size to optimise for; the largest by default.
+        opt_batch: Batch size to optimize for; the largest by default.
         workspace: Maximum bytes of scratch memory per layer.
         cache: Folder of engines; the user's cache by default.
         timing_cache: Timing cache file; one in the engine folder by default.
@@ -107,7 +107,7 @@ class Engine:
     """An engine that is ready to be loaded.
 
     Attributes:
-        plan: Serialised engine.
+        plan: Serialized engine.
         key: What the engine was built for.
         path: Cached file.
         metadata: Source file, build time and comparison report; empty if read from the cache.
@@ -217,7 +217,7 @@ class _EngineBuild:
     def run(
         self, frames: Sequence[Image] | None, *, fixed_batch: bool
     ) -> tuple[bytes, dict[str, Any]]:
-        """Return the serialised engine and its metadata."""
+        """Return the serialized engine and its metadata."""
         options, key = self.options, self.key
         timing_file = options.timing_cache or self.cache.timing_cache(key)
         timing_cache = timing_file.read_bytes() if timing_file.is_file() else b""

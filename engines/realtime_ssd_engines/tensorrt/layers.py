@@ -123,7 +123,7 @@ def profile_engine(
     """Return the layers of an engine with their times on a frame of the synthetic street.
 
     Args:
-        plan: Serialised engine.
+        plan: Serialized engine.
         spec: Specification of the model.
         rounds: Number of runs to average.
         toolchain: Loads the engine; TensorRT by default.

@@ -63,7 +63,7 @@ def _import_rtx() -> ModuleType:
 
 
 def version(flavor: Flavor = "tensorrt") -> str:
-    """Return the flavour's version, such as "8.6.0" or "RTX 1.7.1"."""
+    """Return the flavor's version, such as "8.6.0" or "RTX 1.7.1"."""
     number = str(library(flavor).__version__)
     return f"RTX {number}" if flavor == "rtx" else number
 
@@ -72,7 +72,7 @@ class MessageLog:
     """Collects TensorRT's log messages, so that errors can be explained.
 
     Args:
-        flavor: Flavour of TensorRT.
+        flavor: Flavor of TensorRT.
 
     Attributes:
         errors: Messages of severity error and internal error.
@@ -141,7 +141,7 @@ def profile_layers(
         context: Execution context; it remains in profiling mode.
         run: Enqueues the context once and waits for completion.
         rounds: Number of runs.
-        flavor: Flavour of TensorRT.
+        flavor: Flavor of TensorRT.
 
     Returns:
         Mean milliseconds per layer, in execution order.

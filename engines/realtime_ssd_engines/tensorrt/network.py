@@ -27,9 +27,9 @@ class EngineNetwork:
 
     Args:
         device: The GPU; its context must be current.
-        plan: Serialised engine.
+        plan: Serialized engine.
         spec: Specification of the model.
-        flavor: Flavour of TensorRT that built the engine.
+        flavor: Flavor of TensorRT that built the engine.
 
     Attributes:
         boxes: Number of default boxes.
@@ -137,9 +137,9 @@ class EngineRunner(Closeable):
 
     Args:
         device: The GPU; its context is made current as needed.
-        plan: Serialised engine.
+        plan: Serialized engine.
         spec: Specification of the model.
-        flavor: Flavour of TensorRT that built the engine.
+        flavor: Flavor of TensorRT that built the engine.
     """
 
     def __init__(
@@ -172,7 +172,7 @@ class EngineRunner(Closeable):
         """Run one input.
 
         Args:
-            tensor: 3 × H × W float32, normalised.
+            tensor: 3 × H × W float32, normalized.
 
         Returns:
             P × C scores and P × 4 offsets, float32.
@@ -191,7 +191,7 @@ class EngineRunner(Closeable):
         """Measure every layer on one input.
 
         Args:
-            tensor: 3 × H × W float32, normalised.
+            tensor: 3 × H × W float32, normalized.
             rounds: Number of runs.
 
         Returns:

@@ -24,7 +24,7 @@ def recheck(entry: CacheEntry, toolchain: Toolchain | None = None) -> Comparison
 
     Args:
         entry: Engine in the cache.
-        toolchain: Loads the engine; by default that of the flavour that built it.
+        toolchain: Loads the engine; by default that of the flavor that built it.
 
     Raises:
         ModelError: If the engine cannot be compared or was built for another machine.

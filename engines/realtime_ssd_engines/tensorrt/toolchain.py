@@ -64,7 +64,7 @@ class BuildRequest:
         precision: "fp32", "fp16" or "int8".
         batches: Minimum, optimum and maximum batch; None if the file has a fixed batch.
         workspace: Maximum bytes of scratch memory per layer.
-        timing_cache: Serialised timing cache of earlier builds; may be empty.
+        timing_cache: Serialized timing cache of earlier builds; may be empty.
     """
 
     model: Path
@@ -80,8 +80,8 @@ class BuildResult:
     """Outputs of an engine build.
 
     Attributes:
-        plan: Serialised engine.
-        timing_cache: Serialised timing cache that includes this build.
+        plan: Serialized engine.
+        timing_cache: Serialized timing cache that includes this build.
     """
 
     plan: bytes
@@ -206,14 +206,14 @@ class RtxToolchain:
 
 
 def make_toolchain(flavor: Flavor, capabilities: Sequence[str] = ()) -> Toolchain:
-    """Return the toolchain of a flavour of TensorRT.
+    """Return the toolchain of a flavor of TensorRT.
 
     Args:
-        flavor: Flavour of TensorRT.
+        flavor: Flavor of TensorRT.
         capabilities: Compute capabilities to build for (TensorRT-RTX only).
 
     Raises:
-        UsageError: If the flavour builds for the installed GPU only.
+        UsageError: If the flavor builds for the installed GPU only.
     """
     if flavor == "rtx":
         return RtxToolchain(capabilities)

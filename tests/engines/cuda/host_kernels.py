@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from realtime_ssd_engines.cuda import kernel_params
-from realtime_ssd_engines.cuda.kernel_params import Colour, DetectBuffers, ImageHeader, Precision
+from realtime_ssd_engines.cuda.kernel_params import Color, DetectBuffers, ImageHeader, Precision
 
 from realtime_ssd.core.postprocess import RawDetections
 from realtime_ssd.core.spec import ModelSpec
@@ -163,11 +163,11 @@ class HostPreprocessor:
         luma: NDArray[np.uint8],
         chroma: NDArray[np.uint8],
         size: tuple[int, int],
-        colour: Colour,
+        color: Color,
     ) -> NDArray[Any]:
         """Pre-process one NV12 image of `size` pixels (width, height)."""
         rows = np.zeros(1, kernel_params.FRAME_PARAMS)
         planes, pitches = (address(luma), address(chroma)), (luma.strides[0], chroma.strides[0])
-        kernel_params.write_frame_params(rows[0], self.spec, size, planes, pitches, colour)
+        kernel_params.write_frame_params(rows[0], self.spec, size, planes, pitches, color)
         image: NDArray[Any] = self.run(rows)[0]
         return image

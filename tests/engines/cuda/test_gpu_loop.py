@@ -184,7 +184,7 @@ def test_stage_timing_does_not_change_results(device: Device, graphs: bool) -> N
 
 
 def test_surfaces_in_gpu_memory_are_read_in_place(device: Device) -> None:
-    """Grey NV12: the network input is the luma, not the frame's host pixels."""
+    """Gray NV12: the network input is the luma, not the frame's host pixels."""
     backend, *_ = open_backend(device)
     luma = np.tile(np.arange(64, dtype=np.uint8) * 3, (64, 1))
     pixels = np.concatenate([luma.ravel(), np.full(64 * 32, 128, np.uint8)])
@@ -203,9 +203,9 @@ def test_surfaces_in_gpu_memory_are_read_in_place(device: Device) -> None:
         with device:
             buffer.close()
             staging.close()
-    grey = np.empty_like(tensor)
-    preprocess(np.repeat(luma[..., None], 3, axis=2), backend.spec.input, grey)
-    np.testing.assert_allclose(tensor, grey, rtol=1e-6, atol=1e-6)
+    gray = np.empty_like(tensor)
+    preprocess(np.repeat(luma[..., None], 3, axis=2), backend.spec.input, gray)
+    np.testing.assert_allclose(tensor, gray, rtol=1e-6, atol=1e-6)
 
 
 @needs_stand_in
@@ -227,8 +227,8 @@ def test_surfaces_are_read_after_the_decoder_wrote_them(
         backend.collect(backend.submit([frame]))
         tensor = network_input(backend, device, 1)[0]
         buffer.close()
-    grey = np.repeat(pixels[: 64 * 64].reshape(64, 64, 1), 3, axis=2)
-    np.testing.assert_allclose(tensor, preprocess(grey, backend.spec.input), rtol=1e-6, atol=1e-6)
+    gray = np.repeat(pixels[: 64 * 64].reshape(64, 64, 1), 3, axis=2)
+    np.testing.assert_allclose(tensor, preprocess(gray, backend.spec.input), rtol=1e-6, atol=1e-6)
 
 
 @needs_stand_in
@@ -322,7 +322,7 @@ def test_without_cuda_graphs_batches_run_with_a_warning(
 
 
 class UncapturableHeads(RecordedHeads):
-    """A network that synchronises its stream, which is not allowed during a capture."""
+    """A network that synchronizes its stream, which is not allowed during a capture."""
 
     def bind(
         self, addresses: dict[str, int], images: int, stream: Any

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from realtime_ssd_engines.cuda.kernel_params import (
     FRAME_PARAMS,
-    Colour,
+    Color,
     DetectBuffers,
     class_mask,
     detect_params,
@@ -57,8 +57,8 @@ def test_candidate_lists_are_bounded_by_memory() -> None:
 def test_luma_and_chroma_have_separate_scales(size: tuple[int, int]) -> None:
     """Chroma has half the size of luma, rounded up."""
     rows = np.zeros(1, FRAME_PARAMS)
-    colour = Colour.of("bt709", full_range=False)
-    write_frame_params(rows[:1], InputSpec(100, 50), size, (1, 2), (302, 302), colour)
+    color = Color.of("bt709", full_range=False)
+    write_frame_params(rows[:1], InputSpec(100, 50), size, (1, 2), (302, 302), color)
     assert rows["scale_x"] == pytest.approx(size[0] / 100)
     assert rows["scale_y"] == pytest.approx(size[1] / 50)
     assert rows["chroma_scale_x"] == pytest.approx(1.51)

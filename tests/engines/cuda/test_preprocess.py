@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from realtime_ssd_engines.cuda.kernel_params import Colour, Precision
+from realtime_ssd_engines.cuda.kernel_params import Color, Precision
 
 from realtime_ssd.core.preprocess import preprocess
 from realtime_ssd.core.spec import InputSpec
@@ -97,7 +97,7 @@ def test_nv12_without_resizing_equals_opencv(pair: tuple[int, int]) -> None:
     chroma = np.tile(np.array(pair, np.uint8), (20, 24, 1))
     both = np.concatenate([luma, chroma.reshape(20, 48)])
     got = HostPreprocessor(make_spec(input=spec)).nv12(
-        luma, chroma, (48, 40), Colour.of("bt601", full_range=False)
+        luma, chroma, (48, 40), Color.of("bt601", full_range=False)
     )
     expected = cv2.cvtColor(both, cv2.COLOR_YUV2BGR_NV12).transpose(2, 0, 1)
     np.testing.assert_allclose(got, expected, atol=1)
@@ -105,10 +105,10 @@ def test_nv12_without_resizing_equals_opencv(pair: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("standard", ["bt601", "bt709"])
 @pytest.mark.parametrize("full_range", [False, True])
-def test_colour_standards(standard: Literal["bt601", "bt709"], full_range: bool) -> None:
-    """Primary colours survive a round trip through the standard's own forward equations."""
+def test_color_standards(standard: Literal["bt601", "bt709"], full_range: bool) -> None:
+    """Primary colors survive a round trip through the standard's own forward equations."""
     red, blue = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722)}[standard]
-    colour = Colour.of(standard, full_range)
+    color = Color.of(standard, full_range)
     spec = dataclasses.replace(INPUTS["caffe"], mean=(0.0, 0.0, 0.0), width=4, height=4)
     kernel = HostPreprocessor(make_spec(input=spec))
     for rgb in ((255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (10, 200, 90)):
@@ -119,7 +119,7 @@ def test_colour_standards(standard: Literal["bt601", "bt709"], full_range: bool)
         luma = np.full((4, 4), round(y * scale + offset), np.uint8)
         pair = [min(255, round(u * swing + 128)), min(255, round(v * swing + 128))]
         chroma = np.tile(np.array(pair, np.uint8), (2, 2, 1))
-        got = kernel.nv12(luma, np.ascontiguousarray(chroma), (4, 4), colour)
+        got = kernel.nv12(luma, np.ascontiguousarray(chroma), (4, 4), color)
         np.testing.assert_allclose(got[:, 1, 1], rgb[::-1], atol=2)
 
 
@@ -127,9 +127,9 @@ def test_resized_nv12_is_close_to_conversion_before_resizing(shared_data: Path) 
     image = read_image(shared_data / "photos" / "darknet" / "dog.jpg")
     spec = dataclasses.replace(INPUTS["caffe"], mean=(0.0, 0.0, 0.0), width=300, height=300)
     luma, chroma = to_nv12(image)
-    colour = Colour.of("bt601", full_range=False)
+    color = Color.of("bt601", full_range=False)
     got = HostPreprocessor(make_spec(input=spec)).nv12(
-        luma, chroma, (image.shape[1], image.shape[0]), colour
+        luma, chroma, (image.shape[1], image.shape[0]), color
     )
     expected = preprocess(image, spec)
     difference = np.abs(got - expected)

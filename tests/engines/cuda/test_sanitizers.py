@@ -1,4 +1,4 @@
-"""Kernel tests with the address and undefined-behaviour sanitizers."""
+"""Kernel tests with the address and undefined-behavior sanitizers."""
 
 from __future__ import annotations
 

@@ -36,18 +36,18 @@ def test_scales_of_resize_stay_fp32() -> None:
     assert dtypes == {"scales": TensorProto.FLOAT}
 
 
-def test_sums_of_squares_and_their_normalisation_stay_fp32() -> None:
+def test_sums_of_squares_and_their_normalization_stay_fp32() -> None:
     """The pattern is L2Norm: x / sqrt(sum(x²))."""
     nodes = [
         helper.make_node("Mul", ["x", "x"], ["squares"]),
         helper.make_node("ReduceSum", ["squares"], ["sum"]),
         helper.make_node("Sqrt", ["sum"], ["norm"]),
-        helper.make_node("Div", ["x", "norm"], ["normalised"]),
-        helper.make_node("Relu", ["normalised"], ["y"]),
+        helper.make_node("Div", ["x", "norm"], ["normalized"]),
+        helper.make_node("Relu", ["normalized"], ["y"]),
     ]
     converted = onnx.shape_inference.infer_shapes(to_fp16(make_model(nodes, {}), keep_io=False))
     dtypes = {v.name: v.type.tensor_type.elem_type for v in converted.graph.value_info}
-    for name in ("squares", "sum", "norm", "normalised"):
+    for name in ("squares", "sum", "norm", "normalized"):
         assert dtypes[name] == TensorProto.FLOAT
     assert converted.graph.output[0].type.tensor_type.elem_type == TensorProto.FLOAT16
 

@@ -1,4 +1,4 @@
-"""INT8 quantisation of ONNX graphs."""
+"""INT8 quantization of ONNX graphs."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_weights_have_one_scale_per_channel(
         assert not any(value.any() for value in zero_points)
 
 
-def test_tensorrt_models_quantise_both_inputs_of_convolutions_but_no_bias(
+def test_tensorrt_models_quantize_both_inputs_of_convolutions_but_no_bias(
     model: Path, photos: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "int8.onnx"

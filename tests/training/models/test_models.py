@@ -102,7 +102,7 @@ def test_general_default_boxes_overlap_objects_of_every_size(size: tuple[int, in
     assert (best[large] >= 0.5).mean() > 0.97
 
 
-def test_backbone_weights_have_he_and_head_weights_xavier_initialisation() -> None:
+def test_backbone_weights_have_he_and_head_weights_xavier_initialization() -> None:
     torch.manual_seed(0)
     model = create("ssd300_vgg16", ["background", "a"])
     convolution = model.get_parameter("backbone.low.21.weight")  # 512 x 512 x 3 x 3

@@ -1,6 +1,6 @@
-// Converts images to network input in one pass: resize, channel order, normalisation, planes.
+// Converts images to network input in one pass: resize, channel order, normalization, planes.
 //
-// The resize is bit-exact with OpenCV's INTER_LINEAR for 8-bit images (half-pixel centres, 11-bit
+// The resize is bit-exact with OpenCV's INTER_LINEAR for 8-bit images (half-pixel centers, 11-bit
 // weights, the same rounding), so that CPU and GPU compute the same pixels.
 //
 // Compile-time settings: OUT_T (float or half_t), SWAP_RB (1: the network expects RGB).

@@ -48,7 +48,7 @@ static long clock_now = 0, launches = 0, contexts = 0, live_graphs = 0;
 static int context_token;
 static Result failure = OK;  // result of every call once the GPU is lost
 static thread_local std::vector<void*> current;
-static Stream default_stream;  // legacy default stream: blocking streams synchronise with it
+static Stream default_stream;  // legacy default stream: blocking streams synchronize with it
 static unsigned primary_flags = 0, flags_at_retain = 0;
 static const int driver_version =
     getenv("HOST_DRIVER_VERSION") ? atoi(getenv("HOST_DRIVER_VERSION")) : 13000;

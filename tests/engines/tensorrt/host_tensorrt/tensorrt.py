@@ -243,8 +243,8 @@ class Builder:
         constrained = "PREFER_PRECISION_CONSTRAINTS" in names
         if not network.strong and is_fp16 and not constrained:
             return "the FP32 layers of an FP16 model must be constrained to FP32"
-        quantised = any(node.op_type == "QuantizeLinear" for node in network.model.graph.node)
-        if quantised and not network.strong and "INT8" not in names:
+        quantized = any(node.op_type == "QuantizeLinear" for node in network.model.graph.node)
+        if quantized and not network.strong and "INT8" not in names:
             return "Q/DQ needs the INT8 flag"
         for value in network.model.graph.input:
             sizes = value.type.tensor_type.shape.dim
