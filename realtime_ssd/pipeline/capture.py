@@ -34,8 +34,8 @@ class CaptureThread:
         on_state_change: Called with this thread after each change of state.
         on_failure: Called with a stage and an error that must end the run.
         converts_frames: Whether to convert frames in host memory to BGR here. Otherwise they are
-            converted by their first reader, and frames in GPU memory are downloaded here, because
-            the decoder has few surfaces.
+            converted by their first reader, and frames in GPU memory are downloaded here, so that
+            those in the queue occupy none.
 
     Attributes:
         state: "waiting" before the first frame, then "online", "offline" or "ended".
@@ -155,7 +155,7 @@ class CaptureThread:
         if self._converts_frames and frame.surface is None:
             _ = frame.image
         elif not self._converts_frames and frame.surface is not None:
-            _ = frame.image  # downloaded now, to release the surface
+            _ = frame.image  # downloaded now, to free GPU memory
             frame = replace(frame, surface=None)
         self.last_frame_at = time.monotonic()
         self._observer.on_frame(self.name, "captured")

@@ -71,9 +71,7 @@ class VideoFile(BaseSource):
         if problem:
             self.close()
             raise SourceError(problem)
-        self._stream.thread_type = "AUTO"
-        context = self._stream.codec_context
-        context.thread_count = decoder_threads(context.width, context.height, cpu_count())
+        _set_threads(self._stream)
         self._packets = self._undecodable = self._concealed = self._index = self._end = 0
         self._demux_error = ""
         self._packet_clock = PacketClock(container, self._stream)
@@ -85,6 +83,9 @@ class VideoFile(BaseSource):
         first = self._next = next(self._decoded, None)
         if first is not None and self._on_cpu_despite_gpu(first):
             _warn(self._name, "NVDEC does not support this kind of video")
+            self._gpu = False
+            self.open()  # with the threads of the CPU's decoder
+            return
         sideways = first is not None and orientation_of(first)[0]
         self.info = _source_info(self._path, self._name, self._stream, sideways=sideways)
 
@@ -238,6 +239,14 @@ def _open(path: str, name: str, *, gpu: bool) -> InputContainer:
 def decoder_threads(width: int, height: int, cores: int) -> int:
     """Return the number of decoder threads: each has overhead, so just enough for inference."""
     return max(1, min(cores, MAX_DECODER_THREADS, ceil(width * height / 1e6 * cores / 2)))
+
+
+def _set_threads(stream: VideoStream) -> None:
+    """Set the threads of a decoder; each thread of NVDEC occupies one of its 32 surfaces."""
+    stream.thread_type = "AUTO"
+    context = stream.codec_context
+    threads = decoder_threads(context.width, context.height, cpu_count())
+    context.thread_count = 1 if context.is_hwaccel else threads
 
 
 def _warn(name: str, reason: str) -> None:

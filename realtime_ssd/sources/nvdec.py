@@ -1,7 +1,9 @@
-"""Decoding on the GPU: frames stay in the memory where NVDEC wrote them and the kernels read them.
+"""Decoding on the GPU: frames stay in GPU memory, where the kernels read them.
 
-FFmpeg decodes in the GPU's primary context, which PyCUDA and TensorRT share, and on its default
-stream, on which every stream of the frame slots waits. A frame is downloaded only when its pixels
+FFmpeg decodes in the GPU's primary context, which PyCUDA and TensorRT share. NVDEC has at most 32
+surfaces, and FFmpeg copies each frame out of them on the GPU, so that the pipeline may hold any
+number of frames without stopping the decoder. The copy runs on the context's default stream; a
+frame slot that reads the frame waits for that stream. A frame is downloaded only when its pixels
 are read, for example to draw on them.
 """
 
@@ -15,16 +17,12 @@ import cv2  # noqa: F401 # isort: skip - before PyAV, see `realtime_ssd.sources`
 import av
 from av.codec.hwaccel import HWAccel, hwdevices_available
 from av.container import InputContainer
-from av.video.codeccontext import VideoCodecContext
 
 from realtime_ssd.core.frames import Surface
 from realtime_ssd.core.gpu import cuda_version, find_gpus
 from realtime_ssd.sources.ffmpeg import error_reason, orientation_of
 
 __all__ = ["open_on_gpu", "surface_of", "unavailable_reason"]
-
-EXTRA_SURFACES = 16
-"""Frames that the pipeline may hold in addition to those that the decoder itself needs."""
 
 # Values of AVColorSpace; FFmpeg treats unspecified (2) and reserved ones as BT.601.
 _BT709, _BT601 = (1,), (0, 2, 5, 6)
@@ -75,10 +73,6 @@ def open_on_gpu(path: str, timeout: float | None) -> tuple[InputContainer | None
         return None, "NVDEC does not support this codec"
     except av.error.FFmpegError as error:
         return None, error_reason(error)
-    for stream in container.streams.video[:1]:
-        context: VideoCodecContext | None = stream.codec_context  # None if the codec is unknown
-        if context is not None:
-            context.options["extra_hw_frames"] = str(EXTRA_SURFACES)
     return container, ""
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from types import SimpleNamespace
+from typing import Any, Literal
 
 import av
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from realtime_ssd_engines.cuda.kernel_params import Color
 
 from realtime_ssd.core.gpu import find_gpus
-from realtime_ssd.sources import nvdec, open_source
+from realtime_ssd.sources import file, nvdec, open_source
 from realtime_ssd.sources.ffmpeg import FrameConverter
 from realtime_ssd.sources.file import VideoFile
 from realtime_ssd.sources.nvdec import open_on_gpu, surface_of, unavailable_reason
@@ -177,6 +178,53 @@ def test_without_a_gpu_the_cpu_decodes_and_logs_the_reason(
             assert frame is not None
             assert frame.surface is None
             np.testing.assert_array_equal(frame.image, expected.image)
+
+
+@pytest.mark.parametrize(("hardware", "threads"), [(True, 1), (False, 4)])
+def test_the_hardware_decoder_has_one_thread(
+    monkeypatch: pytest.MonkeyPatch, hardware: bool, threads: int
+) -> None:
+    """FFmpeg adds a surface per thread to those of the codec, and NVDEC has at most 32."""
+    monkeypatch.setattr(file, "cpu_count", lambda: 16)
+    context = SimpleNamespace(width=1920, height=1080, thread_count=0, is_hwaccel=hardware)
+    stream: Any = SimpleNamespace(codec_context=context, thread_type="")
+    file._set_threads(stream)
+    assert context.thread_count == threads
+
+
+def test_no_surfaces_are_added_to_those_of_the_decoder(
+    shared_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FFmpeg copies frames out of the decoder's surfaces."""
+    monkeypatch.setattr(nvdec, "unavailable_reason", lambda: "")
+    monkeypatch.setattr(nvdec, "HWAccel", lambda *_, **__: None)
+    container, reason = open_on_gpu(str(shared_data / "clips" / "nasa_13013.mp4"), None)
+    assert container is not None
+    assert not reason
+    with container:
+        assert "extra_hw_frames" not in container.streams.video[0].codec_context.options
+
+
+def test_an_unsupported_video_is_opened_again_for_the_cpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = str(make_video(tmp_path / "v.mp4", [0, 1, 2]))
+    opened = []
+
+    def open_without_gpu(
+        path: str, timeout: float | None
+    ) -> tuple[av.container.InputContainer, str]:
+        opened.append(path)
+        return av.open(path), ""
+
+    monkeypatch.setattr(file, "open_on_gpu", open_without_gpu)
+    monkeypatch.setattr(VideoFile, "_on_cpu_despite_gpu", lambda self, frame: self._gpu)
+    with VideoFile(path, gpu=True) as video:
+        assert [frame.index for frame in video] == [0, 1, 2]
+    assert opened == [path]
+    assert caplog.messages == [
+        f"'{path}' is decoded on the CPU: NVDEC does not support this kind of video"
+    ]
 
 
 @pytest.mark.gpu
