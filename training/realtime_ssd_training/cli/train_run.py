@@ -154,7 +154,7 @@ class TrainCommand:
 
 
 def _write_preview(model: SSD, recipe: Recipe, train: Dataset, path: Path) -> None:
-    from realtime_ssd_training.data.preview import write_preview
+    from realtime_ssd_training.engine.preview import write_preview
 
     if train.problems:
         print(summarize(train.problems))

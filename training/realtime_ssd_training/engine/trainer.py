@@ -47,7 +47,7 @@ from realtime_ssd_training.engine.training_components import (
     set_train_mode,
 )
 from realtime_ssd_training.engine.training_log import Reporter
-from realtime_ssd_training.evaluation.validation import StopRequested, score_model
+from realtime_ssd_training.engine.validation import StopRequested, score_model
 from realtime_ssd_training.models import SSD
 from realtime_ssd_training.recipe import Recipe, differences, from_dict, to_dict
 
