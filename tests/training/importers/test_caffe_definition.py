@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from realtime_ssd_training.importers.caffe_definition import parse_definition
-from realtime_ssd_training.importers.caffe_schema import enum_name
+from realtime_ssd_training.weights.caffe_schema import enum_name
 
 from realtime_ssd.core.errors import ModelError
 from tests.training.importers.caffe_files import vgg_definition

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import torch
 from torch import Tensor, nn
 
 from realtime_ssd.core.errors import ModelError, UsageError
@@ -29,7 +28,6 @@ __all__ = [
     "load_model",
     "load_weights",
     "read_checkpoint",
-    "read_pickled",
     "save_checkpoint",
 ]
 
@@ -141,23 +139,6 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             "written by 'realtime-ssd train'"
         ) from error
     return Checkpoint(tensors, header.architecture, header.options, spec, header.metadata)
-
-
-def read_pickled(path: Path, message: str) -> Any:
-    """Read a PyTorch file of another program without executing code from it.
-
-    Args:
-        path: File written by `torch.save`.
-        message: Error message if the file is damaged or holds anything but tensors and plain
-            values.
-
-    Raises:
-        ModelError: With `message`.
-    """
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ModelError(message) from error
 
 
 def load_model(path: str | Path) -> SSD:

@@ -14,7 +14,7 @@ import numpy as np
 
 from realtime_ssd.core.boxes import AnchorLayer, AnchorSpec, to_center, to_corners
 from realtime_ssd.core.errors import ModelError
-from realtime_ssd_training.importers.caffe_schema import Message
+from realtime_ssd_training.weights.caffe_schema import Message
 
 __all__ = ["PriorBox", "common_variances", "join_prior_boxes", "read_prior_box"]
 

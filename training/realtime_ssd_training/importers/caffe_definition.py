@@ -9,7 +9,7 @@ from __future__ import annotations
 from google.protobuf import text_format
 
 from realtime_ssd.core.errors import ModelError
-from realtime_ssd_training.importers.caffe_schema import (
+from realtime_ssd_training.weights.caffe_schema import (
     FieldSpec,
     Message,
     build_message_class,

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from realtime_ssd_training.importers.caffe_anchors import PriorBox
 from realtime_ssd_training.importers.caffe_definition import layer_error
-from realtime_ssd_training.importers.caffe_schema import Message
-from realtime_ssd_training.importers.caffe_weights import Blobs
 from realtime_ssd_training.importers.onnx_graph import Model
+from realtime_ssd_training.weights.caffe_schema import Message
+from realtime_ssd_training.weights.caffe_weights import Blobs
 
 __all__ = ["Blob", "GraphBuilder"]
 

@@ -14,7 +14,7 @@ import numpy as np
 from realtime_ssd_training.importers.caffe_anchors import read_prior_box
 from realtime_ssd_training.importers.caffe_definition import layer_error
 from realtime_ssd_training.importers.caffe_graph import Blob, GraphBuilder
-from realtime_ssd_training.importers.caffe_schema import Message, enum_name
+from realtime_ssd_training.weights.caffe_schema import Message, enum_name
 
 __all__ = ["CONVERTERS"]
 

@@ -20,12 +20,12 @@ from realtime_ssd_training.importers.caffe_anchors import common_variances, join
 from realtime_ssd_training.importers.caffe_definition import layer_error, parse_definition
 from realtime_ssd_training.importers.caffe_graph import Blob, GraphBuilder
 from realtime_ssd_training.importers.caffe_layers import CONVERTERS
-from realtime_ssd_training.importers.caffe_schema import Message, enum_name
-from realtime_ssd_training.importers.caffe_weights import read_weights
 from realtime_ssd_training.importers.import_options import ImportOptions, ImportResult
 from realtime_ssd_training.importers.onnx_graph import extract, rename
 from realtime_ssd_training.importers.onnx_writer import write_model
 from realtime_ssd_training.importers.spec_overrides import apply_overrides
+from realtime_ssd_training.weights.caffe_schema import Message, enum_name
+from realtime_ssd_training.weights.caffe_weights import read_weights
 
 __all__ = ["families", "import_model"]
 

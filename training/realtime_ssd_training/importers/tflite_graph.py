@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from realtime_ssd.core.errors import ModelError
 from realtime_ssd_training.importers.onnx_graph import Model
-from realtime_ssd_training.importers.tflite_file import Operator, Tensor
+from realtime_ssd_training.weights.tflite_file import Operator, Tensor
 
 __all__ = ["GraphBuilder", "Value", "operator_error"]
 

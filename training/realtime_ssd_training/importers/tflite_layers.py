@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from realtime_ssd_training.importers.tflite_file import Operator, Tensor
 from realtime_ssd_training.importers.tflite_graph import GraphBuilder, Value, operator_error
+from realtime_ssd_training.weights.tflite_file import Operator, Tensor
 
 __all__ = ["CONVERTERS", "same_padding"]
 

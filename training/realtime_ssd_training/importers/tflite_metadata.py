@@ -12,7 +12,7 @@ from pathlib import Path
 from flatbuffers import number_types as types
 
 from realtime_ssd.core.errors import ModelError, first_line
-from realtime_ssd_training.importers.tflite_file import DAMAGED, TfliteFile, root_table
+from realtime_ssd_training.weights.tflite_file import DAMAGED, TfliteFile, root_table
 
 __all__ = ["embedded_labels", "labels_beside", "normalization"]
 

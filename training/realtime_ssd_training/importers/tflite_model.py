@@ -26,7 +26,6 @@ from realtime_ssd_training.importers.import_options import ImportOptions, Import
 from realtime_ssd_training.importers.onnx_graph import extract, rename
 from realtime_ssd_training.importers.onnx_writer import write_model
 from realtime_ssd_training.importers.spec_overrides import apply_overrides, read_fields
-from realtime_ssd_training.importers.tflite_file import Operator, Tensor, TfliteFile, read_tflite
 from realtime_ssd_training.importers.tflite_graph import GraphBuilder, Value, operator_error
 from realtime_ssd_training.importers.tflite_layers import CONVERTERS
 from realtime_ssd_training.importers.tflite_metadata import (
@@ -34,6 +33,7 @@ from realtime_ssd_training.importers.tflite_metadata import (
     labels_beside,
     normalization,
 )
+from realtime_ssd_training.weights.tflite_file import Operator, Tensor, TfliteFile, read_tflite
 
 __all__ = ["FAMILY", "POST_PROCESSING", "import_model"]
 

@@ -19,9 +19,9 @@ from realtime_ssd.core.errors import ModelError, UsageError
 from realtime_ssd.core.files import cache_folder
 from realtime_ssd.core.spec import InputSpec
 from realtime_ssd_training.engine.checkpoint import read_checkpoint
-from realtime_ssd_training.importers.caffe_weights import read_weights
-from realtime_ssd_training.importers.pytorch_file import read_state_dict
 from realtime_ssd_training.models import SSD
+from realtime_ssd_training.weights.caffe_weights import read_weights
+from realtime_ssd_training.weights.pytorch_file import read_state_dict
 
 __all__ = ["find_backbone", "load_backbone"]
 

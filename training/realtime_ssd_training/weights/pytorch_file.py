@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from realtime_ssd.core.errors import ModelError
-from realtime_ssd_training.engine.checkpoint import read_pickled
 
 __all__ = ["find_state_dict", "read_state_dict"]
 
@@ -20,11 +20,13 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         ModelError: If the file is damaged, contains other objects than tensors and plain values,
             or has no state dictionary.
     """
-    content = read_pickled(
-        path,
-        f"'{path}' is not a PyTorch file of plain weights: it is damaged, or contains objects that "
-        "would run code when loaded; save its state_dict() and use that",
-    )
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ModelError(
+            f"'{path}' is not a PyTorch file of plain weights: it is damaged, or contains objects "
+            "that would run code when loaded; save its state_dict() and use that"
+        ) from error
     return find_state_dict(content, path)
 
 

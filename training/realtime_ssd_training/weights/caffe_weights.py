@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from realtime_ssd.core.errors import ModelError, UsageError
-from realtime_ssd_training.importers.caffe_schema import (
+from realtime_ssd_training.weights.caffe_schema import (
     Message,
     build_message_class,
     optional,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from realtime_ssd_training.importers.caffe_weights import read_weights
+from realtime_ssd_training.weights.caffe_weights import read_weights
 
 from realtime_ssd.core.errors import ModelError, UsageError
 from tests.training.importers.caffe_files import blob, block, encode_layer, varint, write_caffemodel
