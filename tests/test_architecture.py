@@ -55,6 +55,15 @@ LAYERS = {
         ("backend",),
         ("cli", "plugin"),
     ),
+    "realtime_ssd_training": (
+        ("", "data", "recipe", "weights"),
+        ("models",),
+        ("evaluation",),
+        ("engine",),
+        ("export",),
+        ("importers",),
+        ("cli", "illustrate"),
+    ),
 }
 """Parts of each package, lowest first; a module imports from its own layer and lower ones. The
 package itself is the part ""."""

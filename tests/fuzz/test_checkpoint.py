@@ -14,7 +14,7 @@ from tests.fuzz.mutations import mutate_bytes, mutate_json
 torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 
-from realtime_ssd_training.engine.checkpoint import HEADER, read_checkpoint  # noqa: E402
+from realtime_ssd_training.models.checkpoint import HEADER, read_checkpoint  # noqa: E402
 from safetensors.torch import save  # noqa: E402
 
 from realtime_ssd.core.spec import spec_from_json  # noqa: E402

@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto
 from realtime_ssd_training.cli.export import export
-from realtime_ssd_training.engine.checkpoint import save_checkpoint
 from realtime_ssd_training.export import export_onnx, first_images, images_of_run
 from realtime_ssd_training.models import SSD, create
+from realtime_ssd_training.models.checkpoint import save_checkpoint
 from realtime_ssd_training.models.conv_blocks import L2Norm
 from realtime_ssd_training.models.ssd import FeatureMaps
 from torch import Tensor, nn

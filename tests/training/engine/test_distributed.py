@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 from realtime_ssd_training.cli.train import train
-from realtime_ssd_training.engine.checkpoint import read_checkpoint
 from realtime_ssd_training.engine.distributed import DistributedContext, init_distributed
+from realtime_ssd_training.models.checkpoint import read_checkpoint
 
 from realtime_ssd.core.errors import UsageError
 from tests.cli.program import ENVIRONMENT

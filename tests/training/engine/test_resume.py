@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from realtime_ssd_training.cli.train import train as command
-from realtime_ssd_training.engine.checkpoint import Checkpoint, read_checkpoint
+from realtime_ssd_training.models.checkpoint import Checkpoint, read_checkpoint
 
 from tests.cli.program import start
 from tests.training.scenes import RECIPE, draw, recipe

@@ -18,13 +18,13 @@ import pytest
 import torch
 from realtime_ssd_training.data import Sample, Subset
 from realtime_ssd_training.data.sample import Annotation
-from realtime_ssd_training.engine.checkpoint import read_checkpoint
 from realtime_ssd_training.engine.loader import Loader
 from realtime_ssd_training.engine.loss import MultiBoxLoss
 from realtime_ssd_training.engine.run_folder import RunFolder
 from realtime_ssd_training.engine.trainer import Trainer
 from realtime_ssd_training.engine.validation import score_model
 from realtime_ssd_training.models import create
+from realtime_ssd_training.models.checkpoint import read_checkpoint
 from realtime_ssd_training.models.ssd import SSD
 from torch import nn
 

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from matplotlib.patches import Rectangle
 from realtime_ssd_training.data import open_dataset
-from realtime_ssd_training.engine.checkpoint import save_checkpoint
 from realtime_ssd_training.evaluation.error_analysis import KINDS, ErrorAnalysis
 from realtime_ssd_training.evaluation.evaluator import (
     Evaluation,
@@ -39,6 +38,7 @@ from realtime_ssd_training.evaluation.report_folder import (
 )
 from realtime_ssd_training.evaluation.voc_metrics import ClassResult, MetricResult
 from realtime_ssd_training.export import export_onnx
+from realtime_ssd_training.models.checkpoint import save_checkpoint
 
 from realtime_ssd.backends import Backend, PendingBatch, open_backend
 from realtime_ssd.core.errors import RealtimeSSDError, UsageError

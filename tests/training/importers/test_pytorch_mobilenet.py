@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from realtime_ssd_training.engine.checkpoint import save_checkpoint
 from realtime_ssd_training.importers import ImportOptions, import_model
 from realtime_ssd_training.importers.class_names import VOC_21
 from realtime_ssd_training.models import create
+from realtime_ssd_training.models.checkpoint import save_checkpoint
 from torch import Tensor
 
 from realtime_ssd.core.boxes import to_corners

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 from realtime_ssd_training.cli.train_run import TrainCommand
-from realtime_ssd_training.engine.checkpoint import save_checkpoint
 from realtime_ssd_training.models import SSD, create
 from realtime_ssd_training.models.backbones import find_backbone, load_backbone
+from realtime_ssd_training.models.checkpoint import save_checkpoint
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional

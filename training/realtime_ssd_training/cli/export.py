@@ -39,8 +39,8 @@ def export(
     require("train", "torch", "safetensors", purpose="exporting")
     check_output(output, overwrite=overwrite)
 
-    from realtime_ssd_training.engine.checkpoint import load_model, read_checkpoint
     from realtime_ssd_training.export import export_onnx, images_of_run
+    from realtime_ssd_training.models.checkpoint import load_model, read_checkpoint
 
     model = load_model(checkpoint)
     if photos is None:

@@ -15,11 +15,6 @@ from realtime_ssd.core.files import check_output
 from realtime_ssd_training.data import Dataset, summarize
 from realtime_ssd_training.data.classes import format_names
 from realtime_ssd_training.data.concat import open_datasets
-from realtime_ssd_training.engine.checkpoint import (
-    load_matching_weights,
-    load_model,
-    read_checkpoint,
-)
 from realtime_ssd_training.engine.distributed import (
     DistributedContext,
     destroy_distributed,
@@ -29,6 +24,11 @@ from realtime_ssd_training.engine.run_folder import RunFolder
 from realtime_ssd_training.engine.trainer import Trainer, TrainingResult
 from realtime_ssd_training.engine.training_log import TrainingLog
 from realtime_ssd_training.models import SSD, create
+from realtime_ssd_training.models.checkpoint import (
+    load_matching_weights,
+    load_model,
+    read_checkpoint,
+)
 from realtime_ssd_training.recipe import Recipe, load_recipe, to_dict, with_overrides
 
 __all__ = ["TrainCommand"]

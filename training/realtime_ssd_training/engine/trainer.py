@@ -22,12 +22,6 @@ from realtime_ssd.core.errors import RealtimeSSDError, UsageError
 from realtime_ssd.core.signals import stop_on_signals
 from realtime_ssd.core.spec import spec_from_json
 from realtime_ssd_training.data.sample import Dataset, Problem
-from realtime_ssd_training.engine.checkpoint import (
-    Checkpoint,
-    load_weights,
-    read_checkpoint,
-    save_checkpoint,
-)
 from realtime_ssd_training.engine.distributed import DistributedContext
 from realtime_ssd_training.engine.loader import Batch
 from realtime_ssd_training.engine.optim import (
@@ -49,6 +43,12 @@ from realtime_ssd_training.engine.training_components import (
 from realtime_ssd_training.engine.training_log import Reporter
 from realtime_ssd_training.engine.validation import StopRequested, score_model
 from realtime_ssd_training.models import SSD
+from realtime_ssd_training.models.checkpoint import (
+    Checkpoint,
+    load_weights,
+    read_checkpoint,
+    save_checkpoint,
+)
 from realtime_ssd_training.recipe import Recipe, differences, from_dict, to_dict
 
 __all__ = ["Trainer", "TrainingResult"]

@@ -14,8 +14,8 @@ from realtime_ssd.core.detections import Detections
 from realtime_ssd.core.frames import Frame
 from realtime_ssd.core.postprocess import PostProcessor, to_frame_detections
 from realtime_ssd.core.preprocess import preprocess
-from realtime_ssd_training.engine.checkpoint import load_model
 from realtime_ssd_training.models import SSD
+from realtime_ssd_training.models.checkpoint import load_model
 
 __all__ = ["TorchBackend", "open_checkpoint"]
 

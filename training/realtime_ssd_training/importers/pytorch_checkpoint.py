@@ -13,13 +13,13 @@ from pathlib import Path
 from torch import Tensor
 
 from realtime_ssd.core.errors import ModelError, UsageError
-from realtime_ssd_training.engine.checkpoint import HEADER
 from realtime_ssd_training.export import export_onnx
 from realtime_ssd_training.importers import class_names, pytorch_mobilenet, pytorch_vgg16
 from realtime_ssd_training.importers.import_options import ImportOptions, ImportResult
 from realtime_ssd_training.importers.pytorch_family import Family, Weights
 from realtime_ssd_training.importers.spec_overrides import apply_overrides
 from realtime_ssd_training.models import SSD
+from realtime_ssd_training.models.checkpoint import HEADER
 from realtime_ssd_training.weights.pytorch_file import find_state_dict, read_state_dict
 
 __all__ = ["FAMILIES", "import_model", "read_network"]

@@ -18,8 +18,8 @@ from realtime_ssd.core.downloads import download
 from realtime_ssd.core.errors import ModelError, UsageError
 from realtime_ssd.core.files import cache_folder
 from realtime_ssd.core.spec import InputSpec
-from realtime_ssd_training.engine.checkpoint import read_checkpoint
 from realtime_ssd_training.models import SSD
+from realtime_ssd_training.models.checkpoint import read_checkpoint
 from realtime_ssd_training.weights.caffe_weights import read_weights
 from realtime_ssd_training.weights.pytorch_file import read_state_dict
 

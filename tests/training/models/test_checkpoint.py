@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 from realtime_ssd_training.data.sample import Annotation
-from realtime_ssd_training.engine.checkpoint import (
+from realtime_ssd_training.engine.run_folder import RunFolder
+from realtime_ssd_training.models import create
+from realtime_ssd_training.models.checkpoint import (
     load_matching_weights,
     load_model,
     read_checkpoint,
     save_checkpoint,
 )
-from realtime_ssd_training.engine.run_folder import RunFolder
-from realtime_ssd_training.models import create
 from safetensors.torch import load_file, save_file
 
 from realtime_ssd.core.errors import ModelError, UsageError
