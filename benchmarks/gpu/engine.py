@@ -50,13 +50,13 @@ def _build(
 
     options = EngineOptions(
         precision,
-        max_batch=max(context.batches),
+        batch=max(context.batches),
         cache=context.workdir / "engines",
         calibration=photos,
     )
     name = f"{model.name} {precision}"
     engine = get_or_build_engine(model.path, model.spec, options)
-    size = f"{len(engine.plan) / 2**20:.1f} MiB, batch to {options.max_batch}"
+    size = f"{len(engine.plan) / 2**20:.1f} MiB, batch to {options.batch}"
     metadata = read_entry(engine.path).metadata  # another section may have built it
     context.report.number(SECTION, f"{name}: build", metadata["build_seconds"], "s", note=size)
     agreement = metadata["agreement"]

@@ -139,7 +139,7 @@ def _engine(context: GpuContext, device: Device, model: BenchmarkModel, images: 
     from realtime_ssd_engines.tensorrt.network import EngineNetwork
 
     max_batch = 1 if images == 1 else max(context.batches)
-    options = EngineOptions("fp16", max_batch=max_batch, cache=context.workdir / "engines")
+    options = EngineOptions("fp16", batch=max_batch, cache=context.workdir / "engines")
     engine = get_or_build_engine(model.path, model.spec, options)
     return EngineNetwork(device, engine.plan, model.spec)
 

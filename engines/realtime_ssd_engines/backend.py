@@ -56,9 +56,8 @@ def open_backend(path: Path, spec: ModelSpec, options: BackendOptions) -> GpuBac
     device = Device()
     engine_options = EngineOptions(
         options.precision,
-        max_batch=options.batch,
+        batch=options.batch,
         calibration=options.calibration,
-        batch_parameter="batch",
     )
     try:
         return _open_onnx(device, path, spec, options, engine_options, flavor)

@@ -155,16 +155,13 @@ def check_options(options: BackendOptions) -> None:
             raise UsageError(f"`{name}` must be at least 1, not {count}")
 
 
-def check_batch(
-    shape: Sequence[int | str | None], path: Path, batch: int, parameter: str = "batch"
-) -> None:
+def check_batch(shape: Sequence[int | str | None], path: Path, batch: int) -> None:
     """Check that a model supports a batch size.
 
     Args:
         shape: Declared shape of its input; dynamic sizes are names or None.
         path: File of the model, for messages.
         batch: Requested batch size.
-        parameter: Name of the parameter that requested it, for messages.
 
     Raises:
         ModelError: If the batch size of the model is fixed and above 1.
@@ -177,7 +174,7 @@ def check_batch(
         )
     if fixed == 1 and batch > 1:
         raise UsageError(
-            f"'{path}' has a fixed batch of 1, so `{parameter}` cannot be {batch}; "
+            f"'{path}' has a fixed batch of 1, so `batch` cannot be {batch}; "
             "export the model with a dynamic batch"
         )
 

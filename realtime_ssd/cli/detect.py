@@ -77,7 +77,7 @@ def _run(
     on_gpu = detection.decoder == "gpu" or (
         detection.decoder == "auto" and decodes_surfaces(detection.backend)
     )
-    sources = open_sources(names, gpu=on_gpu)
+    sources = open_sources(names, decoder="gpu" if on_gpu else "cpu")
     try:
         options = BackendOptions(
             live=any(source.info.live for source in sources),

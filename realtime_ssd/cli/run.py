@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from realtime_ssd.annotators import BoxAnnotator
 from realtime_ssd.backends import Backend
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 __all__ = ["Run", "open_sources"]
 
 
-def open_sources(names: Sequence[str], *, gpu: bool = False) -> list[Source]:
+def open_sources(names: Sequence[str], *, decoder: Literal["cpu", "gpu"] = "cpu") -> list[Source]:
     """Open sources; if one fails, those before it are closed.
 
     Args:
         names: What `open_source` takes.
-        gpu: Whether video files are decoded on the GPU where possible.
+        decoder: Where to decode video files; "gpu" only where that is possible.
 
     Raises:
         UsageError: If there is no such source.
@@ -46,7 +46,7 @@ def open_sources(names: Sequence[str], *, gpu: bool = False) -> list[Source]:
     opened: list[Source] = []
     try:
         for name in names:
-            opened.append(open_source(name, gpu=gpu))
+            opened.append(open_source(name, decoder=decoder))
     except BaseException:
         for source in opened:
             source.close()

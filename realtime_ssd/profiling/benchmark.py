@@ -55,7 +55,7 @@ class BenchmarkOptions:
         backend: Name of the backend.
         precision: "fp32", "fp16" or "int8"; None for the backend's own: fp16 on TensorRT, the
             model as it is on ONNX Runtime.
-        batches: Batch sizes.
+        batch: Batch sizes.
         streams: Number of sources.
         paced: Frames per second of the paced run.
         duration: Seconds each measurement may take.
@@ -65,7 +65,7 @@ class BenchmarkOptions:
     source: str = "demo:1280x720"
     backend: str = "auto"
     precision: str | None = None
-    batches: tuple[int, ...] = (1,)
+    batch: tuple[int, ...] = (1,)
     streams: int = 1
     paced: float = 30.0
     duration: float = 3.0
@@ -123,8 +123,8 @@ def _measure(
     """Return all measurements, and the pipeline runs of the first batch size by name."""
     rows: list[Measurement] = []
     runs: dict[str, PipelineRun] = {}
-    _open(case, max(options.batches)).close()  # an impossible batch size fails before any work
-    for batch in options.batches:
+    _open(case, max(options.batch)).close()  # an impossible batch size fails before any work
+    for batch in options.batch:
         report(f"batch {batch}: one batch at a time")
         with _open(case, batch) as backend:
             name, spec = backend.name, backend.spec
@@ -133,7 +133,7 @@ def _measure(
             from_memory = run_from_memory(backend, case, options.streams)
             rows.append(from_memory.measurement)
             runs.setdefault("memory", from_memory)
-            if batch == options.batches[0]:
+            if batch == options.batch[0]:
                 report("whole pipeline from file")
                 runs["file"] = run_from_file(backend, case, file, options.streams)
                 rows.append(runs["file"].measurement)
@@ -156,10 +156,10 @@ def _warn_if_busy(machine: Mapping[str, Any], report: Report) -> None:
 
 
 def _check(options: BenchmarkOptions) -> None:
-    if not options.batches or min(options.batches) < 1:
+    if not options.batch or min(options.batch) < 1:
         raise UsageError("`batch` must be sizes of at least 1, such as 1,8,32")
-    if max(options.batches) > MAX_BATCH:
-        raise UsageError(f"`batch` must be at most {MAX_BATCH}, not {max(options.batches)}")
+    if max(options.batch) > MAX_BATCH:
+        raise UsageError(f"`batch` must be at most {MAX_BATCH}, not {max(options.batch)}")
     if options.streams < 1:
         raise UsageError(f"`streams` must be at least 1, not {options.streams}")
     if not 0 < options.paced <= 1000:

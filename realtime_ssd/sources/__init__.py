@@ -7,6 +7,7 @@ first, OpenCV blocks while it connects to the X server to open a window.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 from realtime_ssd.core.errors import UsageError, redact
@@ -17,7 +18,7 @@ from realtime_ssd.sources.formats import STREAM_SCHEMES, scheme_of
 __all__ = ["Source", "SourceInfo", "SourceOptions", "SourcePlugin", "open_source"]
 
 
-def open_source(text: str | int | Path, *, gpu: bool = False) -> Source:
+def open_source(text: str | int | Path, *, decoder: Literal["cpu", "gpu"] = "cpu") -> Source:
     """Open the source that a text describes.
 
     Files, images and the demo are open when this returns, so that a wrong name is reported
@@ -29,7 +30,7 @@ def open_source(text: str | int | Path, *, gpu: bool = False) -> Source:
             URL (`rtsp://`, `http://`, …), `demo[:WxH[@FPS][,seed=N][,frames=N]]`, or a form that
             an installed plug-in adds. An HTTP URL whose path ends like a video file is read as a
             file, without loss of frames.
-        gpu: Whether to decode video files on the GPU where that is possible.
+        decoder: Where to decode video files; "gpu" only where that is possible.
 
     Returns:
         The source; close it when done.
@@ -47,7 +48,7 @@ def open_source(text: str | int | Path, *, gpu: bool = False) -> Source:
     name = str(text)
     if scheme_of(name) == "file":
         name = urlsplit(name).path
-    return _find_plugin(name).open(name, SourceOptions(gpu=gpu))
+    return _find_plugin(name).open(name, SourceOptions(decoder))
 
 
 def _find_plugin(text: str) -> SourcePlugin:

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from realtime_ssd.core.closeable import Closeable
 from realtime_ssd.core.frames import Frame
@@ -136,10 +136,10 @@ class SourceOptions:
     """Options of `open_source` that are passed to every plug-in.
 
     Attributes:
-        gpu: Whether to decode video files on the GPU where that is possible.
+        decoder: Where to decode video files; "gpu" only where that is possible.
     """
 
-    gpu: bool = False
+    decoder: Literal["cpu", "gpu"] = "cpu"
 
 
 class SourcePlugin(Protocol):

@@ -93,7 +93,7 @@ class FilePlugin:
         from realtime_ssd.sources.file import VideoFile
 
         path = text if scheme_of(text) else str(Path(text).expanduser())
-        return VideoFile(path, gpu=options.gpu)
+        return VideoFile(path, gpu=options.decoder == "gpu")
 
 
 class StreamPlugin:

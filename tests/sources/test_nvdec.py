@@ -169,7 +169,7 @@ def test_without_a_gpu_the_cpu_decodes_and_logs_the_reason(
     path = shared_data / "clips" / "nasa_13013.mp4"
     assert unavailable_reason()
     assert open_on_gpu(str(path), None) == (None, unavailable_reason())
-    with open_source(path) as on_cpu, open_source(path, gpu=True) as on_gpu:
+    with open_source(path) as on_cpu, open_source(path, decoder="gpu") as on_gpu:
         assert caplog.messages == [f"'{path}' is decoded on the CPU: {unavailable_reason()}"]
         assert on_gpu.info == on_cpu.info
         for _ in range(3):
@@ -232,7 +232,7 @@ def test_an_unsupported_video_is_opened_again_for_the_cpu(
 def test_frames_decoded_on_a_gpu_stay_there_and_look_the_same(shared_data: Path) -> None:
     path = shared_data / "clips" / "solidWhiteRight.mp4"
     count = 0
-    with open_source(path) as on_cpu, open_source(path, gpu=True) as on_gpu:
+    with open_source(path) as on_cpu, open_source(path, decoder="gpu") as on_gpu:
         for expected in on_cpu:
             frame = on_gpu.read()
             assert frame is not None

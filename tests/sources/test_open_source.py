@@ -96,8 +96,8 @@ from realtime_ssd.core.frames import Frame
 from realtime_ssd.sources.base import BaseSource, SourceInfo
 
 class Blank(BaseSource):
-    def __init__(self, text, gpu):
-        self.info = SourceInfo(f"{text} gpu={gpu}", frame_count=2)
+    def __init__(self, text, decoder):
+        self.info = SourceInfo(f"{text} {decoder}", frame_count=2)
         self._left = 2
 
     def read(self):
@@ -113,7 +113,7 @@ class Plugin:
         return text.startswith(self._prefix)
 
     def open(self, text, options):
-        return Blank(text, options.gpu)
+        return Blank(text, options.decoder)
 
 BLANK, OVERRIDE = Plugin(10, "blank"), Plugin(100, "demo:blank")
 """
@@ -140,11 +140,11 @@ def plugin_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 
 @pytest.mark.usefixtures("plugin_package")
 def test_another_package_adds_sources(caplog: pytest.LogCaptureFixture) -> None:
-    with open_source("blank:1", gpu=True) as source:
-        assert source.info.name == "blank:1 gpu=True"
+    with open_source("blank:1", decoder="gpu") as source:
+        assert source.info.name == "blank:1 gpu"
         assert len(list(source)) == 2
     with open_source("demo:blank") as source:  # a higher priority than the built-in demo
-        assert source.info.name == "demo:blank gpu=False"
+        assert source.info.name == "demo:blank cpu"
     with open_source("demo:64x64") as source:
         assert type(source) is DemoSource
     assert "(blank_sources_missing:PLUGIN) cannot be imported" in caplog.text

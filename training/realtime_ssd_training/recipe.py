@@ -74,7 +74,7 @@ class DataConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         val: Validation set.
         labels: Class names, "background" first; empty for those of the training set.
         remap: New class name for each old one; several old names may map to the same new one.
-        only: Classes to keep, after `remap`; empty keeps all.
+        classes: Classes to keep, after `remap`; empty keeps all.
         difficult: Whether difficult objects are trained on or ignored.
         repeat: Passes over the training set per epoch.
     """
@@ -83,7 +83,7 @@ class DataConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     val: str = ""
     labels: tuple[str, ...] = ()
     remap: dict[str, str] = field(default_factory=dict)
-    only: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
     difficult: Literal["use", "ignore"] = "use"
     repeat: PositiveInt = 1
 

@@ -17,7 +17,7 @@ def build(
     precision: str = "fp16",
     flavor: Literal["tensorrt", "rtx"] = "tensorrt",
     compute_capability: str = "",
-    max_batch: int = 1,
+    batch: int = 1,
     opt_batch: int | None = None,
     timing_cache: Path | None = None,
     calibration: Path | None = None,
@@ -36,7 +36,7 @@ def build(
         flavor: tensorrt, or rtx for GeForce and RTX cards, which needs no GPU for the build.
         compute_capability: Compute capabilities to build for, such as 8.6,8.9 (rtx only); by
             default that of this machine's GPU.
-        max_batch: Largest batch.
+        batch: Largest number of frames that pass through the network together.
         opt_batch: Batch size to optimize for; the largest by default.
         timing_cache: File with TensorRT's timing cache, read and updated.
         calibration: Folder of images for int8.
@@ -58,7 +58,7 @@ def build(
     path, _ = find_model(model)
     options = EngineOptions(
         precision,
-        max_batch,
+        batch,
         opt_batch,
         timing_cache=timing_cache,
         calibration=calibration,

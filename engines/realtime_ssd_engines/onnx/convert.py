@@ -7,13 +7,13 @@ from pathlib import Path
 __all__ = ["convert_to_fp16", "convert_to_int8"]
 
 
-def convert_to_fp16(model: Path, output: Path, photos: Path | None = None) -> None:
+def convert_to_fp16(model: Path, output: Path, calibration: Path | None = None) -> None:
     """Write an FP16 copy of an ONNX file.
 
     Args:
         model: FP32 ONNX file.
         output: File to write.
-        photos: Ignored; FP16 needs no calibration.
+        calibration: Ignored; FP16 needs no calibration.
     """
     import onnx
 
@@ -22,14 +22,14 @@ def convert_to_fp16(model: Path, output: Path, photos: Path | None = None) -> No
     onnx.save(to_fp16(onnx.load(str(model))), str(output))
 
 
-def convert_to_int8(model: Path, output: Path, photos: Path) -> None:
+def convert_to_int8(model: Path, output: Path, calibration: Path) -> None:
     """Write an INT8 copy of an ONNX file for ONNX Runtime.
 
     Args:
         model: FP32 ONNX file.
         output: File to write.
-        photos: Folder of calibration images.
+        calibration: Folder of calibration images.
     """
     from realtime_ssd_engines.onnx.quantize import quantize
 
-    quantize(model, output, photos, symmetric=False)
+    quantize(model, output, calibration, symmetric=False)

@@ -24,13 +24,13 @@ MAX_IMAGES = 64
 PERCENTILE = 99.999  # of the activations; larger values are clipped
 
 
-def quantize(model: Path, output: Path, photos: Path, *, symmetric: bool = True) -> int:
+def quantize(model: Path, output: Path, calibration: Path, *, symmetric: bool = True) -> int:
     """Quantize a model statically: INT8 activations and per-channel INT8 weights.
 
     Args:
         model: FP32 ONNX file with its specification.
         output: ONNX file to write.
-        photos: Folder of images similar to those seen in production; the first 64 are used.
+        calibration: Folder of images similar to those seen in production; the first 64 are used.
         symmetric: Whether to quantize for TensorRT, which requires activations with zero point 0
             and rejects INT32 biases. ONNX Runtime is twice as fast with asymmetric activations,
             because a ReLU is then free.
@@ -45,9 +45,9 @@ def quantize(model: Path, output: Path, photos: Path, *, symmetric: bool = True)
     from onnxruntime import quantization
 
     spec = read_spec(model)
-    if not photos.is_dir():
-        raise UsageError(f"'{photos}' is not a folder of calibration images")
-    tensors = _calibration_tensors(photos, spec.input)
+    if not calibration.is_dir():
+        raise UsageError(f"'{calibration}' is not a folder of calibration images")
+    tensors = _calibration_tensors(calibration, spec.input)
     level = logging.getLogger().level
     logging.getLogger().setLevel(logging.ERROR)  # hides advice on pre-processing that is not needed
     try:
@@ -89,8 +89,8 @@ def _activation_settings(symmetric: bool) -> dict[str, Any]:
     }
 
 
-def _calibration_tensors(photos: Path, spec: InputSpec) -> list[NDArray[np.float32]]:
-    source = Images(photos)
+def _calibration_tensors(calibration: Path, spec: InputSpec) -> list[NDArray[np.float32]]:
+    source = Images(calibration)
     tensors: list[NDArray[np.float32]] = []
     while len(tensors) < MAX_IMAGES and (frame := source.read()) is not None:
         tensors.append(preprocess(frame.image, spec)[None])

@@ -58,7 +58,7 @@ class EngineOptions:
 
     Attributes:
         precision: "fp16", "fp32" or "int8".
-        max_batch: Largest batch.
+        batch: Largest number of frames that pass through the network together.
         opt_batch: Batch size to optimize for; the largest by default.
         workspace: Maximum bytes of scratch memory per layer.
         cache: Folder of engines; the user's cache by default.
@@ -66,11 +66,10 @@ class EngineOptions:
         calibration: Folder of images for INT8.
         verify: Whether to compare the engine with ONNX Runtime before it is cached.
         rebuild: Whether to build even if the engine is in the cache.
-        batch_parameter: Name of the caller's own parameter for `max_batch`, for error messages.
     """
 
     precision: str = "fp16"
-    max_batch: int = 1
+    batch: int = 1
     opt_batch: int | None = None
     workspace: int = WORKSPACE
     cache: Path | None = None
@@ -78,19 +77,18 @@ class EngineOptions:
     calibration: Path | None = None
     verify: bool = True
     rebuild: bool = False
-    batch_parameter: str = "max_batch"
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise UsageError(
                 f"`precision` must be one of {', '.join(PRECISIONS)}, not '{self.precision}'"
             )
-        opt_batch = self.max_batch if self.opt_batch is None else self.opt_batch
-        if self.max_batch < 1:
-            raise UsageError(f"`{self.batch_parameter}` must be at least 1, not {self.max_batch}")
-        if not 1 <= opt_batch <= self.max_batch:
+        opt_batch = self.batch if self.opt_batch is None else self.opt_batch
+        if self.batch < 1:
+            raise UsageError(f"`batch` must be at least 1, not {self.batch}")
+        if not 1 <= opt_batch <= self.batch:
             raise UsageError(
-                f"`opt_batch` must be between 1 and {self.max_batch}, the largest batch, "
+                f"`opt_batch` must be between 1 and {self.batch}, the largest batch, "
                 f"not {opt_batch}"
             )
         if self.precision == "int8" and self.calibration is None:
@@ -178,7 +176,7 @@ def _has_fixed_batch(model: Path, spec: ModelSpec, options: EngineOptions) -> bo
         item.dim_value if item.HasField("dim_value") else None
         for item in value.type.tensor_type.shape.dim
     ]
-    check_batch(shape, model, options.max_batch, options.batch_parameter)
+    check_batch(shape, model, options.batch)
     return bool(shape and shape[0])
 
 
@@ -188,8 +186,8 @@ def engine_key(model: Path, spec: ModelSpec, options: EngineOptions, target: Tar
         model=spec.name,
         model_sha256=sha256_of(model),
         precision=options.precision,
-        max_batch=options.max_batch,
-        opt_batch=options.opt_batch or options.max_batch,
+        max_batch=options.batch,
+        opt_batch=options.opt_batch or options.batch,
         calibration=_fingerprint(options.calibration) if options.precision == "int8" else "",
         **asdict(target),
     )

@@ -24,7 +24,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     model = tiny_model(tmp_path / "tiny.onnx")
     build_engine(model, tmp_path / "engines")
-    build_engine(model, tmp_path / "engines", precision="fp32", max_batch=4)
+    build_engine(model, tmp_path / "engines", precision="fp32", batch=4)
     environment = {**program.ENVIRONMENT, "REALTIME_SSD_ENGINES": str(tmp_path / "engines")}
     monkeypatch.setattr(program, "ENVIRONMENT", environment)
     return tmp_path / "engines"
@@ -52,7 +52,7 @@ def test_engines_are_listed_verified_and_removed(folder: Path) -> None:
 
 
 def test_build_without_a_gpu_lists_what_is_missing(folder: Path) -> None:
-    result = run("build", folder.parent / "tiny.onnx", "--max-batch", 4)
+    result = run("build", folder.parent / "tiny.onnx", "--batch", 4)
     assert result.returncode == 1
     assert result.stdout == ""
     assert len(result.stderr.splitlines()) == 1

@@ -43,10 +43,10 @@ def test_engines_are_built_once_and_then_read_from_the_cache(
 ) -> None:
     toolchain = OnnxToolchain()
     first = build_engine(
-        model, tmp_path / "c", toolchain, precision=precision, max_batch=8, opt_batch=2
+        model, tmp_path / "c", toolchain, precision=precision, batch=8, opt_batch=2
     )
     again = build_engine(
-        model, tmp_path / "c", toolchain, precision=precision, max_batch=8, opt_batch=2
+        model, tmp_path / "c", toolchain, precision=precision, batch=8, opt_batch=2
     )
     assert first.plan == again.plan
     assert input_type(first.plan) == dtype
@@ -64,8 +64,8 @@ def test_engines_depend_on_target_options_and_model(model: Path, tmp_path: Path)
     paths = {
         build_engine(model, cache, toolchain).path,
         build_engine(model, cache, newer).path,
-        build_engine(model, cache, toolchain, max_batch=2).path,
-        build_engine(model, cache, toolchain, max_batch=2, opt_batch=1).path,
+        build_engine(model, cache, toolchain, batch=2).path,
+        build_engine(model, cache, toolchain, batch=2, opt_batch=1).path,
         build_engine(model, cache, toolchain, precision="fp32").path,
     }
     changed = onnx.load(str(model))
@@ -97,8 +97,8 @@ def test_models_with_a_fixed_batch_have_no_profile(model: Path, tmp_path: Path) 
     toolchain = OnnxToolchain()
     build_engine(model, tmp_path / "c", toolchain)
     assert toolchain.requests[0].batches is None
-    with pytest.raises(UsageError, match=r"fixed batch of 1, so `max_batch` cannot be 4"):
-        build_engine(model, tmp_path / "c", toolchain, max_batch=4)
+    with pytest.raises(UsageError, match=r"fixed batch of 1, so `batch` cannot be 4"):
+        build_engine(model, tmp_path / "c", toolchain, batch=4)
     fixed.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 3
     onnx.save(fixed, str(model))
     with pytest.raises(ModelError, match="fixed batch of 3"):
@@ -202,13 +202,13 @@ def test_concurrent_processes_build_an_engine_once(model: Path, tmp_path: Path) 
     ("options", "message"),
     [
         ({"precision": "fp8"}, "must be one of fp16, fp32, int8, not 'fp8'"),
-        ({"max_batch": 0}, "`max_batch` must be at least 1, not 0"),
+        ({"batch": 0}, "`batch` must be at least 1, not 0"),
         (
-            {"max_batch": 2, "opt_batch": 3},
+            {"batch": 2, "opt_batch": 3},
             "`opt_batch` must be between 1 and 2, the largest.*not 3",
         ),
         (
-            {"max_batch": 2, "opt_batch": 0},
+            {"batch": 2, "opt_batch": 0},
             "`opt_batch` must be between 1 and 2, the largest.*not 0",
         ),
         ({"precision": "int8"}, "set `calibration` to a folder"),

@@ -127,7 +127,7 @@ def test_engine_files_run_without_their_onnx_file(model: Path, tmp_path: Path) -
     with open_backend(model, "onnxruntime") as backend:
         expected = detect(backend, make_frames())
     copy = tmp_path / "copy.engine"
-    build_command.build(str(model), max_batch=2, output=copy)
+    build_command.build(str(model), batch=2, output=copy)
     with open_backend(model, "tensorrt", BackendOptions(batch=2, score_threshold=0.9)):
         pass  # thresholds of a run are not stored with the engine
     model.unlink()
@@ -153,7 +153,7 @@ def test_engine_and_onnx_file_have_the_same_average_precision(
 
     data = f"coco:{write_bright_set(tmp_path / 'data')}"
     copy = tmp_path / "copy.engine"
-    build_command.build(str(model), max_batch=2, output=copy)
+    build_command.build(str(model), batch=2, output=copy)
     scores = {}
     for name, path, backend in (
         ("onnx", model, "onnxruntime"),
@@ -194,7 +194,7 @@ def test_other_precisions_are_built_profiled_and_verified(
 ) -> None:
     cv2.imwrite(str(tmp_path / "1.png"), bright_cell((1, 1)))
     progress: list[str] = []
-    options = EngineOptions(precision, max_batch=2, calibration=tmp_path)
+    options = EngineOptions(precision, batch=2, calibration=tmp_path)
     engine = get_or_build_engine(
         model, read_spec(model), options, progress.append, [bright_cell((2, 2))]
     )

@@ -51,7 +51,7 @@ def test_engines_for_other_cards_are_built_without_verification(
     model: Path, photos: Path, tmp_path: Path, precision: str
 ) -> None:
     lines: list[str] = []
-    options = EngineOptions(precision, max_batch=4, cache=tmp_path / "c", calibration=photos)
+    options = EngineOptions(precision, batch=4, cache=tmp_path / "c", calibration=photos)
     toolchain = RtxToolchain(CAPABILITIES)
     engine = get_or_build_engine(
         model, read_spec(model), options, lines.append, toolchain=toolchain
@@ -96,7 +96,7 @@ def test_the_coco_model_is_built(
 ) -> None:
     options = EngineOptions(
         precision,
-        max_batch=32,
+        batch=32,
         cache=tmp_path,
         calibration=shared_data / "photos" / "darknet",
     )
@@ -119,7 +119,7 @@ def test_all_registered_networks_are_built(name: str, tmp_path: Path) -> None:
         spec.offsets_output: (-1, spec.num_boxes, 4),
     }
     for precision in ("fp32", "fp16"):
-        options = EngineOptions(precision, max_batch=32, cache=tmp_path / "c")
+        options = EngineOptions(precision, batch=32, cache=tmp_path / "c")
         engine = get_or_build_engine(path, spec, options, toolchain=RtxToolchain(["8.9"]))
         assert len(engine.plan) > 1 << 20
 

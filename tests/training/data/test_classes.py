@@ -34,7 +34,7 @@ def test_labels_may_have_another_order(animals: str) -> None:
 
 
 def test_unselected_classes_are_skipped_without_a_problem(animals: str) -> None:
-    data = open_dataset(animals, only=["dog"])
+    data = open_dataset(animals, classes=["dog"])
     assert data.labels == ("background", "dog")
     assert labeled_boxes(data) == [("dog", [4, 6, 20, 24])]
     assert not data.problems
@@ -58,14 +58,16 @@ def test_unknown_names_are_reported(animals: str) -> None:
     with pytest.raises(
         UsageError, match="there is no class 'cow' in the dataset; choose from cat, dog"
     ):
-        open_dataset(animals, only=["cow"])
+        open_dataset(animals, classes=["cow"])
     with pytest.raises(UsageError, match="the first must be 'background'"):
         open_dataset(animals, labels=("cat", "dog"))
 
 
 def test_concatenated_datasets_share_their_classes(tmp_path: Path) -> None:
     first, second = write_coco(tmp_path / "1", [CAT, DOG]), write_coco(tmp_path / "2", [DOG])
-    joined = open_datasets(f"{first} + {second}", remap={"dog": "hound"}, only=["hound"], repeat=2)
+    joined = open_datasets(
+        f"{first} + {second}", remap={"dog": "hound"}, classes=["hound"], repeat=2
+    )
     assert joined.labels == ("background", "hound")
     assert [labeled_boxes(joined, k)[0][0] for k in range(len(joined))] == ["hound"] * 4
     assert [joined.image_id(k) for k in range(4)] == [1, 2, 3, 4]
@@ -97,14 +99,14 @@ def test_parsing_of_classes_and_remap() -> None:
 def test_a_recipe_remaps_and_selects_classes(tmp_path: Path) -> None:
     file = write_text(
         tmp_path / "custom.toml",
-        '[model]\nname = "ssd_mobilenet_v1_fpn"\n[data]\nonly = ["pet"]\n'
+        '[model]\nname = "ssd_mobilenet_v1_fpn"\n[data]\nclasses = ["pet"]\n'
         '[data.remap]\ncat = "pet"\ndog = "pet"\n',
     )
     recipe = load_recipe(str(file))
     assert recipe.data.remap == {"cat": "pet", "dog": "pet"}
-    assert recipe.data.only == ("pet",)
-    recipe = with_overrides(recipe, {"data.only": ["cat"], "data.remap": {"dog": "cat"}})
-    assert (recipe.data.remap, recipe.data.only) == ({"dog": "cat"}, ("cat",))
+    assert recipe.data.classes == ("pet",)
+    recipe = with_overrides(recipe, {"data.classes": ["cat"], "data.remap": {"dog": "cat"}})
+    assert (recipe.data.remap, recipe.data.classes) == ({"dog": "cat"}, ("cat",))
     write_text(file, '[model]\nname = "x"\n[data.remap]\ncat = 3\n')
     with pytest.raises(
         UsageError, match=r"data.remap' in '.*' must be a table of strings, not {'cat': 3}"

@@ -104,7 +104,7 @@ def test_datasets_too_large_for_the_cache_are_rendered_on_access(
 
 def test_classes_may_be_remapped_and_selected(data: Dataset) -> None:
     subset = open_dataset(
-        f"demo:7-8:{WIDTH}x{HEIGHT}", remap={"truck": "car", "bus": "car"}, only=["car"]
+        f"demo:7-8:{WIDTH}x{HEIGHT}", remap={"truck": "car", "bus": "car"}, classes=["car"]
     )
     assert subset.labels == ("background", "car")
     names = [[data.labels[k] for k in data.annotation(index).labels] for index in range(16)]

@@ -93,7 +93,7 @@ def test_coco_and_voc_have_the_same_boxes(mini: tuple[Path, dict[str, Any]]) -> 
     as_coco = open_dataset(
         f"coco:{folder / 'instances.json'}:{folder / 'JPEGImages'}",
         remap=renamed,
-        only=as_voc.labels[1:],
+        classes=as_voc.labels[1:],
     )
     assert as_coco.labels == as_voc.labels
     # The XML files are rounded to whole pixels.

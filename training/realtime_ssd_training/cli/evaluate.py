@@ -22,8 +22,8 @@ _COLUMNS = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR100")
 
 
 def evaluate(
-    *,
     model: str,
+    *,
     data: str,
     metric: str = "coco",
     classes: str | None = None,

@@ -79,7 +79,7 @@ def train(
         "model.backbone": "" if backbone == "none" else backbone,
         "data.train": data,
         "data.val": val,
-        "data.only": parse_classes(classes),
+        "data.classes": parse_classes(classes),
         "data.remap": parse_remap(remap),
     }
     TrainCommand(

@@ -207,7 +207,7 @@ def _open_training_set(recipe: Recipe) -> Dataset:
 def _open(recipe: Recipe, text: str, labels: Sequence[str], repeat: int = 1) -> Dataset:
     data = recipe.data
     return open_datasets(
-        text, labels or None, remap=data.remap, only=data.only or None, repeat=repeat
+        text, labels or None, remap=data.remap, classes=data.classes or None, repeat=repeat
     )
 
 

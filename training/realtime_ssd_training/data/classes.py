@@ -69,12 +69,12 @@ class ClassSelection:
         labels: All labels, "background" first, for example those of a model; None uses the
             classes of the dataset.
         remap: New names of classes by their old ones; several classes may share a new name.
-        only: The classes to keep, by their new names; None keeps all.
+        classes: The classes to keep, by their new names; None keeps all.
     """
 
     labels: Sequence[str] | None = None
     remap: Mapping[str, str] = field(default_factory=dict)
-    only: Sequence[str] | None = None
+    classes: Sequence[str] | None = None
 
     def map_classes(self, names: Sequence[str], ids: Sequence[int] = ()) -> ClassMapping:
         """Return the mapping from the classes of a dataset to labels.
@@ -84,7 +84,7 @@ class ClassSelection:
             ids: Category id of each name, for formats that have them.
 
         Raises:
-            UsageError: If labels, remap and only contradict each other or the dataset.
+            UsageError: If labels, remap and classes contradict each other or the dataset.
         """
         renamed = list(dict.fromkeys(self.remap.get(name, name) for name in names))
         labels = self._labels([name for name in renamed if name != BACKGROUND])
@@ -100,7 +100,7 @@ class ClassSelection:
     def _labels(self, names: list[str]) -> tuple[str, ...]:
         if self.labels is not None:
             return tuple(self.labels)
-        return (BACKGROUND, *(names if self.only is None else self.only))
+        return (BACKGROUND, *(names if self.classes is None else self.classes))
 
     def _check(self, labels: tuple[str, ...], names: Sequence[str]) -> None:
         if labels == (BACKGROUND,) and self.labels is None:
@@ -111,7 +111,7 @@ class ClassSelection:
                 "followed by at least one class"
             )
         known = labels if self.labels is not None else {self.remap.get(n, n) for n in names}
-        for name in self.only or ():
+        for name in self.classes or ():
             if name not in known:
                 raise UsageError(
                     f"there is no class '{name}' in the dataset; choose from "
@@ -148,7 +148,7 @@ class ClassMapping:
             file: File that uses it, for the report of unknown classes.
         """
         name = self.selection.remap.get(name, name)
-        if self.selection.only is not None and name not in self.selection.only:
+        if self.selection.classes is not None and name not in self.selection.classes:
             return None
         label = self._ids.get(name)
         if label is None:

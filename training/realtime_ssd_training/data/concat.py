@@ -21,7 +21,7 @@ def open_datasets(
     labels: Sequence[str] | None = None,
     *,
     remap: Mapping[str, str] | None = None,
-    only: Sequence[str] | None = None,
+    classes: Sequence[str] | None = None,
     repeat: int = 1,
 ) -> Dataset:
     """Open one or several datasets as one.
@@ -30,7 +30,7 @@ def open_datasets(
         text: A dataset as `open_dataset` reads it, or several joined by " + ".
         labels: Class names, "background" first; None uses those of the first dataset.
         remap: New names of classes, applied first.
-        only: Names of the classes to keep; None keeps all.
+        classes: Names of the classes to keep; None keeps all.
         repeat: How often an epoch contains every image.
 
     Raises:
@@ -38,7 +38,7 @@ def open_datasets(
     """
     datasets: list[Dataset] = []
     for spec in split_specs(text):
-        datasets.append(open_dataset(spec, labels, remap, only))
+        datasets.append(open_dataset(spec, labels, remap, classes))
         labels = labels or datasets[0].labels
     whole = datasets[0] if len(datasets) == 1 else ConcatDataset(datasets)
     if not len(whole):

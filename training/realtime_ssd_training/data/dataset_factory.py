@@ -46,7 +46,7 @@ def open_dataset(
     text: str,
     labels: Sequence[str] | None = None,
     remap: Mapping[str, str] | None = None,
-    only: Sequence[str] | None = None,
+    classes: Sequence[str] | None = None,
 ) -> Dataset:
     """Open a dataset.
 
@@ -59,18 +59,18 @@ def open_dataset(
         labels: Class names, "background" first; objects of other classes are skipped and
             reported. None uses the classes of the dataset.
         remap: New names of classes, applied first.
-        only: Names of the classes to keep; None keeps all.
+        classes: Names of the classes to keep; None keeps all.
 
     Raises:
         UsageError: If the text, a file or a class is invalid.
         RealtimeSSDError: If a package of the extra `train` is missing.
 
     Example:
-        >>> data = open_dataset("voc:VOCdevkit/VOC2007:trainval", only=["car", "person"])
+        >>> data = open_dataset("voc:VOCdevkit/VOC2007:trainval", classes=["car", "person"])
         >>> data.labels
         ('background', 'car', 'person')
     """
-    selection = ClassSelection(labels, remap or {}, only)
+    selection = ClassSelection(labels, remap or {}, classes)
     kind, *parts = _split(text)
     first, second = (*parts, "", "")[:2]
     if kind == "demo" and len(parts) <= 2:
