@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -67,8 +66,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: Arguments of the command line; those of the process by default.
     """
+    from realtime_ssd.cli.standard_streams import tolerant_streams
+
+    with tolerant_streams():
+        _main(arguments)
+
+
+def _main(arguments: Sequence[str] | None) -> None:
     from cyclopts import CycloptsError
 
+    from realtime_ssd.cli.standard_streams import discard_standard_output
     from realtime_ssd.core.errors import RealtimeSSDError, for_command_line, redact
 
     raw = list(sys.argv[1:] if arguments is None else arguments)
@@ -89,8 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"realtime-ssd: {for_command_line(str(error))}", file=sys.stderr)
         sys.exit(error.exit_status)
     except BrokenPipeError:
-        # The reader of a pipe left (`| head`): redirect the stream for the last flush.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_standard_output()  # the reader of a pipe left (`| head`)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -76,6 +76,11 @@ class OutputOptions:
             return self.show
         return self.output is None and self.json is None
 
+    def locations(self) -> list[str]:
+        """Return files and folders with results, in the order of the options."""
+        chosen = (self.output, self.json, self.stats)
+        return [str(item) for item in chosen if item is not None and str(item) != "-"]
+
 
 @Parameter(name="*")
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from realtime_ssd.core.metrics import Statistics
 
-__all__ = ["RunProgress", "summary"]
+__all__ = ["RunProgress"]
 
 TERMINAL_INTERVAL, PLAIN_INTERVAL = 0.2, 10.0
 
@@ -24,12 +24,23 @@ class RunProgress(AbstractContextManager["RunProgress"]):
         statistics: Counts of the run.
         total: Frames to process; None if unknown.
         live: Whether a source is live.
+        unit: What is counted, "frames" or "photos".
+        quiet: Whether to show nothing, because the terminal shows results instead.
     """
 
-    def __init__(self, statistics: Statistics, total: int | None, *, live: bool) -> None:
+    def __init__(
+        self,
+        statistics: Statistics,
+        total: int | None,
+        *,
+        live: bool,
+        unit: str = "frames",
+        quiet: bool = False,
+    ) -> None:
         self._statistics, self._total, self._live = statistics, total, live
+        self._unit, self._quiet = unit, quiet
         console = Console(file=sys.stderr)
-        self._is_terminal = console.is_terminal
+        self._is_terminal = console.is_terminal and not quiet
         self._next_update = time.monotonic() + (0 if self._is_terminal else PLAIN_INTERVAL)
         columns = [TextColumn("{task.description}")]
         if total is not None:
@@ -55,7 +66,7 @@ class RunProgress(AbstractContextManager["RunProgress"]):
     def update(self) -> None:
         """Refresh the display, not more often than a reader can follow."""
         now = time.monotonic()
-        if now < self._next_update:
+        if self._quiet or now < self._next_update:
             return
         self._next_update = now + (TERMINAL_INTERVAL if self._is_terminal else PLAIN_INTERVAL)
         description, processed = self._description(), self._statistics.total.processed
@@ -63,31 +74,12 @@ class RunProgress(AbstractContextManager["RunProgress"]):
             self._progress.update(self._task, description=description, completed=processed)
         else:
             of_total = f" of {self._total}" if self._total else ""
-            print(f"{processed}{of_total} frames, {description}", file=sys.stderr, flush=True)
+            print(f"{processed}{of_total} {self._unit}, {description}", file=sys.stderr, flush=True)
 
     def _description(self) -> str:
         statistics = self._statistics
         text = f"{statistics.recent_fps:.1f} FPS"
         if self._live:
             dropped = statistics.total.dropped.total()
-            text += f", latency {statistics.latency() * 1000:.0f} ms, {dropped} dropped"
+            text += f", latency {statistics.latency() * 1000:.0f} ms, {dropped} skipped"
         return text
-
-
-def summary(statistics: Statistics, *, live: bool) -> str:
-    """Return one line about a finished run.
-
-    Args:
-        statistics: Counts of the run.
-        live: Whether a source was live. The latency of files is not shown, because their frames
-            wait in queues on purpose.
-    """
-    total = statistics.total
-    drops = ", ".join(f"{n} {outcome}" for outcome, n in sorted(total.dropped.items()) if n)
-    frames = "1 frame" if total.processed == 1 else f"{total.processed} frames"
-    p50, p99 = (statistics.latency(fraction=fraction) * 1000 for fraction in (0.5, 0.99))
-    return (
-        f"{frames}, {statistics.fps:.1f} FPS"
-        + (f", latency p50 {p50:.1f} ms, p99 {p99:.1f} ms" if live else "")
-        + (f", dropped: {drops}" if drops else ", none dropped")
-    )

@@ -19,7 +19,8 @@ from realtime_ssd.cli.extensions import (
 )
 from realtime_ssd.cli.options import ExtensionOptions, OutputOptions
 from realtime_ssd.cli.outputs import OutputTarget, check_output_files, plan_outputs
-from realtime_ssd.cli.progress import RunProgress, summary
+from realtime_ssd.cli.progress import RunProgress
+from realtime_ssd.cli.summary import RunSummary, unit_of
 from realtime_ssd.core.files import write_output
 from realtime_ssd.core.signals import stop_on_signals
 from realtime_ssd.pipeline import Pipeline, PipelineOptions, SinkGroup
@@ -88,6 +89,9 @@ class Run:
         self._backend, self._max_frames = backend, options.max_frames
         self._sinks = SinkGroup()
         self._window: WindowSink | None = None
+        self._summary = RunSummary(self._infos)
+        self._locations: list[str] = []  # of results, for the summary
+        self._prints_results = False
 
     def add_sinks(self, outputs: OutputOptions) -> None:
         """Open all outputs; if one cannot be opened, the others are closed.
@@ -112,6 +116,8 @@ class Run:
                 self._sinks.add(_open_target(target, outputs.overwrite), target.info.name)
             for sink in sinks:
                 sink.add_to(self._sinks, overwrite=outputs.overwrite)
+            self._locations = outputs.locations()
+            self._prints_results = outputs.json == "-" and sys.stdout.isatty()
             if outputs.window and not (self._sink_specs and outputs.show is None):
                 self._add_window(paced=not self._sinks)
         except BaseException:
@@ -141,15 +147,23 @@ class Run:
         Raises:
             RealtimeSSDError: If something failed; what was written before can be read.
         """
-        progress = RunProgress(self._pipeline.statistics, self._total_frames(), live=self._live)
-        try:
-            with stop_on_signals(self._stop) as signal_received, progress:
-                on_idle = self._window.poll if self._window else None
-                for result in self._pipeline.results(on_idle):
-                    self._sinks.write(result)
-                    progress.update()
-        finally:
-            self._finish(stats)
+        progress = RunProgress(
+            self._pipeline.statistics,
+            self._total_frames(),
+            live=self._live,
+            unit=unit_of(self._infos),
+            quiet=self._prints_results,
+        )
+        with stop_on_signals(self._stop) as signal_received:
+            try:
+                with progress:
+                    on_idle = self._window.poll if self._window else None
+                    for result in self._pipeline.results(on_idle):
+                        self._summary.observe(result)
+                        self._sinks.write(result)
+                        progress.update()
+            finally:
+                self._finish(stats)
         has_file = any(not info.live for info in self._infos)
         return 128 + signal_received() if signal_received() and has_file else 0
 
@@ -164,10 +178,13 @@ class Run:
         try:
             self._sinks.close()
         finally:
-            if statistics.total.captured:
-                print(summary(statistics, live=self._live), file=sys.stderr)
-            if stats is not None:
-                self._write_stats(stats)
+            try:
+                if stats is not None:
+                    self._write_stats(stats)
+            finally:
+                if statistics.total.captured:
+                    lines = self._summary.lines(statistics, self._locations)
+                    print("\n".join(lines), file=sys.stderr)
 
     def _total_frames(self) -> int | None:
         """Return the number of frames to process; None if a source has no frame count."""

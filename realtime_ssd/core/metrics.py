@@ -203,8 +203,13 @@ class Statistics:
     @property
     def fps(self) -> float:
         """Frames per second from the first captured frame to the last processed one."""
-        seconds = self._last_processed - self._first_captured
+        seconds = self.seconds
         return self.total.processed / seconds if seconds > 0 else 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Seconds from the first captured frame to the last processed one; 0.0 before that."""
+        return max(0.0, self._last_processed - self._first_captured)
 
     @property
     def recent_fps(self) -> float:
@@ -230,11 +235,10 @@ class Statistics:
         """Return everything as plain values for JSON; durations in milliseconds."""
         total, fps = self.total, self.fps
         with self._lock:
-            seconds = max(0.0, self._last_processed - self._first_captured)
             return {
                 **total.to_dict(),
                 "fps": round(fps, 3),
-                "seconds": round(seconds, 3),
+                "seconds": round(self.seconds, 3),
                 "latency_ms": {name: stage.to_dict() for name, stage in self._stages.items()},
                 "sources": {name: counts.to_dict() for name, counts in self.sources.items()},
             }

@@ -51,6 +51,7 @@ class FrameResult:
         timings: Seconds spent in each stage so far.
         events: Events that processors reported.
         annotators: What draws onto the annotated image, in order.
+        live: Whether the source is a camera or stream rather than a file.
     """
 
     frame: Frame
@@ -58,6 +59,7 @@ class FrameResult:
     timings: dict[str, float] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     annotators: Sequence[Annotator] = ()
+    live: bool = False
     _image: Image | None = field(default=None, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 

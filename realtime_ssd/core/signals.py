@@ -1,4 +1,4 @@
-"""Graceful shutdown on Ctrl+C and SIGTERM."""
+"""Graceful shutdown on Ctrl+C, on SIGTERM and when the terminal is closed (SIGHUP)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ __all__ = ["stop_on_signals"]
 
 @contextmanager
 def stop_on_signals(on_stop: Callable[[int], None] | None = None) -> Iterator[Callable[[], int]]:
-    """Record SIGINT and SIGTERM instead of ending the process; the second signal interrupts.
+    """Record SIGINT, SIGTERM and SIGHUP instead of ending the process; a second one interrupts.
 
-    Must be entered in the main thread.
+    A second SIGHUP does not, because a terminal and its shell both send one. An ignored SIGHUP
+    (`nohup`) stays ignored. Must be entered in the main thread.
 
     Args:
         on_stop: Called in the signal handler with the number of the first signal.
@@ -30,12 +31,16 @@ def stop_on_signals(on_stop: Callable[[int], None] | None = None) -> Iterator[Ca
     def handle(number: int, _: FrameType | None) -> None:
         nonlocal received
         if received:
+            if number == signal.SIGHUP:
+                return
             raise KeyboardInterrupt
         received = number
         if on_stop is not None:
             on_stop(number)
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
     previous = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield lambda: received

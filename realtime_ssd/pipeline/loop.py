@@ -261,7 +261,11 @@ class Pipeline:
         """Process and yield one result; the time until the caller asks for more is the sinks'."""
         source = frame.source
         result = FrameResult(
-            frame, detections, dict(batch.timings), annotators=self._options.annotators
+            frame,
+            detections,
+            dict(batch.timings),
+            annotators=self._options.annotators,
+            live=source in self._live,
         )
         result = self._processors.process(result)
         started = time.monotonic()

@@ -49,17 +49,29 @@ class SinkGroup(Closeable):
     def write(self, result: FrameResult) -> None:
         """Pass a result to every sink of its source.
 
+        A "block" sink whose reader left is closed, and the others continue.
+
         Raises:
             RealtimeSSDError: If a "block" sink fails; the error names it.
-            BrokenPipeError: If the reader of standard output left.
+            BrokenPipeError: If the reader of the only sink left.
         """
         name = result.frame.source
         for thread, source in self._latest:
             if source in (None, name):
                 thread.offer(result)
-        for sink, source in self._blocking:
-            if source in (None, name):
+        for entry in tuple(self._blocking):
+            sink, source = entry
+            if source not in (None, name):
+                continue
+            try:
                 _write(sink, result)
+            except BrokenPipeError as error:
+                if len(self) == 1:
+                    raise
+                reader = error.filename or type(sink).__name__
+                _log.warning("the reader of %s left; the other outputs continue", reader)
+                self._blocking.remove(entry)
+                sink.close()
 
     def close(self) -> None:
         """Close all sinks, then raise the first failure: of closing, or of a "latest" sink."""

@@ -2,31 +2,46 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
+import time
 from contextlib import suppress
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from realtime_ssd.core.errors import RealtimeSSDError
+from realtime_ssd.core.errors import RealtimeSSDError, UsageError
 from realtime_ssd.core.files import open_output
 from realtime_ssd.core.results import FrameResult
 from realtime_ssd.sinks.base import BaseSink
 
-__all__ = ["JsonSink", "to_record"]
+__all__ = ["JsonSink", "to_record", "wall_clock"]
 
 
 def to_record(result: FrameResult) -> dict[str, Any]:
-    """Return the object of one line: boxes in pixels of the frame, stream time in seconds."""
+    """Return the object of one line.
+
+    Returns:
+        "source"; "file" of a photo, "captured_at" of a live source (UTC, ISO 8601); then "frame",
+        "time" in seconds of the stream, "width", "height" and "detections" with boxes in pixels.
+    """
     frame = result.frame
-    return {
-        "source": frame.name or frame.source,
-        "frame": frame.index,
-        "time": round(frame.time, 6),
-        "width": frame.width,
-        "height": frame.height,
-        "detections": result.detections.to_dicts(),
-    }
+    record: dict[str, Any] = {"source": frame.source}
+    if frame.name:
+        record["file"] = frame.name
+    record |= {"frame": frame.index, "time": round(frame.time, 6)}
+    if result.live:
+        record["captured_at"] = wall_clock(frame.captured_at)
+    record |= {"width": frame.width, "height": frame.height}
+    return {**record, "detections": result.detections.to_dicts()}
+
+
+def wall_clock(monotonic: float) -> str:
+    """Return a moment of `time.monotonic()` as UTC in ISO 8601, to the millisecond."""
+    seconds = time.time() - (time.monotonic() - monotonic)
+    moment = datetime.fromtimestamp(seconds, timezone.utc)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class JsonSink(BaseSink):
@@ -37,10 +52,12 @@ class JsonSink(BaseSink):
         overwrite: Whether an existing file may be replaced.
 
     Raises:
-        UsageError: If the file exists or cannot be written.
+        UsageError: If the file exists or cannot be written, or standard output is closed.
     """
 
     def __init__(self, target: str, *, overwrite: bool = False) -> None:
+        if target == "-" and sys.stdout is None:
+            raise UsageError("standard output is closed; write JSON lines to a file")
         self._name = "standard output" if target == "-" else f"'{target}'"
         self._path = None if target == "-" else Path(target)
         self._file: BinaryIO | None = None
@@ -49,7 +66,11 @@ class JsonSink(BaseSink):
         self._complete_bytes = 0
 
     def write(self, result: FrameResult) -> None:
-        """See `Sink.write`."""
+        """See `Sink.write`.
+
+        Raises:
+            BrokenPipeError: If the reader left, or the terminal was closed.
+        """
         line = json.dumps(to_record(result), separators=(",", ":")) + "\n"
         try:
             if self._path is None:
@@ -57,9 +78,9 @@ class JsonSink(BaseSink):
                 sys.stdout.flush()
             elif self._file is not None:
                 self._append(self._file, line.encode())
-        except BrokenPipeError:
-            raise
         except OSError as error:
+            if isinstance(error, BrokenPipeError) or (error.errno == errno.EIO and not self._path):
+                raise BrokenPipeError(error.errno, error.strerror, self._name) from None
             raise RealtimeSSDError(
                 f"writing to {self._name} failed ({error.strerror}); the lines written before are "
                 "complete"

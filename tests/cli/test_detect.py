@@ -31,7 +31,9 @@ def test_photos_to_json_and_folder(tiny: Path, photos: Path, tmp_path: Path) -> 
     assert finished.returncode == 0, finished.stderr
     lines = [json.loads(line) for line in finished.stdout.splitlines()]
     assert [line["frame"] for line in lines] == [0, 1]
-    assert set(lines[0]) == {"source", "frame", "time", "width", "height", "detections"}
+    assert set(lines[0]) == {
+        "source", "file", "frame", "time", "width", "height", "detections",
+    }  # fmt: skip
     (detection,) = lines[0]["detections"]
     assert (detection["label"], detection["class_id"]) == ("bright", 1)
     assert detection["score"] > 0.9

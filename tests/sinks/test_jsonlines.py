@@ -6,6 +6,9 @@ import json
 import os
 import subprocess
 import sys
+import time
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import numpy as np
@@ -92,7 +95,8 @@ def test_line_has_the_detections_and_the_name_of_the_image(tmp_path: Path) -> No
         sink.write(result("a.png"))
     first, second = map(json.loads, path.read_text().splitlines())
     assert first["source"] == "camera"
-    assert second["source"] == "a.png"
+    assert (second["source"], second["file"]) == ("camera", "a.png")
+    assert not {"file", "captured_at"} & set(first)
     assert (first["frame"], first["time"], first["width"], first["height"]) == (7, 1.234, 8, 4)
     assert first["detections"] == [
         {"label": "car", "class_id": 1, "score": 0.5, "box": [1.0, 2.0, 3.25, 4.0]}
@@ -116,3 +120,17 @@ def test_existing_file_is_kept_unless_overwritten(tmp_path: Path) -> None:
     with JsonSink(str(path), overwrite=True) as sink:
         sink.write(result())
     assert json.loads(path.read_text())["frame"] == 7
+
+
+def test_live_sources_have_the_wall_clock_of_the_capture(tmp_path: Path) -> None:
+    captured = datetime.now(timezone.utc) - timedelta(seconds=5)
+    found = result()
+    found.live = True
+    found.frame = replace(found.frame, captured_at=time.monotonic() - 5)
+    path = tmp_path / "o.jsonl"
+    with JsonSink(str(path)) as sink:
+        sink.write(found)
+    text = json.loads(path.read_text())["captured_at"]
+    assert text.endswith("Z")
+    moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    assert abs((moment - captured).total_seconds()) < 0.5

@@ -143,4 +143,4 @@ def test_json_sink_receives_all_sources_and_files_receive_one(tmp_path: Path) ->
     ]
     with open_sink(f"json:{tmp_path / 'o.jsonl'}", VIDEO) as sink:
         sink.write(result())
-    assert json.loads((tmp_path / "o.jsonl").read_text())["source"] == "a.png"
+    assert json.loads((tmp_path / "o.jsonl").read_text())["file"] == "a.png"
