@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from realtime_ssd.core.gpu import find_gpus
-from realtime_ssd_engines.requirements import missing_parts
+from realtime_ssd_engines.requirements import (
+    FLAVOR_NAMES,
+    flavor_version,
+    install_command,
+    missing_parts,
+)
 
 if TYPE_CHECKING:
     from realtime_ssd.backends import Backend, BackendOptions
     from realtime_ssd.core.spec import ModelSpec
 
 __all__ = ["TENSORRT", "TensorRTPlugin"]
-
-_INSTALL = "pip install 'realtime-ssd[gpu]'"
 
 
 class TensorRTPlugin:
@@ -29,7 +32,13 @@ class TensorRTPlugin:
 
     def missing(self) -> list[str]:
         """See `BackendPlugin.missing`."""
-        return missing_parts()
+        missing = missing_parts()
+        if missing:
+            return missing
+        from realtime_ssd_engines.tensorrt.flavors import explain_flavor, usable_flavors
+
+        usable, _ = usable_flavors()
+        return [] if usable else [f"a TensorRT that runs here ({explain_flavor()})"]
 
     def open(self, path: Path, spec: ModelSpec, options: BackendOptions) -> Backend:
         """See `BackendPlugin.open`."""
@@ -46,19 +55,20 @@ class TensorRTPlugin:
     def diagnose(self) -> Iterator[tuple[str, str, str]]:
         """See `BackendPlugin.diagnose`."""
         from realtime_ssd_engines.cuda.compile import compiler_name
+        from realtime_ssd_engines.tensorrt.flavors import explain_flavor
 
-        gpus = find_gpus()
-        packages = (
-            ("TensorRT", "tensorrt"),
-            ("TensorRT-RTX", "tensorrt-rtx-cu13-bindings"),
-            ("PyCUDA", "pycuda"),
-            ("cuda-bindings", "cuda-bindings"),
-        )
-        for name, package in packages:
-            installed = _installed_version(package)
-            yield name, installed or "not installed", _INSTALL if gpus and not installed else ""
+        fix = install_command() if find_gpus() else ""
+        versions = {flavor: flavor_version(flavor) for flavor in FLAVOR_NAMES}
+        for flavor, name in FLAVOR_NAMES.items():
+            found = versions[flavor] or "not installed"
+            yield name, found, "" if any(versions.values()) or flavor == "rtx" else fix
+        for name in ("PyCUDA", "cuda-bindings"):
+            found = _installed_version(name.lower())
+            required = name == "cuda-bindings" and not found
+            yield name, found or "not installed", fix if required else ""
         compiler = compiler_name()
-        yield "kernel compiler", compiler or "none", "" if compiler or not gpus else _INSTALL
+        yield "kernel compiler", compiler or "none", "" if compiler else fix
+        yield "engines", explain_flavor(), ""
 
 
 def _installed_version(package: str) -> str:

@@ -19,6 +19,7 @@ from typing import Literal
 from realtime_ssd.core.errors import ModelError
 from realtime_ssd.core.files import cache_folder, replace_file
 from realtime_ssd_engines.cuda import driver
+from realtime_ssd_engines.requirements import install_command
 
 __all__ = [
     "KERNELS",
@@ -60,8 +61,8 @@ def require_compiler() -> str:
     compiler = compiler_name()
     if compiler is None:
         raise ModelError(
-            "the GPU kernels cannot be compiled: neither NVRTC nor nvcc was found; "
-            "install NVRTC with: pip install cuda-bindings nvidia-cuda-nvrtc"
+            "the GPU kernels cannot be compiled: neither NVRTC nor nvcc was found; install NVRTC "
+            f"with: {install_command()}"
         )
     return compiler
 

@@ -2,8 +2,7 @@
 
 PyCUDA provides the primary context, streams, events, memory, modules and launches. cuda-bindings
 provides NVRTC and CUDA graphs, which PyCUDA lacks, and everything else if PyCUDA is not installed.
-Both are imported on first use: PyCUDA cannot be imported without a driver, and the program must
-start without either.
+Both are imported on first use: PyCUDA requires a driver, and the program must start without either.
 
 Every object belongs to a `Device` and is used with the device's context current on the calling
 thread: `with device: ...`.
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 
 from realtime_ssd.core.errors import ModelError
 from realtime_ssd.core.gpu import Gpu, cuda_version, driver_library, find_gpus
+from realtime_ssd_engines.requirements import install_command
 
 __all__ = [
     "Buffer",
@@ -53,8 +53,8 @@ def _pycuda() -> ModuleType:
         except (ImportError, RuntimeError) as error:
             reason = error
     raise ModelError(
-        f"neither PyCUDA nor cuda-bindings can be loaded ({reason}); install them with: "
-        "pip install 'realtime-ssd[gpu]'"
+        f"neither PyCUDA nor cuda-bindings can be loaded ({reason}); install one with: "
+        f"{install_command()}"
     ) from reason
 
 

@@ -33,6 +33,7 @@ __all__ = [
     "parse_onnx",
     "serialize_timing_cache",
     "set_precision",
+    "supported_capabilities",
 ]
 
 Precision = Literal["fp32", "fp16"]
@@ -93,19 +94,29 @@ def create_builder(
     return builder, network, config, messages
 
 
+def supported_capabilities(flavor: Flavor) -> tuple[str, ...]:
+    """Return the compute capabilities that a flavor lists, such as "8.9"; empty if it has no list.
+
+    Raises:
+        ModelError: If the flavor is not installed or fails to load.
+    """
+    members = getattr(library(flavor), "ComputeCapability", None)
+    names = () if members is None or flavor != "rtx" else members.__members__
+    return tuple(f"{name[2:-1]}.{name[-1]}" for name in names if name.startswith("SM"))
+
+
 def _set_capabilities(trt: Any, config: Any, capabilities: Sequence[str]) -> None:
-    names = [f"SM{capability.replace('.', '')}" for capability in capabilities]
-    supported = trt.ComputeCapability.__members__
-    for capability, name in zip(capabilities, names, strict=True):
-        if name not in supported:
-            known = ", ".join(f"{n[2:-1]}.{n[-1]}" for n in supported if n.startswith("SM"))
+    known = supported_capabilities("rtx")
+    for capability in capabilities:
+        if capability not in known:
             raise UsageError(
                 f"`compute_capability` {capability} is not supported by {version('rtx')}; choose "
-                f"from {known}"
+                f"from {', '.join(known)}"
             )
-    config.num_compute_capabilities = len(names)
-    for index, name in enumerate(names):
-        config.set_compute_capability(supported[name], index)
+    config.num_compute_capabilities = len(capabilities)
+    for index, capability in enumerate(capabilities):
+        name = f"SM{capability.replace('.', '')}"
+        config.set_compute_capability(getattr(trt.ComputeCapability, name), index)
 
 
 def _network_flags(trt: Any) -> int:

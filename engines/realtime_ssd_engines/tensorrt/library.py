@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from realtime_ssd.core.errors import ModelError
-from realtime_ssd_engines.requirements import Flavor
+from realtime_ssd_engines.requirements import FLAVOR_NAMES, Flavor, install_command
 
 __all__ = [
     "MessageLog",
@@ -43,10 +43,9 @@ def library(flavor: Flavor = "tensorrt") -> ModuleType:
     try:
         return _import_rtx() if flavor == "rtx" else import_module("tensorrt")
     except (ImportError, OSError) as error:
-        name, extra = ("TensorRT-RTX", "rtx") if flavor == "rtx" else ("TensorRT", "gpu")
         raise ModelError(
-            f"{name} cannot be loaded ({error}); install it with: pip install "
-            f"'realtime-ssd[{extra}]', or set `backend` to onnxruntime"
+            f"{FLAVOR_NAMES[flavor]} cannot be loaded ({error}); install it with: "
+            f"{install_command(flavor)}, or set `backend` to onnxruntime"
         ) from error
 
 

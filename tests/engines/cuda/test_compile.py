@@ -80,5 +80,5 @@ def test_without_a_compiler_the_error_names_the_packages_to_install(
 ) -> None:
     monkeypatch.setattr(driver, "nvrtc_version", lambda: None)
     monkeypatch.setattr(compile_module, "nvcc_path", lambda: None)
-    with pytest.raises(ModelError, match="pip install cuda-bindings nvidia-cuda-nvrtc"):
+    with pytest.raises(ModelError, match=r"pip install 'realtime-ssd\[gpu\]'"):
         compile_kernel("preprocess", SETTINGS, "sm_90", tmp_path)
