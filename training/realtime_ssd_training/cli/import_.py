@@ -6,7 +6,10 @@ from pathlib import Path
 
 __all__ = ["import_model"]
 
-_PACKAGES = {".pth": ("torch",), ".pt": ("torch",), ".safetensors": ("torch", "safetensors")}
+_PACKAGES = {
+    ".safetensors": ("torch", "safetensors"),
+    **dict.fromkeys((".pth", ".pt", ".ckpt", ".tar", ".bin"), ("torch",)),
+}
 
 
 def import_model(
@@ -28,8 +31,8 @@ def import_model(
 
     Args:
         file: Model to import: an ONNX file with raw or decoded heads (.onnx), a TFLite file with
-            TFLite_Detection_PostProcess (.tflite), a PyTorch checkpoint (.pth, .pt, .safetensors)
-            or the weights of a Caffe model (.caffemodel).
+            TFLite_Detection_PostProcess (.tflite), a PyTorch checkpoint (.pth, .pt, .ckpt, .bin,
+            .pth.tar, .safetensors) or the weights of a Caffe model (.caffemodel).
         prototxt: Network definition of a Caffe model (deploy.prototxt).
         output: ONNX file to write.
         family: Model family, if the file is ambiguous: tensorflow or ultralight (ONNX), caffe-vgg

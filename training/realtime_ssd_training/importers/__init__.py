@@ -20,6 +20,9 @@ _IMPORTERS = {
     ".tflite": "tflite_model",
     ".pth": "pytorch_checkpoint",
     ".pt": "pytorch_checkpoint",
+    ".ckpt": "pytorch_checkpoint",
+    ".tar": "pytorch_checkpoint",
+    ".bin": "pytorch_checkpoint",
     ".safetensors": "pytorch_checkpoint",
 }
 

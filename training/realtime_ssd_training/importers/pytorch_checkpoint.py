@@ -20,7 +20,11 @@ from realtime_ssd_training.importers.pytorch_family import Family, Weights
 from realtime_ssd_training.importers.spec_overrides import apply_overrides
 from realtime_ssd_training.models import SSD
 from realtime_ssd_training.models.checkpoint import HEADER
-from realtime_ssd_training.weights.pytorch_file import find_state_dict, read_state_dict
+from realtime_ssd_training.weights.pytorch_file import (
+    PytorchFile,
+    find_state_dict,
+    read_pytorch_file,
+)
 
 __all__ = ["FAMILIES", "import_model", "read_network"]
 
@@ -52,15 +56,23 @@ def read_network(path: Path, options: ImportOptions) -> tuple[SSD, str]:
         UsageError: If an option does not fit.
         ModelError: If the file is damaged or of an unknown kind.
     """
-    weights = _read(path)
+    weights = _without_shared_prefix(_read(path).tensors)
     family = _select_family(path, weights, options.family)
     return _build_network(path, weights, family, options), family
 
 
-def _read(path: Path) -> Weights:
+def _read(path: Path) -> PytorchFile:
     if path.suffix.lower() == ".safetensors":
         return find_state_dict(_read_safetensors(path), path)
-    return read_state_dict(path)
+    return read_pytorch_file(path)
+
+
+def _without_shared_prefix(weights: Weights) -> Weights:
+    """Remove a prefix that all names share, which no known network has."""
+    prefixes = {name.partition(".")[0] for name in weights}
+    if len(prefixes) > 1 or any("." not in name for name in weights):
+        return weights
+    return _without_shared_prefix({k.partition(".")[2]: v for k, v in weights.items()})
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
