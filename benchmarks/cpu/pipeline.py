@@ -36,7 +36,8 @@ from realtime_ssd.core.preprocess import preprocess
 from realtime_ssd.core.results import FrameResult
 from realtime_ssd.core.spec import read_spec
 from realtime_ssd.pipeline import Pipeline
-from realtime_ssd.sinks.video import VideoSink, add_video
+from realtime_ssd.sinks.encoders import add_video
+from realtime_ssd.sinks.video import VideoSink
 from realtime_ssd.sources.ffmpeg import FrameConverter
 
 ROUNDS = 5

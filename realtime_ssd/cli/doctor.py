@@ -40,7 +40,8 @@ def _package_version(name: str) -> str:
 def _libraries() -> Iterator[Row]:
     import cv2
 
-    from realtime_ssd.sinks.video import available_encoders, ffmpeg_version
+    from realtime_ssd.sinks.encoders import available_encoders
+    from realtime_ssd.sinks.video import ffmpeg_version
 
     yield "OpenCV", cv2.__version__, ""
     yield "FFmpeg", f"{ffmpeg_version()} (PyAV {_package_version('av')})", ""

@@ -59,6 +59,11 @@ class OutputOptions:
             for several sources or photos.
         json: JSON lines to write, one per frame; "-" is standard output.
         stats: JSON file for counts, rates and latencies.
+        encoder: Video encoder: auto (NVENC where it opens, else the CPU), libx264, libx265,
+            libsvtav1, libvpx-vp9, h264_nvenc, hevc_nvenc or av1_nvenc.
+        quality: Quality of the video from 1 to 100; by default about 60, less where the video would
+            be larger than twice the source.
+        bitrate: Average bit rate of the video instead, as in 800k or 4M.
         show: Show a window; by default if there is no --output and no --json.
         overwrite: Replace existing files; a source is never replaced.
     """
@@ -66,6 +71,9 @@ class OutputOptions:
     output: Path | None = None
     json: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None
     stats: Path | None = None
+    encoder: str = "auto"
+    quality: int | None = None
+    bitrate: str | None = None
     show: bool | None = None
     overwrite: Annotated[bool, Parameter(negative="")] = False
 

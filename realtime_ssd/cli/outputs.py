@@ -6,12 +6,15 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
+from realtime_ssd.cli.options import OutputOptions
 from realtime_ssd.core.errors import UsageError
 from realtime_ssd.core.files import check_output
+from realtime_ssd.sinks.encoder_options import AutoEncoder, EncoderOptions, parse_bitrate
 from realtime_ssd.sources import SourceInfo
 
-__all__ = ["OutputTarget", "check_output_files", "plan_outputs"]
+__all__ = ["OutputTarget", "check_output_files", "encoder_options", "plan_outputs"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,19 @@ class OutputTarget:
     def files(self) -> Iterator[Path]:
         """Yield every file that will be written."""
         yield from (self.path / name for name in self.names) if self.names else (self.path,)
+
+
+def encoder_options(outputs: OutputOptions) -> EncoderOptions:
+    """Return how annotated video is encoded.
+
+    Raises:
+        UsageError: If an option has no valid value, or needs an --output.
+    """
+    bitrate = None if outputs.bitrate is None else parse_bitrate(outputs.bitrate)
+    options = EncoderOptions(cast("AutoEncoder", outputs.encoder), outputs.quality, bitrate)
+    if outputs.output is None and options != EncoderOptions():
+        raise UsageError("`encoder`, `quality` and `bitrate` need an annotated video; set `output`")
+    return options
 
 
 def plan_outputs(output: Path, infos: Sequence[SourceInfo]) -> list[OutputTarget]:

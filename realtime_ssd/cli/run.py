@@ -18,13 +18,20 @@ from realtime_ssd.cli.extensions import (
     processor_factory,
 )
 from realtime_ssd.cli.options import ExtensionOptions, OutputOptions
-from realtime_ssd.cli.outputs import OutputTarget, check_output_files, plan_outputs
+from realtime_ssd.cli.outputs import (
+    OutputTarget,
+    check_output_files,
+    encoder_options,
+    plan_outputs,
+)
 from realtime_ssd.cli.progress import RunProgress
 from realtime_ssd.cli.summary import RunSummary, unit_of
 from realtime_ssd.core.files import write_output
 from realtime_ssd.core.signals import stop_on_signals
 from realtime_ssd.pipeline import Pipeline, PipelineOptions, SinkGroup
 from realtime_ssd.sinks import Sink, find_file_sink
+from realtime_ssd.sinks.encoder_options import EncoderOptions
+from realtime_ssd.sinks.sink_plugins import VideoPlugin
 from realtime_ssd.sources import Source, open_source
 
 if TYPE_CHECKING:
@@ -102,6 +109,7 @@ class Run:
         Raises:
             UsageError: If an output exists, is a source, or cannot be written.
         """
+        encoding = encoder_options(outputs)
         sinks = plan_sinks(self._sink_specs, self._infos)
         if outputs.json is not None:
             sinks = [*plan_sinks([f"json:{outputs.json}"], self._infos), *sinks]
@@ -113,9 +121,10 @@ class Run:
         check_output_files(files, self._infos, overwrite=outputs.overwrite)
         try:
             for target in targets:
-                self._sinks.add(_open_target(target, outputs.overwrite), target.info.name)
-            for sink in sinks:
-                sink.add_to(self._sinks, overwrite=outputs.overwrite)
+                sink = _open_target(target, encoding, outputs.overwrite)
+                self._sinks.add(sink, target.info.name)
+            for planned in sinks:
+                planned.add_to(self._sinks, overwrite=outputs.overwrite)
             self._locations = outputs.locations()
             self._prints_results = outputs.json == "-" and sys.stdout.isatty()
             if outputs.window and not (self._sink_specs and outputs.show is None):
@@ -206,9 +215,12 @@ class Run:
         write_output(path, (json.dumps(values, indent=1) + "\n").encode())
 
 
-def _open_target(target: OutputTarget, overwrite: bool) -> Sink:
+def _open_target(target: OutputTarget, encoding: EncoderOptions, overwrite: bool) -> Sink:
     if target.names:
         from realtime_ssd.sinks.images import ImageSink
 
         return ImageSink(target.path, target.names, overwrite=overwrite)
-    return find_file_sink(target.path).open(str(target.path), target.info, overwrite)
+    plugin = find_file_sink(target.path)
+    if isinstance(plugin, VideoPlugin):
+        return plugin.open(str(target.path), target.info, overwrite, encoding)
+    return plugin.open(str(target.path), target.info, overwrite)

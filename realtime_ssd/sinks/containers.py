@@ -31,21 +31,26 @@ class Container:
     """A container format.
 
     Attributes:
-        codec: Name of the FFmpeg encoder of its video.
+        name: Name for messages.
+        codec: Name of the FFmpeg encoder that writes its video on the CPU.
+        stored: Names of the video formats that it stores.
         options: Options of the FFmpeg muxer.
     """
 
+    name: str
     codec: str
+    stored: tuple[str, ...]
     options: dict[str, str] = field(default_factory=dict)
 
 
+_MODERN = ("h264", "hevc", "av1")
 _CONTAINERS = {
-    ".mp4": Container("libx264", _MP4),
-    ".m4v": Container("libx264", _MP4),
-    ".mov": Container("libx264", _MP4),
-    ".mkv": Container("libx264", _MATROSKA),
-    ".avi": Container("libx264"),
-    ".webm": Container("libvpx-vp9", _MATROSKA),
+    ".mp4": Container(".mp4", "libx264", _MODERN, _MP4),
+    ".m4v": Container(".m4v", "libx264", _MODERN, _MP4),
+    ".mov": Container(".mov", "libx264", ("h264", "hevc"), _MP4),
+    ".mkv": Container(".mkv", "libx264", (*_MODERN, "vp9"), _MATROSKA),
+    ".avi": Container(".avi", "libx264", ("h264",)),
+    ".webm": Container(".webm", "libvpx-vp9", ("vp9", "av1"), _MATROSKA),
 }
 VIDEO_SUFFIXES = tuple(_CONTAINERS)
 

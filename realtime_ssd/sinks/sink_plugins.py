@@ -10,6 +10,7 @@ from pathlib import Path
 from realtime_ssd.core.errors import UsageError
 from realtime_ssd.sinks.base import Sink
 from realtime_ssd.sinks.containers import VIDEO_SUFFIXES
+from realtime_ssd.sinks.encoder_options import EncoderOptions
 from realtime_ssd.sources.base import SourceInfo
 from realtime_ssd.sources.formats import IMAGE_SUFFIXES
 
@@ -26,11 +27,17 @@ class VideoPlugin:
         """See `SinkPlugin.files`."""
         return (Path(target),)
 
-    def open(self, target: str, info: SourceInfo, overwrite: bool) -> Sink:
-        """See `SinkPlugin.open`."""
+    def open(
+        self,
+        target: str,
+        info: SourceInfo,
+        overwrite: bool,
+        encoding: EncoderOptions | None = None,
+    ) -> Sink:
+        """See `SinkPlugin.open`; `encoding` selects encoder, quality or bit rate."""
         from realtime_ssd.sinks.video import VideoSink
 
-        return VideoSink(Path(target), info, overwrite=overwrite)
+        return VideoSink(Path(target), info, encoding=encoding, overwrite=overwrite)
 
 
 class ImagesPlugin:

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import logging
-import queue
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
-from typing import cast
 
-import cv2  # isort: skip - before PyAV, see `realtime_ssd.sources`
+import cv2  # noqa: F401 # isort: skip - before PyAV, see `realtime_ssd.sources`
 import av
-import numpy as np
 from av.container import OutputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
@@ -25,22 +21,16 @@ from realtime_ssd.core.results import FrameResult
 from realtime_ssd.sinks.base import BaseSink
 from realtime_ssd.sinks.containers import container_of
 from realtime_ssd.sinks.copied_tracks import CopiedTracks, decode_time
+from realtime_ssd.sinks.encoder_options import EncoderOptions
+from realtime_ssd.sinks.encoders import add_video, check_encoder, choose_encoder, rate_limit
+from realtime_ssd.sinks.encoding import EncoderThread, fit_image, to_yuv420p
 from realtime_ssd.sources.base import SourceInfo
 from realtime_ssd.sources.timestamps import is_gap
 
-__all__ = ["VideoSink", "add_video", "available_encoders", "ffmpeg_version"]
+__all__ = ["VideoSink", "ffmpeg_version"]
 
 _log = logging.getLogger(__name__)
 
-_ENCODER_OPTIONS = {
-    "libx264": {"preset": "veryfast", "crf": "20", "bf": "0"},
-    "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8", "row-mt": "1", "crf": "30", "b": "0"},
-}
-# BT.601 in limited range, the result of OpenCV's conversion: SMPTE 170M in AVColorSpace,
-# AVColorPrimaries and AVColorTransferCharacteristic, MPEG in AVColorRange.
-_SMPTE170M, _LIMITED_RANGE = 6, 1
-_KEY_FRAME_INTERVAL = 2  # in seconds
-_MAX_QUEUED = 2  # frames that may wait for the encoder
 _CLOCK_RESET = 1.0  # step back of a source's clock, in seconds, from which it counts as reset
 
 
@@ -53,15 +43,27 @@ class VideoSink(BaseSink):
     Args:
         path: File; its suffix selects the container format.
         info: The source, for its rate, time base and audio.
+        encoding: Encoder, quality or bit rate.
         overwrite: Whether an existing file may be replaced.
 
     Raises:
-        UsageError: If the file exists, cannot be written or has an unknown suffix.
+        UsageError: If the file exists, cannot be written, has an unknown suffix or a format that
+            the encoder does not write.
     """
 
-    def __init__(self, path: Path, info: SourceInfo, *, overwrite: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        info: SourceInfo,
+        *,
+        encoding: EncoderOptions | None = None,
+        overwrite: bool = False,
+    ) -> None:
         self._path, self._info = path, info
         self._format = container_of(path)
+        self._encoding = encoding or EncoderOptions()
+        if self._encoding.encoder != "auto":
+            check_encoder(self._encoding.encoder, self._format)
         self._avi = path.suffix.lower() == ".avi"
         open_output(path, overwrite=overwrite).close()
         self._container: OutputContainer | None = None
@@ -72,7 +74,7 @@ class VideoSink(BaseSink):
         self._last_pts, self._last_time = -1, Fraction(0)
         self._shift = Fraction(0)  # from times of the source to times in the file, in seconds
         self._frames = self._encoded = self._offset = 0
-        self._encoder = _EncoderThread(self._encode)
+        self._encoder = EncoderThread(self._encode)
 
     def write(self, result: FrameResult) -> None:
         """See `Sink.write`; frames of another size are fitted into the size of the first."""
@@ -82,7 +84,7 @@ class VideoSink(BaseSink):
         with self._write_errors():
             if self._container is None:
                 self._start(image, result.frame)
-            frame = _to_yuv420p(_fit(image, self._size))
+            frame = to_yuv420p(fit_image(image, self._size))
             frame.time_base = self._time_base
             frame.pts = self._next_pts(result)
             self._encoder.put(frame)
@@ -145,7 +147,9 @@ class VideoSink(BaseSink):
         self._frame_duration = max(1, round(1 / (rate * self._time_base)))
         container = av.open(str(self._path), "w", container_options=self._format.options)
         try:
-            self._stream = add_video(container, self._format.codec, rate, self._size)
+            encoder = choose_encoder(self._encoding.encoder, self._format, self._size, rate)
+            limit = rate_limit(self._info)
+            self._stream = add_video(container, encoder, rate, self._size, self._encoding, limit)
             self._stream.codec_context.time_base = self._stream.time_base = self._time_base
             self._stream.disposition = Disposition.default
             self._stream.codec_context.sample_aspect_ratio = first.pixel_aspect
@@ -220,113 +224,6 @@ class VideoSink(BaseSink):
             self._copy_tracks(end)
 
 
-class _EncoderThread:
-    """Processes frames in a thread of its own.
-
-    Args:
-        process: Called with each frame.
-    """
-
-    def __init__(self, process: Callable[[av.VideoFrame], None]) -> None:
-        self._process = process
-        self._frames: queue.Queue[av.VideoFrame | None] = queue.Queue(_MAX_QUEUED)
-        self._error: Exception | None = None
-        self._thread = threading.Thread(target=self._run, name="encoder", daemon=True)
-
-    def put(self, frame: av.VideoFrame) -> None:
-        """Queue a frame, waiting while the queue is full; raise the error of an earlier frame."""
-        if self._thread.ident is None:
-            self._thread.start()
-        self._frames.put(frame)
-        self._check()
-
-    def finish(self) -> None:
-        """Wait until all frames are processed; raise the error of an earlier frame."""
-        if self._thread.ident is not None:
-            self._frames.put(None)
-            self._thread.join()
-        self._check()
-
-    def _check(self) -> None:
-        if self._error is not None:
-            raise self._error
-
-    def _run(self) -> None:
-        while (frame := self._frames.get()) is not None:
-            if self._error is None:
-                try:
-                    self._process(frame)
-                except Exception as error:
-                    self._error = error
-
-
-def add_video(
-    container: OutputContainer, codec: str, rate: Fraction, size: tuple[int, int]
-) -> VideoStream:
-    """Add a video stream with the encoder settings of annotated video.
-
-    Args:
-        container: Output file.
-        codec: "libx264" or "libvpx-vp9".
-        rate: Frames per second.
-        size: Width and height in pixels, both even.
-    """
-    stream = container.add_stream(codec, rate, options=_ENCODER_OPTIONS[codec])
-    if not isinstance(stream, VideoStream):
-        raise TypeError(codec)
-    context = stream.codec_context
-    context.width, context.height = size
-    context.pix_fmt = "yuv420p"
-    context.gop_size = max(1, round(rate * _KEY_FRAME_INTERVAL))
-    context.colorspace, context.color_range = _SMPTE170M, _LIMITED_RANGE
-    context.color_primaries = context.color_trc = _SMPTE170M
-    return stream
-
-
-def available_encoders() -> list[str]:
-    """Return the names of the encoders of annotated video that this FFmpeg has."""
-    return [name for name in _ENCODER_OPTIONS if name in av.codecs_available]
-
-
 def ffmpeg_version() -> str:
     """Return the version of the FFmpeg libraries in use."""
     return str(av.ffmpeg_version_info)
-
-
-def _fit(image: Image, size: tuple[int, int]) -> Image:
-    """Return an image of the given even width and height, scaled with black bars if needed.
-
-    An odd size is made even by repeating the last column or row.
-    """
-    height, width = image.shape[:2]
-    if size != (width + width % 2, height + height % 2):
-        scale = min(size[0] / width, size[1] / height)
-        width, height = max(1, round(width * scale)), max(1, round(height * scale))
-        image = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))
-    right, below = size[0] - width, size[1] - height
-    if max(right, below) > 1:
-        bars = (below // 2, below - below // 2, right // 2, right - right // 2)
-        image = np.asarray(cv2.copyMakeBorder(image, *bars, cv2.BORDER_CONSTANT))
-    elif right or below:
-        image = np.asarray(cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_REPLICATE))
-    return image
-
-
-def _to_yuv420p(image: Image) -> av.VideoFrame:
-    """Convert a BGR image of even width and height into a frame.
-
-    The planes are copied one by one because `VideoFrame.from_numpy_buffer`, which would share the
-    memory, shifts the chroma planes unless the height is a multiple of 4.
-    """
-    height, width = image.shape[:2]
-    data = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2YUV_I420)).reshape(-1)
-    frame = av.VideoFrame(width, height, "yuv420p")
-    start = 0
-    for plane in frame.planes:
-        end = start + plane.height * plane.width
-        rows = np.frombuffer(cast("memoryview", plane), np.uint8).reshape(
-            plane.height, plane.line_size
-        )
-        rows[:, : plane.width] = data[start:end].reshape(plane.height, plane.width)
-        start = end
-    return frame

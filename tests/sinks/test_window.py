@@ -174,7 +174,7 @@ def test_keys_save_snapshots_pause_and_show_help(display: str, tiny: Path, tmp_p
     assert "snapshot realtime-ssd-002.png" in program.read_line()
     program.press(window, "space")
     program.press(window, "q")
-    assert "frames," in program.wait()
+    assert "frames in" in program.wait()
     assert program.process.returncode == 0
     plain, helped = (read_snapshot(tmp_path, number) for number in (1, 2))
     assert plain.shape == helped.shape == (180, 320, 3)
@@ -212,7 +212,7 @@ def test_image_is_shown_until_a_key_is_pressed(display: str, tiny: Path, tmp_pat
         assert f"snapshot realtime-ssd-00{number}.png" in program.read_line()
         program.press(window, "Right")
     program.press(window, "q")
-    assert "frames," in program.wait()
+    assert "photos in" in program.wait()
     assert program.process.returncode == 0
     corners = [read_snapshot(tmp_path, number)[-1, -1, 0] for number in (1, 2)]
     assert corners == [0, 60]
@@ -282,4 +282,4 @@ def test_close_button_ends_the_program(display: str, tiny: Path, tmp_path: Path)
     program.manager.click_close_button(int(window))
     output = program.wait()
     assert program.process.returncode == 0, output
-    assert "frames," in output
+    assert "frames in" in output
