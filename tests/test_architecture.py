@@ -53,6 +53,7 @@ LAYERS = {
         ("", "cuda", "onnx", "requirements"),
         ("tensorrt",),
         ("backend",),
+        ("loading",),
         ("cli", "plugin"),
     ),
     "realtime_ssd_training": (

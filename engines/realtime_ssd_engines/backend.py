@@ -1,8 +1,7 @@
 """Inference on an NVIDIA GPU: TensorRT runs the network, CUDA kernels everything else.
 
 The backend rotates through a few frame slots. `submit` copies pixels into a free slot and launches
-its graph; `collect` waits for the event of that slot only. Engines are built, verified and cached
-on first use.
+its graph; `collect` waits for the event of that slot only.
 """
 
 from __future__ import annotations
@@ -12,131 +11,26 @@ import queue
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from realtime_ssd.backends import BackendOptions, class_ids
 from realtime_ssd.backends.base import PendingBatch
 from realtime_ssd.core.closeable import Closeable
 from realtime_ssd.core.detections import Detections
-from realtime_ssd.core.errors import ModelError, UsageError
+from realtime_ssd.core.errors import ModelError
 from realtime_ssd.core.frames import Frame
 from realtime_ssd.core.postprocess import RawDetections, to_frame_detections
-from realtime_ssd.core.spec import ModelSpec, read_spec, spec_from_object
-from realtime_ssd_engines.cuda.compile import require_compiler
+from realtime_ssd.core.spec import ModelSpec
 from realtime_ssd_engines.cuda.driver import Device, graphs_available
 from realtime_ssd_engines.cuda.kernel_params import ImageHeader
 from realtime_ssd_engines.cuda.kernel_set import KernelSet
 from realtime_ssd_engines.cuda.slots import FrameSlot, Network
-from realtime_ssd_engines.requirements import Flavor, installed_flavors, require_gpu
 
-if TYPE_CHECKING:
-    from realtime_ssd_engines.tensorrt.cache import CacheEntry
-    from realtime_ssd_engines.tensorrt.engine_builder import EngineOptions
-
-__all__ = ["GpuBackend", "open_backend", "open_engine"]
+__all__ = ["GpuBackend"]
 
 SLOTS = 3
 _log = logging.getLogger(__name__)
-
-
-def open_backend(path: Path, spec: ModelSpec, options: BackendOptions) -> GpuBackend:
-    """Load or build the engine of an ONNX file and prepare the GPU for it.
-
-    Raises:
-        ModelError: If there is no usable GPU, or the engine cannot be built or run.
-    """
-    require_gpu("run TensorRT engines")
-    from realtime_ssd_engines.tensorrt.compat import IncompatibleEngineError
-    from realtime_ssd_engines.tensorrt.engine_builder import EngineOptions
-
-    require_compiler()  # before an engine is built, which takes minutes
-    flavor = installed_flavors()[0]
-    device = Device()
-    engine_options = EngineOptions(
-        options.precision,
-        batch=options.batch,
-        calibration=options.calibration,
-    )
-    try:
-        return _open_onnx(device, path, spec, options, engine_options, flavor)
-    except IncompatibleEngineError as error:
-        _log.warning("%s", error)
-        engine_options = replace(engine_options, rebuild=True)
-        return _open_onnx(device, path, spec, options, engine_options, flavor)
-
-
-def _open_onnx(
-    device: Device,
-    path: Path,
-    spec: ModelSpec,
-    options: BackendOptions,
-    engine_options: EngineOptions,
-    flavor: Flavor,
-) -> GpuBackend:
-    from realtime_ssd_engines.tensorrt.engine_builder import get_or_build_engine
-    from realtime_ssd_engines.tensorrt.toolchain import make_toolchain
-
-    toolchain = make_toolchain(flavor)
-    engine = get_or_build_engine(path, spec, engine_options, _log.warning, toolchain=toolchain)
-    return _open_plan(device, engine.plan, spec, options, flavor)
-
-
-def _open_plan(
-    device: Device, plan: bytes, spec: ModelSpec, options: BackendOptions, flavor: Flavor
-) -> GpuBackend:
-    from realtime_ssd_engines.tensorrt.network import EngineNetwork
-
-    with device:
-        return GpuBackend(device, EngineNetwork(device, plan, spec, flavor), spec, options)
-
-
-def open_engine(path: Path, options: BackendOptions) -> GpuBackend:
-    """Load an engine file with the metadata file next to it, as `realtime-ssd build` writes them.
-
-    Raises:
-        UsageError: If it was built for smaller batches, or the thresholds do not fit.
-        ModelError: If the file or its metadata is damaged, or it does not run on this machine.
-    """
-    from realtime_ssd_engines.tensorrt.cache import read_entry
-
-    entry = read_entry(path)
-    if entry.problem or entry.key is None:
-        raise ModelError(
-            f"engine '{path}' cannot be used: {entry.problem}; use a file written by "
-            "'realtime-ssd build' with its .json file next to it"
-        )
-    if options.batch > entry.key.max_batch:
-        raise UsageError(
-            f"`batch` must be at most {entry.key.max_batch}, for which engine '{path}' was built, "
-            f"not {options.batch}; build it again for larger batches"
-        )
-    spec = _read_entry_spec(entry).with_thresholds(
-        score_threshold=options.score_threshold,
-        iou_threshold=options.iou_threshold,
-        pre_nms_top_k=options.pre_nms_top_k,
-    )
-    require_gpu("run TensorRT engines", entry.key.flavor)
-    return _open_plan(Device(), path.read_bytes(), spec, options, entry.key.flavor)
-
-
-def _read_entry_spec(entry: CacheEntry) -> ModelSpec:
-    """Return the specification from an engine's metadata, or else from its ONNX file."""
-    if "spec" in entry.metadata:
-        if not isinstance(entry.metadata["spec"], dict):
-            raise ModelError(
-                f"the model specification in the metadata of engine '{entry.path}' is damaged; "
-                "build the engine again"
-            )
-        return spec_from_object(entry.metadata["spec"])
-    source = Path(str(entry.metadata.get("source", "")))
-    if not source.is_file():
-        raise ModelError(
-            f"the metadata of engine '{entry.path}' contains no model specification; build the "
-            "engine again"
-        )
-    return read_spec(source)
 
 
 class GpuBackend(Closeable):

@@ -42,13 +42,13 @@ class TensorRTPlugin:
 
     def open(self, path: Path, spec: ModelSpec, options: BackendOptions) -> Backend:
         """See `BackendPlugin.open`."""
-        from realtime_ssd_engines.backend import open_backend
+        from realtime_ssd_engines.loading import open_backend
 
         return open_backend(path, spec, options)
 
     def open_engine(self, path: Path, options: BackendOptions) -> Backend:
         """See `BackendPlugin.open_engine`."""
-        from realtime_ssd_engines.backend import open_engine
+        from realtime_ssd_engines.loading import open_engine
 
         return open_engine(path, options)
 

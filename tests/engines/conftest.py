@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from functools import cache
 from pathlib import Path
 
 import pytest
+from realtime_ssd_engines.cuda import driver
 from realtime_ssd_engines.onnx.verify import synthetic_frames
 from realtime_ssd_engines.tensorrt import engine_builder, layers, recheck
 
-from tests.engines.standins import needs_nvrtc
+from realtime_ssd.core.gpu import find_gpus
+from tests.engines.cuda.host_driver import BINDINGS
+from tests.engines.standins import needs_nvrtc, needs_rtx
 from tests.tiny import tiny_model
 
-__all__ = ["needs_nvrtc"]
+__all__ = ["needs_nvrtc", "needs_rtx"]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def requested_bindings() -> None:
+    """Use PyCUDA or cuda-bindings for the driver, whichever a parent process requests."""
+    requested = os.environ.get(BINDINGS)
+    if requested == "cuda-bindings":
+        sys.modules["pycuda"] = None  # type: ignore[assignment] # "not installed"
+    if requested and find_gpus():
+        used = driver._pycuda().__name__
+        assert used.startswith("pycuda") is (requested == "pycuda"), used
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import pytest
 
-__all__ = ["REQUIRE_STANDINS", "needs_nvrtc", "unavailable"]
+__all__ = ["REQUIRE_STANDINS", "needs_nvrtc", "needs_rtx", "unavailable"]
 
 REQUIRE_STANDINS = "REALTIME_SSD_REQUIRE_STANDINS"
 
@@ -29,3 +29,14 @@ def needs_nvrtc() -> None:
 
     if nvrtc_version() is None:
         unavailable("NVRTC is not installed")
+
+
+@pytest.fixture
+def needs_rtx() -> None:
+    """Skip or fail the test without TensorRT-RTX, whose builder requires no GPU."""
+    from realtime_ssd_engines.requirements import installed_flavors
+    from realtime_ssd_engines.tensorrt.library import library
+
+    if "rtx" not in installed_flavors():
+        unavailable("TensorRT-RTX is not installed")
+    library("rtx")

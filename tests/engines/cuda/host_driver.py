@@ -15,11 +15,13 @@ from realtime_ssd_engines.requirements import has_bindings
 
 from tests.engines.standins import unavailable
 
-__all__ = ["HOST_GPU", "build_driver", "run_pytest_on_standins", "standin_environment"]
+__all__ = ["BINDINGS", "HOST_GPU", "build_driver", "run_pytest_on_standins", "standin_environment"]
 
 HOST = Path(__file__).parent / "host"
 HOST_GPU = "REALTIME_SSD_HOST_GPU"
 """Environment variable that is set in processes that run on the stand-in."""
+BINDINGS = "REALTIME_SSD_TEST_BINDINGS"
+"""Environment variable with the bindings that a process must use, see `conftest.py`."""
 
 
 def pycuda_library() -> Path | None:
@@ -75,7 +77,11 @@ def standin_environment(driver_folder: Path, python_path: Path | None = None) ->
 
 
 def run_pytest_on_standins(
-    driver_folder: Path, files: Sequence[Path], python_path: Path | None = None, **variables: str
+    driver_folder: Path,
+    files: Sequence[Path],
+    python_path: Path | None = None,
+    bindings: str = "",
+    **variables: str,
 ) -> None:
     """Run test files in a process that loads the stand-in for the driver.
 
@@ -83,8 +89,14 @@ def run_pytest_on_standins(
         driver_folder: Folder for `libcuda.so.1`.
         files: Test files to run.
         python_path: Folder of further stand-ins.
+        bindings: "pycuda" or "cuda-bindings", which the files then use; by default those that the
+            program prefers.
         **variables: Environment variables.
     """
+    if bindings == "pycuda" and importlib.util.find_spec("pycuda") is None:
+        unavailable("PyCUDA is not installed")
+    if bindings:
+        variables[BINDINGS] = bindings
     environment = {**standin_environment(driver_folder, python_path), HOST_GPU: "1", **variables}
     command = [
         sys.executable,

@@ -25,7 +25,7 @@ from realtime_ssd_engines.cuda import compile as compile_module
 from realtime_ssd_engines.cuda import driver, kernel_set
 from realtime_ssd_engines.cuda.driver import Device
 from realtime_ssd_engines.cuda.kernel_params import Precision
-from realtime_ssd_engines.requirements import has_bindings
+from realtime_ssd_engines.requirements import has_bindings, installed_flavors
 
 from benchmarks.gpu.context import fetch
 from benchmarks.gpu.networks import RecordedHeads
@@ -295,9 +295,15 @@ def test_auto_falls_back_to_the_cpu_and_reports_missing_packages(
     path = tiny_model(tmp_path / "tiny.onnx")
     with backends.open_backend(path, "auto") as backend:
         assert backend.name == "onnxruntime"
-    assert "'tensorrt' needs the Python package tensorrt" in caplog.text
-    with pytest.raises(ModelError, match="missing the Python package tensorrt;"):
+    with pytest.raises(ModelError, match=r"pip install 'realtime-ssd\[gpu") as e:
         backends.open_backend(path, "tensorrt")
+    if "rtx" in installed_flavors():
+        reason = "TensorRT-RTX does not support GPU 'Host GPU' with compute capability 9.0"
+        assert "'tensorrt' needs a TensorRT that runs here" in caplog.text
+    else:
+        reason = "the Python package tensorrt"
+        assert f"'tensorrt' needs {reason}" in caplog.text
+    assert reason in str(e.value)
 
 
 def test_nan_in_network_outputs_raises_an_error_with_the_frame(device: Device) -> None:

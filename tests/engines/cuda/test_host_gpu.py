@@ -15,10 +15,17 @@ from tests.engines.cuda.host_driver import run_pytest_on_standins
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("driver_version", ["12040", "13000"])
+@pytest.mark.parametrize(
+    ("driver_version", "bindings"),
+    [
+        ("12040", "cuda-bindings"),
+        ("13000", "cuda-bindings"),
+        pytest.param("13000", "pycuda", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.skipif(bool(find_gpus()), reason="test_gpu_loop.py runs on the GPU")
-def test_gpu_loop_on_the_driver_standin(tmp_path: Path, driver_version: str) -> None:
+def test_gpu_loop_on_the_driver_standin(tmp_path: Path, driver_version: str, bindings: str) -> None:
     """The old driver lacks functions that current cuda-bindings look up."""
     folder = Path(__file__).parent
     files = [folder / "test_gpu_loop.py", folder / "test_gpu_faults.py"]
-    run_pytest_on_standins(tmp_path, files, HOST_DRIVER_VERSION=driver_version)
+    run_pytest_on_standins(tmp_path, files, bindings=bindings, HOST_DRIVER_VERSION=driver_version)

@@ -12,10 +12,22 @@ from tests.engines.cuda.host_driver import run_pytest_on_standins
 HERE = Path(__file__).parent
 
 
-@pytest.mark.parametrize("generation", ["8", "10", "11"])
+@pytest.mark.parametrize(
+    ("generation", "bindings"),
+    [
+        ("8", "cuda-bindings"),
+        ("10", "cuda-bindings"),
+        ("11", "cuda-bindings"),
+        pytest.param("11", "pycuda", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(bool(find_gpus()), reason="test_engine_loop.py runs on the GPU")
-def test_engine_loop_on_the_standins(tmp_path: Path, generation: str) -> None:
+def test_engine_loop_on_the_standins(tmp_path: Path, generation: str, bindings: str) -> None:
     run_pytest_on_standins(
-        tmp_path, [HERE / "test_engine_loop.py"], HERE / "host_tensorrt", HOST_TENSORRT=generation
+        tmp_path,
+        [HERE / "test_engine_loop.py"],
+        HERE / "host_tensorrt",
+        bindings,
+        HOST_TENSORRT=generation,
     )

@@ -8,7 +8,6 @@ from pathlib import Path
 import cv2
 import onnx
 import pytest
-from realtime_ssd_engines.requirements import installed_flavors
 from realtime_ssd_engines.tensorrt import compat
 from realtime_ssd_engines.tensorrt.cache import EngineCache
 from realtime_ssd_engines.tensorrt.engine_builder import EngineOptions, get_or_build_engine
@@ -21,9 +20,7 @@ from realtime_ssd.core.gpu import find_gpus
 from realtime_ssd.core.spec import read_spec
 from tests.tiny import bright_cell
 
-needs_rtx = pytest.mark.skipif(
-    "rtx" not in installed_flavors(), reason="TensorRT-RTX is not installed"
-)
+needs_rtx = pytest.mark.usefixtures("needs_rtx")
 CAPABILITIES = ["8.6", "8.9", "12.0"]
 
 

@@ -1,0 +1,136 @@
+"""Opens the GPU backend: for an ONNX file, whose engine is built once, or for an engine file."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from realtime_ssd.backends import BackendOptions
+from realtime_ssd.core.errors import ModelError, UsageError
+from realtime_ssd.core.spec import ModelSpec, read_spec, spec_from_object
+from realtime_ssd_engines.backend import GpuBackend
+from realtime_ssd_engines.cuda.compile import require_compiler
+from realtime_ssd_engines.cuda.driver import Device
+from realtime_ssd_engines.requirements import (
+    FLAVOR_NAMES,
+    Flavor,
+    install_command,
+    require_gpu,
+)
+
+if TYPE_CHECKING:
+    from realtime_ssd_engines.tensorrt.cache import CacheEntry
+
+__all__ = ["open_backend", "open_engine"]
+
+_log = logging.getLogger(__name__)
+
+
+def open_backend(path: Path, spec: ModelSpec, options: BackendOptions) -> GpuBackend:
+    """Load or build the engine of an ONNX file and prepare the GPU for it.
+
+    TensorRT is tried first, then TensorRT-RTX.
+
+    Raises:
+        ModelError: If there is no usable GPU, or the engine cannot be built or run.
+    """
+    require_gpu("run TensorRT engines")
+    from realtime_ssd_engines.tensorrt.flavors import explain_flavor, usable_flavors
+
+    flavors, _ = usable_flavors()
+    if not flavors:
+        raise ModelError(
+            f"TensorRT engines are {explain_flavor()}; run {install_command()}, or set `backend` "
+            "to onnxruntime"
+        )
+    require_compiler()  # before an engine is built, which takes minutes
+    device = Device()
+    *preferred, last = flavors
+    for flavor in preferred:
+        try:
+            return _open_onnx(device, path, spec, options, flavor)
+        except ModelError as error:
+            _log.warning("%s cannot be used: %s", FLAVOR_NAMES[flavor], error)
+    return _open_onnx(device, path, spec, options, last)
+
+
+def _open_onnx(
+    device: Device, path: Path, spec: ModelSpec, options: BackendOptions, flavor: Flavor
+) -> GpuBackend:
+    """Open the engine of an ONNX file; build it again if TensorRT cannot load the cached one."""
+    from realtime_ssd_engines.tensorrt.compat import IncompatibleEngineError
+    from realtime_ssd_engines.tensorrt.engine_builder import EngineOptions, get_or_build_engine
+    from realtime_ssd_engines.tensorrt.toolchain import make_toolchain
+
+    engine_options = EngineOptions(
+        options.precision, batch=options.batch, calibration=options.calibration
+    )
+    toolchain = make_toolchain(flavor)
+
+    def open_plan(choices: EngineOptions) -> GpuBackend:
+        engine = get_or_build_engine(path, spec, choices, _log.warning, toolchain=toolchain)
+        return _open_plan(device, engine.plan, spec, options, flavor)
+
+    try:
+        return open_plan(engine_options)
+    except IncompatibleEngineError as error:
+        _log.warning("%s", error)
+        return open_plan(replace(engine_options, rebuild=True))
+
+
+def _open_plan(
+    device: Device, plan: bytes, spec: ModelSpec, options: BackendOptions, flavor: Flavor
+) -> GpuBackend:
+    from realtime_ssd_engines.tensorrt.network import EngineNetwork
+
+    with device:
+        return GpuBackend(device, EngineNetwork(device, plan, spec, flavor), spec, options)
+
+
+def open_engine(path: Path, options: BackendOptions) -> GpuBackend:
+    """Load an engine file with the metadata file next to it, as `realtime-ssd build` writes them.
+
+    Raises:
+        UsageError: If it was built for smaller batches, or the thresholds do not fit.
+        ModelError: If the file or its metadata is damaged, or it does not run on this machine.
+    """
+    from realtime_ssd_engines.tensorrt.cache import read_entry
+
+    entry = read_entry(path)
+    if entry.problem or entry.key is None:
+        raise ModelError(
+            f"engine '{path}' cannot be used: {entry.problem}; use a file written by "
+            "'realtime-ssd build' with its .json file next to it"
+        )
+    if options.batch > entry.key.max_batch:
+        raise UsageError(
+            f"`batch` must be at most {entry.key.max_batch}, for which engine '{path}' was built, "
+            f"not {options.batch}; build it again for larger batches"
+        )
+    spec = _read_entry_spec(entry).with_thresholds(
+        score_threshold=options.score_threshold,
+        iou_threshold=options.iou_threshold,
+        pre_nms_top_k=options.pre_nms_top_k,
+    )
+    require_gpu("run TensorRT engines", entry.key.flavor)
+    return _open_plan(Device(), path.read_bytes(), spec, options, entry.key.flavor)
+
+
+def _read_entry_spec(entry: CacheEntry) -> ModelSpec:
+    """Return the specification from an engine's metadata, or else from its ONNX file."""
+    if "spec" in entry.metadata:
+        if not isinstance(entry.metadata["spec"], dict):
+            raise ModelError(
+                f"the model specification in the metadata of engine '{entry.path}' is damaged; "
+                "build the engine again"
+            )
+        return spec_from_object(entry.metadata["spec"])
+    source = Path(str(entry.metadata.get("source", "")))
+    if not source.is_file():
+        raise ModelError(
+            f"the metadata of engine '{entry.path}' contains no model specification; build the "
+            "engine again"
+        )
+    return read_spec(source)
