@@ -13,12 +13,14 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from realtime_ssd.core.errors import UsageError
+from realtime_ssd.core.errors import SourceError, UsageError
 from realtime_ssd.core.preprocess import preprocess
 from realtime_ssd.core.spec import InputSpec, attach_spec, read_spec
 from realtime_ssd.sources.images import Images
 
 __all__ = ["quantize"]
+
+_log = logging.getLogger(__name__)
 
 MAX_IMAGES = 64
 PERCENTILE = 99.999  # of the activations; larger values are clipped
@@ -40,6 +42,7 @@ def quantize(model: Path, output: Path, calibration: Path, *, symmetric: bool = 
 
     Raises:
         UsageError: If the folder does not exist.
+        SourceError: If none of its images can be read.
         ModelError: If the model has no specification.
     """
     from onnxruntime import quantization
@@ -90,10 +93,16 @@ def _activation_settings(symmetric: bool) -> dict[str, Any]:
 
 
 def _calibration_tensors(calibration: Path, spec: InputSpec) -> list[NDArray[np.float32]]:
+    """Return the network inputs of the first readable images; unreadable ones are reported."""
     source = Images(calibration)
     tensors: list[NDArray[np.float32]] = []
-    while len(tensors) < MAX_IMAGES and (frame := source.read()) is not None:
-        tensors.append(preprocess(frame.image, spec)[None])
+    try:
+        while len(tensors) < MAX_IMAGES and (frame := source.read()) is not None:
+            tensors.append(preprocess(frame.image, spec)[None])
+    except SourceError as error:  # raised after the last image
+        if not tensors:
+            raise
+        _log.warning("calibration: %s", error)
     return tensors
 
 

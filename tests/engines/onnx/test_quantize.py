@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, numpy_helper
 from realtime_ssd_engines.onnx.quantize import quantize
 
-from realtime_ssd.core.errors import UsageError
+from realtime_ssd.core.errors import SourceError, UsageError
 from realtime_ssd.core.spec import read_spec
 from tests.tiny import bright_cell
 
@@ -69,3 +69,16 @@ def test_the_specification_and_the_log_level_are_preserved(
 def test_a_missing_folder_raises_usage_error(model: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is not a folder of calibration images"):
         quantize(model, tmp_path / "int8.onnx", tmp_path / "missing")
+
+
+@pytest.mark.parametrize("data", [b"", b"no image", b"\x89PNG\r\n\x1a\n"])
+def test_an_unreadable_image_is_reported_and_skipped(
+    model: Path, photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, data: bytes
+) -> None:
+    (photos / "0.png").write_bytes(data)
+    assert quantize(model, tmp_path / "int8.onnx", photos) == 3
+    assert "1 of 4 images cannot be read and were skipped" in caplog.text
+    for path in photos.iterdir():
+        path.write_bytes(data)
+    with pytest.raises(SourceError, match="4 of 4 images cannot be read"):
+        quantize(model, tmp_path / "int8.onnx", photos)

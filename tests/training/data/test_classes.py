@@ -14,7 +14,14 @@ from realtime_ssd_training.data.concat import open_datasets
 from realtime_ssd_training.recipe import load_recipe, with_overrides
 
 from realtime_ssd.core.errors import UsageError
-from tests.training.data.builders import labeled_boxes, problem_texts, write_coco, write_text
+from tests.training.data.builders import (
+    labeled_boxes,
+    problem_texts,
+    voc_object,
+    write_coco,
+    write_text,
+    write_voc,
+)
 
 CAT = {"category_id": 3, "bbox": [1, 2, 3, 4]}
 DOG = {"category_id": 7, "bbox": [4, 6, 16, 18]}
@@ -73,17 +80,37 @@ def test_concatenated_datasets_share_their_classes(tmp_path: Path) -> None:
     assert [joined.image_id(k) for k in range(4)] == [1, 2, 3, 4]
 
 
-def test_the_first_of_concatenated_datasets_determines_the_labels(tmp_path: Path) -> None:
+def test_concatenated_datasets_contribute_their_classes(tmp_path: Path) -> None:
     first = write_coco(tmp_path / "1", [CAT], categories=[{"id": 3, "name": "cat"}])
-    concatenated = open_datasets(f"{first} + {write_coco(tmp_path / '2', [DOG, CAT])}")
-    assert concatenated.labels == ("background", "cat")
-    assert labeled_boxes(concatenated, 1) == [("cat", [1, 2, 4, 6])]
-    assert len(concatenated.problems) == 1
+    second = write_coco(tmp_path / "2", [DOG, CAT])
+    concatenated = open_datasets(f"{first} + {second}")
+    assert concatenated.labels == ("background", "cat", "dog")
+    assert labeled_boxes(concatenated, 1) == [("dog", [4, 6, 20, 24]), ("cat", [1, 2, 4, 6])]
+    assert not concatenated.problems
     assert len(concatenated) == 2
-    for index in (0, 1):
-        assert concatenated[index].labels.tolist() == [1]
+    assert concatenated.category_ids == (0, 1, 2)  # the ids of the datasets differ
     with pytest.raises(IndexError):
         concatenated.annotation(2)
+    assert open_datasets(f"{second} + {second}").category_ids == (0, 3, 7)
+
+
+def test_a_dataset_without_objects_may_come_first(tmp_path: Path) -> None:
+    empty = write_voc(tmp_path / "1", "a", "")
+    other = write_voc(tmp_path / "2", "a", voc_object("cat", (1, 1, 9, 9)))
+    for text in (f"{empty} + {other}", f"{other} + {empty}"):
+        joined = open_datasets(text)
+        assert joined.labels == ("background", "cat")
+        assert (len(joined), joined.problems) == (2, [])
+    with pytest.raises(UsageError, match="the dataset has no objects"):
+        open_datasets(f"{empty} + {empty}")
+
+
+def test_a_class_of_only_one_dataset_is_renamed_without_a_problem(tmp_path: Path) -> None:
+    cats = write_voc(tmp_path / "1", "a", voc_object("cat", (1, 1, 9, 9)))
+    dogs = write_voc(tmp_path / "2", "a", voc_object("dog", (1, 1, 9, 9)))
+    joined = open_datasets(f"{cats} + {dogs}", remap={"dog": "hound", "cow": "bull"})
+    assert joined.labels == ("background", "cat", "hound")
+    assert {problem.text for problem in joined.problems} == {"there is no class 'cow' to rename"}
 
 
 def test_parsing_of_classes_and_remap() -> None:

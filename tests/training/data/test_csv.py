@@ -159,6 +159,16 @@ def test_missing_files_and_other_encodings(tmp_path: Path) -> None:
         open_dataset(f"{name}:{tmp_path / 'nowhere'}")
     with pytest.raises(UsageError, match="cannot be read"):
         open_dataset(f"csv:{tmp_path / 'nothing.csv'}")
-    (tmp_path / "boxes.csv").write_bytes("ä.png,4,6,20,24,cat\n".encode("utf-16"))
+    (tmp_path / "boxes.csv").write_bytes(b"a.png,4,6,20,24,\x81\n")
     with pytest.raises(UsageError, match="is not a UTF-8 CSV file"):
         open_dataset(name)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8", "utf-8-sig", "cp1252"])
+def test_encodings(tmp_path: Path, encoding: str) -> None:
+    name = write_table(tmp_path, "")
+    (tmp_path / "boxes.csv").write_bytes("a.png,4,6,20,24,Öl\r\n".encode(encoding))
+    data = open_dataset(name)
+    assert labeled_boxes(data) == [("Öl", BOX)]
+    reported = ["boxes.csv: it is not UTF-8 and was read as Windows-1252"]
+    assert problem_texts(data) == (reported if encoding == "cp1252" else [])

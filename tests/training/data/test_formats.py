@@ -219,9 +219,6 @@ XML_DEFECTS = {
     "<annotation>": "the annotation is not valid XML (no element found: line 1, column 12)",
     '<?xml version="1.0" encoding="odd"?><a/>': "the annotation is not valid XML (unknown "
     "encoding: odd)",
-    "<a><object><bndbox/></object></a>": "an object has no name",
-    "<a><object><name>cat</name></object></a>": "'xmin' of an object or of the size is not a "
-    "number",
     '<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>': "the annotation is not valid XML "
     "(EntitiesForbidden(name='b', system_id=None, public_id=None))",
 }
@@ -234,6 +231,21 @@ def test_an_image_with_invalid_xml_is_skipped(tmp_path: Path, text: str) -> None
     data = open_dataset(name)
     assert len(data) == 1
     assert problem_texts(data) == [f"b.xml: {XML_DEFECTS[text]}; it was skipped"]
+
+
+XML_OBJECT_DEFECTS = {
+    "<object><bndbox/></object>": "1 objects without a name were skipped",
+    "<object><name>cat</name></object>": "1 objects whose 'xmin' is not a number were skipped",
+    voc_object("cat", (1, 1, 9, 9)).replace("9", "x"): "1 objects whose 'xmax' is not a number "
+    "were skipped",
+}
+
+
+@pytest.mark.parametrize("text", XML_OBJECT_DEFECTS)
+def test_an_invalid_object_is_skipped(tmp_path: Path, text: str) -> None:
+    data = open_dataset(write_voc(tmp_path, "a", voc_object("cat", (1, 1, 9, 9)) + text))
+    assert labeled_boxes(data) == [("cat", [0, 0, 9, 9])]
+    assert problem_texts(data) == [f"a.xml: {XML_OBJECT_DEFECTS[text]}"]
 
 
 def test_voc_folders_are_validated(tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from realtime_ssd_training.data import Problem, open_dataset, summarize
 from realtime_ssd_training.data.classes import ClassSelection
-from realtime_ssd_training.data.file_dataset import RawImage, RawObject, build_file_dataset
+from realtime_ssd_training.data.file_dataset import build_file_dataset
 from realtime_ssd_training.data.images import read_header, read_image
+from realtime_ssd_training.data.raw_dataset import RawImage, RawObject
 
 from realtime_ssd.core.errors import RealtimeSSDError, UsageError
 from tests.training.data.builders import (

@@ -152,7 +152,7 @@ DEFECTS = {
     "0 20 15 20 6": "1 rows with values far above 1, although boxes are fractions and not pixels",
     "0 0.5 0.5 0.5": "1 rows that are neither 'class cx cy width height' nor a polygon",
     "0 0.5 0.5 0.5 0.2 0.9": "1 rows that are neither 'class cx cy width height' nor a polygon",
-    "cat 0.5 0.5 0.5 0.2": "1 rows with values that are not numbers",
+    "bird 0.5 0.5 0.5 0.2": "1 rows with values that are not numbers",
     "0 nan 0.5 0.5 0.2": "1 rows with values that are not numbers",
     "0 inf 0.5 0.5 0.2": "1 rows with values that are not numbers",
     "0.5 0.5 0.5 0.5 0.2": "1 rows without a class number at the start",

@@ -223,6 +223,25 @@ def test_classes_are_matched_by_normalized_name() -> None:
     assert match_labels(spec, data).tolist() == [0, 3, 2, 1, 0]
 
 
+CASES = [
+    (("A", "a"), ("a", "A"), [2, 1]),
+    (("A",), ("a",), [1]),
+    (("A",), ("a", "A"), [2]),
+    (("A", "a"), ("a",), [0, 1]),
+    (("B", "b"), ("a", "B "), [0, 0]),  # either could be meant
+    (("tv", "TV"), ("tvmonitor", "TV"), [1, 2]),
+    (("traffic-light",), ("Traffic Light", "traffic_light"), [0]),
+]
+
+
+@pytest.mark.parametrize(("model", "data", "expected"), CASES)
+def test_classes_that_differ_by_case_stay_apart(
+    model: tuple[str, ...], data: tuple[str, ...], expected: list[int]
+) -> None:
+    spec = replace(tiny_spec(), labels=("background", *model))
+    assert match_labels(spec, ("background", *data)).tolist() == [0, *expected]
+
+
 def test_data_without_objects_of_known_classes(tiny: Path, tmp_path: Path) -> None:
     names = write_bright_set(tmp_path / "data", ("glum", "dark"))
     with open_backend(tiny) as backend:

@@ -41,7 +41,7 @@ def evaluate(
     Args:
         model: Checkpoint (.safetensors), ONNX file, engine (.engine) or name of a model.
         data: coco:ANNOTATIONS.json:IMAGES, voc:ROOT[:SPLIT], yolo:DIR[:SPLIT],
-            csv:FILE[:IMAGES] or demo:FIRST-LAST.
+            csv:FILE[:IMAGES[:SPLIT]] or demo:FIRST-LAST.
         metric: coco, voc07 (11 points) or voc (every point).
         classes: Classes of the data to evaluate, as in "person,car", by their new names; all by
             default.

@@ -42,7 +42,7 @@ def train(
             voc_ssd512.
         output: Folder of the run.
         data: Training set: coco:ANNOTATIONS.json:IMAGES, voc:ROOT[:SPLIT], yolo:DIR[:SPLIT],
-            csv:FILE[:IMAGES] or demo:FIRST-LAST; several joined by " + ".
+            csv:FILE[:IMAGES[:SPLIT]] or demo:FIRST-LAST; several joined by " + ".
         val: Validation set, in the same form.
         classes: Classes to keep, as in "person,car", by their new names; all by default.
         remap: New names of classes, as in "van=car,lorry=truck".

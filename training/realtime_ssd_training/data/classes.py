@@ -87,7 +87,7 @@ class ClassSelection:
             UsageError: If labels, remap and classes contradict each other or the dataset.
         """
         renamed = list(dict.fromkeys(self.remap.get(name, name) for name in names))
-        labels = self._labels([name for name in renamed if name != BACKGROUND])
+        labels = self._labels([name for name in renamed if name.casefold() != BACKGROUND])
         self._check(labels, names)
         id_of: dict[str, int] = {}
         for name, number in zip(names, ids, strict=False):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from realtime_ssd.core.errors import UsageError
-from realtime_ssd_training.data.dataset_factory import open_dataset
+from realtime_ssd_training.data.classes import ClassSelection
+from realtime_ssd_training.data.dataset_factory import build, read_annotations
 from realtime_ssd_training.data.sample import Annotation, Dataset, Sample
 
 __all__ = ["ConcatDataset", "open_datasets", "split_specs"]
@@ -28,7 +29,8 @@ def open_datasets(
 
     Args:
         text: A dataset as `open_dataset` reads it, or several joined by " + ".
-        labels: Class names, "background" first; None uses those of the first dataset.
+        labels: Class names, "background" first; None uses those of all datasets: of the first in
+            its order, followed by new ones of the others.
         remap: New names of classes, applied first.
         classes: Names of the classes to keep; None keeps all.
         repeat: How often an epoch contains every image.
@@ -36,14 +38,26 @@ def open_datasets(
     Raises:
         UsageError: If a dataset does not exist, or there is no image.
     """
-    datasets: list[Dataset] = []
-    for spec in split_specs(text):
-        datasets.append(open_dataset(spec, labels, remap, classes))
-        labels = labels or datasets[0].labels
+    sources = [read_annotations(spec) for spec in split_specs(text)]
+    names = list(dict.fromkeys(name for source in sources for name in source.classes))
+    remap = remap or {}
+    if labels is None and len(sources) > 1 and names:
+        labels = ClassSelection(None, remap, classes).map_classes(names).labels
+    datasets = [
+        # A class to rename is missing only if no dataset has it.
+        build(source, ClassSelection(labels, _relevant(remap, source.classes, names), classes))
+        for source in sources
+    ]
     whole = datasets[0] if len(datasets) == 1 else ConcatDataset(datasets)
     if not len(whole):
         raise UsageError(f"the dataset '{text}' has no images; check its path")
     return ConcatDataset([whole] * repeat) if repeat > 1 else whole
+
+
+def _relevant(
+    remap: Mapping[str, str], classes: Sequence[str], all_classes: Sequence[str]
+) -> dict[str, str]:
+    return {old: new for old, new in remap.items() if old in classes or old not in all_classes}
 
 
 class ConcatDataset(Dataset):
@@ -57,7 +71,9 @@ class ConcatDataset(Dataset):
         distinct = list({id(dataset): dataset for dataset in datasets}.values())
         problems = [problem for dataset in distinct for problem in dataset.problems]
         name = " + ".join(dataset.name for dataset in distinct)
-        super().__init__(name, datasets[0].labels, datasets[0].category_ids, problems)
+        same_ids = all(dataset.category_ids == datasets[0].category_ids for dataset in distinct)
+        ids = datasets[0].category_ids if same_ids else tuple(range(len(datasets[0].labels)))
+        super().__init__(name, datasets[0].labels, ids, problems)
         self.datasets = tuple(datasets)
 
     def _locate(self, index: int) -> tuple[Dataset, int]:

@@ -8,18 +8,23 @@ from pathlib import Path
 from realtime_ssd.core.errors import UsageError
 from realtime_ssd.core.extras import require
 from realtime_ssd_training.data.classes import ClassSelection
-from realtime_ssd_training.data.coco import open_coco
-from realtime_ssd_training.data.csv_table import open_csv
-from realtime_ssd_training.data.demo import open_demo
+from realtime_ssd_training.data.coco import read_coco
+from realtime_ssd_training.data.csv_table import read_csv
+from realtime_ssd_training.data.demo import DemoScenes, read_demo
+from realtime_ssd_training.data.file_dataset import build_dataset
+from realtime_ssd_training.data.raw_dataset import RawDataset
 from realtime_ssd_training.data.sample import Dataset
-from realtime_ssd_training.data.voc import open_voc
-from realtime_ssd_training.data.yolo import has_yaml, open_yolo
+from realtime_ssd_training.data.voc import read_voc
+from realtime_ssd_training.data.yolo import has_yaml, read_yolo
 
-__all__ = ["open_dataset", "required_packages"]
+__all__ = ["AnnotationSource", "build", "open_dataset", "read_annotations", "required_packages"]
+
+AnnotationSource = RawDataset | DemoScenes
+"""Annotations of a dataset before its images are opened."""
 
 _FORMS = (
-    "coco:ANNOTATIONS.json:IMAGES, voc:ROOT[:SPLIT], yolo:DIR[:SPLIT], csv:FILE[:IMAGES] or "
-    "demo[:FIRST-LAST[:WIDTHxHEIGHT]]"
+    "coco:ANNOTATIONS.json:IMAGES, voc:ROOT[:SPLIT], yolo:DIR[:SPLIT], csv:FILE[:IMAGES[:SPLIT]] "
+    "or demo[:FIRST-LAST[:WIDTHxHEIGHT]]"
 )
 _PACKAGES: dict[str, tuple[str, ...]] = {
     "coco": ("PIL",),
@@ -52,10 +57,10 @@ def open_dataset(
 
     Args:
         text: "coco:ANNOTATIONS.json:IMAGES", "voc:ROOT[:SPLIT]", "yolo:DIR[:SPLIT]",
-            "csv:FILE[:IMAGES]" or "demo[:FIRST-LAST[:WIDTHxHEIGHT]]"; `open_coco`, `open_voc`,
-            `open_yolo`, `open_csv` and `open_demo` describe the formats. The image folder of coco
-            and csv defaults to the folder of the file; voc and yolo without a split read all
-            images.
+            "csv:FILE[:IMAGES[:SPLIT]]" or "demo[:FIRST-LAST[:WIDTHxHEIGHT]]"; `read_coco`,
+            `read_voc`, `read_yolo`, `read_csv` and `read_demo` describe the formats. The image
+            folder of coco and csv defaults to the folder of the file; voc, yolo and csv without a
+            split read all images.
         labels: Class names, "background" first; objects of other classes are skipped and
             reported. None uses the classes of the dataset.
         remap: New names of classes, applied first.
@@ -70,22 +75,42 @@ def open_dataset(
         >>> data.labels
         ('background', 'car', 'person')
     """
-    selection = ClassSelection(labels, remap or {}, classes)
+    return build(read_annotations(text), ClassSelection(labels, remap or {}, classes))
+
+
+def build(source: AnnotationSource, selection: ClassSelection) -> Dataset:
+    """Open the images of a dataset whose annotations have been read.
+
+    Raises:
+        UsageError: If a selected class does not exist or no image is usable.
+    """
+    if isinstance(source, DemoScenes):
+        return source.build(selection)
+    return build_dataset(source, selection)
+
+
+def read_annotations(text: str) -> AnnotationSource:
+    """Read the annotations of a dataset without opening its images; see `open_dataset`.
+
+    Raises:
+        UsageError: If the text or a file is invalid.
+        RealtimeSSDError: If a package of the extra `train` is missing.
+    """
     kind, *parts = _split(text)
-    first, second = (*parts, "", "")[:2]
+    first, second, third = (*parts, "", "", "")[:3]
     if kind == "demo" and len(parts) <= 2:
-        return open_demo(text, first, second, selection)
-    if first and len(parts) <= 2:
+        return read_demo(text, first, second)
+    if first and len(parts) <= (3 if kind == "csv" else 2):
         require("train", *required_packages(text), purpose=f"reading '{text}'")
         path = Path(first)
         if kind == "coco":
-            return open_coco(text, path, Path(second) if second else path.parent, selection)
+            return read_coco(text, path, Path(second) if second else path.parent)
         if kind == "csv":
-            return open_csv(text, path, Path(second) if second else path.parent, selection)
+            return read_csv(text, path, Path(second) if second else path.parent, third)
         if kind == "voc":
-            return open_voc(text, path, second, selection)
+            return read_voc(text, path, second)
         if kind == "yolo":
-            return open_yolo(text, path, second, selection)
+            return read_yolo(text, path, second)
     raise UsageError(f"'{text}' does not specify a dataset; write {_FORMS}")
 
 

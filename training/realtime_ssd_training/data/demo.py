@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -15,7 +16,7 @@ from realtime_ssd.synthetic import LABELS, StreetScene, TruthBox
 from realtime_ssd_training.data.classes import ClassMapping, ClassSelection
 from realtime_ssd_training.data.sample import Annotation, Dataset, Sample
 
-__all__ = ["IMAGES_PER_SCENE", "DemoDataset", "open_demo"]
+__all__ = ["IMAGES_PER_SCENE", "DemoDataset", "DemoScenes", "read_demo"]
 
 IMAGES_PER_SCENE = 8
 
@@ -25,14 +26,46 @@ _MAX_BOXES = 128
 _MAX_CACHE_BYTES = 4 << 30
 
 
-def open_demo(name: str, seeds: str, size: str, selection: ClassSelection) -> DemoDataset:
-    """Open scenes of the synthetic street.
+@dataclass(frozen=True, slots=True)
+class DemoScenes:
+    """Scenes of the synthetic street, before classes are selected.
+
+    Attributes:
+        name: Specification they are opened with.
+        first: Seed of the first scene.
+        seeds: Number of scenes.
+        width: Width of the images in pixels.
+        height: Height of the images in pixels.
+    """
+
+    name: str
+    first: int
+    seeds: int
+    width: int
+    height: int
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names."""
+        return LABELS
+
+    def build(self, selection: ClassSelection) -> DemoDataset:
+        """Return the dataset with the selected classes.
+
+        Raises:
+            UsageError: If a selected class does not exist.
+        """
+        classes = selection.map_classes(LABELS)
+        return DemoDataset(self.name, classes, self.first, self.seeds, self.width, self.height)
+
+
+def read_demo(name: str, seeds: str, size: str) -> DemoScenes:
+    """Parse the specification of scenes of the synthetic street.
 
     Args:
         name: Specification the dataset is opened with.
         seeds: "FIRST-LAST", both included, or one number; empty for 0-99.
         size: "WIDTHxHEIGHT" in pixels; empty for 480x270.
-        selection: Classes to read.
 
     Raises:
         UsageError: If seeds or size are invalid.
@@ -44,7 +77,7 @@ def open_demo(name: str, seeds: str, size: str, selection: ClassSelection) -> De
             f"'{name}' contains no images; write demo:FIRST-LAST:WIDTHxHEIGHT with FIRST not above "
             "LAST and a size of at least 16x16"
         )
-    return DemoDataset(name, selection.map_classes(LABELS), first, last - first + 1, width, height)
+    return DemoScenes(name, first, last - first + 1, width, height)
 
 
 def _parse_pair(text: str, separator: str) -> tuple[int, int]:

@@ -10,65 +10,23 @@ from pathlib import Path
 import numpy as np
 
 from realtime_ssd.core.errors import RealtimeSSDError, UsageError
-from realtime_ssd_training.data.classes import ClassMapping
+from realtime_ssd_training.data.classes import ClassMapping, ClassSelection
+from realtime_ssd_training.data.exif_evidence import check_size, decide_rotations
 from realtime_ssd_training.data.images import Header, read_header, read_image
+from realtime_ssd_training.data.raw_dataset import Box, RawDataset, RawImage, RawObject
 from realtime_ssd_training.data.sample import Annotation, Dataset, Problem, Sample
 
 __all__ = [
-    "Box",
     "FileDataset",
-    "RawImage",
-    "RawObject",
+    "build_dataset",
     "build_file_dataset",
-    "drop_duplicates",
+    "first_problems",
 ]
-
-Box = tuple[float, float, float, float]
 
 _ROUNDING = 0.5
 """Pixels by which a box may exceed its image through rounding alone."""
 
 _EMPTY = "{} empty or inverted boxes were skipped"
-
-
-@dataclass(frozen=True, slots=True)
-class RawObject:
-    """An object as its annotation file describes it.
-
-    Attributes:
-        label: Class name.
-        box: x1, y1, x2, y2 in pixels, or as fractions of the image (`RawImage.fractions`).
-        difficult: Whether it is marked as difficult.
-        crowd: Whether the box contains a group of objects.
-        area: Area of the object's mask in square pixels, where known.
-    """
-
-    label: str
-    box: Box
-    difficult: bool = False
-    crowd: bool = False
-    area: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RawImage:
-    """An image and its objects as the annotation files describe them.
-
-    Attributes:
-        path: Image file.
-        name: Name within the dataset.
-        objects: Its objects.
-        size: Annotated width and height, if any.
-        image_id: COCO image id, or None.
-        fractions: Whether boxes are fractions of the image.
-    """
-
-    path: Path
-    name: str
-    objects: Sequence[RawObject] = ()
-    size: tuple[int, int] | None = None
-    image_id: int | None = None
-    fractions: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,17 +73,22 @@ class FileDataset(Dataset):
         return Sample.of(image, truth)
 
 
-def drop_duplicates(objects: Sequence[RawObject]) -> tuple[list[RawObject], int]:
-    """Drop repeated objects of an image.
+def build_dataset(raw: RawDataset, selection: ClassSelection) -> FileDataset:
+    """Open the images of a dataset whose annotation files have been read.
 
     Args:
-        objects: Objects of one image.
+        raw: Content of the annotation files.
+        selection: Classes to use.
 
-    Returns:
-        The distinct objects in their order, and the number of dropped ones.
+    Raises:
+        UsageError: If no image or no class is left, with the first problem of the dataset, or if
+            the selection contradicts the dataset.
     """
-    kept = list(dict.fromkeys(objects))
-    return kept, len(objects) - len(kept)
+    try:
+        classes = selection.map_classes(raw.classes, raw.category_ids)
+    except UsageError as error:
+        raise UsageError(f"{error}{first_problems(raw.problems)}") from None
+    return build_file_dataset(raw.name, raw.images, classes, raw.problems)
 
 
 def build_file_dataset(
@@ -135,7 +98,8 @@ def build_file_dataset(
 
     Images that are missing, truncated or of another size than annotated are skipped. Boxes that
     are empty, not finite, outside the image or of an unknown class are skipped; boxes that exceed
-    the image are clipped. Each of these is reported.
+    the image are clipped. Each of these is reported. `exif_evidence` decides whether boxes refer
+    to images as rotated by EXIF.
 
     Args:
         name: Specification the dataset is opened with.
@@ -146,38 +110,34 @@ def build_file_dataset(
     Raises:
         UsageError: If no image is left.
     """
-    all_problems, entries = list(problems), list[_Entry]()
+    all_problems, opened = list(problems), list[tuple[int, RawImage, Header]]()
     for number, raw in enumerate(images, start=1):
         try:
             header = read_header(raw.path)
-            apply_exif = _applies_exif(raw, header)
+            check_size(raw, header)
+            opened.append((number, raw, header))
         except ValueError as error:
             all_problems.append(Problem(str(raw.path), f"{error}; it was skipped"))
-            continue
-        size = header.displayed if apply_exif else header.stored
+    apply_exif, unclear = decide_rotations([(raw, header) for _, raw, header in opened])
+    all_problems += unclear
+    entries = list[_Entry]()
+    for (number, raw, header), rotated in zip(opened, apply_exif, strict=True):
+        size = header.displayed if rotated else header.stored
         annotation = _annotate(raw, size, classes, all_problems)
         image_id = number if raw.image_id is None else raw.image_id
-        entries.append(_Entry(raw.path, apply_exif, image_id, annotation))
+        entries.append(_Entry(raw.path, rotated, image_id, annotation))
     all_problems += classes.problems(name)
     if not entries:
-        first = f"; the first problem: {all_problems[0]}" if all_problems else ""
-        raise UsageError(f"dataset '{name}' has no usable image{first}")
+        raise UsageError(f"dataset '{name}' has no usable image{first_problems(all_problems)}")
     return FileDataset(name, classes, entries, all_problems)
 
 
-def _applies_exif(raw: RawImage, header: Header) -> bool:
-    """Return whether boxes refer to the image rotated by EXIF, judging by the annotated size."""
-    if raw.size is None or min(raw.size) <= 0:
-        return True
-    if raw.size == header.stored:
-        return not header.rotated
-    if raw.size == header.displayed:
-        return True
-    (width, height), (annotated_width, annotated_height) = header.displayed, raw.size
-    raise ValueError(
-        f"the image is {width}x{height} pixels but annotated as "
-        f"{annotated_width}x{annotated_height}"
-    )
+def first_problems(problems: Sequence[Problem]) -> str:
+    """Return the end of an error message, with the first problem; empty without problems."""
+    if not problems:
+        return ""
+    which = "first problem" if len(problems) == 1 else f"first of {len(problems)} problems"
+    return f"; the {which}: {problems[0]}"
 
 
 def _annotate(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,13 +19,15 @@ if TYPE_CHECKING:
 
 __all__ = ["EXTENSIONS", "Header", "list_images", "read_header", "read_image"]
 
-EXTENSIONS = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+EXTENSIONS = frozenset({".bmp", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 """Suffixes of image files."""
 
 _ORIENTATION = 0x0112
 _WIDTH, _HEIGHT = 0x0100, 0x0101
 _END_MARKERS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
 _TAIL = 4096
+_MAX_PIXELS = 1 << 30
+"""Pixels above which OpenCV refuses to decode an image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +66,12 @@ def read_header(path: Path) -> Header:
     from PIL import UnidentifiedImageError
 
     try:
-        with warnings.catch_warnings():
-            # Pillow warns about unusual EXIF data and large images that nevertheless decode.
+        with warnings.catch_warnings(), _without_size_limit():
+            # Pillow warns about unusual EXIF data.
             warnings.simplefilter("ignore")
             with Pillow.open(path) as image:
                 header = _header(image)
+                _check_pixels(image.size)
                 if not _has_end(path, image.format or ""):
                     _check_decodable(path, image)
     except FileNotFoundError:
@@ -74,9 +79,30 @@ def read_header(path: Path) -> Header:
     except UnidentifiedImageError:
         empty = path.is_file() and not path.stat().st_size
         raise ValueError("the file is " + ("empty" if empty else "not a readable image")) from None
-    except (OSError, SyntaxError, TypeError, Pillow.DecompressionBombError) as error:
+    except (OSError, SyntaxError, TypeError) as error:
         raise ValueError(f"the image cannot be read ({error})") from None
     return header
+
+
+@contextmanager
+def _without_size_limit() -> Iterator[None]:
+    """Lift Pillow's limit of 179 megapixels: aerial photos and slides are larger."""
+    from PIL import Image as Pillow
+
+    limit = Pillow.MAX_IMAGE_PIXELS
+    Pillow.MAX_IMAGE_PIXELS = None
+    try:
+        yield
+    finally:
+        Pillow.MAX_IMAGE_PIXELS = limit
+
+
+def _check_pixels(size: tuple[int, int]) -> None:
+    if size[0] * size[1] > _MAX_PIXELS:
+        raise ValueError(
+            f"the image has {size[0]}x{size[1]} pixels, more than the {_MAX_PIXELS // 10**6} "
+            "million that can be decoded; cut it into smaller ones"
+        )
 
 
 def _header(image: PillowImage) -> Header:

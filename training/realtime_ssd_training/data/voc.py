@@ -1,121 +1,118 @@
-"""Pascal VOC datasets: `Annotations`, `JPEGImages` and `ImageSets/Main`."""
+"""Pascal VOC datasets: one XML file per image, in VOC's folders or next to the images."""
 
 from __future__ import annotations
 
-from math import isfinite
+from collections.abc import Mapping
 from pathlib import Path
-from xml.etree.ElementTree import Element, ParseError  # nosec B405
 
 from realtime_ssd.core.errors import UsageError
-from realtime_ssd_training.data.classes import ClassSelection
-from realtime_ssd_training.data.file_dataset import (
-    FileDataset,
-    RawImage,
-    RawObject,
-    build_file_dataset,
-)
-from realtime_ssd_training.data.images import list_images
+from realtime_ssd_training.data.image_finder import ImageFinder, plain_name, split_names
+from realtime_ssd_training.data.images import EXTENSIONS
+from realtime_ssd_training.data.raw_dataset import RawDataset, RawImage
 from realtime_ssd_training.data.sample import Problem
+from realtime_ssd_training.data.voc_annotation import read_annotation
 
-__all__ = ["open_voc"]
+__all__ = ["read_voc"]
 
 
-def open_voc(name: str, root: Path, split: str, selection: ClassSelection) -> FileDataset:
-    """Open a Pascal VOC dataset (VOC2007 development kit, section 4).
+def read_voc(name: str, root: Path, split: str) -> RawDataset:
+    """Read a Pascal VOC dataset (VOC2007 development kit, section 4).
 
     VOC counts pixels from 1 and includes both corners, so (1, 1, W, H) is the whole image; it
-    becomes (0, 0, W, H).
+    becomes (0, 0, W, H). The XML files are below `Annotations` and the images below `JPEGImages`,
+    or both are anywhere below the folder, as labelImg and Roboflow write them. The image of an
+    XML file has the same name and the same subfolder, or else the name in `filename`.
 
     Args:
         name: Specification the dataset is opened with.
-        root: Folder with `Annotations` and `JPEGImages`.
-        split: Name of a list in `ImageSets/Main`; empty for all annotation files.
-        selection: Classes to read; by default all names that occur, sorted.
+        root: Folder with `Annotations` and `JPEGImages`, or with XML files and images.
+        split: Name of a list in `ImageSets/Main` or of a subfolder; empty for all annotation
+            files.
 
     Raises:
         UsageError: If a folder or the split is missing.
     """
-    for folder in ("Annotations", "JPEGImages"):
-        if not (root / folder).is_dir():
-            raise UsageError(_missing_folder(root, folder))
-    images = {path.stem: path for path in list_images(root / "JPEGImages")}
+    annotations = root / "Annotations"
+    if not annotations.is_dir():
+        annotations = root
+    files = {
+        path.relative_to(annotations).with_suffix("").as_posix(): path
+        for path in sorted(annotations.rglob("*.xml"))
+    }
+    # Without a folder of annotations, VOC datasets below the root have lists of their own.
+    if not files or (annotations == root and any(root.glob("*/Annotations"))):
+        raise UsageError(_missing_folder(root))
+    images = root / "JPEGImages"
+    finder = ImageFinder(images if images.is_dir() else root, [split] if split else [])
     problems: list[Problem] = []
-    raw_images = []
-    for stem in _image_stems(root, split):
-        path = root / "Annotations" / f"{stem}.xml"
+    raw_images: list[RawImage] = []
+    for stem in _image_stems(root, annotations, split, files):
+        path = files.get(stem, annotations / f"{stem}.xml")
         try:
-            raw_images.append(_read_annotation(path, stem, images, root))
+            raw_image, defects = read_annotation(path, stem, finder)
         except ValueError as error:
             problems.append(Problem(str(path), f"{error}; it was skipped"))
-    labels = sorted({item.label for raw in raw_images for item in raw.objects})
-    return build_file_dataset(name, raw_images, selection.map_classes(labels), problems)
+            continue
+        raw_images.append(raw_image)
+        problems += [Problem(str(path), defect) for defect in defects]
+    return RawDataset.with_sorted_classes(name, raw_images, problems)
 
 
-def _missing_folder(root: Path, folder: str) -> str:
+def _missing_folder(root: Path) -> str:
     nested = sorted(root.glob("*/Annotations"))
-    hint = f"did you mean voc:{nested[0].parent}?" if nested else "use the folder that has both"
-    return f"'{root}' has no folder '{folder}', so it is not a Pascal VOC dataset; {hint}"
+    hint = f"did you mean voc:{nested[0].parent}?" if nested else "use the folder that has them"
+    return (
+        f"'{root}' has no folder 'Annotations' and no XML files, so it is not a Pascal VOC "
+        f"dataset; {hint}"
+    )
 
 
-def _image_stems(root: Path, split: str) -> list[str]:
-    """Return the stems of the file names of a split."""
+def _image_stems(root: Path, annotations: Path, split: str, files: Mapping[str, Path]) -> list[str]:
+    """Return the paths of the annotation files of a split, without suffix."""
     if not split:
-        return sorted(path.stem for path in (root / "Annotations").glob("*.xml"))
-    folder = root / "ImageSets" / "Main"
-    path = folder / f"{split}.txt"
-    if not path.is_file():
-        splits = sorted(item.stem for item in folder.glob("*.txt"))
-        raise UsageError(
-            f"there is no split '{split}' in '{folder}'; choose from {', '.join(splits) or 'none'}"
-        )
+        return list(files)
+    lists = root / "ImageSets" / "Main"
+    for text in (*(lists / f"{item}.txt" for item in split_names(split)), root / f"{split}.txt"):
+        if text.is_file():
+            return _read_list(text, files)
+    for item in split_names(split):
+        below = [stem for stem in files if stem.startswith(f"{item}/")]
+        if below:
+            return below
+    splits = sorted(item.stem for item in lists.glob("*.txt"))
+    splits += sorted({stem.partition("/")[0] for stem in files if "/" in stem})
+    raise UsageError(
+        f"there is no split '{split}' in '{lists if lists.is_dir() else annotations}'; choose from "
+        f"{', '.join(splits) or 'none'}"
+    )
+
+
+def _read_list(path: Path, files: Mapping[str, Path]) -> list[str]:
+    """Read a list of images; rows of the lists of single classes end with 1, 0 or -1."""
     try:
-        rows = [row.split() for row in path.read_text(encoding="utf-8-sig").splitlines()]
+        rows = path.read_text(encoding="utf-8-sig").splitlines()
     except ValueError:
         raise UsageError(f"the list '{path}' is not UTF-8 text; save it as UTF-8") from None
-    # The lists of single classes have a second column; -1 marks images without the class.
-    return [row[0] for row in rows if row and row[1:] != ["-1"]]
+    by_last = {plain_name(stem.rpartition("/")[2]): stem for stem in files}
+    stems = []
+    for row in filter(None, map(str.strip, rows)):
+        stem = _known_stem(row, files, by_last)
+        name, flag = (row, "") if stem else _split_flag(row)
+        if flag != "-1":  # the image contains the class
+            stems.append(stem or _known_stem(name, files, by_last) or name)
+    return stems
 
 
-def _read_annotation(path: Path, stem: str, images: dict[str, Path], root: Path) -> RawImage:
-    from defusedxml import DefusedXmlException
-    from defusedxml.ElementTree import parse
-
-    try:
-        tree: Element = parse(path).getroot()
-    except FileNotFoundError:
-        raise ValueError("the annotation file does not exist") from None
-    except (ParseError, DefusedXmlException, LookupError, OSError) as error:
-        raise ValueError(f"the annotation is not valid XML ({error})") from None
-    filename = tree.findtext("filename") or f"{stem}.jpg"
-    image = images.get(stem, root / "JPEGImages" / Path(filename).name)
-    objects = [_parse_object(node) for node in tree.findall("object")]
-    return RawImage(image, image.name, objects, _annotated_size(tree))
+def _split_flag(row: str) -> tuple[str, str]:
+    """Split a row of the list of a class into the image and 1, 0 or -1."""
+    name, *flag = row.rsplit(maxsplit=1)
+    return (name, flag[0]) if flag in (["-1"], ["0"], ["1"]) else (row, "")
 
 
-def _annotated_size(tree: Element) -> tuple[int, int] | None:
-    size = [_number(tree.findtext(f"size/{side}") or "0", side) for side in ("width", "height")]
-    return (int(size[0]), int(size[1])) if min(size) > 0 and isfinite(sum(size)) else None
-
-
-def _parse_object(node: Element) -> RawObject:
-    label = (node.findtext("name") or "").strip()
-    if not label:
-        raise ValueError("an object has no name")
-    corners = [
-        _number(node.findtext(f"bndbox/{side}"), side) for side in ("xmin", "ymin", "xmax", "ymax")
-    ]
-    x1, y1 = (_from_one_based(corner) for corner in corners[:2])
-    difficult = (node.findtext("difficult") or "0").strip() == "1"
-    return RawObject(label, (x1, y1, corners[2], corners[3]), difficult)
-
-
-def _from_one_based(corner: float) -> float:
-    """Convert to counting from 0; tools that already count from 0 write 0 for the first pixel."""
-    return max(corner - 1, 0.0) if corner >= 0 else corner
-
-
-def _number(text: str | None, side: str) -> float:
-    try:
-        return float(text or "")
-    except ValueError:
-        raise ValueError(f"'{side}' of an object or of the size is not a number") from None
+def _known_stem(row: str, files: Mapping[str, Path], by_last: Mapping[str, str]) -> str | None:
+    """Return the annotation file that a row of a list names, with or without folder and suffix."""
+    name = row.replace("\\", "/")
+    path = Path(name)
+    if path.suffix.lower() in {*EXTENSIONS, ".xml"}:
+        name = path.with_suffix("").as_posix()
+    return name if name in files else by_last.get(plain_name(name.rpartition("/")[2]))

@@ -240,7 +240,8 @@ def compute_metric(
 def match_labels(spec: ModelSpec, labels: Sequence[str]) -> NDArray[np.int64]:
     """Map the score columns of a model to the class ids of a dataset by name.
 
-    Case, spaces, hyphens and underscores are ignored, and Pascal VOC's names match COCO's.
+    Equal names belong together. The remaining names are compared without case, spaces, hyphens and
+    underscores, and Pascal VOC's names match COCO's, unless several would be equal then.
 
     Args:
         spec: Specification of the model, with C classes.
@@ -249,11 +250,30 @@ def match_labels(spec: ModelSpec, labels: Sequence[str]) -> NDArray[np.int64]:
     Returns:
         C class ids; 0 for columns without a class in the data.
     """
-    ids = {_normalized(name): k for k, name in enumerate(labels) if k}
-    columns = np.array([ids.get(_normalized(name), 0) for name in spec.labels], np.int64)
-    if spec.background is not None:
-        columns[spec.background] = 0
-    return columns
+    exact = {name: k for k, name in enumerate(labels) if k}
+    columns = [
+        0 if column == spec.background else exact.get(name, 0)
+        for column, name in enumerate(spec.labels)
+    ]
+    names = [name for name in labels[1:] if exact[name] not in columns]
+    others = [
+        name
+        for column, name in enumerate(spec.labels)
+        if not columns[column] and column != spec.background
+    ]
+    similar = _unique_by_normalized(names)
+    candidates = _unique_by_normalized(others)
+    for key in similar.keys() & candidates.keys():
+        columns[spec.labels.index(candidates[key])] = exact[similar[key]]
+    return np.array(columns, np.int64)
+
+
+def _unique_by_normalized(names: Sequence[str]) -> dict[str, str]:
+    """Return the names by their normalized form, without those that share one."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(_normalized(name), []).append(name)
+    return {key: group[0] for key, group in groups.items() if len(group) == 1}
 
 
 def _normalized(name: str) -> str:
