@@ -45,6 +45,8 @@ class Detector(Closeable):
         pre_nms_top_k: Best candidates of each class that enter NMS.
         classes: Name or names of the classes to detect; empty for all.
         batch: Largest number of frames in one pass of the network.
+        trust_model: Whether to run a graph with operators or sizes that SSDs do not need; such a
+            model may need any amount of memory and time.
 
     Raises:
         UsageError: If the model, the backend or a class is unknown, or a value is out of range.
@@ -70,6 +72,7 @@ class Detector(Closeable):
         pre_nms_top_k: int | None = None,
         classes: str | Sequence[str] = (),
         batch: int = 1,
+        trust_model: bool = False,
     ) -> None:
         path, _ = find_model(None if model is None else str(model))
         options = BackendOptions(
@@ -78,6 +81,7 @@ class Detector(Closeable):
             iou_threshold=iou_threshold,
             pre_nms_top_k=pre_nms_top_k,
             classes=(classes,) if isinstance(classes, str) else tuple(classes),
+            trust_model=trust_model,
         )
         self._backend: Backend = open_backend(path, backend, options)
         self._lock = threading.Lock()  # held by a call, and whenever the flags are set

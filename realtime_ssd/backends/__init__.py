@@ -62,7 +62,7 @@ def open_backend(
                 "cannot run; use the ONNX file"
             )
         return _plugin(engine_backend).open_engine(path, options)
-    spec = read_spec(path).with_thresholds(
+    spec = read_spec(path, trust_model=options.trust_model).with_thresholds(
         score_threshold=options.score_threshold,
         iou_threshold=options.iou_threshold,
         pre_nms_top_k=options.pre_nms_top_k,

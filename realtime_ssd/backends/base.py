@@ -92,6 +92,7 @@ class BackendOptions:
         classes: Names of the classes to detect; empty for all.
         precision: Of an engine: "fp16", "fp32" or "int8"; ONNX Runtime runs a model as it is.
         calibration: Folder of photos for int8.
+        trust_model: Whether to run a graph with operators or sizes that SSDs do not need.
     """
 
     live: bool = False
@@ -102,6 +103,7 @@ class BackendOptions:
     classes: tuple[str, ...] = ()
     precision: str = "fp16"
     calibration: Path | None = None
+    trust_model: bool = False
 
 
 class BackendPlugin(Protocol):

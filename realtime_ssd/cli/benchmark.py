@@ -26,6 +26,7 @@ def benchmark(
     json: Path | None = None,
     plot: Path | None = None,
     against: Path | None = None,
+    trust_model: bool = False,
     overwrite: bool = False,
 ) -> None:
     """Measure the network alone, each stage, and the whole pipeline from memory, file and paced.
@@ -45,6 +46,7 @@ def benchmark(
         json: Also write everything to this file.
         plot: Also draw a chart into this file (.png, .svg or .pdf).
         against: JSON file of an earlier run to compare with.
+        trust_model: Run a graph with operators or sizes that SSDs do not need.
         overwrite: Replace existing files.
     """
     from realtime_ssd.core.files import write_output
@@ -58,7 +60,9 @@ def benchmark(
     path, remark = find_model(model)
     if remark:
         print(remark, file=sys.stderr)
-    options = BenchmarkOptions(path, source, backend, precision, sizes, streams, paced, duration)
+    options = BenchmarkOptions(
+        path, source, backend, precision, sizes, streams, paced, duration, trust_model
+    )
     result = run(options, _report)
     _print_result(result)
     if before is not None:

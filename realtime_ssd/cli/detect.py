@@ -86,6 +86,7 @@ def _run(
             iou_threshold=detection.iou_threshold,
             pre_nms_top_k=detection.pre_nms_top_k,
             classes=detection.class_names,
+            trust_model=detection.trust_model,
         )
         with open_backend(path, detection.backend, options) as backend:
             run = Run(sources, backend, pipeline_options, extensions)

@@ -31,6 +31,7 @@ class DetectOptions:
         batch: Largest number of frames that pass through the network together.
         max_frames: Frames to process of each source.
         decoder: Where video files are decoded: cpu, gpu, or auto (the GPU if TensorRT runs there).
+        trust_model: Run a graph with operators or sizes that SSDs do not need.
     """
 
     model: str | None = None
@@ -42,6 +43,7 @@ class DetectOptions:
     batch: int = 1
     max_frames: int | None = None
     decoder: Literal["auto", "cpu", "gpu"] = "auto"
+    trust_model: Annotated[bool, Parameter(negative="")] = False
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from realtime_ssd.core.boxes import AnchorLayer, AnchorSpec
 from realtime_ssd.core.errors import ModelError
-from realtime_ssd.core.graph_safety import check_graph
+from realtime_ssd.core.graph_safety import check_external_data, check_graph, graph_inputs
 from realtime_ssd.core.spec_decoder import SPEC, FieldError, parse_object
 
 if TYPE_CHECKING:
@@ -254,11 +254,12 @@ def attach_spec(model: onnx.ModelProto, spec: ModelSpec) -> None:
     model.metadata_props.add(key=METADATA_KEY, value=text)
 
 
-def read_spec(path: str | Path) -> ModelSpec:
+def read_spec(path: str | Path, *, trust_model: bool = False) -> ModelSpec:
     """Read the specification of an ONNX file.
 
     Args:
         path: ONNX file.
+        trust_model: Whether to accept a graph that `check_graph` refuses.
 
     Raises:
         ModelError: If the file is not an ONNX model, has no specification, or its graph is one
@@ -274,11 +275,28 @@ def read_spec(path: str | Path) -> ModelSpec:
         raise ModelError(f"'{path}' is not a readable ONNX file: it may be damaged") from error
     if not model.graph.node:
         raise ModelError(f"'{path}' is not an ONNX model: its graph is empty")
-    check_graph(model, Path(path))
-    for entry in model.metadata_props:
-        if entry.key == METADATA_KEY:
-            return spec_from_json(entry.value)
-    raise ModelError(
-        f"'{path}' has no model specification; "
-        f"run 'realtime-ssd import {path} --output NEW.onnx' once and use NEW.onnx"
-    )
+    check_external_data(model, Path(path))
+    text = next((item.value for item in model.metadata_props if item.key == METADATA_KEY), None)
+    if text is None:
+        raise ModelError(
+            f"'{path}' has no model specification; "
+            f"run 'realtime-ssd import {path} --output NEW.onnx' once and use NEW.onnx"
+        )
+    spec = spec_from_json(text)
+    if not trust_model:
+        heads = spec.num_boxes * (spec.num_classes + 4)
+        check_graph(model, Path(path), _input_shapes(model, spec), heads)
+    return spec
+
+
+def _input_shapes(model: onnx.ModelProto, spec: ModelSpec) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each input for one image; the specification has the open sizes."""
+    sizes = (1, 3, spec.input.height, spec.input.width)
+    shapes = {}
+    for item in graph_inputs(model.graph):
+        declared = item.type.tensor_type.shape.dim
+        expected = sizes if len(declared) == len(sizes) else (1,) * len(declared)
+        shapes[item.name] = tuple(
+            size.dim_value or known for size, known in zip(declared, expected, strict=True)
+        )
+    return shapes

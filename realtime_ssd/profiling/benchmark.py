@@ -16,7 +16,7 @@ from realtime_ssd.core.files import sha256_of
 from realtime_ssd.core.frames import Frame, Image
 from realtime_ssd.core.registry import load_plugin, plugins
 from realtime_ssd.core.results import FrameResult
-from realtime_ssd.core.spec import ModelSpec
+from realtime_ssd.core.spec import ModelSpec, read_spec
 from realtime_ssd.profiling.machine import describe_machine
 from realtime_ssd.profiling.measurements import Measurement
 from realtime_ssd.profiling.runs import (
@@ -59,6 +59,7 @@ class BenchmarkOptions:
         streams: Number of sources.
         paced: Frames per second of the paced run.
         duration: Seconds each measurement may take.
+        trust_model: Whether to run a graph with operators or sizes that SSDs do not need.
     """
 
     model: Path
@@ -69,6 +70,7 @@ class BenchmarkOptions:
     streams: int = 1
     paced: float = 30.0
     duration: float = 3.0
+    trust_model: bool = False
 
 
 def run(options: BenchmarkOptions, report: Report = lambda line: None) -> dict[str, Any]:
@@ -216,20 +218,22 @@ def _prepare_model(
     options: BenchmarkOptions, images: Sequence[Image], folder: Path
 ) -> tuple[Path, BackendOptions]:
     """Convert the model to the requested precision, unless the backend does."""
+    read_spec(options.model, trust_model=options.trust_model)  # before anything else reads it
     photos = folder / "photos"
+    plain = BackendOptions(trust_model=options.trust_model)
     if options.precision == "int8":
         _write_photos(images, photos)
     if built := default_precision(options.backend):
         calibration = photos if options.precision == "int8" else None
         precision = options.precision or built
-        return options.model, BackendOptions(precision=precision, calibration=calibration)
+        return options.model, replace(plain, precision=precision, calibration=calibration)
     if options.precision in (None, "fp32"):
-        return options.model, BackendOptions()
+        return options.model, plain
     if options.precision not in plugins("precisions"):
         raise UsageError(f"no installed package converts models to '{options.precision}'")
     converted = folder / options.model.name
     load_plugin("precisions", options.precision)(options.model, converted, photos)
-    return converted, BackendOptions()
+    return converted, plain
 
 
 def _write_photos(images: Sequence[Image], folder: Path) -> None:

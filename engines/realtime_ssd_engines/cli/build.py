@@ -23,6 +23,7 @@ def build(
     calibration: Path | None = None,
     frames: str | None = None,
     rebuild: bool = False,
+    trust_model: bool = False,
     layers: bool = False,
     report: Path | None = None,
     output: Path | None = None,
@@ -43,6 +44,7 @@ def build(
         frames: Folder of images or video on which the engine is compared with ONNX Runtime; the
             synthetic street by default.
         rebuild: Build even if the engine is in the cache.
+        trust_model: Accept a graph with operators or sizes that SSDs do not need.
         layers: Print the layers of the engine with their times.
         report: Write the layers and their times to this JSON file.
         output: Also write the engine and its metadata file here.
@@ -68,7 +70,7 @@ def build(
     toolchain = make_toolchain(flavor, capabilities)
     _check_outputs(path, output, report, overwrite=overwrite)
     images = None if frames is None else read_frames(frames)
-    spec = read_spec(path)
+    spec = read_spec(path, trust_model=trust_model)
     engine = get_or_build_engine(path, spec, options, _print_progress, images, toolchain)
     if output is not None:
         EngineCache(output.parent).write(engine.key, engine.plan, engine.metadata, output)

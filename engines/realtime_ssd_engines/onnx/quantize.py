@@ -47,7 +47,7 @@ def quantize(model: Path, output: Path, calibration: Path, *, symmetric: bool = 
     """
     from onnxruntime import quantization
 
-    spec = read_spec(model)
+    spec = read_spec(model, trust_model=True)  # the caller has decided
     if not calibration.is_dir():
         raise UsageError(f"'{calibration}' is not a folder of calibration images")
     tensors = _calibration_tensors(calibration, spec.input)

@@ -233,7 +233,7 @@ class _EngineBuild:
             result = self.toolchain.build(request, self.progress)
             metadata: dict[str, Any] = {
                 "source": str(self.model.resolve()),
-                "spec": json.loads(spec_to_json(read_spec(self.model))),
+                "spec": json.loads(spec_to_json(read_spec(self.model, trust_model=True))),
                 "build_seconds": round(time.monotonic() - begin, 1),
                 "dynamic_batch": not fixed_batch,
             }

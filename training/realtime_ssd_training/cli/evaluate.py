@@ -34,6 +34,7 @@ def evaluate(
     backend: str = "auto",
     batch: int = 1,
     reference: str | None = None,
+    trust_model: bool = False,
     overwrite: bool = False,
 ) -> None:
     """Evaluate a checkpoint, an ONNX file or an engine on annotated images.
@@ -55,6 +56,7 @@ def evaluate(
         batch: Images per inference.
         reference: ONNX file or name of a model that ONNX Runtime evaluates on the same images; AP
             may differ by 0.001 at most, as between an engine and the file it was built from.
+        trust_model: Run a graph with operators or sizes that SSDs do not need.
         overwrite: Replace existing files.
     """
     from realtime_ssd_training.data import open_dataset, summarize
@@ -74,7 +76,7 @@ def evaluate(
     dataset = open_dataset(data, None, parse_remap(remap), parse_classes(classes))
     if dataset.problems:
         print(summarize(dataset.problems), file=sys.stderr)
-    with open_model(path, backend, score_threshold, batch) as opened:
+    with open_model(path, backend, score_threshold, batch, trust_model=trust_model) as opened:
         result = score(opened, dataset, checked_metric, _print_progress)
     print(file=sys.stderr)
     if result.data.problems:

@@ -22,6 +22,7 @@ def import_model(
     anchors: Path | None = None,
     spec: Path | None = None,
     keep_quantized: bool = False,
+    trust_model: bool = False,
     overwrite: bool = False,
 ) -> None:
     """Convert an SSD of another project to one ONNX file that includes its specification.
@@ -44,6 +45,7 @@ def import_model(
         spec: JSON file with fields of the specification that override the detected ones.
         keep_quantized: Compute with the 8-bit integers of a quantized TFLite file, which is faster
             on a CPU, instead of FP32.
+        trust_model: Accept an ONNX graph with operators or sizes that SSDs do not need.
         overwrite: Replace an existing output.
     """
     from realtime_ssd.core.extras import require
@@ -53,7 +55,9 @@ def import_model(
     from realtime_ssd_training.importers import ImportOptions
     from realtime_ssd_training.importers import import_model as import_file
 
-    options = ImportOptions(prototxt, family, labels, anchors, spec, overwrite, keep_quantized)
+    options = ImportOptions(
+        prototxt, family, labels, anchors, spec, overwrite, keep_quantized, trust_model
+    )
     imported = import_file(file, output, options)
     model = imported.spec
     batch = "any batch size" if imported.dynamic_batch else "batch size 1"

@@ -133,7 +133,12 @@ def check_metric(metric: str) -> Metric:
 
 
 def open_model(
-    model: Path, backend: str = "auto", score_threshold: float = SCORE_THRESHOLD, batch: int = 1
+    model: Path,
+    backend: str = "auto",
+    score_threshold: float = SCORE_THRESHOLD,
+    batch: int = 1,
+    *,
+    trust_model: bool = False,
 ) -> Backend:
     """Open a model for evaluation.
 
@@ -143,13 +148,14 @@ def open_model(
             from it unless one is cached.
         score_threshold: Minimum score of a detection, exclusive.
         batch: Maximum batch size of the network.
+        trust_model: Whether to run a graph with operators or sizes that SSDs do not need.
 
     Raises:
         UsageError: If the backend does not support the file.
         ModelError: If the file cannot be read or run.
         RealtimeSSDError: If PyTorch is needed for a checkpoint but not installed.
     """
-    options = BackendOptions(score_threshold=score_threshold, batch=batch)
+    options = BackendOptions(score_threshold=score_threshold, batch=batch, trust_model=trust_model)
     check_options(options)
     if model.suffix != ".safetensors":
         return open_backend(model, backend, options)

@@ -24,6 +24,7 @@ class ImportOptions:
         overwrite: Whether to replace an existing output.
         keep_quantized: Whether a quantized TFLite network computes with its 8-bit integers (Q/DQ
             nodes) instead of FP32.
+        trust_model: Whether to run an ONNX graph with operators or sizes that SSDs do not need.
     """
 
     prototxt: Path | None = None
@@ -33,6 +34,7 @@ class ImportOptions:
     spec: Path | None = None
     overwrite: bool = False
     keep_quantized: bool = False
+    trust_model: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import onnx
 from numpy.typing import NDArray
 
 from realtime_ssd.core.errors import ModelError, first_line
-from realtime_ssd.core.graph_safety import check_graph
+from realtime_ssd.core.graph_safety import check_external_data, check_graph
 
 __all__ = [
     "Floats",
@@ -51,15 +51,21 @@ class TensorInfo:
         return f"{self.name} {sizes or '(no shape)'}"
 
 
-def load(path: Path) -> Model:
+def load(path: Path, *, trust_model: bool = False) -> Model:
     """Read an ONNX file.
+
+    Args:
+        path: The file.
+        trust_model: Whether to accept a graph that `check_graph` refuses.
 
     Raises:
         ModelError: If it is not a valid ONNX model, or one that `check_graph` refuses.
     """
     try:
         model = onnx.load(str(path), load_external_data=False)
-        check_graph(model, path)
+        check_external_data(model, path)
+        if not trust_model:
+            check_graph(model, path, {item.name: _fixed(item) for item in inputs(model)})
         onnx.load_external_data_for_model(model, str(path.parent))
         onnx.checker.check_model(model)
     except ModelError:
@@ -158,7 +164,11 @@ def measure_shapes(model: Model, names: Sequence[str]) -> dict[str, tuple[int, .
 
 def zeros(tensor: TensorInfo) -> Floats:
     """Return a float32 input of zeros; dynamic sizes become 1."""
-    return np.zeros([size or 1 for size in tensor.shape], np.float32)
+    return np.zeros(_fixed(tensor), np.float32)
+
+
+def _fixed(tensor: TensorInfo) -> list[int]:
+    return [size or 1 for size in tensor.shape]
 
 
 def extract(

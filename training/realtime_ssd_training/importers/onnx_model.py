@@ -30,7 +30,7 @@ SPEC_FILE = "spec"  # family of a model that a specification file describes
 
 def import_model(path: Path, output: Path, options: ImportOptions) -> ImportResult:
     """Import an ONNX file; see `realtime_ssd_training.importers`."""
-    model = onnx_graph.load(path)
+    model = onnx_graph.load(path, trust_model=options.trust_model)
     heads = find_heads(model, path)
     decoding = find_decoding(model, heads.offsets, heads.num_boxes, heads.width, heads.height)
     family = options.family or recognize(heads) or (SPEC_FILE if options.spec else "")
