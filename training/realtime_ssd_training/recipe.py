@@ -58,12 +58,14 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         options: Keyword arguments of that network.
         backbone: Pretrained backbone weights: a path or "URL#SHA256"; empty for random weights.
         norm: "learned" trains batch normalization; "frozen" keeps its initial state.
+        freeze: "backbone" keeps the initial weights of the backbone, without its extra layers.
     """
 
     name: str
     options: dict[str, Any] = field(default_factory=dict)
     backbone: str = ""
     norm: Literal["learned", "frozen"] = "learned"
+    freeze: Literal["nothing", "backbone"] = "nothing"
 
 
 class DataConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

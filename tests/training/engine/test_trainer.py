@@ -216,6 +216,17 @@ def test_batches_are_not_pinned_without_a_gpu(tmp_path: Path) -> None:
     assert not trainer.loader.options.pin_memory
 
 
+def test_a_frozen_backbone_does_not_change_but_its_extra_layers_do(tmp_path: Path) -> None:
+    labels = ("background", "bright")
+    model = create("ssd_mobilenet_v1_fpn", labels, width=0.125, columns=128, rows=128)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    train(tmp_path, tiny_recipe(model__freeze="backbone", run__epochs=1), model=model)
+    changed = {n for n, value in model.state_dict().items() if not torch.equal(value, before[n])}
+    parts = {".".join(name.split(".")[:2]) for name in changed if name.startswith("backbone")}
+    assert parts == {"backbone.extras", "backbone.laterals", "backbone.smooth"}
+    assert any(name.startswith("score_heads") for name in changed)
+
+
 def test_frozen_batch_normalization_does_not_change(tmp_path: Path) -> None:
     model = tiny_ssd()
     before = {name: value.clone() for name, value in model.state_dict().items()}

@@ -13,7 +13,6 @@ from realtime_ssd_training.data.sample import Annotation
 from realtime_ssd_training.engine.run_folder import RunFolder
 from realtime_ssd_training.models import create
 from realtime_ssd_training.models.checkpoint import (
-    load_matching_weights,
     load_model,
     read_checkpoint,
     save_checkpoint,
@@ -90,24 +89,6 @@ def test_other_files_are_rejected(saved: Path, tmp_path: Path) -> None:
         read_checkpoint(tmp_path / "missing.safetensors")
     with pytest.raises(UsageError, match=r"is a folder; use the file best\.safetensors in it"):
         read_checkpoint(tmp_path)
-
-
-def test_matching_weights_are_loaded_and_others_kept(saved: Path) -> None:
-    other = create(NAME, (*LABELS, "c"), **OPTIONS)
-    before = {name: value.clone() for name, value in other.state_dict().items()}
-    loaded, total = load_matching_weights(other, saved)
-    weights = read_checkpoint(saved).weights
-    unchanged = [name for name in before if torch.equal(other.state_dict()[name], before[name])]
-    heads = [name for name in before if name.startswith("score_heads")]
-    assert total - loaded == len(heads) == 10
-    assert set(heads) <= set(unchanged)
-    for name in set(before) - set(heads):
-        assert torch.equal(other.state_dict()[name], weights[name])
-
-
-def test_weights_of_an_unrelated_network_are_rejected(saved: Path) -> None:
-    with pytest.raises(ModelError, match=r"no weights in .* fit 'tiny'; use a related model"):
-        load_matching_weights(tiny_ssd(), saved)
 
 
 FULL = """

@@ -19,6 +19,7 @@ def train(
     resume: bool = False,
     init: Path | None = None,
     backbone: str | None = None,
+    freeze: str | None = None,
     epochs: int | None = None,
     batch: int | None = None,
     lr: float | None = None,
@@ -47,9 +48,12 @@ def train(
         classes: Classes to keep, as in "person,car", by their new names; all by default.
         remap: New names of classes, as in "van=car,lorry=truck".
         resume: Continue the run in the output folder.
-        init: Checkpoint that initializes all weights of matching name and shape.
+        init: Detector to start from: a checkpoint of this program, or any file that
+            `realtime-ssd import` reads without options; layers that do not fit, such as the score
+            heads of other classes, start with random weights.
         backbone: Pretrained weights of the backbone instead of the recipe's: a file, URL#SHA256,
             or "none".
+        freeze: "backbone" trains only the extra layers and the heads.
         epochs: Passes over the training set.
         batch: Images per step over all processes; the learning rate is not scaled.
         lr: Learning rate.
@@ -77,6 +81,7 @@ def train(
         "run.compile": compile or None,
         "optimizer.lr": lr,
         "model.backbone": "" if backbone == "none" else backbone,
+        "model.freeze": freeze,
         "data.train": data,
         "data.val": val,
         "data.classes": parse_classes(classes),

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from realtime_ssd.core.errors import UsageError
+from realtime_ssd.core.errors import RealtimeSSDError, UsageError
 from realtime_ssd.core.files import check_output
+from realtime_ssd.core.frames import Image
 from realtime_ssd_training.data import Dataset, summarize
 from realtime_ssd_training.data.classes import format_names
 from realtime_ssd_training.data.concat import open_datasets
@@ -25,7 +27,6 @@ from realtime_ssd_training.engine.trainer import Trainer, TrainingResult
 from realtime_ssd_training.engine.training_log import TrainingLog
 from realtime_ssd_training.models import SSD, create
 from realtime_ssd_training.models.checkpoint import (
-    load_matching_weights,
     load_model,
     read_checkpoint,
 )
@@ -47,7 +48,7 @@ class TrainCommand:
         overrides: Values that replace those of the recipe; see `with_overrides`.
         resume: Whether to resume the run in `output`.
         overwrite: Whether to replace existing files.
-        init: Checkpoint to take all matching weights from.
+        init: Detector of any kind to take all matching weights from.
         device: Device; see `init_distributed`.
     """
 
@@ -74,6 +75,11 @@ class TrainCommand:
         else:
             check_output(preview, overwrite=self.overwrite)
         recipe = with_overrides(load_recipe(self.recipe), self.overrides)
+        if recipe.model.freeze == "backbone" and not (self.init or recipe.model.backbone):
+            raise UsageError(
+                "`freeze` keeps the weights of the backbone, which are random here; set `init` or "
+                "`backbone` to pretrained ones"
+            )
         train = _open_training_set(recipe)
         model = _build_model(recipe, train.labels)
         if preview is not None:
@@ -98,7 +104,7 @@ class TrainCommand:
         if val is not None:
             _check_has_objects(val, use_difficult=False)
         if context.is_main and not self.resume:
-            self._initialize(model, recipe, folder, context)
+            self._initialize(model, recipe, train, folder, context)
         with TrainingLog(folder, context, train) as log:
             if val is not None and val.problems:
                 log.on_problems(val.problems)
@@ -130,7 +136,12 @@ class TrainCommand:
             print("this is short for training from scratch; increase --epochs or set --init")
 
     def _initialize(
-        self, model: SSD, recipe: Recipe, folder: RunFolder, context: DistributedContext
+        self,
+        model: SSD,
+        recipe: Recipe,
+        train: Dataset,
+        folder: RunFolder,
+        context: DistributedContext,
     ) -> None:
         """Load initial weights, which other processes receive from this one; start the folder."""
         if recipe.model.backbone:
@@ -139,8 +150,7 @@ class TrainCommand:
             loaded, total = load_backbone(model, recipe.model.backbone)
             print(f"loaded {loaded} of {total} backbone tensors from pretrained weights")
         if self.init:
-            loaded, total = load_matching_weights(model, self.init)
-            print(f"loaded {loaded} of {total} tensors from {self.init}")
+            _load_initial_weights(model, self.init, train)
         folder.start()
         folder.write_config(
             {
@@ -151,6 +161,28 @@ class TrainCommand:
                 "recipe": to_dict(recipe),
             }
         )
+
+
+def _load_initial_weights(model: SSD, path: Path, train: Dataset) -> None:
+    """Load the weights of a detector that fit, and print what starts anew."""
+    from realtime_ssd_training.importers.starting_point import load_initial_weights
+
+    result = load_initial_weights(model, path, lambda: _spread_images(train))
+    print(f"loaded {result.loaded} of {result.total} tensors from {path}")
+    if result.classes:
+        print(f"scores taken over for {format_names(result.classes)}")
+    if result.new_layers:
+        print(f"new, with random weights: {', '.join(result.new_layers)}")
+
+
+def _spread_images(dataset: Dataset, limit: int = 64) -> list[Image]:
+    """Read up to `limit` images from all parts of a dataset, skipping unreadable ones."""
+    indices = range(0, len(dataset), max(1, len(dataset) // limit))[:limit]
+    images = []
+    for index in indices:
+        with suppress(RealtimeSSDError):
+            images.append(dataset[index].image)
+    return images
 
 
 def _write_preview(model: SSD, recipe: Recipe, train: Dataset, path: Path) -> None:

@@ -37,7 +37,7 @@ from realtime_ssd_training.engine.training_components import (
     build_loader,
     build_loss,
     build_network,
-    freeze_batch_norms,
+    freeze_parts,
     set_train_mode,
 )
 from realtime_ssd_training.engine.training_log import Reporter
@@ -117,9 +117,7 @@ class Trainer:
         self.model: SSD = model.to(context.device).to(memory_format=layout)  # type: ignore[call-overload]
         self.recipe, self.val, self.folder = recipe, val, folder
         self.context, self.reporter = context, reporter
-        self.frozen_norms = recipe.model.norm == "frozen"
-        if self.frozen_norms:
-            freeze_batch_norms(model)
+        self.frozen = freeze_parts(model, recipe.model)
         self.loader = build_loader(model, recipe, train, context)
         self.loss = build_loss(model, recipe)
         self.optimizer = build_optimizer(model, recipe.optimizer)
@@ -209,7 +207,7 @@ class Trainer:
 
     def _train_epoch(self, stop_signal: StopSignal) -> int:
         """Train the rest of an epoch; return the signal if the run has to stop, or 0."""
-        set_train_mode(self.model, frozen_norms=self.frozen_norms)
+        set_train_mode(self.model, self.frozen)
         state, total = self.progress, len(self.loader)
         begin = time.perf_counter()
         for batch in self.loader.epoch(state.epoch, state.batch):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -15,13 +15,13 @@ from realtime_ssd_training.engine.distributed import DistributedContext
 from realtime_ssd_training.engine.loader import Loader, LoaderOptions
 from realtime_ssd_training.engine.loss import MultiBoxLoss
 from realtime_ssd_training.models import SSD
-from realtime_ssd_training.recipe import Recipe
+from realtime_ssd_training.recipe import ModelConfig, Recipe
 
 __all__ = [
     "build_loader",
     "build_loss",
     "build_network",
-    "freeze_batch_norms",
+    "freeze_parts",
     "set_train_mode",
 ]
 
@@ -99,20 +99,27 @@ def _batch_norms(model: nn.Module) -> Iterator[nn.Module]:
     return (layer for layer in model.modules() if isinstance(layer, _BatchNorm))
 
 
-def freeze_batch_norms(model: nn.Module) -> None:
-    """Exclude scale and shift of all batch normalization layers from training."""
-    for layer in _batch_norms(model):
-        layer.requires_grad_(False)
+_TRAINED_PARTS = ("extras", "laterals", "smooth")
+"""Parts of `SSD.backbone` that belong to the detector rather than to the pretrained backbone."""
 
 
-def set_train_mode(model: nn.Module, *, frozen_norms: bool) -> None:
-    """Set a network to training mode.
+def freeze_parts(model: SSD, config: ModelConfig) -> list[nn.Module]:
+    """Exclude the parts of a network from training that its recipe freezes.
 
-    Args:
-        model: Network to change.
-        frozen_norms: Whether batch normalization layers keep their running statistics.
+    Returns:
+        The layers that also keep their running statistics; see `set_train_mode`.
     """
+    frozen = list(_batch_norms(model)) if config.norm == "frozen" else []
+    if config.freeze == "backbone":
+        parts = model.backbone.named_children()
+        frozen += [part for name, part in parts if name not in _TRAINED_PARTS]
+    for layer in frozen:
+        layer.requires_grad_(False)
+    return frozen
+
+
+def set_train_mode(model: nn.Module, frozen: Iterable[nn.Module]) -> None:
+    """Set a network to training mode, except for the layers in `frozen`."""
     model.train()
-    if frozen_norms:
-        for layer in _batch_norms(model):
-            layer.eval()
+    for layer in frozen:
+        layer.eval()

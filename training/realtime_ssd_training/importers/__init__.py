@@ -12,18 +12,16 @@ from realtime_ssd.core.errors import UsageError
 from realtime_ssd.core.files import check_output
 from realtime_ssd_training.importers.import_options import ImportOptions, ImportResult
 
-__all__ = ["ImportOptions", "ImportResult", "import_model"]
+__all__ = ["PYTORCH_SUFFIXES", "ImportOptions", "ImportResult", "import_model"]
+
+PYTORCH_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".tar", ".safetensors")
+"""Suffixes of PyTorch checkpoints; .tar is the end of .pth.tar."""
 
 _IMPORTERS = {
     ".onnx": "onnx_model",
     ".caffemodel": "caffe_model",
     ".tflite": "tflite_model",
-    ".pth": "pytorch_checkpoint",
-    ".pt": "pytorch_checkpoint",
-    ".ckpt": "pytorch_checkpoint",
-    ".tar": "pytorch_checkpoint",
-    ".bin": "pytorch_checkpoint",
-    ".safetensors": "pytorch_checkpoint",
+    **dict.fromkeys(PYTORCH_SUFFIXES, "pytorch_checkpoint"),
 }
 
 

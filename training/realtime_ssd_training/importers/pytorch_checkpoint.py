@@ -26,7 +26,7 @@ from realtime_ssd_training.weights.pytorch_file import (
     read_pytorch_file,
 )
 
-__all__ = ["FAMILIES", "import_model", "read_network"]
+__all__ = ["FAMILIES", "import_model", "is_checkpoint", "read_network"]
 
 FAMILIES: dict[str, Family] = {**pytorch_vgg16.FAMILIES, **pytorch_mobilenet.FAMILIES}
 _COUNTERS = "num_batches_tracked"  # of normalizations; absent from old checkpoints and not needed
@@ -75,23 +75,38 @@ def _without_shared_prefix(weights: Weights) -> Weights:
     return _without_shared_prefix({k.partition(".")[2]: v for k, v in weights.items()})
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError, safe_open
+def is_checkpoint(path: Path) -> bool:
+    """Return whether a .safetensors file was written by this program.
 
-    try:
-        with safe_open(path, framework="pt") as file:
-            is_ours = HEADER in (file.metadata() or {})
-            tensors = {} if is_ours else {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise ModelError(
-            f"'{path}' is not a readable .safetensors file; it may be damaged"
-        ) from error
-    if is_ours:
+    Raises:
+        ModelError: If it is damaged.
+    """
+    return HEADER in _open_safetensors(path)[0]
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    metadata, tensors = _open_safetensors(path)
+    if HEADER in metadata:
         raise UsageError(
             f"'{path}' was written by 'realtime-ssd train'; convert it to ONNX with "
             f"'realtime-ssd export'"
         )
     return tensors
+
+
+def _open_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Return metadata and tensors; no tensors of a checkpoint of this program."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            keys = [] if HEADER in metadata else file.keys()
+            return metadata, {key: file.get_tensor(key) for key in keys}
+    except (SafetensorError, OSError) as error:
+        raise ModelError(
+            f"'{path}' is not a readable .safetensors file; it may be damaged"
+        ) from error
 
 
 def _select_family(path: Path, weights: Weights, requested: str | None) -> str:

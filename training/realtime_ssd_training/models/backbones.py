@@ -20,6 +20,7 @@ from realtime_ssd.core.files import cache_folder
 from realtime_ssd.core.spec import InputSpec
 from realtime_ssd_training.models import SSD
 from realtime_ssd_training.models.checkpoint import read_checkpoint
+from realtime_ssd_training.models.initial_weights import adapt_first_layer
 from realtime_ssd_training.weights.caffe_weights import read_weights
 from realtime_ssd_training.weights.pytorch_file import read_state_dict
 
@@ -93,9 +94,10 @@ def load_backbone(model: SSD, source: str) -> tuple[int, int]:
             f"'{path}' does not fit the backbone of '{model.architecture}': {reason}; use weights "
             "of the same network with the same width"
         )
+    tensors = backbone.tensors
     if backbone.input is not None:
-        _adapt_first_layer(backbone, backbone.input, model.spec.input)
-    model.backbone.load_state_dict(backbone.tensors, strict=False)
+        tensors = adapt_first_layer(tensors, backbone.first_layer, backbone.input, model.spec.input)
+    model.backbone.load_state_dict(tensors, strict=False)
     return len(backbone.tensors), len(current)
 
 
@@ -193,27 +195,6 @@ def _mobilenet(weights: Weights, model: SSD) -> _Backbone:
     if len(features) != len(names):
         return _Backbone({})
     return _Backbone(dict(zip(names, features, strict=True)), _IMAGENET, "stem.0")
-
-
-def _adapt_first_layer(backbone: _Backbone, trained: InputSpec, target: InputSpec) -> None:
-    """Rewrite the first layer for another input.
-
-    With x = (pixel - mean) * scale for both inputs, w * x of the file equals w' * x of the network
-    plus a constant, except at the zero padding, which represents a different mean.
-    """
-    tensors, layer = backbone.tensors, backbone.first_layer
-    weight = tensors[f"{layer}.weight"]
-    mean, scale = torch.tensor(trained.mean), torch.tensor(trained.scale)
-    if trained.channels != target.channels:
-        weight, mean, scale = weight.flip(1), mean.flip(0), scale.flip(0)
-    offset = scale * (torch.tensor(target.mean) - mean)
-    shift = (weight * offset.view(1, 3, 1, 1)).sum(dim=(1, 2, 3))
-    tensors[f"{layer}.weight"] = weight * (scale / torch.tensor(target.scale)).view(1, 3, 1, 1)
-    if f"{layer}.bias" in tensors:
-        tensors[f"{layer}.bias"] = tensors[f"{layer}.bias"] + shift
-    else:
-        running_mean = layer.replace(".0", ".1") + ".running_mean"
-        tensors[running_mean] = tensors[running_mean] - shift
 
 
 _READERS: dict[str, Callable[[Weights, SSD], _Backbone]] = {

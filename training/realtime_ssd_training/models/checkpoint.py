@@ -24,7 +24,6 @@ from realtime_ssd_training.models import SSD, create
 __all__ = [
     "HEADER",
     "Checkpoint",
-    "load_matching_weights",
     "load_model",
     "load_weights",
     "read_checkpoint",
@@ -180,26 +179,3 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -
             f"the weights in '{source}' do not fit the network ({''.join(first).strip()}); use the "
             "recipe they were trained with"
         ) from error
-
-
-def load_matching_weights(model: SSD, path: str | Path) -> tuple[int, int]:
-    """Load every tensor of a checkpoint that has the same name and shape in a network.
-
-    Heads for other classes or other default boxes keep their initial weights.
-
-    Args:
-        model: Network to change.
-        path: Checkpoint to read.
-
-    Returns:
-        Number of tensors loaded, and number of tensors of the network.
-
-    Raises:
-        ModelError: If no tensor matches.
-    """
-    weights, current = read_checkpoint(path).weights, model.state_dict()
-    matching = {k: v for k, v in weights.items() if k in current and v.shape == current[k].shape}
-    if not matching:
-        raise ModelError(f"no weights in '{path}' fit '{model.architecture}'; use a related model")
-    model.load_state_dict(matching, strict=False)
-    return len(matching), len(current)

@@ -128,8 +128,8 @@ class Tensor:
         shape = [1] * self.values.ndim
         if len(self.scale) > 1:
             shape[self.axis] = -1
-        centerd = self.values.astype(np.float64) - self.zero_point.reshape(shape)
-        return np.asarray(centerd * self.scale.reshape(shape), np.float32)
+        centered = self.values.astype(np.float64) - self.zero_point.reshape(shape)
+        return np.asarray(centered * self.scale.reshape(shape), np.float32)
 
 
 @dataclass(frozen=True, slots=True)
