@@ -11,6 +11,13 @@ from tests.tiny import tiny_model
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With `-m gpu`, import only modules with such tests: others need more packages."""
+    if config.option.markexpr == "gpu" and collection_path.suffix == ".py":
+        return "mark.gpu" not in collection_path.read_text(encoding="utf-8") or None
+    return None
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Folder of real data next to the checkout; tests that need it are skipped without it."""

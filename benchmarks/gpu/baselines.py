@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from benchmarks.gpu.clock import multiprocessor_clock
 from benchmarks.gpu.context import GpuContext, import_torch
-from benchmarks.gpu.gpu_timing import median_us, time_ms
+from benchmarks.gpu.gpu_timing import Timing, time_work, warm_up
 from benchmarks.gpu.head_cases import HeadCase
-from benchmarks.gpu.models import LABELS, TRAINED, BenchmarkModel
+from benchmarks.gpu.models import COCO_LABELS, LABELS, TRAINED, random_image
 from benchmarks.gpu.report_rows import SkippedError
 
-__all__ = ["efficient_nms", "torch_model", "torch_times", "torchvision_nms"]
+__all__ = ["efficient_nms", "torch_model", "torch_scores", "torch_times", "torchvision_nms"]
 
 PLUGIN = "EfficientNMS_TRT"
 
@@ -28,9 +30,11 @@ def efficient_nms(context: GpuContext, case: HeadCase) -> float:
         Microseconds per image.
 
     Raises:
-        SkippedError: If TensorRT is not available or the plugin is not registered.
+        SkippedError: If TensorRT is not available or has no such plugin.
     """
     context.require_tensorrt()
+    if context.flavor == "rtx":
+        raise SkippedError(f"TensorRT-RTX has no plugin {PLUGIN}")
     from realtime_ssd_engines.tensorrt import compat
     from realtime_ssd_engines.tensorrt.library import library
 
@@ -97,11 +101,11 @@ def _run_plan(context: GpuContext, case: HeadCase, engine: Any) -> float:
                 pinned.close()
         rounds = 5 if context.quick else 51
         run = partial(execution.execute_async_v3, stream.handle)
-        times = time_ms(device, stream, run, 5, rounds)
+        timing = time_work(device, stream, run, 5, rounds)
         del execution, run
         for buffer in buffers:
             buffer.close()
-    return median_us(times)
+    return timing.us
 
 
 def torchvision_nms(context: GpuContext, case: HeadCase) -> float:
@@ -135,63 +139,75 @@ def torchvision_nms(context: GpuContext, case: HeadCase) -> float:
         for logits, deltas in zip(scores, offsets, strict=True):
             detect(logits, deltas)
 
-    times = _event_times(torch, work, 5 if context.quick else 31)
-    return statistics.median(times) / len(case.scores)
+    return _event_time(torch, work, 5 if context.quick else 31).us / len(case.scores)
 
 
-def _event_times(torch: Any, work: Callable[[], object], rounds: int) -> list[float]:
-    """Return the microseconds per round of work on PyTorch's current stream."""
+def _event_time(torch: Any, work: Callable[[], object], rounds: int) -> Timing:
+    """Time work on PyTorch's current stream, after a warm-up."""
+    work()
+    warm_up(work, torch.cuda.synchronize)
     times = []
-    for number in range(rounds + 3):
+    for _ in range(rounds):
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         begin.record()
         work()
         end.record()
         end.synchronize()
-        if number >= 3:
-            times.append(1000 * begin.elapsed_time(end))
-    return times
+        times.append(1000 * begin.elapsed_time(end))
+    return Timing(statistics.median(times), multiprocessor_clock())
 
 
-def torch_model(model: BenchmarkModel) -> Any:
+def torch_model(name: str) -> Any:
     """Return a network with random weights on the GPU, in FP16 and channels-last layout.
 
     Raises:
-        SkippedError: If PyTorch does not support the GPU, or the model exists as ONNX only.
+        SkippedError: If PyTorch does not support the GPU.
     """
     torch = import_torch()
-    if model.name == TRAINED:
-        name, labels = "ssd300_mobilenet_v1", model.spec.labels
-    else:
-        name, labels = model.name, LABELS
     from realtime_ssd_training.models import create
 
-    network: Any = create(name, labels).eval().half().cuda()
-    if network.spec.num_boxes != model.spec.num_boxes:
-        raise SkippedError(f"'{name}' in PyTorch has other boxes than '{model.name}'")
-    return network.to(memory_format=torch.channels_last)
+    torch.manual_seed(0)
+    trained = name == TRAINED
+    network: Any = create(
+        "ssd300_mobilenet_v1" if trained else name, COCO_LABELS if trained else LABELS
+    )
+    return network.eval().half().cuda().to(memory_format=torch.channels_last)
 
 
-def torch_times(model: BenchmarkModel, images: int, rounds: int) -> Iterator[tuple[str, float]]:
-    """Time PyTorch's network: eager, in a CUDA graph, and compiled in a CUDA graph.
+def torch_scores(network: Any) -> NDArray[np.float32]:
+    """Return the score head that a network of `torch_model` computes for a random image."""
+    torch = import_torch()
+    image = torch.from_numpy(random_image(network.spec)).half().cuda()[None]
+    with torch.no_grad():
+        scores, _ = network(image.contiguous(memory_format=torch.channels_last))
+    values: NDArray[np.float32] = scores[0].float().cpu().numpy()
+    return values
 
-    Yields:
-        Variant, and microseconds per batch.
+
+def torch_times(name: str, images: int, variant: str, rounds: int) -> Timing:
+    """Time PyTorch's network.
+
+    Args:
+        name: One of `benchmarks.gpu.models.NAMES`.
+        images: Batch size.
+        variant: "eager", "graph" or "compiled, graph".
+        rounds: Number of timed batches.
     """
-    torch, size = import_torch(), model.spec.input
-    eager = torch_model(model)
+    torch, network = import_torch(), torch_model(name)
+    size = network.spec.input
     batch = torch.randn(images, 3, size.height, size.width, device="cuda").half()
     batch = batch.contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
-        times = _event_times(torch, lambda: eager(batch), rounds)
-        yield "eager", statistics.median(times)
-        for variant, network in (("graph", eager), ("compiled, graph", torch.compile(eager))):
-            side_stream = torch.cuda.Stream()
-            with torch.cuda.stream(side_stream):
-                for _ in range(3):
-                    network(batch)
-            side_stream.synchronize()
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
+        if variant == "eager":
+            return _event_time(torch, lambda: network(batch), rounds)
+        if variant.startswith("compiled"):
+            network = torch.compile(network)
+        side_stream = torch.cuda.Stream()
+        with torch.cuda.stream(side_stream):
+            for _ in range(3):
                 network(batch)
-            yield variant, statistics.median(_event_times(torch, graph.replay, rounds))
+        side_stream.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            network(batch)
+        return _event_time(torch, graph.replay, rounds)

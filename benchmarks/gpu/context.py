@@ -1,22 +1,23 @@
-"""State shared by all sections: options, data folder, report, and access to the GPU."""
+"""State shared by the checks of a section: options, data folder, report, and access to the GPU."""
 
 from __future__ import annotations
 
-import tempfile
-from dataclasses import dataclass, field
+import ctypes
+import zlib
+from dataclasses import dataclass
 from functools import cached_property
-from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from realtime_ssd_engines.requirements import has_bindings
+from realtime_ssd_engines.requirements import FLAVOR_NAMES, Flavor, has_bindings, installed_flavors
 
-from benchmarks.gpu.report_rows import Report, SkippedError
-from realtime_ssd.core.errors import ModelError
-from realtime_ssd.core.gpu import cuda_version, find_gpus
+from benchmarks.gpu.checks import SectionRequest
+from benchmarks.gpu.report_rows import Report, SkippedError, one_line
+from realtime_ssd.core.errors import RealtimeSSDError
+from realtime_ssd.core.gpu import cuda_version, driver_library, find_gpus
 
 if TYPE_CHECKING:
     from realtime_ssd_engines.cuda.driver import Device
@@ -24,25 +25,33 @@ if TYPE_CHECKING:
 __all__ = ["GpuContext", "fetch", "import_torch"]
 
 
-@dataclass
 class GpuContext:
-    """Options and resources of a run.
+    """Options and resources of a section.
+
+    Args:
+        report: Receives the rows.
+        request: Options.
 
     Attributes:
         report: Receives the rows.
+        request: Options.
         data: Data folder; it may not exist.
         quick: Whether to run with few repetitions.
         batches: Batch sizes to time.
+        names: Models to time and build.
         models: Folder of networks without weights (see `benchmarks.gpu.models`), or None.
         workdir: Folder for models, engines and kernels of this run.
     """
 
-    report: Report
-    data: Path
-    quick: bool = False
-    batches: tuple[int, ...] = (1, 8, 32)
-    models: Path | None = None
-    workdir: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="gpu-benchmark-")))
+    def __init__(self, report: Report, request: SectionRequest) -> None:
+        self.report, self.request = report, request
+        self.data, self.workdir = Path(request.data), Path(request.workdir)
+        self.models = Path(request.models) if request.models else None
+        self.quick, self.batches, self.names = request.quick, request.batches, request.names
+
+    def rng(self, name: str) -> np.random.Generator:
+        """Return a generator for one check, which does not depend on the checks before it."""
+        return np.random.default_rng([self.request.seed, zlib.crc32(name.encode())])
 
     @cached_property
     def gpu_problem(self) -> str:
@@ -56,27 +65,64 @@ class GpuContext:
         return ""
 
     @cached_property
+    def flavor(self) -> Flavor:
+        """Flavor of TensorRT in use: the preferred one of those that run on this GPU."""
+        flavors = installed_flavors()
+        running = (flavor for flavor in flavors if not self._flavor_problem(flavor))
+        return next(running, next(iter(flavors), "tensorrt"))
+
+    @cached_property
     def tensorrt_problem(self) -> str:
         """Why TensorRT cannot be used, or ""."""
         if self.gpu_problem:
             return self.gpu_problem
-        if find_spec("tensorrt") is None:
+        if not installed_flavors():
             return "TensorRT is not installed"
-        from realtime_ssd_engines.tensorrt.library import library
+        return self._flavor_problem(self.flavor)
+
+    def _flavor_problem(self, flavor: Flavor) -> str:
+        """Return why the smallest engine does not run, or "".
+
+        The answer is stored for the processes of other sections, even if TensorRT ends this one.
+        """
+        record = self.workdir / f"problem-of-{flavor}.txt"
+        if not record.exists():
+            record.write_text(f"{FLAVOR_NAMES[flavor]} crashed when it ran its smallest engine")
+            record.write_text(self._run_smallest_engine(flavor))
+        return record.read_text()
+
+    def _run_smallest_engine(self, flavor: Flavor) -> str:
+        from benchmarks.gpu.smallest_engine import run_smallest_engine
 
         try:
-            library()
-        except ModelError as error:
-            return str(error)
+            run_smallest_engine(self.device(), flavor)
+        except (RealtimeSSDError, OSError) as error:
+            return one_line(error)
         return ""
+
+    def gpu_responds(self) -> bool:
+        """Return whether the GPU still accepts work of this process, if there is a GPU."""
+        library = driver_library()
+        if self.gpu_problem or library is None:
+            return True
+        device, context = ctypes.c_int(), ctypes.c_void_p()
+        library.cuDeviceGet(ctypes.byref(device), 0)
+        if library.cuDevicePrimaryCtxRetain(ctypes.byref(context), device):
+            return False
+        library.cuCtxPushCurrent_v2(context)
+        failed = bool(library.cuCtxSynchronize())
+        library.cuCtxPopCurrent_v2(ctypes.byref(context))
+        library.cuDevicePrimaryCtxRelease_v2(device)
+        return not failed
 
     def require_gpu(self) -> None:
         """Raise `SkippedError` if no GPU can be used."""
         if self.gpu_problem:
-            raise SkippedError(self.gpu_problem)
+            raise SkippedError(f"no GPU: {self.gpu_problem}")
 
     def require_tensorrt(self) -> None:
         """Raise `SkippedError` if TensorRT cannot be used."""
+        self.require_gpu()
         if self.tensorrt_problem:
             raise SkippedError(self.tensorrt_problem)
 

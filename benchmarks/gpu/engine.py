@@ -2,60 +2,64 @@
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
+from benchmarks.gpu.checks import Check
 from benchmarks.gpu.context import GpuContext
-from benchmarks.gpu.models import NAMES, TRAINED, BenchmarkModel, find_model
+from benchmarks.gpu.models import TRAINED, find_model
 from benchmarks.gpu.report_rows import SkippedError
 
-__all__ = ["check_engines"]
+__all__ = ["checks"]
 
 SECTION = "engines"
 SETS = {"coco_mini": "coco_mini/JPEGImages", "dali_coco61": "dali_coco61/images"}
 MAX_AP_DIFFERENCE = 0.001
 
 
-def check_engines(context: GpuContext) -> None:
-    """Build and verify the engines of all models, and evaluate the trained model.
-
-    The most important checks come first, in case the time budget is exceeded.
-    """
-    _check_builds(context, "fp16")
-    for name in SETS:
-        with context.report.guard(SECTION, f"{TRAINED}: AP on {name}"):
-            context.require_tensorrt()
-            context.report.check_time()
-            _evaluate(context, name)
-    with context.report.guard(SECTION, f"{TRAINED} int8: build"):
-        context.require_tensorrt()
-        context.report.check_time()
-        _build(context, find_model(context, TRAINED), "int8", context.data_file("photos/darknet"))
-    _check_builds(context, "fp32")
+def checks(context: GpuContext) -> list[Check]:
+    """Build and verify the engines of the models, and evaluate the trained model."""
+    result = [*_build_checks(context, "fp16")]
+    if TRAINED in context.names:
+        result += [
+            *(
+                Check(f"{TRAINED}: AP on {name}", partial(_evaluate, context, name))
+                for name in SETS
+            ),
+            Check(f"{TRAINED} int8: build", partial(_build_int8, context)),
+        ]
+    return [*result, *_build_checks(context, "fp32")]
 
 
-def _check_builds(context: GpuContext, precision: str) -> None:
-    for name in NAMES:
-        with context.report.guard(SECTION, f"{name} {precision}: build"):
-            context.require_tensorrt()
-            context.report.check_time()
-            _build(context, find_model(context, name), precision)
+def _build_checks(context: GpuContext, precision: str) -> Iterator[Check]:
+    for name in context.names:
+        check = partial(_build, context, name, precision)
+        yield Check(f"{name} {precision}: build", check)
 
 
-def _build(
-    context: GpuContext, model: BenchmarkModel, precision: str, photos: Path | None = None
-) -> None:
+def _build_int8(context: GpuContext) -> None:
+    context.require_tensorrt()
+    _build(context, TRAINED, "int8", context.data_file("photos/darknet"))
+
+
+def _build(context: GpuContext, name: str, precision: str, photos: Path | None = None) -> None:
+    context.require_tensorrt()
     from realtime_ssd_engines.tensorrt.cache import read_entry
     from realtime_ssd_engines.tensorrt.engine_builder import EngineOptions, get_or_build_engine
+    from realtime_ssd_engines.tensorrt.toolchain import make_toolchain
 
+    model, toolchain = find_model(context, name), make_toolchain(context.flavor)
     options = EngineOptions(
         precision,
         batch=max(context.batches),
         cache=context.workdir / "engines",
         calibration=photos,
     )
-    name = f"{model.name} {precision}"
-    engine = get_or_build_engine(model.path, model.spec, options)
+    name = f"{name} {precision}"
+    engine = get_or_build_engine(model.path, model.spec, options, toolchain=toolchain)
     size = f"{len(engine.plan) / 2**20:.1f} MiB, batch to {options.batch}"
     metadata = read_entry(engine.path).metadata  # another section may have built it
     context.report.number(SECTION, f"{name}: build", metadata["build_seconds"], "s", note=size)
@@ -69,7 +73,7 @@ def _build(
         SECTION, f"{name}: agreement", 100 * agreement["share"], "%", least=least, note=note
     )
     begin = time.monotonic()
-    again = get_or_build_engine(model.path, model.spec, options)
+    again = get_or_build_engine(model.path, model.spec, options, toolchain=toolchain)
     seconds = time.monotonic() - begin
     context.report.check(
         SECTION,
@@ -82,6 +86,8 @@ def _build(
 
 def _evaluate(context: GpuContext, name: str) -> None:
     """Evaluate the FP16 engine and ONNX Runtime on the same images."""
+    context.require_tensorrt()
+    os.environ.setdefault("REALTIME_SSD_ENGINES", str(context.workdir / "engines"))
     try:
         from realtime_ssd_training.data import open_dataset
         from realtime_ssd_training.evaluation.evaluator import SCORE_THRESHOLD, evaluate

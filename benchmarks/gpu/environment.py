@@ -2,47 +2,62 @@
 
 from __future__ import annotations
 
-import statistics
+from importlib.metadata import PackageNotFoundError, version
 
 from realtime_ssd_engines.cuda import compile as kernel_compiler
 from realtime_ssd_engines.cuda import driver
 
+from benchmarks.gpu.checks import Check
 from benchmarks.gpu.context import GpuContext
-from benchmarks.gpu.gpu_timing import time_ms
+from benchmarks.gpu.gpu_timing import time_work
 from benchmarks.gpu.report_rows import Row
 from realtime_ssd.core.gpu import cuda_version, driver_release, find_gpus
 
-__all__ = ["describe_machine"]
+__all__ = ["checks"]
 
 SECTION = "machine"
 COPY_BYTES = 1 << 30
 
 
-def describe_machine(context: GpuContext) -> None:
-    """Report GPU, driver and compiler, and measure copy bandwidth and launch overhead."""
+def checks(context: GpuContext) -> list[Check]:
+    """Report GPU, driver and packages, and measure copy bandwidth and launch overhead."""
+    return [
+        Check("description", lambda: _describe(context), needs_gpu=False),
+        Check("copies", lambda: _copies(context)),
+        Check("TensorRT", lambda: _tensorrt(context), needs_gpu=False),
+    ]
+
+
+def _describe(context: GpuContext) -> None:
     gpus = "; ".join(
         f"{gpu.name}, {gpu.architecture}, {gpu.memory / 2**30:.0f} GiB" for gpu in find_gpus()
     )
-    version = cuda_version()
-    driver_text = f"CUDA {version[0]}.{version[1]}, {driver_release()}" if version else ""
-    graphs = "cuda-bindings" if driver.graphs_available() else ""
+    cuda = cuda_version()
     for name, text in (
         ("GPU", gpus),
-        ("driver", driver_text),
+        ("driver", f"CUDA {cuda[0]}.{cuda[1]}, {driver_release()}" if cuda else ""),
         ("kernel compiler", kernel_compiler.compiler_name() or ""),
-        ("graphs", graphs),
-        ("TensorRT", "" if context.tensorrt_problem else _tensorrt()),
+        ("graphs", "cuda-bindings" if driver.graphs_available() else ""),
+        ("PyTorch", _package("torch")),
+        ("PyAV", _package("av")),
     ):
         status = "ok" if text else "skipped: not available"
         context.report.add(Row(SECTION, name, status, note=text))
-    with context.report.guard(SECTION, "copy inside the GPU"):
-        _copies(context)
 
 
-def _tensorrt() -> str:
-    from realtime_ssd_engines.tensorrt.library import version
+def _package(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
 
-    return version()
+
+def _tensorrt(context: GpuContext) -> None:
+    """Report TensorRT's version if it can build and run an engine."""
+    context.require_tensorrt()
+    from realtime_ssd_engines.tensorrt import library
+
+    context.report.add(Row(SECTION, "TensorRT", "ok", note=library.version(context.flavor)))
 
 
 def _copies(context: GpuContext) -> None:
@@ -63,13 +78,13 @@ def _copies(context: GpuContext) -> None:
             ),
         }
         for name, (copy, copied_bytes) in copies.items():
-            times = time_ms(device, stream, copy, repeats=1, rounds=9)
-            rate = copied_bytes / statistics.median(times) / 1e6
-            context.report.number(SECTION, name, rate, "GB/s")
-        small = time_ms(
+            timing = time_work(device, stream, copy, repeats=1, rounds=9)
+            rate = copied_bytes / timing.us / 1e3
+            context.report.number(SECTION, name, rate, "GB/s", clock=timing.clock)
+        floor = time_work(
             device, stream, lambda: device.copy_inside(second.address, first, 4, stream)
         )
-        floor = 1000 * statistics.median(small)
-        context.report.number(SECTION, "floor of one small copy in a graph", floor, "µs")
+        name = "floor of one small copy in a graph"
+        context.report.number(SECTION, name, floor.us, "µs", clock=floor.clock)
         for memory in (first, second, pinned):
             memory.close()

@@ -6,11 +6,13 @@ import statistics
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 from realtime_ssd_engines.backend import GpuBackend
 from realtime_ssd_engines.cuda import driver
 
+from benchmarks.gpu.checks import Check
 from benchmarks.gpu.context import GpuContext
 from benchmarks.gpu.head_cases import HeadCase, random_cases, ssd300_case
 from benchmarks.gpu.networks import RecordedHeads
@@ -19,7 +21,7 @@ from realtime_ssd.backends import BackendOptions
 from realtime_ssd.core.detections import Detections
 from realtime_ssd.core.frames import Frame
 
-__all__ = ["check_frames", "random_frames", "steady_state_seconds"]
+__all__ = ["checks", "random_frames", "steady_state_seconds"]
 
 SECTION = "frame"
 SOAK_FRAMES = 10_000
@@ -47,24 +49,18 @@ def open_recorded(
         yield backend
 
 
-def check_frames(context: GpuContext, seed: int) -> None:
-    """Check graphs, memory and Python overhead with recorded heads.
-
-    Args:
-        context: Options and resources.
-        seed: Seed of the random heads.
-    """
-    rng = np.random.default_rng(seed)
-    (case, *_) = random_cases(rng, quick=True)
-    for name, check in (
-        ("graphs and separate launches are bit identical", _compare_graphs),
-        (f"device memory over {_soak_frames(context)} frames", _measure_memory_growth),
-        ("Python time per frame", _measure_overhead),
-        ("three slots against one", _compare_slots),
-    ):
-        with context.report.guard(SECTION, name):
-            context.require_gpu()
-            check(context, case, name)
+def checks(context: GpuContext) -> list[Check]:
+    """Check graphs, memory and Python overhead with recorded heads."""
+    (case, *_) = random_cases(context.rng("frame"), quick=True)
+    return [
+        Check(name, partial(check, context, case, name))
+        for name, check in (
+            ("graphs and separate launches are bit identical", _compare_graphs),
+            (f"device memory over {_soak_frames(context)} frames", _measure_memory_growth),
+            ("Python time per frame", _measure_overhead),
+            ("three slots against one", _compare_slots),
+        )
+    ]
 
 
 def _soak_frames(context: GpuContext) -> int:

@@ -3,15 +3,48 @@
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from realtime_ssd_engines.cuda.driver import Device
 
-__all__ = ["median_us", "time_ms"]
+from benchmarks.gpu.clock import multiprocessor_clock
+
+__all__ = ["WARM_UP_SECONDS", "Timing", "time_work", "warm_up"]
+
+WARM_UP_SECONDS = 0.2
+"""An idle GPU needs a large part of this time to raise its clock."""
 
 
-def time_ms(
+@dataclass(frozen=True)
+class Timing:
+    """A measured duration.
+
+    Attributes:
+        us: Median microseconds per execution.
+        clock: Clock of the multiprocessors in MHz right after the measurement, or None.
+    """
+
+    us: float
+    clock: int | None
+
+
+def warm_up(launch: Callable[[], object], wait: Callable[[], object]) -> None:
+    """Keep the GPU busy until its clock has risen.
+
+    Args:
+        launch: Starts work.
+        wait: Waits for it.
+    """
+    end = time.perf_counter() + WARM_UP_SECONDS
+    while time.perf_counter() < end:
+        launch()
+        wait()
+
+
+def time_work(
     device: Device,
     stream: Any,
     work: Callable[[], None],
@@ -19,19 +52,16 @@ def time_ms(
     rounds: int = 31,
     *,
     graph: bool = True,
-) -> list[float]:
-    """Time work on a stream.
+) -> Timing:
+    """Time work on a stream, after a warm-up.
 
     Args:
         device: The GPU; its context must be current.
         stream: Stream of the work.
         work: Enqueues the work.
         repeats: Executions per graph, which amortize the cost of the launch.
-        rounds: Number of timed graph launches, after three for warm-up.
+        rounds: Number of timed graph launches.
         graph: Whether to use a graph; otherwise the CPU's launch overhead is included.
-
-    Returns:
-        Milliseconds per execution, one value per round.
     """
     work()
     stream.synchronize()
@@ -41,21 +71,16 @@ def time_ms(
             work()
 
     captured = device.capture(stream, repeat) if graph else None
+    launch = repeat if captured is None else captured.launch
+    warm_up(launch, stream.synchronize)
     begin, end, times = device.event(), device.event(), []
-    for _ in range(rounds + 3):
+    for _ in range(rounds):
         begin.record(stream)
-        if captured is None:
-            repeat()
-        else:
-            captured.launch()
+        launch()
         end.record(stream)
         end.synchronize()
         times.append(float(begin.time_till(end)) / repeats)
+    clock = multiprocessor_clock()
     if captured is not None:
         captured.close()
-    return times[3:]
-
-
-def median_us(times: list[float]) -> float:
-    """Return the median of milliseconds in microseconds."""
-    return 1000 * statistics.median(times)
+    return Timing(1000 * statistics.median(times), clock)

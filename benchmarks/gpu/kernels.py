@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from realtime_ssd_engines.cuda.driver import Device
 from realtime_ssd_engines.cuda.kernel_params import Color, ImageHeader, Precision
 
+from benchmarks.gpu.checks import Check
 from benchmarks.gpu.context import GpuContext, fetch
 from benchmarks.gpu.head_cases import (
     HeadCase,
@@ -22,13 +22,14 @@ from benchmarks.gpu.head_cases import (
     recorded_cases,
 )
 from benchmarks.gpu.networks import open_slot
+from benchmarks.gpu.parity import difference
 from benchmarks.gpu.report_rows import SkippedError
 from realtime_ssd.core.frames import Frame, Surface
 from realtime_ssd.core.postprocess import PostProcessor, RawDetections
 from realtime_ssd.core.preprocess import letterbox_params, preprocess
 from realtime_ssd.core.spec import InputSpec, Thresholds
 
-__all__ = ["check_kernels", "difference"]
+__all__ = ["checks"]
 
 SECTION = "kernels"
 SIZES = ((64, 64), (1, 1), (301, 177), (1280, 720), (1920, 1080))
@@ -40,65 +41,40 @@ INPUTS = {
 }
 
 
-def difference(got: RawDetections, expected: RawDetections) -> str:
-    """Return how two results differ, or "" if they agree.
-
-    Scores may differ by rounding errors, because exponentials on the GPU and in numpy differ, and
-    rows with almost equal scores may be in a different order.
-    """
-    if len(got.scores) != len(expected.scores):
-        return f"{len(got.scores)} detections instead of {len(expected.scores)}"
-    got_order, expected_order = (
-        np.lexsort((raw.class_ids, raw.box_indices)) for raw in (got, expected)
-    )
-    for name in ("box_indices", "class_ids"):
-        if not np.array_equal(
-            getattr(got, name)[got_order], getattr(expected, name)[expected_order]
-        ):
-            return f"different {name}"
-    for name, actual, reference in (
-        ("scores", got.scores, expected.scores),
-        ("boxes", got.boxes[got_order], expected.boxes[expected_order]),
-    ):
-        if not np.allclose(actual, reference, rtol=2e-5, atol=2e-6):
-            return f"{name} differ by {np.abs(actual - reference).max():.3g}"
-    return ""
+def checks(context: GpuContext) -> list[Check]:
+    """Compare decoding, NMS and pre-processing with the references."""
+    return [
+        *_head_checks(context),
+        Check("results are reproducible", partial(_check_reproducibility, context)),
+        Check("NaN is counted", partial(_check_nan_count, context)),
+        Check("overflow is counted", partial(_check_overflow_count, context)),
+        *(
+            Check(f"preprocess {source}: {name}", partial(_check_images, context, source, name))
+            for name in INPUTS
+            for source in ("BGR", "NV12")
+        ),
+    ]
 
 
-def check_kernels(context: GpuContext, seed: int) -> None:
-    """Compare decoding, NMS and pre-processing with the references.
-
-    Args:
-        context: Options and resources.
-        seed: Seed of the random heads and images.
-    """
-    rng = np.random.default_rng(seed)
-    groups: dict[str, Iterable[HeadCase]] = {
-        "random heads": random_cases(rng, quick=context.quick),
-        "adversarial heads": adversarial_cases(rng),
-    }
-    with suppress(SkippedError):
+def _head_checks(context: GpuContext) -> Iterator[Check]:
+    cases = [
+        *random_cases(context.rng("random heads"), quick=context.quick),
+        *adversarial_cases(context.rng("adversarial heads")),
+    ]
+    try:
         anchors = context.data_file("weights/ssd_mobilenet_v1_coco_onnx/anchors_ycxchw_f32.npy")
-        groups["recorded heads"] = recorded_cases(context.data_file("golden/onnx_heads"), anchors)
-    for name, cases in groups.items():
-        with context.report.guard(SECTION, name):
-            context.require_gpu()
-            for number, case in enumerate(cases):
-                precisions: tuple[Precision, ...] = ("fp32", "fp16")
-                for precision in precisions[number % 2 :][:1] if context.quick else precisions:
-                    _check_case(context, case, precision)
-    if "recorded heads" not in groups:
-        with context.report.guard(SECTION, "recorded heads"):
-            context.data_file("golden/onnx_heads")
-    for name in ("results are reproducible", "NaN is counted", "overflow is counted"):
-        with context.report.guard(SECTION, name):
-            context.require_gpu()
-            _CHECKS[name](context, rng)
-    for name, spec in INPUTS.items():
-        for source in ("BGR", "NV12"):
-            with context.report.guard(SECTION, f"preprocess {source}: {name}"):
-                context.require_gpu()
-                _check_images(context, source, name, spec, rng)
+        cases += recorded_cases(context.data_file("golden/onnx_heads"), anchors)
+    except SkippedError as reason:
+        yield Check("recorded heads", partial(_skip, str(reason)))
+    precisions: tuple[Precision, ...] = ("fp32", "fp16")
+    for number, case in enumerate(cases):
+        for precision in precisions[number % 2 :][:1] if context.quick else precisions:
+            name = f"{case.name} ({precision})"
+            yield Check(name, partial(_check_case, context, case, precision, name))
+
+
+def _skip(reason: str) -> None:
+    raise SkippedError(reason)
 
 
 def run_heads(
@@ -114,26 +90,24 @@ def run_heads(
     return results
 
 
-def _check_case(context: GpuContext, case: HeadCase, precision: Precision) -> None:
-    name = f"{case.name} ({precision})"
+def _check_case(context: GpuContext, case: HeadCase, precision: Precision, name: str) -> None:
     if precision == "fp16":
         rounded = (values.astype(np.float16) for values in (case.scores, case.offsets))
         scores, offsets = (values.astype(np.float32) for values in rounded)
         case = replace(case, scores=scores, offsets=offsets)
-    with context.report.guard(SECTION, name):
-        (result,) = run_heads(context, case, precision)
-        post, differences, detections = PostProcessor(case.spec), [], 0
-        for scores, offsets, (_, got) in zip(case.scores, case.offsets, result, strict=True):
-            expected = post(scores, offsets)
-            detections += len(expected.scores)
-            differences.append(difference(got, expected))
-        errors = list(filter(None, differences))
-        message = f"{len(errors)} of {len(differences)} images differ: {'; '.join(errors[:2])}"
-        context.report.check(SECTION, name, not errors, message, f"{detections} detections")
+    (result,) = run_heads(context, case, precision)
+    post, differences, detections = PostProcessor(case.spec), [], 0
+    for scores, offsets, (_, got) in zip(case.scores, case.offsets, result, strict=True):
+        expected = post(scores, offsets)
+        detections += len(expected.scores)
+        differences.append(difference(got, expected, case.spec.thresholds.score_threshold))
+    errors = list(filter(None, differences))
+    message = f"{len(errors)} of {len(differences)} images differ: {'; '.join(errors[:2])}"
+    context.report.check(SECTION, name, not errors, message, f"{detections} detections")
 
 
-def _check_reproducibility(context: GpuContext, rng: np.random.Generator) -> None:
-    (case, *_) = random_cases(rng, quick=True)
+def _check_reproducibility(context: GpuContext) -> None:
+    (case, *_) = random_cases(context.rng("reproducible"), quick=True)
     runs = run_heads(context, case, times=5 if context.quick else 50)
     identical = all(
         np.array_equal(one.boxes, two.boxes) and np.array_equal(one.scores, two.scores)
@@ -145,8 +119,8 @@ def _check_reproducibility(context: GpuContext, rng: np.random.Generator) -> Non
     )
 
 
-def _check_nan_count(context: GpuContext, rng: np.random.Generator) -> None:
-    (case, *_) = random_cases(rng, quick=True)
+def _check_nan_count(context: GpuContext) -> None:
+    (case, *_) = random_cases(context.rng("NaN"), quick=True)
     case.scores[0, 3, 1] = np.nan
     ((first, *rest),) = run_heads(context, case)
     correct = first[0].nan_boxes == 1 and not any(header.nan_boxes for header, _ in rest)
@@ -155,7 +129,7 @@ def _check_nan_count(context: GpuContext, rng: np.random.Generator) -> None:
     )
 
 
-def _check_overflow_count(context: GpuContext, rng: np.random.Generator) -> None:
+def _check_overflow_count(context: GpuContext) -> None:
     """Produce more candidates than 64 MiB of lists hold: 255 classes of 40,001 boxes."""
     if context.quick:
         raise SkippedError("not run with --quick: ten million candidates")
@@ -165,20 +139,13 @@ def _check_overflow_count(context: GpuContext, rng: np.random.Generator) -> None
     spec = make_spec(256, 100, limits, activation="none")
     shape = (1, spec.num_boxes)
     scores = np.full((*shape, spec.num_classes), 0.5, np.float32)
-    offsets = rng.normal(0, 1, (*shape, 4)).astype(np.float32)
+    offsets = context.rng("overflow").normal(0, 1, (*shape, 4)).astype(np.float32)
     (((header, _),),) = run_heads(context, HeadCase("overflow", spec, scores, offsets))
     capacity = min(spec.num_boxes, (64 << 20) // (8 * spec.num_classes))
     expected = (spec.num_boxes - capacity) * (spec.num_classes - 1)
     message = f"{header.overflow} candidates were counted instead of {expected}"
     correct = header.overflow == expected > 0
     context.report.check(SECTION, "overflow is counted", correct, message, f"{expected} candidates")
-
-
-_CHECKS = {
-    "results are reproducible": _check_reproducibility,
-    "NaN is counted": _check_nan_count,
-    "overflow is counted": _check_overflow_count,
-}
 
 
 def _random_image(rng: np.random.Generator, size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -189,10 +156,9 @@ def _random_image(rng: np.random.Generator, size: tuple[int, int]) -> NDArray[np
     return np.where(rng.random((height, width, 1)) < 0.5, noise, gradient)
 
 
-def _check_images(
-    context: GpuContext, source: str, name: str, spec: InputSpec, rng: np.random.Generator
-) -> None:
+def _check_images(context: GpuContext, source: str, name: str) -> None:
     """Compare a batch of images of all sizes with OpenCV."""
+    spec, rng = INPUTS[name], context.rng(f"{source} {name}")
     sizes = list(SIZES[:3] if context.quick else SIZES)
     if source == "NV12":
         sizes = [(max(2, w // 2 * 2), max(2, h // 2 * 2)) for w, h in sizes]
@@ -265,6 +231,8 @@ def _nv12_reference(
     luma: NDArray[np.uint8], chroma: NDArray[np.uint8], spec: InputSpec, color: Color
 ) -> NDArray[np.float32]:
     """Resize both planes with OpenCV and convert the pixels in float32."""
+    import cv2
+
     letterbox = letterbox_params(spec, luma.shape[1], luma.shape[0])
     size = (letterbox.width, letterbox.height)
     level = cv2.resize(np.ascontiguousarray(luma), size, interpolation=cv2.INTER_LINEAR)

@@ -11,29 +11,36 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
+from numpy.typing import NDArray
 
 from benchmarks.data import Data
 from benchmarks.gpu.context import GpuContext, import_torch
+from benchmarks.gpu.model_names import NAMES, TRAINED
 from benchmarks.gpu.report_rows import SkippedError
 from realtime_ssd.core.postprocess import PostProcessor
 from realtime_ssd.core.preprocess import preprocess
 from realtime_ssd.core.spec import ModelSpec, read_spec
 
+if TYPE_CHECKING:
+    import onnx
+
 __all__ = [
+    "COCO_LABELS",
+    "LABELS",
     "NAMES",
     "TRAINED",
     "BenchmarkModel",
     "fill_weights",
     "find_model",
+    "onnx_scores",
+    "random_image",
     "strip_weights",
     "typical_threshold",
 ]
 
-TRAINED = "ssd_mobilenet_v1_coco"
-NAMES = ("ssd300_vgg16", TRAINED, "ssdlite320_mobilenet_v3_large", "ssd512_vgg16")
 CANDIDATES = 600
 """Candidates per image, as a trained SSD300 has above 0.01 in a busy street."""
 
@@ -42,6 +49,7 @@ MIN_STRIPPED_VALUES = 1024
 """Smaller tensors are kept, because they include shapes and scales."""
 
 LABELS = ("background", *(f"class {number}" for number in range(1, 21)))
+COCO_LABELS = ("background", *(f"class {number}" for number in range(1, 91)))
 
 
 @dataclass(frozen=True)
@@ -61,6 +69,8 @@ class BenchmarkModel:
 
 def strip_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a model without its large weights, but with their shapes and standard deviations."""
+    import onnx
+
     stripped = onnx.ModelProto()
     stripped.CopyFrom(model)
     for weight in stripped.graph.initializer:
@@ -76,6 +86,8 @@ def strip_weights(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def fill_weights(model: onnx.ModelProto, seed: int = 0) -> onnx.ModelProto:
     """Fill in random weights with the standard deviations that `strip_weights` recorded."""
+    import onnx
+
     rng, filled = np.random.default_rng(seed), onnx.ModelProto()
     filled.CopyFrom(model)
     for weight in filled.graph.initializer:
@@ -92,6 +104,8 @@ def find_model(context: GpuContext, name: str) -> BenchmarkModel:
     Raises:
         SkippedError: If the model is not available on this machine.
     """
+    import onnx
+
     path = context.workdir / f"{name}.onnx"
     if not path.exists():
         stripped_file = context.models / f"{name}.onnx" if context.models else None
@@ -105,19 +119,34 @@ def find_model(context: GpuContext, name: str) -> BenchmarkModel:
     return BenchmarkModel(name, path, read_spec(path))
 
 
-def typical_threshold(model: BenchmarkModel, candidates: int = CANDIDATES) -> float:
+def random_image(spec: ModelSpec) -> NDArray[np.float32]:
+    """Return a random image as the network's input, 3 × height × width."""
+    size = (spec.input.height, spec.input.width, 3)
+    image = np.random.default_rng(0).integers(0, 256, size, np.uint8)
+    return preprocess(image, spec.input)
+
+
+def onnx_scores(model: BenchmarkModel) -> NDArray[np.float32]:
+    """Return the score head of a random image, computed with ONNX Runtime."""
+    from realtime_ssd_engines.onnx.verify import onnx_runner
+
+    scores, _ = onnx_runner(model.path, model.spec)(random_image(model.spec))
+    return scores
+
+
+def typical_threshold(
+    spec: ModelSpec, scores: NDArray[np.float32], candidates: int = CANDIDATES
+) -> float:
     """Return the score threshold with as many candidates as a trained model has.
 
     The scores of untrained networks are almost equal, so that their own threshold would select all
-    candidates or none. The threshold is measured on a random image with ONNX Runtime. If FP16
-    cannot distinguish the scores, it selects no candidates.
-    """
-    from realtime_ssd_engines.onnx.verify import onnx_runner
+    candidates or none. If FP16 cannot distinguish the scores, the threshold selects no candidates.
 
-    spec = model.spec
-    size = (spec.input.height, spec.input.width, 3)
-    image = np.random.default_rng(0).integers(0, 256, size, np.uint8)
-    scores, _ = onnx_runner(model.path, spec)(preprocess(image, spec.input))
+    Args:
+        spec: Specification of the model.
+        scores: P × C score head that the network computed for an image.
+        candidates: Number of scores above the threshold.
+    """
     values = PostProcessor(spec).activate(scores)
     if spec.background is not None:
         values = np.delete(values, spec.background, axis=1)
@@ -140,6 +169,8 @@ def _export(name: str) -> onnx.ModelProto:
 
 def main() -> None:
     """Write all networks without their weights to a folder."""
+    import onnx
+
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
     for name in NAMES:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
-__all__ = ["Report", "Row", "SkippedError", "one_line"]
+__all__ = ["Report", "Row", "SkippedError", "count_rows", "format_row", "one_line"]
 
 
 class SkippedError(Exception):
@@ -27,6 +25,7 @@ class Row:
         unit: Unit of the value.
         target: Target of the value, such as "≤ 30", or "".
         note: Additional information.
+        clock: Clock of the multiprocessors in MHz right after the measurement, or None.
     """
 
     section: str
@@ -36,6 +35,7 @@ class Row:
     unit: str = ""
     target: str = ""
     note: str = ""
+    clock: int | None = None
 
 
 def one_line(error: BaseException) -> str:
@@ -45,35 +45,40 @@ def one_line(error: BaseException) -> str:
     return (text if name == "ModelError" else f"{name}: {text}")[:300]
 
 
+def format_row(row: Row) -> str:
+    """Return a row as one line of text."""
+    value = "" if row.value is None else f"{row.value:.6g} {row.unit}"
+    target = f"(target {row.target})" if row.target else ""
+    line = f"{row.section:<9} {row.name:<64} {value:>16} {target:<18} {row.status}".rstrip()
+    notes = [row.note, f"{row.clock} MHz" if row.clock else ""]
+    note = ", ".join(filter(None, notes))
+    return line + (f"  [{note}]" if note else "")
+
+
+def count_rows(rows: Iterable[Row]) -> dict[str, int]:
+    """Return the number of rows by status."""
+    counts: dict[str, int] = {}
+    for row in rows:
+        status = row.status.partition(":")[0]
+        counts[status] = counts.get(status, 0) + 1
+    return counts
+
+
 class Report:
-    """Collects rows and prints each as it is added.
+    """Collects rows.
 
     Args:
-        emit: Called with each line of text.
-        budget: Seconds after which no further long check starts.
+        on_row: Called with each row as it is added.
     """
 
-    def __init__(self, emit: Callable[[str], None] = print, budget: float = 480.0) -> None:
+    def __init__(self, on_row: Callable[[Row], None]) -> None:
         self.rows: list[Row] = []
-        self._emit, self._begin, self._budget = emit, time.monotonic(), budget
-
-    @property
-    def seconds(self) -> float:
-        """Seconds since the start."""
-        return time.monotonic() - self._begin
-
-    def check_time(self) -> None:
-        """Raise `SkippedError` if the time budget is exceeded."""
-        if self.seconds > self._budget:
-            raise SkippedError(f"the time budget of {self._budget:.0f} s is exceeded (--budget)")
+        self._on_row = on_row
 
     def add(self, row: Row) -> None:
-        """Add and print a row."""
+        """Add a row."""
         self.rows.append(row)
-        value = "" if row.value is None else f"{row.value:.6g} {row.unit}"
-        target = f"(target {row.target})" if row.target else ""
-        line = f"{row.section:<9} {row.name:<64} {value:>16} {target:<18} {row.status}"
-        self._emit(line.rstrip() + (f"  [{row.note}]" if row.note else ""))
+        self._on_row(row)
 
     def number(
         self,
@@ -85,6 +90,7 @@ class Report:
         most: float | None = None,
         least: float | None = None,
         note: str = "",
+        clock: int | None = None,
     ) -> None:
         """Add a measured number.
 
@@ -96,13 +102,14 @@ class Report:
             most: Upper limit of the target.
             least: Lower limit of the target.
             note: Additional information.
+            clock: Clock of the multiprocessors in MHz.
         """
         status, target = "ok", ""
         if most is not None:
             status, target = ("met" if value <= most else "missed"), f"≤ {most:g}"
         if least is not None:
             status, target = ("met" if value >= least else "missed"), f"≥ {least:g}"
-        self.add(Row(section, name, status, float(value), unit, target, note))
+        self.add(Row(section, name, status, float(value), unit, target, note, clock))
 
     def check(self, section: str, name: str, passed: bool, error: str, note: str = "") -> None:
         """Add the result of a check, with an error message if it failed."""
@@ -119,15 +126,3 @@ class Report:
             self.add(Row(section, name, f"skipped: the package {error.name} is not installed"))
         except Exception as error:
             self.add(Row(section, name, f"failed: {one_line(error)}"))
-
-    def counts(self) -> dict[str, int]:
-        """Return the number of rows by status."""
-        counts: dict[str, int] = {}
-        for row in self.rows:
-            status = row.status.partition(":")[0]
-            counts[status] = counts.get(status, 0) + 1
-        return counts
-
-    def to_dict(self) -> list[dict[str, Any]]:
-        """Return JSON-serializable rows."""
-        return [asdict(row) for row in self.rows]

@@ -2,64 +2,82 @@
 
 from __future__ import annotations
 
+import re
 import shutil
-import subprocess
-import sys
+from dataclasses import replace
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
+from benchmarks.gpu.checks import Check
 from benchmarks.gpu.context import GpuContext
-from benchmarks.gpu.report_rows import Row, SkippedError
+from benchmarks.gpu.report_rows import Row, SkippedError, count_rows
+from benchmarks.gpu.section_process import run_in_process
 
-__all__ = ["check_sanitizer"]
+__all__ = ["checks", "sanitizer_errors"]
 
 SECTION = "sanitizer"
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
-TIMEOUT = 150
+LIMIT = 60
+"""Seconds per tool: together less than the limit of the section."""
+
 FOLDERS = ("/usr/local/cuda/bin", "/usr/local/cuda/compute-sanitizer")
-ERROR_STATUS = 97
-"""Exit status of compute-sanitizer when it finds errors."""
+OPTIONS = ("--quiet", "--print-limit=0", "--target-processes=all")
+_LOOK_UP = re.compile(r"on CUDA API call to cuGetProcAddress")
+"""Bindings look up functions that an older driver does not have, and handle their absence."""
+
+_NO_ERROR = re.compile(
+    r"COMPUTE-SANITIZER|ERROR SUMMARY|LEAK SUMMARY|RACECHECK SUMMARY|Target application"
+)
 
 
-def check_sanitizer(context: GpuContext) -> None:
+def checks(context: GpuContext) -> list[Check]:
     """Run the quick kernel checks under each tool."""
-    for tool in TOOLS:
-        with context.report.guard(SECTION, tool):
-            context.require_gpu()
-            program = _program()
-            context.report.check_time()
-            _run(context, program, tool)
+    return [Check(tool, partial(_run, context, tool)) for tool in TOOLS]
 
 
 def _program() -> str:
-    for path in (None, *FOLDERS):
+    folders = list(FOLDERS)
+    package = find_spec("nvidia")
+    for location in package.submodule_search_locations or () if package else ():
+        folders += map(str, Path(location).glob("*/compute-sanitizer"))
+    for path in (None, *folders):
         if program := shutil.which("compute-sanitizer", path=path):
             return program
     raise SkippedError("compute-sanitizer is not installed")
 
 
-def _run(context: GpuContext, program: str, tool: str) -> None:
-    output = context.workdir / f"{tool}.json"
-    command = [
-        program,
-        f"--tool={tool}",
-        f"--error-exitcode={ERROR_STATUS}",
-        "--target-processes=all",
-    ]
-    command += [sys.executable, "-m", "benchmarks.gpu", "--only", "kernels", "--quick"]
-    command += ["--output", str(output), "--data", str(context.data), "--seed", "1"]
-    root = Path(__file__).resolve().parents[2]
-    try:
-        result = subprocess.run(
-            command, cwd=root, capture_output=True, text=True, timeout=TIMEOUT, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        raise SkippedError(f"the time limit of {TIMEOUT} s was exceeded") from error
-    lines = [line for line in result.stdout.splitlines() if line.startswith("=========")]
-    last = lines[-1].strip("= ") if lines else "no output"
-    if result.returncode == 0:
-        context.report.add(Row(SECTION, tool, "ok", note=last))
-    elif "not supported" in result.stdout.lower() and result.returncode != ERROR_STATUS:
-        raise SkippedError(f"compute-sanitizer does not support this GPU ({last})")
-    else:
-        reason = next((line.strip("= ") for line in lines if "Error" in line), last)
-        context.report.add(Row(SECTION, tool, f"failed: {reason} (status {result.returncode})"))
+def _run(context: GpuContext, tool: str) -> None:
+    """Run the section `kernels` under a tool, with its log next to those of the sections."""
+    logs = Path(context.request.logs)
+    report, rows = logs / f"sanitizer-{tool}.log", list[Row]()
+    report.unlink(missing_ok=True)
+    command = [_program(), f"--tool={tool}", *OPTIONS, "--log-file", str(report)]
+    request = replace(context.request, section="kernels", quick=True, data="", done=())
+    output = logs / f"sanitizer-{tool}-output.log"
+    run_in_process(request, LIMIT, rows.append, log=output, prefix=command)
+    text = report.read_text(errors="replace") if report.exists() else ""
+    if "device not supported" in text.lower():
+        raise SkippedError("compute-sanitizer does not support this GPU")
+    errors, counts = sanitizer_errors(text), count_rows(rows)
+    note = ", ".join(f"{count} checks {status}" for status, count in sorted(counts.items()))
+    if not counts.get("ok", 0) + counts.get("met", 0):
+        errors.append("no check passed under it")
+    message = f"{len(errors)} errors, the first: {errors[0]}; see {report.name}" if errors else ""
+    context.report.check(SECTION, tool, not errors, message, note)
+
+
+def sanitizer_errors(text: str) -> list[str]:
+    """Return the first line of each error in a report, without look-ups of absent functions.
+
+    Args:
+        text: Output of compute-sanitizer. Its lines begin with "=========", and an error consists
+            of a line and further ones with a deeper indentation.
+    """
+    errors = []
+    for line in text.splitlines():
+        content = line.removeprefix("========= ")
+        is_first = content != line and content.strip() and not content.startswith(" ")
+        if is_first and not _NO_ERROR.match(content) and not _LOOK_UP.search(content):
+            errors.append(content)
+    return errors

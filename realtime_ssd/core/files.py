@@ -84,9 +84,11 @@ def cache_folder(name: str) -> Path:
     The environment variable `REALTIME_SSD_` + upper-case `name` overrides it. The folder may not
     exist yet.
     """
+    if override := _folder_override(name):
+        return override
     from platformdirs import user_cache_path
 
-    return _folder_override(name) or user_cache_path("realtime-ssd") / name
+    return user_cache_path("realtime-ssd") / name
 
 
 def data_folder(name: str) -> Path:
@@ -95,9 +97,11 @@ def data_folder(name: str) -> Path:
     The environment variable `REALTIME_SSD_` + upper-case `name` overrides it. The folder may not
     exist yet.
     """
+    if override := _folder_override(name):
+        return override
     from platformdirs import user_data_path
 
-    return _folder_override(name) or user_data_path("realtime-ssd") / name
+    return user_data_path("realtime-ssd") / name
 
 
 def _folder_override(name: str) -> Path | None:

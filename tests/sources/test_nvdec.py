@@ -225,23 +225,3 @@ def test_an_unsupported_video_is_opened_again_for_the_cpu(
     assert caplog.messages == [
         f"'{path}' is decoded on the CPU: NVDEC does not support this kind of video"
     ]
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(bool(unavailable_reason()), reason="videos cannot be decoded on a GPU here")
-def test_frames_decoded_on_a_gpu_stay_there_and_look_the_same(shared_data: Path) -> None:
-    path = shared_data / "clips" / "solidWhiteRight.mp4"
-    count = 0
-    with open_source(path) as on_cpu, open_source(path, decoder="gpu") as on_gpu:
-        for expected in on_cpu:
-            frame = on_gpu.read()
-            assert frame is not None
-            assert frame.surface is not None
-            size = (frame.pts, frame.width, frame.height)
-            assert size == (expected.pts, expected.width, expected.height)
-            if count % 50 == 0:
-                error = np.abs(expected.image.astype(int) - frame.image.astype(int))
-                assert error.mean() < 1.5
-            count += 1
-        assert on_gpu.read() is None
-    assert count == 221

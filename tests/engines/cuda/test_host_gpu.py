@@ -6,6 +6,9 @@ reused too early, changes the results.
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,3 +32,20 @@ def test_gpu_loop_on_the_driver_standin(tmp_path: Path, driver_version: str, bin
     folder = Path(__file__).parent
     files = [folder / "test_gpu_loop.py", folder / "test_gpu_faults.py"]
     run_pytest_on_standins(tmp_path, files, bindings=bindings, HOST_DRIVER_VERSION=driver_version)
+
+
+def test_the_gpu_tests_are_collected_without_pyav_and_pytorch(tmp_path: Path) -> None:
+    """A machine with a GPU may have neither."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\nsys.modules['av'] = sys.modules['torch'] = None\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", "-m", "gpu", "--collect-only", "-q"],
+        cwd=Path(__file__).parents[3],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout[-3000:]
+    assert all(f"test_{name}.py::" in result.stdout for name in ("gpu_loop", "nvdec_gpu"))
