@@ -1,4 +1,4 @@
-"""Real-time SSD video detection: `Detector`, `open_source` and their data types."""
+"""Real-time SSD video detection: `Detector`, `open_source`, `annotate` and their data types."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from realtime_ssd.annotators import annotate
     from realtime_ssd.core.detections import Detection, Detections
     from realtime_ssd.core.errors import RealtimeSSDError
     from realtime_ssd.core.frames import Frame
@@ -21,6 +22,7 @@ __all__ = [
     "Frame",
     "ModelSpec",
     "RealtimeSSDError",
+    "annotate",
     "open_source",
 ]
 __version__ = "0.1.0"
@@ -32,6 +34,7 @@ _MODULES = {
     "Frame": "realtime_ssd.core.frames",
     "ModelSpec": "realtime_ssd.core.spec",
     "RealtimeSSDError": "realtime_ssd.core.errors",
+    "annotate": "realtime_ssd.annotators",
     "open_source": "realtime_ssd.sources",
 }
 

@@ -174,7 +174,7 @@ class Detections:
 
     def __repr__(self) -> str:
         """Return the number of detections, and label and score of the first ones."""
-        shown = [f"{item.label} {item.score:.2f}" for item in self[:_SHOWN]]
+        shown = [f"{item.label} {_two_digits(item.score)}" for item in self[:_SHOWN]]
         more = ["..."] if len(self) > _SHOWN else []
         return f"Detections({len(self)}{': ' if shown else ''}{', '.join(shown + more)})"
 
@@ -250,6 +250,11 @@ class Detections:
             tracker_id=None if self.track_ids is None else self.track_ids.astype(int),
             data={"class_name": names, **{k: v.copy() for k, v in self.columns.items()}},
         )
+
+
+def _two_digits(score: float) -> str:
+    """Return a score with two decimals, 1.00 only if it is exactly that."""
+    return f"{score if score == 1 else min(score, 0.99):.2f}"
 
 
 def _labels_by_id(ids: NDArray[np.integer], names: list[str]) -> tuple[str, ...]:

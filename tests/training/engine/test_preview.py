@@ -20,7 +20,7 @@ from realtime_ssd_training.engine.preview import CAPTION_HEIGHT, COLUMNS, GAP, R
 from realtime_ssd_training.models import SSD, create
 from realtime_ssd_training.recipe import LossConfig, Recipe, from_dict
 
-from realtime_ssd.annotators.box_annotator import color_of
+from realtime_ssd.annotators.palette import color_of
 from realtime_ssd.core.errors import UsageError
 from tests.training.data.builders import write_text
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from realtime_ssd.annotators.box_annotator import color_of
+from realtime_ssd.annotators.palette import color_of
 from realtime_ssd.core.errors import UsageError
 from realtime_ssd.core.files import make_folder
 from realtime_ssd.core.frames import Image
