@@ -7,13 +7,13 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from realtime_ssd.cli.options import DetectOptions, ExtensionOptions, OutputOptions
+from realtime_ssd.cli.options import DetectOptions, DrawOptions, ExtensionOptions, OutputOptions
 
 __all__ = ["detect"]
 
 _Repeatable = Parameter(negative="", consume_multiple=False)
 DEFAULT_DETECTION, DEFAULT_OUTPUTS = DetectOptions(), OutputOptions()
-DEFAULT_EXTENSIONS = ExtensionOptions()
+DEFAULT_DRAWING, DEFAULT_EXTENSIONS = DrawOptions(), ExtensionOptions()
 
 
 def detect(
@@ -23,6 +23,7 @@ def detect(
     source: Annotated[list[str] | None, _Repeatable] = None,
     detection: DetectOptions = DEFAULT_DETECTION,
     outputs: OutputOptions = DEFAULT_OUTPUTS,
+    drawing: DrawOptions = DEFAULT_DRAWING,
     extensions: ExtensionOptions = DEFAULT_EXTENSIONS,
 ) -> None:
     """Detect objects in cameras, video files, streams and photos.
@@ -38,6 +39,7 @@ def detect(
             demo[:WxH[@FPS][,seed=N][,frames=N]].
         detection: Model and inference.
         outputs: Outputs.
+        drawing: Boxes and labels.
         extensions: Installed extensions.
     """
     from realtime_ssd.core.errors import UsageError
@@ -48,7 +50,7 @@ def detect(
             "no source was specified; use --camera 0, --video FILE or --source SPEC, for example "
             "realtime-ssd --source demo --output street.mp4 (see realtime-ssd detect --help)"
         )
-    status = _run(names, detection, outputs, extensions)
+    status = _run(names, detection, outputs, drawing, extensions)
     if status:
         sys.exit(status)
 
@@ -64,6 +66,7 @@ def _run(
     names: list[str],
     detection: DetectOptions,
     outputs: OutputOptions,
+    drawing: DrawOptions,
     extensions: ExtensionOptions,
 ) -> int:
     """Open everything, run, close everything; return the exit status."""
@@ -72,7 +75,9 @@ def _run(
     from realtime_ssd.pipeline import PipelineOptions
     from realtime_ssd.zoo import find_model
 
-    pipeline_options = PipelineOptions(max_frames=detection.max_frames)
+    pipeline_options = PipelineOptions(
+        max_frames=detection.max_frames, annotators=(drawing.annotator(),)
+    )
     path, remark = find_model(detection.model)
     on_gpu = detection.decoder == "gpu" or (
         detection.decoder == "auto" and decodes_surfaces(detection.backend)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-__all__ = ["DetectOptions", "ExtensionOptions", "OutputOptions"]
+if TYPE_CHECKING:
+    from realtime_ssd.annotators import BoxAnnotator
+
+__all__ = ["DetectOptions", "DrawOptions", "ExtensionOptions", "OutputOptions"]
 
 
 _Repeatable = Parameter(negative="", consume_multiple=False)
@@ -90,6 +93,39 @@ class OutputOptions:
         """Return files and folders with results, in the order of the options."""
         chosen = (self.output, self.json, self.stats)
         return [str(item) for item in chosen if item is not None and str(item) != "-"]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class DrawOptions:
+    """Boxes and labels.
+
+    Attributes:
+        line_width: Width of the lines of boxes in pixels; by default it suits the image.
+        font_size: Size of the font of labels in pixels; by default it suits the image.
+        labels: What labels show: full (class, track and score), class, or none.
+        hide_scores: Draw labels without scores.
+    """
+
+    line_width: int | None = None
+    font_size: int | None = None
+    labels: Literal["full", "class", "none"] = "full"
+    hide_scores: Annotated[bool, Parameter(negative="")] = False
+
+    def annotator(self) -> BoxAnnotator:
+        """Return the annotator that draws this way.
+
+        Raises:
+            UsageError: If a value is out of range.
+        """
+        from realtime_ssd.annotators import BoxAnnotator
+
+        return BoxAnnotator(
+            line_width=self.line_width,
+            font_size=self.font_size,
+            labels=self.labels,
+            scores=not self.hide_scores,
+        )
 
 
 @Parameter(name="*")

@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from realtime_ssd.annotators import BoxAnnotator
 from realtime_ssd.backends import Backend
 from realtime_ssd.cli.extensions import (
     create_annotators,
@@ -68,7 +67,7 @@ class Run:
     Args:
         sources: Where frames come from.
         backend: What detects objects.
-        options: Settings of the pipeline; annotators are added to the boxes.
+        options: Settings of the pipeline; annotators of `extensions` are added to its own.
         extensions: Processors, annotators, observers and further sinks to use.
 
     Raises:
@@ -84,7 +83,7 @@ class Run:
     ) -> None:
         self._infos = [source.info for source in sources]
         self._live = any(info.live for info in self._infos)
-        annotators = (BoxAnnotator(), *create_annotators(extensions.annotator or ()))
+        annotators = (*options.annotators, *create_annotators(extensions.annotator or ()))
         self._pipeline = Pipeline(
             sources,
             backend,
