@@ -21,6 +21,7 @@ from realtime_ssd.core.frames import Frame
 from realtime_ssd.core.image_conversion import to_bgr
 from realtime_ssd.core.spec import ModelSpec
 from realtime_ssd.pipeline import Pipeline, PipelineOptions
+from realtime_ssd.processors import Processor
 from realtime_ssd.sources import Source, open_source
 from realtime_ssd.zoo import find_model
 
@@ -151,13 +152,19 @@ class Detector(Closeable):
         return results
 
     def stream(
-        self, source: str | int | Path | Source, max_frames: int | None = None
+        self,
+        source: str | int | Path | Source,
+        max_frames: int | None = None,
+        *,
+        processors: Sequence[Processor] = (),
     ) -> Generator[tuple[Frame, Detections], None, None]:
         """Detect the objects in every frame of a source, which is read in its own thread.
 
         Args:
             source: Argument of `open_source`, or an open source.
             max_frames: Number of frames; None for all.
+            processors: What works on the results, in order, such as `Tracker()`; closed at the
+                end, and not to be used for another source.
 
         Yields:
             Each frame with its detections, in order; of a live source the newest frames.
@@ -172,7 +179,12 @@ class Detector(Closeable):
             self._streaming = True
         try:
             opened = open_source(source) if isinstance(source, str | int | Path) else source
-            pipeline = Pipeline([opened], self._backend, PipelineOptions(max_frames=max_frames))
+            pipeline = Pipeline(
+                [opened],
+                self._backend,
+                PipelineOptions(max_frames=max_frames),
+                processors=lambda _: processors,
+            )
             for result in pipeline:
                 yield result.frame, result.detections
                 self._check_open()

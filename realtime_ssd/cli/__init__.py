@@ -75,6 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _main(arguments: Sequence[str] | None) -> None:
     from cyclopts import CycloptsError
 
+    from realtime_ssd.cli.scene_options import with_default_tracker
     from realtime_ssd.cli.standard_streams import discard_standard_output
     from realtime_ssd.core.errors import RealtimeSSDError, for_command_line, redact
 
@@ -84,7 +85,7 @@ def _main(arguments: Sequence[str] | None) -> None:
     if logging.lastResort is not None:
         logging.lastResort.setFormatter(_OptionFormatter())
     try:
-        arguments = with_default_command(args)
+        arguments = with_default_command(with_default_tracker(args))
         app = build_app(arguments[0] if arguments else "")
         app(arguments, exit_on_error=False, print_error=False)
     except CycloptsError as error:

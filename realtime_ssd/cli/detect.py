@@ -8,12 +8,14 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from realtime_ssd.cli.options import DetectOptions, DrawOptions, ExtensionOptions, OutputOptions
+from realtime_ssd.cli.scene_options import SceneOptions
 
 __all__ = ["detect"]
 
 _Repeatable = Parameter(negative="", consume_multiple=False)
 DEFAULT_DETECTION, DEFAULT_OUTPUTS = DetectOptions(), OutputOptions()
 DEFAULT_DRAWING, DEFAULT_EXTENSIONS = DrawOptions(), ExtensionOptions()
+DEFAULT_SCENE = SceneOptions()
 
 
 def detect(
@@ -24,6 +26,7 @@ def detect(
     detection: DetectOptions = DEFAULT_DETECTION,
     outputs: OutputOptions = DEFAULT_OUTPUTS,
     drawing: DrawOptions = DEFAULT_DRAWING,
+    scene: SceneOptions = DEFAULT_SCENE,
     extensions: ExtensionOptions = DEFAULT_EXTENSIONS,
 ) -> None:
     """Detect objects in cameras, video files, streams and photos.
@@ -40,6 +43,7 @@ def detect(
         detection: Model and inference.
         outputs: Outputs.
         drawing: Boxes and labels.
+        scene: Tracking, zones and privacy.
         extensions: Installed extensions.
     """
     from realtime_ssd.core.errors import UsageError
@@ -50,7 +54,7 @@ def detect(
             "no source was specified; use --camera 0, --video FILE or --source SPEC, for example "
             "realtime-ssd --source demo --output street.mp4 (see realtime-ssd detect --help)"
         )
-    status = _run(names, detection, outputs, drawing, extensions)
+    status = _run(names, detection, outputs, drawing, scene, extensions)
     if status:
         sys.exit(status)
 
@@ -67,11 +71,13 @@ def _run(
     detection: DetectOptions,
     outputs: OutputOptions,
     drawing: DrawOptions,
+    scene_options: SceneOptions,
     extensions: ExtensionOptions,
 ) -> int:
     """Open everything, run, close everything; return the exit status."""
     from realtime_ssd.backends import BackendOptions, decodes_surfaces, open_backend
     from realtime_ssd.cli.run import Run, open_sources
+    from realtime_ssd.cli.scene import Scene
     from realtime_ssd.pipeline import PipelineOptions
     from realtime_ssd.zoo import find_model
 
@@ -93,8 +99,12 @@ def _run(
             classes=detection.class_names,
             trust_model=detection.trust_model,
         )
-        with open_backend(path, detection.backend, options) as backend:
-            run = Run(sources, backend, pipeline_options, extensions)
+        infos, overwrite = [source.info for source in sources], outputs.overwrite
+        with (
+            open_backend(path, detection.backend, options) as backend,
+            Scene(scene_options, infos, backend.spec.labels, overwrite=overwrite) as scene,
+        ):
+            run = Run(sources, backend, pipeline_options, extensions, scene)
             run.add_sinks(outputs)
             if remark:
                 print(remark, file=sys.stderr)

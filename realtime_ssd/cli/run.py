@@ -24,14 +24,16 @@ from realtime_ssd.cli.outputs import (
     plan_outputs,
 )
 from realtime_ssd.cli.progress import RunProgress
+from realtime_ssd.cli.scene import Scene
 from realtime_ssd.cli.summary import RunSummary, unit_of
 from realtime_ssd.core.files import write_output
 from realtime_ssd.core.signals import stop_on_signals
 from realtime_ssd.pipeline import Pipeline, PipelineOptions, SinkGroup
+from realtime_ssd.processors import Processor
 from realtime_ssd.sinks import Sink, find_file_sink
 from realtime_ssd.sinks.encoder_options import EncoderOptions
 from realtime_ssd.sinks.sink_plugins import VideoPlugin
-from realtime_ssd.sources import Source, open_source
+from realtime_ssd.sources import Source, SourceInfo, open_source
 
 if TYPE_CHECKING:
     from realtime_ssd.sinks.window import WindowSink
@@ -69,6 +71,7 @@ class Run:
         backend: What detects objects.
         options: Settings of the pipeline; annotators of `extensions` are added to its own.
         extensions: Processors, annotators, observers and further sinks to use.
+        scene: Tracking, zones and privacy.
 
     Raises:
         UsageError: If an extension is not installed or its argument is malformed.
@@ -80,15 +83,17 @@ class Run:
         backend: Backend,
         options: PipelineOptions,
         extensions: ExtensionOptions,
+        scene: Scene,
     ) -> None:
-        self._infos = [source.info for source in sources]
+        self._infos, self._scene = [source.info for source in sources], scene
+        self._named_processors = processor_factory(extensions.processor or ())
         self._live = any(info.live for info in self._infos)
         annotators = (*options.annotators, *create_annotators(extensions.annotator or ()))
         self._pipeline = Pipeline(
             sources,
             backend,
             replace(options, annotators=annotators),
-            processors=processor_factory(extensions.processor or ()),
+            processors=self._create_processors,
             observers=create_observers(extensions.observer or ()),
         )
         self._sink_specs = extensions.sink or ()
@@ -98,6 +103,10 @@ class Run:
         self._summary = RunSummary(self._infos)
         self._locations: list[str] = []  # of results, for the summary
         self._prints_results = False
+
+    def _create_processors(self, info: SourceInfo) -> list[Processor]:
+        scene = self._scene
+        return [*scene.create(info), *self._named_processors(info), *scene.anonymizers()]
 
     def add_sinks(self, outputs: OutputOptions) -> None:
         """Open all outputs; if one cannot be opened, the others are closed.
@@ -115,16 +124,18 @@ class Run:
         targets = [] if outputs.output is None else plan_outputs(outputs.output, self._infos)
         files = [file for target in targets for file in target.files()]
         files += [file for sink in sinks for file in sink.files()]
+        files += self._scene.files()
         if outputs.stats is not None:
             files.append(outputs.stats)
         check_output_files(files, self._infos, overwrite=outputs.overwrite)
         try:
+            self._scene.open()
             for target in targets:
                 sink = _open_target(target, encoding, outputs.overwrite)
                 self._sinks.add(sink, target.info.name)
             for planned in sinks:
                 planned.add_to(self._sinks, overwrite=outputs.overwrite)
-            self._locations = outputs.locations()
+            self._locations = [*outputs.locations(), *map(str, self._scene.files())]
             self._prints_results = outputs.json == "-" and sys.stdout.isatty()
             if outputs.window and not (self._sink_specs and outputs.show is None):
                 self._add_window(paced=not self._sinks)
@@ -192,6 +203,7 @@ class Run:
             finally:
                 if statistics.total.captured:
                     lines = self._summary.lines(statistics, self._locations)
+                    lines += self._scene.summary()
                     print("\n".join(lines), file=sys.stderr)
 
     def _total_frames(self) -> int | None:

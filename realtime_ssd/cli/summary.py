@@ -32,7 +32,7 @@ class RunSummary:
         self._unit = unit_of(infos)
         self._live = any(info.live for info in infos)
         self._detections: Counter[str] = Counter()
-        self._tracks: set[tuple[str, str, int]] = set()
+        self._tracks: dict[tuple[str, int], str] = {}
         self._tracked = False
 
     def observe(self, result: FrameResult) -> None:
@@ -45,7 +45,9 @@ class RunSummary:
         self._tracked = True
         source = result.frame.source
         tracks = detections.track_ids.tolist()
-        self._tracks.update((source, *row) for row in zip(names, tracks, strict=True))
+        for name, track in zip(names, tracks, strict=True):
+            if track >= 0:
+                self._tracks[source, track] = name
 
     def lines(self, statistics: Statistics, outputs: Sequence[str] = ()) -> list[str]:
         """Return the lines of the summary.
@@ -78,7 +80,7 @@ class RunSummary:
     def _objects(self) -> str:
         counts = self._detections
         if self._tracked:
-            counts = Counter(label for _, label, _ in self._tracks)
+            counts = Counter(self._tracks.values())
         if not counts:
             return "nothing was detected"
         shown = [f"{count} {label}" for label, count in counts.most_common(_MAX_CLASSES)]

@@ -34,7 +34,7 @@ class Detection:
         class_id: Column of the class in the scores of the model.
         score: Confidence from 0 to 1.
         box: x1, y1, x2, y2 in pixels of the frame.
-        track_id: Number of the track, or None without tracking.
+        track_id: Number of the track, or None without one.
     """
 
     label: str
@@ -57,7 +57,7 @@ class Detections:
         scores: N float32, from 0 to 1.
         class_ids: N int32, columns of the scores of the model.
         labels: Names of all classes of the model, indexed by class id.
-        track_ids: N int64, or None without tracking.
+        track_ids: N int64, -1 for an object without a track; or None without tracking.
         columns: More values by name, each an array of length N.
 
     Raises:
@@ -151,7 +151,7 @@ class Detections:
         return len(self.scores)
 
     def __iter__(self) -> Iterator[Detection]:
-        tracks = [None] * len(self) if self.track_ids is None else self.track_ids.tolist()
+        tracks = self._tracks()
         for box, score, class_id, track in zip(
             self.boxes.tolist(), self.scores.tolist(), self.class_ids.tolist(), tracks, strict=True
         ):
@@ -168,9 +168,14 @@ class Detections:
             return self.select(rows)
         class_id = int(self.class_ids[rows])
         x1, y1, x2, y2 = self.boxes[rows].tolist()
-        track = None if self.track_ids is None else int(self.track_ids[rows])
+        track = self._tracks()[rows]
         score = float(self.scores[rows])
         return Detection(self.label_of(class_id), class_id, score, (x1, y1, x2, y2), track)
+
+    def _tracks(self) -> list[int | None]:
+        if self.track_ids is None:
+            return [None] * len(self)
+        return [number if number >= 0 else None for number in self.track_ids.tolist()]
 
     def __repr__(self) -> str:
         """Return the number of detections, and label and score of the first ones."""
@@ -205,8 +210,8 @@ class Detections:
 
         Returns:
             `{"label", "class_id", "score", "box": [x1, y1, x2, y2]}` for each detection, the score
-            rounded to 6 decimals and the box, in pixels, to 3; then "track_id" with tracking, and
-            the values of each column under its name.
+            rounded to 6 decimals and the box, in pixels, to 3; then "track_id" with tracking, null
+            for an object without a track, and the values of each column under its name.
 
         Example:
             >>> Detections.empty().to_dicts()
@@ -221,11 +226,11 @@ class Detections:
             }
             for item in self
         ]
-        extra = dict(self.columns)
+        extra = {name: values.tolist() for name, values in self.columns.items()}
         if self.track_ids is not None:
-            extra = {"track_id": self.track_ids, **extra}
+            extra = {"track_id": self._tracks(), **extra}
         for name, values in extra.items():
-            for row, value in zip(rows, values.tolist(), strict=True):
+            for row, value in zip(rows, values, strict=True):
                 row[name] = value
         return rows
 

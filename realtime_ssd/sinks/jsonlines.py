@@ -24,7 +24,8 @@ def to_record(result: FrameResult) -> dict[str, Any]:
 
     Returns:
         "source"; "file" of a photo, "captured_at" of a live source (UTC, ISO 8601); then "frame",
-        "time" in seconds of the stream, "width", "height" and "detections" with boxes in pixels.
+        "time" in seconds of the stream, "width", "height" and "detections" with boxes in pixels;
+        "events" where processors reported some.
     """
     frame = result.frame
     record: dict[str, Any] = {"source": frame.source}
@@ -34,7 +35,12 @@ def to_record(result: FrameResult) -> dict[str, Any]:
     if result.live:
         record["captured_at"] = wall_clock(frame.captured_at)
     record |= {"width": frame.width, "height": frame.height}
-    return {**record, "detections": result.detections.to_dicts()}
+    record["detections"] = result.detections.to_dicts()
+    if result.events:
+        record["events"] = [
+            {"kind": event.kind, "time": event.time, **event.data} for event in result.events
+        ]
+    return record
 
 
 def wall_clock(monotonic: float) -> str:
