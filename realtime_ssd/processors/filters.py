@@ -38,7 +38,7 @@ class SizeFilter(BaseProcessor):
                 raise UsageError(f"`{name}` must be at least 0, not {value:g}")
         if maximum is not None and maximum < minimum:
             raise UsageError(
-                f"`max_size` must be at least `min_size`, {minimum:g}; not {maximum:g}"
+                f"`max_size` must be at least `min_size`, {minimum:g}, not {maximum:g}"
             )
         self._minimum, self._maximum = minimum, maximum
 

@@ -155,7 +155,7 @@ class Tracker(BaseProcessor):
     def _is_established(self, ids: NDArray[np.int64], time: float) -> NDArray[np.bool_]:
         return np.array(
             [
-                number >= 0 and time - self._tracks[number].first_time >= self._min_seconds
+                number >= 0 and time - self._tracks[number].first_time + 1e-6 >= self._min_seconds
                 for number in ids.tolist()
             ],
             bool,

@@ -31,6 +31,9 @@ __all__ = ["Line", "Zone"]
 _ABSENCE = 2.0
 """Seconds after which an object that is no longer seen has left its zone."""
 
+_ROUNDING = 1e-6
+"""Seconds by which differences of frame times are inexact."""
+
 OnEvent = Callable[[str, Event], None]
 """Called with the source and each event."""
 
@@ -160,17 +163,19 @@ class Zone(_ShapeProcessor):
             if visit is None:
                 visit = self._visits[number] = _Visit(label, time, time)
             visit.seen, visit.label, visit.outside_since = time, label, None
+        elif visit is not None and not visit.reported:
+            del self._visits[number]
         elif visit is not None and visit.outside_since is None:
             visit.outside_since = time
 
     def _update(self, result: FrameResult, time: float) -> None:
         """Report what the visits have become."""
         for number, visit in list(self._visits.items()):
+            stayed = visit.seen - visit.entered + _ROUNDING
             data = {"zone": self.name, "label": visit.label, "track_id": number}
-            if not visit.reported and visit.seen - visit.entered >= self._min_seconds:
+            if not visit.reported and stayed >= self._min_seconds:
                 visit.reported = True
                 self._report(result, "enter", visit.entered, **data)
-            stayed = visit.seen - visit.entered
             if visit.reported and self._dwell and not visit.dwelled and stayed >= self._dwell:
                 visit.dwelled = True
                 self._report(result, "dwell", time, **data, seconds=round(stayed, 3))
@@ -182,7 +187,7 @@ class Zone(_ShapeProcessor):
 
     def _has_left(self, visit: _Visit, time: float) -> bool:
         if visit.outside_since is not None:
-            return time - visit.outside_since >= self._min_seconds
+            return time - visit.outside_since + _ROUNDING >= self._min_seconds
         return time - visit.seen > _ABSENCE
 
     def _count(self, result: FrameResult, inside: NDArray[np.bool_], time: float) -> None:
@@ -279,7 +284,7 @@ class Line(_ShapeProcessor):
         if state.changed is None:
             state.changed = time
             state.crosses = segments_cross(state.point, point, start, end)
-        if time - state.changed >= self._min_seconds:
+        if time - state.changed + _ROUNDING >= self._min_seconds:
             if state.crosses:
                 self._cross(result, number, label, side, state.changed)
             self._sides[number] = _Side(side, point, time)
