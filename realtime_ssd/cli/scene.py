@@ -30,7 +30,7 @@ from realtime_ssd.processors import (
 from realtime_ssd.processors.event_counts import EventCounts
 from realtime_ssd.processors.ground import parse_calibration
 from realtime_ssd.processors.privacy import Method
-from realtime_ssd.processors.shapes import parse_zone_file
+from realtime_ssd.processors.zone_shapes import parse_zone_file
 from realtime_ssd.sources import SourceInfo
 
 if TYPE_CHECKING:

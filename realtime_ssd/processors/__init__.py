@@ -7,8 +7,8 @@ from realtime_ssd.processors.filters import SizeFilter, Smoother
 from realtime_ssd.processors.ground import GroundPlane
 from realtime_ssd.processors.heatmap import HeatMap
 from realtime_ssd.processors.privacy import Anonymizer
-from realtime_ssd.processors.shapes import Shape, parse_shape
 from realtime_ssd.processors.tracking import Tracker
+from realtime_ssd.processors.zone_shapes import Shape, parse_shape
 from realtime_ssd.processors.zones import Line, Zone
 
 __all__ = [

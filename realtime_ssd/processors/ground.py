@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from realtime_ssd.core.errors import UsageError
 from realtime_ssd.core.results import FrameResult
 from realtime_ssd.processors.base import BaseProcessor
-from realtime_ssd.processors.shapes import anchor_points
+from realtime_ssd.processors.zone_shapes import anchor_points
 
 __all__ = ["GroundPlane", "parse_calibration"]
 

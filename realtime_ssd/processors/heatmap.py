@@ -12,7 +12,7 @@ from realtime_ssd.core.files import write_output
 from realtime_ssd.core.frames import Frame, Image
 from realtime_ssd.core.results import FrameResult
 from realtime_ssd.processors.base import BaseProcessor
-from realtime_ssd.processors.shapes import anchor_points
+from realtime_ssd.processors.zone_shapes import anchor_points
 
 __all__ = ["HeatMap"]
 

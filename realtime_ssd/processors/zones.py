@@ -16,7 +16,7 @@ from realtime_ssd.core.errors import UsageError
 from realtime_ssd.core.results import Event, FrameResult
 from realtime_ssd.processors.base import BaseProcessor
 from realtime_ssd.processors.overlays import ShapeOverlay
-from realtime_ssd.processors.shapes import (
+from realtime_ssd.processors.zone_shapes import (
     ANCHORS,
     Anchor,
     Point,

@@ -8,7 +8,7 @@ import pytest
 from realtime_ssd.core.errors import UsageError
 from realtime_ssd.core.results import Event
 from realtime_ssd.processors import Line, Shape, Zone, parse_shape
-from realtime_ssd.processors.shapes import parse_zone_file
+from realtime_ssd.processors.zone_shapes import parse_zone_file
 from realtime_ssd.synthetic import StreetScene
 from tests.processors.scenes import FPS, HEIGHT, WIDTH, box_at, result
 from tests.processors.street_truth import crossings, results, total

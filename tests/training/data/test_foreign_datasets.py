@@ -364,9 +364,7 @@ def test_problems_are_reported_when_nothing_usable_is_left(tmp_path: Path) -> No
         open_dataset(f"csv:{tmp_path / 'boxes.csv'}")
     write_xml(tmp_path / "voc" / "Annotations" / "a.xml", "<object/>")
     (tmp_path / "voc" / "Annotations" / "b.xml").write_text("<")
-    with pytest.raises(
-        UsageError, match=r"no objects; .*the first of 2 problems: .*without"
-    ):
+    with pytest.raises(UsageError, match=r"no objects; .*the first of 2 problems: .*without"):
         open_dataset(f"voc:{tmp_path / 'voc'}")
     with pytest.raises(UsageError, match=r"no usable image; the first problem: .*c\.png: the"):
         open_dataset(f"csv:{write_text(tmp_path / 'c.csv', 'c.png,4,6,20,24,cat')}")
