@@ -20,7 +20,7 @@ from realtime_ssd.core.results import FrameResult
 __all__ = ["BoxAnnotator", "Labels", "percent"]
 
 Labels = Literal["full", "class", "none"]
-"""What labels show: class, track and score; the class; or nothing."""
+"""What labels show: track, class and score; the class; or nothing."""
 
 _WIDEST_LINE, _LARGEST_FONT = 100, 400
 Outline = tuple[int, int, int, int]
@@ -35,7 +35,7 @@ class BoxAnnotator:
     Args:
         line_width: Width of the lines in pixels; None for one that suits the image, at least 2.
         font_size: Size of the labels' font in pixels; None for one that suits the image.
-        labels: "full" for class, track and score, "class", or "none".
+        labels: "full" for track, class and score, "class", or "none".
         scores: Whether full labels have the score.
 
     Raises:
@@ -94,9 +94,10 @@ class BoxAnnotator:
         label = detections.label_of(int(detections.class_ids[row]))
         if self._labels == "class":
             return (label,)
-        track = () if detections.track_ids is None else (f"#{detections.track_ids[row]}",)
+        tracks = detections.track_ids
+        track = () if tracks is None or tracks[row] < 0 else (f"#{tracks[row]}",)
         score = (percent(float(detections.scores[row])),) if self._scores else ()
-        return (label, *track, *score)
+        return (*track, label, *score)
 
 
 def percent(score: float) -> str:

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from realtime_ssd.annotators.box_annotator import color_of
-from realtime_ssd.annotators.text import draw_label
+from realtime_ssd.annotators.palette import Color, color_of
+from realtime_ssd.annotators.text import font_size_for, label_plate
 from realtime_ssd.core.frames import Image
 from realtime_ssd.core.results import FrameResult
 
@@ -62,10 +62,10 @@ class ShapeOverlay:
             _fill(image, corners, color)
             cv2.polylines(image, [corners], True, color, width, cv2.LINE_AA)
         x, y = corners[corners[:, 1].argmin()].tolist()
-        draw_label(image, self.text, (x, y), color)
+        _draw_plate(image, label_plate((self.text,), font_size_for(image), color), x, y)
 
 
-def _fill(image: Image, corners: NDArray[np.int32], color: tuple[int, int, int]) -> None:
+def _fill(image: Image, corners: NDArray[np.int32], color: Color) -> None:
     """Tint the inside of a polygon, touching only its bounding box."""
     height, width = image.shape[:2]
     x1, y1 = np.clip(corners.min(axis=0), 0, [width, height]).tolist()
@@ -76,6 +76,14 @@ def _fill(image: Image, corners: NDArray[np.int32], color: tuple[int, int, int])
     tinted = part.copy()
     cv2.fillPoly(tinted, [corners - np.array([x1, y1], np.int32)], color)
     cv2.addWeighted(tinted, _FILL, part, 1 - _FILL, 0, dst=part)
+
+
+def _draw_plate(image: Image, plate: Image, x: int, y: int) -> None:
+    """Draw a plate above a point, or as near to that as the image has room."""
+    left = max(0, min(x, image.shape[1] - plate.shape[1]))
+    top = max(0, min(y - plate.shape[0], image.shape[0] - plate.shape[0]))
+    target = image[top : top + plate.shape[0], left : left + plate.shape[1]]
+    target[:] = plate[: target.shape[0], : target.shape[1]]
 
 
 def _line_width(image: Image) -> int:
