@@ -29,7 +29,7 @@ def test_options_select_what_is_drawn(
     photo, output = tmp_path / "photo.png", tmp_path / "out.png"
     image = bright_cell((1, 1))
     cv2.imwrite(str(photo), image)
-    with pytest.raises(SystemExit, match="^0$"):
+    with pytest.raises(SystemExit, match=r"^0$"):
         main(["--source", str(photo), "--model", str(tiny), "--output", str(output), *options])
     with Detector(tiny) as detector:
         expected = annotate(image, detector(image), [annotator])

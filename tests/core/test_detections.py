@@ -50,7 +50,7 @@ def test_to_dicts_rounds_and_keeps_order(plain: Detections) -> None:
 
 def test_to_dicts_adds_track_ids_and_columns(tracked: Detections) -> None:
     rows = tracked.to_dicts()
-    assert [row["track_id"] for row in rows] == [7, -1, 3]
+    assert [row["track_id"] for row in rows] == [7, None, 3]
     assert list(rows[0]) == ["label", "class_id", "score", "box", "track_id", "speed", "plate"]
     assert json.loads(json.dumps(rows[2])) == {
         "label": "car",
