@@ -66,7 +66,7 @@ def test_to_dicts_adds_track_ids_and_columns(tracked: Detections) -> None:
 def test_iteration(plain: Detections, tracked: Detections) -> None:
     assert [item.label for item in plain] == ["person", "car", "car"]
     assert [item.track_id for item in plain] == [None, None, None]
-    assert [item.track_id for item in tracked] == [7, -1, 3]
+    assert [item.track_id for item in tracked] == [7, None, 3]
     score = float(np.float32(0.4))
     assert list(plain)[1] == Detection("car", 1, score, (5.5, 6, 7, 8.25))
 
@@ -77,7 +77,7 @@ def test_integer_index_returns_one_detection(
 ) -> None:
     assert tracked[index] == list(tracked)[index]
     assert plain[index] == list(plain)[index]
-    assert type(tracked[index].track_id) is int
+    assert type(tracked[index].track_id) in (int, type(None))
     assert type(tracked[index].class_id) is int
 
 
