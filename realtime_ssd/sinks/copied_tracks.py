@@ -19,7 +19,9 @@ from av.container import InputContainer, OutputContainer
 from av.stream import Stream
 from av.subtitles.stream import SubtitleStream
 
-from realtime_ssd.sources.ffmpeg import codec_name
+from realtime_ssd.sources.ffmpeg import codec_name, main_video, sound_of
+from realtime_ssd.sources.packet_feed import PacketFeed, PacketTimes
+from realtime_ssd.sources.seeking import seek_if_indexed
 from realtime_ssd.sources.timestamps import PacketClock, is_gap
 
 __all__ = ["CopiedTracks", "decode_time"]
@@ -48,21 +50,28 @@ class CopiedTracks:
     `realtime_ssd.sources.timestamps`.
 
     Args:
-        source: Source file, opened for this object, which closes it.
+        source: Source file, opened for this object, which closes it; or the packets of a source
+            that can be read only once.
+        start: Time of the source, in seconds, before which nothing is copied.
     """
 
-    def __init__(self, source: InputContainer) -> None:
-        self._source = source
-        self._video = source.streams.video[0]
+    def __init__(self, source: InputContainer | PacketFeed, start: Fraction = Fraction(0)) -> None:
+        self._source, self._start = source, start
+        self._video = main_video(source.streams.video)
         self._clock = PacketClock(source, self._video)
         self._tracks: dict[int, _Track] = {}
         self._ready: deque[Packet] = deque()
-        self._demuxed: Iterator[Packet] = iter(())
+        self._demuxed: Iterator[Packet | PacketTimes] = iter(())
         self._video_end = Fraction(-(10**9))
 
     @classmethod
-    def open(cls, location: str) -> CopiedTracks | None:
-        """Open a file or URL; return None if it has neither sound nor subtitles."""
+    def open(cls, location: str, start: Fraction = Fraction(0)) -> CopiedTracks | None:
+        """Open a file or URL; return None if it has neither sound nor subtitles.
+
+        Args:
+            location: See `SourceInfo.media`.
+            start: Time of the source, in seconds, before which nothing is copied.
+        """
         timeout = TIMEOUT if "://" in location else None
         try:
             source = av.open(location, timeout=timeout, metadata_errors="replace")
@@ -71,7 +80,9 @@ class CopiedTracks:
         if not source.streams.video or not (source.streams.audio or source.streams.subtitles):
             source.close()
             return None
-        return cls(source)
+        if start:
+            seek_if_indexed(source, main_video(source.streams.video), start)
+        return cls(source, start)
 
     def attach(self, container: OutputContainer, path: str, suffix: str) -> None:
         """Add a track to an output file for each one that its format supports.
@@ -81,12 +92,13 @@ class CopiedTracks:
             path: Its path, for warnings about tracks that are left out.
             suffix: Its suffix, likewise.
         """
-        sounds = len(self._source.streams.audio)
-        for stream in (*self._source.streams.audio, *self._source.streams.subtitles):
+        sound = sound_of(self._source.streams.audio, self._video)
+        sounds = len(sound)
+        for stream in (*sound, *self._source.streams.subtitles):
             decoded = _must_be_decoded(stream, container.format.name)
             if decoded or _is_supported(stream, container.format.name):
                 output = _add_pcm(container, stream) if decoded else _add_stream(container, stream)
-                self._tracks[stream.index] = _Track(stream, output, self._clock)
+                self._tracks[stream.index] = _Track(stream, output, self._clock, self._start)
                 continue
             content = "sound" if sounds == 1 else f"sound track {stream.index}"
             if stream.type != "audio":
@@ -143,6 +155,8 @@ class CopiedTracks:
             packet = next(self._demuxed, None)
         except av.error.FFmpegError:
             packet = None
+        if packet is None and isinstance(self._source, PacketFeed) and not self._source.ended:
+            return False  # the rest has not been read yet
         if packet is None:
             held = [item for track in self._tracks.values() for item in track.release(end=True)]
             self._ready.extend(held)
@@ -153,7 +167,7 @@ class CopiedTracks:
                 self._video_end = max(self._video_end, packet.pts * packet.time_base)
             for track in self._tracks.values():
                 self._ready.extend(track.release())
-        elif packet.size:
+        elif not isinstance(packet, PacketTimes) and packet.size:
             track = self._tracks[packet.stream_index]
             track.receive(packet)
             self._ready.extend(track.release())
@@ -171,9 +185,11 @@ class _Track:
         stream: Its stream in the source.
         output: Its stream in the output file.
         clock: Clock of the source's video, which says where time jumps and by how much.
+        start: Time of the source, in seconds, before which nothing is copied.
     """
 
-    def __init__(self, stream: Stream, output: Stream, clock: PacketClock) -> None:
+    def __init__(self, stream: Stream, output: Stream, clock: PacketClock, start: Fraction) -> None:
+        self._start = start
         self.input, self.output, self.dropped = stream, output, False
         self._format = output.container.format.name
         self._resampler: AudioResampler | None = None
@@ -253,6 +269,8 @@ class _Track:
             shift: Added to its time stamps, in seconds.
         """
         target = Fraction(self.output.time_base or self._base)
+        if self._start and (packet.pts or 0) * self._base < self._start:
+            return  # before the part of the source that is written
         times = [(stamp or 0) * self._base + shift for stamp in (packet.pts, packet.dts)]
         duration = (packet.duration or 0) * self._base
         if self.dropped or (self._format == "avi" and times[0] < 0):

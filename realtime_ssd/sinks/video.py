@@ -67,6 +67,7 @@ class VideoSink(BaseSink):
         self._avi = path.suffix.lower() == ".avi"
         open_output(path, overwrite=overwrite).close()
         self._container: OutputContainer | None = None
+        self._feed = info.feed if info.feed is not None and info.feed.attach() else None
         self._tracks: CopiedTracks | None = None
         self._closed = self._failed = False
         self._stream: VideoStream | None = None
@@ -98,6 +99,8 @@ class VideoSink(BaseSink):
         self._closed = True
         container = self._container
         if container is None:
+            if self._feed is not None:
+                self._feed.close()
             if self._path.exists() and self._path.stat().st_size == 0:
                 self._path.unlink()  # no frame was written, and an empty file is not a video
             return
@@ -142,6 +145,7 @@ class VideoSink(BaseSink):
         rate = self._info.rate or Fraction(30)
         # AVI stores a frame rate instead of time stamps, and starts at 0.
         self._time_base = 1 / rate if self._avi else self._info.time_base
+        self._shift = -self._info.start
         if self._avi and first.pts is not None:
             self._shift = -first.pts * first.time_base
         self._frame_duration = max(1, round(1 / (rate * self._time_base)))
@@ -153,8 +157,10 @@ class VideoSink(BaseSink):
             self._stream.codec_context.time_base = self._stream.time_base = self._time_base
             self._stream.disposition = Disposition.default
             self._stream.codec_context.sample_aspect_ratio = first.pixel_aspect
-            if self._info.media:
-                self._tracks = CopiedTracks.open(self._info.media)
+            if self._feed is not None:
+                self._tracks = CopiedTracks(self._feed, self._info.start)
+            elif self._info.media:
+                self._tracks = CopiedTracks.open(self._info.media, self._info.start)
             if self._tracks is not None:
                 self._tracks.attach(container, str(self._path), self._path.suffix)
             container.start_encoding()

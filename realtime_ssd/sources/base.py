@@ -6,11 +6,16 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from fractions import Fraction
+from math import inf
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from realtime_ssd.core.closeable import Closeable
+from realtime_ssd.core.errors import UsageError
 from realtime_ssd.core.frames import Frame
+
+if TYPE_CHECKING:
+    from realtime_ssd.sources.packet_feed import PacketFeed
 
 __all__ = ["BaseSource", "Source", "SourceInfo", "SourceOptions", "SourcePlugin"]
 
@@ -36,6 +41,8 @@ class SourceInfo:
         pixel_aspect: Displayed width of a pixel divided by its displayed height.
         media: File or URL from which sound and subtitles can be copied, or an empty string. A URL
             may contain credentials, so it is not part of the representation.
+        feed: The packets of sound and subtitles of a source that can be read only once, or None.
+        start: Time of the source, in seconds, at which a video of it begins.
     """
 
     name: str
@@ -51,6 +58,8 @@ class SourceInfo:
     names: tuple[str, ...] = ()
     pixel_aspect: Fraction = Fraction(1)
     media: str = field(default="", repr=False)
+    feed: PacketFeed | None = field(default=None, repr=False, compare=False)
+    start: Fraction = Fraction(0)
 
 
 class Source(AbstractContextManager[Any], Protocol):
@@ -137,9 +146,38 @@ class SourceOptions:
 
     Attributes:
         decoder: Where to decode video files; "gpu" only where that is possible.
+        recursive: Whether to search the subfolders of folders.
+        interval: Seconds after which a single image, local or on a web server, is read again and
+            again; None to read it once.
+        wait: Whether a live source that cannot be opened at the start is tried again like one that
+            was lost.
+        start: Seconds from the first frame of a file at which to begin.
+        end: Seconds from the first frame of a file at which to stop; None for its end.
+        frame_step: Read every n-th frame.
+
+    Raises:
+        UsageError: If a value is out of range.
     """
 
     decoder: Literal["cpu", "gpu"] = "cpu"
+    recursive: bool = False
+    interval: float | None = None
+    wait: bool = False
+    start: float = 0.0
+    end: float | None = None
+    frame_step: int = 1
+
+    def __post_init__(self) -> None:
+        if self.interval is not None and not 0 < self.interval < inf:
+            raise UsageError(f"`interval` must be above 0 seconds, not {self.interval:g}")
+        if not 0 <= self.start < inf:
+            raise UsageError(f"`start` must be at least 0 seconds, not {self.start:g}")
+        if self.end is not None and not self.start < self.end < inf:
+            raise UsageError(
+                f"`end` must be after `start` ({self.start:g} seconds), not {self.end:g}"
+            )
+        if self.frame_step < 1:
+            raise UsageError(f"`frame_step` must be at least 1, not {self.frame_step}")
 
 
 class SourcePlugin(Protocol):

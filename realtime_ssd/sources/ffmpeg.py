@@ -5,25 +5,32 @@ from __future__ import annotations
 import errno
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import cv2  # isort: skip - before PyAV, see `realtime_ssd.sources`
 import av
 import numpy as np
+from av.audio.stream import AudioStream
 from av.buffer import Buffer
 from av.container import InputContainer
-from av.stream import Stream
+from av.stream import Disposition, Stream
 from av.video.codeccontext import VideoCodecContext
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from realtime_ssd.core.frames import Image
+from realtime_ssd.sources.formats import scheme_of
+from realtime_ssd.sources.packet_feed import PacketFeed
 
 __all__ = [
     "FrameConverter",
     "codec_name",
     "error_reason",
+    "is_remote",
+    "main_video",
+    "media_location",
     "orientation_of",
+    "sound_of",
     "undecodable",
     "upright_size",
 ]
@@ -61,7 +68,58 @@ def _turn(image: Image, orientation: tuple[bool, bool, bool]) -> Image:
     return np.asarray(turned, np.uint8)
 
 
-def codec_name(container: InputContainer | None, stream: Stream) -> str:
+def is_remote(path: str) -> bool:
+    """Return whether the path of a source is a URL."""
+    return bool(scheme_of(path))
+
+
+def media_location(path: str) -> str:
+    """Return how FFmpeg is told to open a path, whose name may look like a protocol."""
+    return path if is_remote(path) else f"file:{path}"
+
+
+def main_video(streams: Sequence[VideoStream]) -> VideoStream:
+    """Return the video stream to detect in: the first one that is no cover picture.
+
+    Of the variants of an HLS playlist it is the largest; the others are not downloaded.
+
+    Args:
+        streams: All video streams of a container, at least one.
+    """
+    videos = [one for one in streams if Disposition.attached_pic not in one.disposition]
+    videos = videos or list(streams)
+    if not any(_BIT_RATE in one.metadata for one in videos):
+        return videos[0]
+    best = max(videos, key=_variant_rank)
+    discard = getattr(av.stream, "Discard", None)  # since PyAV 17
+    for one in videos:
+        if one is not best and discard is not None:
+            one.discard = discard.all
+    return best
+
+
+_BIT_RATE = "variant_bitrate"  # metadata of FFmpeg's HLS reader
+
+
+def _variant_rank(stream: VideoStream) -> tuple[int, int]:
+    context: VideoCodecContext | None = stream.codec_context  # None if the codec is unknown
+    size = context.width * context.height if context is not None else 0
+    return size, int(stream.metadata.get(_BIT_RATE, 0))
+
+
+def sound_of(streams: Sequence[AudioStream], video: VideoStream) -> list[AudioStream]:
+    """Return the sound tracks that belong to a video stream; in HLS, those of its variant.
+
+    Args:
+        streams: All sound tracks of the container.
+        video: The video stream.
+    """
+    rate = video.metadata.get(_BIT_RATE)
+    own = [one for one in streams if rate and one.metadata.get(_BIT_RATE) == rate]
+    return own or list(streams)
+
+
+def codec_name(container: InputContainer | PacketFeed | None, stream: Stream) -> str:
     """Return the name of a stream's codec; of an unknown one its tag, such as "codec 'apac'"."""
     context: object | None = stream.codec_context  # None, whatever its annotation says
     if isinstance(context, av.CodecContext):

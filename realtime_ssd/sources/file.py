@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import cv2  # noqa: F401 # isort: skip - before PyAV, see `realtime_ssd.sources`
 import av
@@ -22,16 +23,23 @@ from realtime_ssd.sources.base import BaseSource, SourceInfo
 from realtime_ssd.sources.ffmpeg import (
     FrameConverter,
     error_reason,
+    is_remote,
+    main_video,
+    media_location,
     orientation_of,
     undecodable,
     upright_size,
 )
 from realtime_ssd.sources.nvdec import open_on_gpu, surface_of
+from realtime_ssd.sources.packet_feed import PacketFeed
+from realtime_ssd.sources.seeking import seek_if_indexed, skip_packets
 from realtime_ssd.sources.timestamps import FrameClock, PacketClock, frame_duration, is_gap
 
 __all__ = ["VideoFile", "decoder_threads"]
 
 _log = logging.getLogger(__name__)
+
+Packet: TypeAlias = "av.Packet[Any]"
 
 MAX_DECODER_THREADS = 4
 TIMEOUT = 8.0
@@ -42,7 +50,7 @@ class VideoFile(BaseSource):
     """Reads a video file, local or on a web server.
 
     Args:
-        path: File or URL.
+        path: File or URL; a pipe is opened once, and read as it arrives.
         gpu: Whether to decode on the GPU and leave the frames in its memory. If that is not
             possible, the CPU decodes, with a warning that gives the reason.
 
@@ -56,8 +64,11 @@ class VideoFile(BaseSource):
         self._container: InputContainer | None = None
         self._decoded: Generator[av.VideoFrame, None, None] = _no_frames()
         self._converter = FrameConverter()
+        self._feed: PacketFeed | None = None
+        self._skip_to: Fraction | None = None
         self.info = SourceInfo(self._name)
         self.open()
+        self.first_time = (self._next.pts or 0) * self.info.time_base if self._next else Fraction(0)
 
     def open(self) -> None:
         """Open the file at its first frame; see `Source.open`."""
@@ -66,18 +77,22 @@ class VideoFile(BaseSource):
         if not container.streams.video:
             container.close()
             raise SourceError(f"'{self._name}' contains no video; use a video file")
-        self._container, self._stream = container, container.streams.video[0]
+        self._container, self._stream = container, main_video(container.streams.video)
         problem = undecodable(self._name, container, self._stream)
         if problem:
             self.close()
             raise SourceError(problem)
+        if not is_remote(self._path) and not Path(self._path).is_file():
+            self._feed = PacketFeed(container)
         _set_threads(self._stream)
         self._packets = self._undecodable = self._concealed = self._index = self._end = 0
         self._demux_error = ""
         self._packet_clock = PacketClock(container, self._stream)
         self._frame_clock = FrameClock(frame_duration(self._stream), self._stream.start_time or 0)
         self._last_pts: int | None = None
-        self._decoded = self._decode(container)
+        skip_to = self._skip_to
+        self._has_seeked = skip_to is not None and seek_if_indexed(container, self._stream, skip_to)
+        self._decoded = self._decode(container, None if self._has_seeked else skip_to)
         # The rotation is known only from the first frame, which `read` returns later; it repairs
         # the time stamp of a frame with that of the next one.
         first = self._next = next(self._decoded, None)
@@ -87,7 +102,18 @@ class VideoFile(BaseSource):
             self.open()  # with the threads of the CPU's decoder
             return
         sideways = first is not None and orientation_of(first)[0]
-        self.info = _source_info(self._path, self._name, self._stream, sideways=sideways)
+        info = _source_info(self._path, self._name, self._stream, sideways=sideways)
+        self.info = replace(info, feed=self._feed)
+
+    def seek(self, time: Fraction) -> None:
+        """Open the file again near a time; see `Seekable`. A pipe stays at its beginning.
+
+        Args:
+            time: Seconds of the source.
+        """
+        if self._feed is None:
+            self._skip_to = time
+            self.open()
 
     def _on_cpu_despite_gpu(self, frame: av.VideoFrame) -> bool:
         wanted = self._gpu and self._stream.codec_context.is_hwaccel
@@ -134,14 +160,19 @@ class VideoFile(BaseSource):
 
     def close(self) -> None:
         """See `Source.close`."""
-        if self._container is not None:
-            self._decoded.close()
+        if self._container is None:
+            return
+        self._decoded.close()
+        if self._feed is not None:
+            self._feed.end()
+        else:
             self._container.close()
-            self._container = None
+        self._container = None
 
-    def _decode(self, container: InputContainer) -> Generator[av.VideoFrame, None, None]:
-        """Decode packet by packet; undecodable packets are counted and skipped."""
-        packets = container.demux(self._stream)
+    def _demux(self, container: InputContainer) -> Iterator[Packet]:
+        """Yield the packets of the video, and pass all others on, up to the end or to damage."""
+        tracks = (*container.streams.audio, *container.streams.subtitles)
+        packets = container.demux(self._stream, *(tracks if self._feed is not None else ()))
         while True:
             try:
                 packet = next(packets)
@@ -150,8 +181,20 @@ class VideoFile(BaseSource):
             except av.error.FFmpegError as error:
                 self._demux_error = error.strerror or "damaged"
                 return
-            self._packet_clock.correct(packet)
+            if self._feed is not None:
+                self._feed.put(packet)
+            if packet.stream_index == self._stream.index:
+                yield packet
+
+    def _decode(
+        self, container: InputContainer, skip_to: Fraction | None
+    ) -> Generator[av.VideoFrame, None, None]:
+        """Decode packet by packet; undecodable packets are counted and skipped."""
+        packets = skip_packets(self._demux(container), self._packet_clock, skip_to)
+        for packet, needed in packets:
             self._count(packet)
+            if not needed:
+                continue
             try:
                 frames = packet.decode()
             except av.error.FFmpegError:
@@ -179,7 +222,8 @@ class VideoFile(BaseSource):
         accepted if the last one ends where the stream ends.
         """
         stream = self._stream
-        if self._demux_error or not stream.frames or self._packets >= stream.frames:
+        complete = not stream.frames or self._packets >= stream.frames
+        if self._demux_error or self._has_seeked or complete:
             return bool(self._demux_error)
         if not stream.duration or not stream.time_base:
             return True
@@ -195,7 +239,7 @@ class VideoFile(BaseSource):
         """
         if not self._index:
             reason = "it may be damaged"
-            if "://" in self._path:
+            if is_remote(self._path):
                 reason += ", or its server does not support range requests: download it first"
             raise SourceError(f"'{self._name}' has no frame that can be decoded; {reason}")
         kept = f"the {self._index} frames that could be decoded were kept"
@@ -218,20 +262,24 @@ def _no_frames() -> Generator[av.VideoFrame, None, None]:
 
 
 def _open(path: str, name: str, *, gpu: bool) -> InputContainer:
-    remote = "://" in path
+    remote = is_remote(path)
     timeout = TIMEOUT if remote else None
+    location = media_location(path)
+    is_file = remote or Path(path).is_file()
     try:
-        if not remote:
+        if is_file and not remote:
             with Path(path).open("rb"):
                 pass
-        if gpu:
-            container, reason = open_on_gpu(path, timeout)
+        if gpu and is_file:
+            container, reason = open_on_gpu(location, timeout)
             if container is not None:
                 return container
             _warn(name, reason)
-        return av.open(path, timeout=timeout, metadata_errors="replace")
+        return av.open(location, timeout=timeout, metadata_errors="replace")
     except av.error.FFmpegError as error:
-        raise SourceError(f"'{name}' cannot be read as a video: {error_reason(error)}") from None
+        hint = "" if is_file else "; an MP4 file can only be piped if its index comes first"
+        reason = error_reason(error)
+        raise SourceError(f"'{name}' cannot be read as a video: {reason}{hint}") from None
     except OSError as error:
         raise UsageError(f"'{name}' cannot be opened: {error.strerror}") from None
 
@@ -255,7 +303,7 @@ def _warn(name: str, reason: str) -> None:
 
 def _source_info(path: str, name: str, stream: VideoStream, *, sideways: bool) -> SourceInfo:
     width, height = stream.codec_context.width, stream.codec_context.height
-    file = None if "://" in path else Path(path)
+    file = None if is_remote(path) else Path(path)
     aspect = Fraction(stream.sample_aspect_ratio or 1)
     return SourceInfo(
         name=name,
@@ -268,5 +316,5 @@ def _source_info(path: str, name: str, stream: VideoStream, *, sideways: bool) -
         files=() if file is None else (file,),
         pixel_aspect=1 / aspect if sideways else aspect,
         # A pipe can be read only once.
-        media=path if file is None or file.is_file() else "",
+        media=media_location(path) if file is None or file.is_file() else "",
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["IMAGE_SUFFIXES", "REMOTE_VIDEO_SUFFIXES", "STREAM_SCHEMES", "scheme_of"]
+__all__ = ["IMAGE_SUFFIXES", "STREAM_SCHEMES", "VIDEO_SUFFIXES", "scheme_of"]
 
 IMAGE_SUFFIXES = (
     ".jpg",
@@ -17,20 +17,42 @@ IMAGE_SUFFIXES = (
     ".ppm",
     ".pgm",
     ".jp2",
+    ".heic",
+    ".heif",
+    ".avif",
 )
-REMOTE_VIDEO_SUFFIXES = (
-    ".mp4",
-    ".mkv",
-    ".mov",
-    ".avi",
-    ".webm",
-    ".m4v",
-    ".ts",
-    ".mpg",
-    ".mpeg",
-    ".flv",
+VIDEO_SUFFIXES = (
+    *(
+        ".mp4",
+        ".m4v",
+        ".mov",
+        ".qt",
+        ".mkv",
+        ".webm",
+        ".avi",
+        ".ts",
+        ".m2ts",
+        ".mts",
+        ".mpg",
+        ".mpeg",
+    ),
+    *(
+        ".m2v",
+        ".vob",
+        ".flv",
+        ".f4v",
+        ".wmv",
+        ".asf",
+        ".3gp",
+        ".3g2",
+        ".ogv",
+        ".mxf",
+        ".dv",
+        ".gif",
+    ),
+    *(".mjpeg", ".mjpg", ".h264", ".264", ".h265", ".265", ".hevc", ".y4m", ".ivf", ".m3u8"),
 )
-"""An HTTP URL whose path ends like this is read as a file rather than as a live stream."""
+"""What counts as a video in a folder and among the matches of a glob. Any file can be named."""
 
 STREAM_SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "udp", "tcp", "srt", "rtp")
 _SCHEME = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.-]+)://")

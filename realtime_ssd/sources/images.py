@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import glob
 import os
-import re
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,24 +12,24 @@ import numpy as np
 from realtime_ssd.core.errors import SourceError, UsageError
 from realtime_ssd.core.frames import Frame, Image
 from realtime_ssd.sources.base import BaseSource, SourceInfo
-from realtime_ssd.sources.formats import IMAGE_SUFFIXES
+from realtime_ssd.sources.paths import find_files, is_pattern
 
-__all__ = ["Images"]
+__all__ = ["Images", "load_image"]
 
 
 class Images(BaseSource):
     """Reads images ordered by name, with numbers in names compared by value (2 before 10).
 
     Args:
-        path: Image, folder or glob. Subfolders of a folder are not searched; those of the glob
-            `**/*.jpg` are.
+        path: Image, folder or glob; `**` in a glob matches any number of folders.
+        recursive: Whether the subfolders of a folder are searched.
 
     Raises:
         UsageError: If there is no image.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.paths = sorted(_find_images(path), key=_natural_key)
+    def __init__(self, path: Path, *, recursive: bool = False) -> None:
+        self.paths = _find_images(path, recursive=recursive)
         self._next = 0
         self._unreadable: list[str] = []
         self.info = SourceInfo(
@@ -48,7 +46,7 @@ class Images(BaseSource):
         while self._next < len(self.paths):
             number, path = self._next, self.paths[self._next]
             self._next += 1
-            image = _load(path)
+            image = load_image(path)
             if image is not None:
                 source, name = self.info.name, self.info.names[number]
                 return Frame(image, number, source, number, Fraction(1), name=name)
@@ -68,26 +66,22 @@ class Images(BaseSource):
         )
 
 
-def _find_images(path: Path) -> list[Path]:
-    if path.is_dir():
-        images = [item for item in path.iterdir() if item.suffix.lower() in IMAGE_SUFFIXES]
-        if not images:
-            raise UsageError(
-                f"folder '{path}' contains no images; use a folder with images, or pass each "
-                "video as a source"
-            )
-        return images
-    if path.exists():
+def _find_images(path: Path, *, recursive: bool) -> list[Path]:
+    if not path.is_dir() and not is_pattern(path):
+        if not path.exists():
+            raise UsageError(f"'{path}' does not exist; use an image, a folder or a glob")
         return [path]
-    if not any(character in str(path) for character in "*?["):
-        raise UsageError(f"'{path}' does not exist; use an image, a folder or a glob")
-    matches = (Path(item) for item in glob.iglob(str(path), recursive=True))
-    images = [item for item in matches if item.suffix.lower() in IMAGE_SUFFIXES]
-    if not images:
+    images, videos = find_files(path, recursive=recursive)
+    if images:
+        return images
+    if videos:
         raise UsageError(
-            f"no image matches '{path}'; check the glob, and pass each video as a source"
+            f"'{path}' contains {len(videos)} videos and no image; open each video as a source"
         )
-    return images
+    if path.is_dir():
+        deeper = "" if recursive else ", or set `recursive` for its subfolders"
+        raise UsageError(f"folder '{path}' contains no photos or videos; use another one{deeper}")
+    raise UsageError(f"no photo or video matches '{path}'; check the glob")
 
 
 def _unique_names(paths: list[Path]) -> tuple[str, ...]:
@@ -99,12 +93,7 @@ def _unique_names(paths: list[Path]) -> tuple[str, ...]:
     return tuple(path.relative_to(shared).as_posix() for path in paths)
 
 
-def _natural_key(path: Path) -> list[tuple[int, str]]:
-    parts = re.split(r"(\d+)", str(path))
-    return [(int(part), "") if part.isdigit() else (0, part) for part in parts]
-
-
-def _load(path: Path) -> Image | None:
+def load_image(path: Path) -> Image | None:
     """Read an image as BGR with its EXIF orientation applied; None if it cannot be decoded."""
     try:
         data = np.fromfile(path, np.uint8)

@@ -6,36 +6,33 @@ Each imports the module of its source, and with it OpenCV or FFmpeg, only when i
 from __future__ import annotations
 
 import re
-from pathlib import Path
-from urllib.parse import urlsplit
 
 from realtime_ssd.sources.base import Source, SourceOptions
-from realtime_ssd.sources.formats import (
-    IMAGE_SUFFIXES,
-    REMOTE_VIDEO_SUFFIXES,
-    STREAM_SCHEMES,
-    scheme_of,
-)
+from realtime_ssd.sources.formats import IMAGE_SUFFIXES, STREAM_SCHEMES, scheme_of
+from realtime_ssd.sources.paths import is_camera_device, is_pattern, local_path
 
-__all__ = ["CAMERA", "DEMO", "FILE", "IMAGES", "STREAM"]
+__all__ = ["CAMERA", "DEMO", "FILE", "IMAGES", "STREAM", "ImagesPlugin"]
 
-_CAMERA = re.compile(r"^(?:/dev/video)?(\d+)$")
+_CAMERA = re.compile(r"^(?:[0-9]+|/dev/video[0-9]+|/dev/v4l/[^?]+)$")
 
 
 class CameraPlugin:
-    """Opens `0` and `/dev/video0`; see `SourcePlugin`."""
+    """Opens `0`, `/dev/video0`, `camera:0?size=1280x720&fps=30`; see `SourcePlugin`."""
 
     priority = 50
 
     def matches(self, text: str) -> bool:
         """See `SourcePlugin.matches`."""
-        return _CAMERA.match(text) is not None
+        device = text.partition("?")[0]
+        if text.startswith("camera:") or _CAMERA.match(device):
+            return True
+        return device.startswith("/dev/") and is_camera_device(device)
 
     def open(self, text: str, options: SourceOptions) -> Source:
         """See `SourcePlugin.open`."""
-        from realtime_ssd.sources.camera import Camera
+        from realtime_ssd.sources.camera import Camera, parse_camera
 
-        return Camera(int(_CAMERA.sub(r"\1", text)))
+        return Camera(*parse_camera(text))
 
 
 class DemoPlugin:
@@ -63,41 +60,39 @@ class ImagesPlugin:
         """See `SourcePlugin.matches`."""
         if scheme_of(text):
             return False
-        path = Path(text).expanduser()
-        if path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES:
-            return True
-        return any(character in text for character in "*?[") and not path.exists()
+        path = local_path(text)
+        return path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES or is_pattern(path)
 
     def open(self, text: str, options: SourceOptions) -> Source:
         """See `SourcePlugin.open`."""
         from realtime_ssd.sources.images import Images
 
-        return Images(Path(text).expanduser())
+        path = local_path(text)
+        if options.interval is not None and path.is_file():
+            from realtime_ssd.sources.polled_image import PolledImage
+
+            return PolledImage(path, options.interval)
+        return Images(path, recursive=options.recursive)
 
 
 class FilePlugin:
-    """Opens a local video file, or one on a web server; see `SourcePlugin`."""
+    """Opens a local video file or pipe; see `SourcePlugin`."""
 
     priority = 30
 
     def matches(self, text: str) -> bool:
         """See `SourcePlugin.matches`."""
-        scheme = scheme_of(text)
-        if not scheme:
-            return Path(text).expanduser().exists()
-        is_video = urlsplit(text).path.lower().endswith(REMOTE_VIDEO_SUFFIXES)
-        return scheme in ("http", "https") and is_video
+        return not scheme_of(text) and local_path(text).exists()
 
     def open(self, text: str, options: SourceOptions) -> Source:
         """See `SourcePlugin.open`."""
         from realtime_ssd.sources.file import VideoFile
 
-        path = text if scheme_of(text) else str(Path(text).expanduser())
-        return VideoFile(path, gpu=options.decoder == "gpu")
+        return VideoFile(str(local_path(text)), gpu=options.decoder == "gpu")
 
 
 class StreamPlugin:
-    """Opens the URL of a network stream; see `SourcePlugin`."""
+    """Opens the URL of a network stream, or of anything on a web server; see `SourcePlugin`."""
 
     priority = 20
 
@@ -107,8 +102,13 @@ class StreamPlugin:
 
     def open(self, text: str, options: SourceOptions) -> Source:
         """See `SourcePlugin.open`."""
-        from realtime_ssd.sources.stream import Stream
+        from realtime_ssd.sources.stream import Stream, check_password
 
+        check_password(text)
+        if scheme_of(text) in ("http", "https"):
+            from realtime_ssd.sources.web import open_url
+
+            return open_url(text, options)
         return Stream(text)
 
 

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import errno
+import re
 import time
 from collections.abc import Iterator
 from fractions import Fraction
 from math import floor
+from urllib.parse import quote
 
 import cv2  # noqa: F401 # isort: skip - before PyAV, see `realtime_ssd.sources`
 import av
 from av.container import InputContainer
 from av.format import Flags
 
-from realtime_ssd.core.errors import SourceError, redact
+from realtime_ssd.core.errors import SourceError, UsageError, redact
 from realtime_ssd.core.frames import Frame
 from realtime_ssd.sources.base import BaseSource, SourceInfo
-from realtime_ssd.sources.ffmpeg import FrameConverter, error_reason, orientation_of, undecodable
+from realtime_ssd.sources.ffmpeg import (
+    FrameConverter,
+    error_reason,
+    main_video,
+    orientation_of,
+    undecodable,
+)
 from realtime_ssd.sources.timestamps import is_gap, is_jump
 
-__all__ = ["Stream"]
+__all__ = ["Stream", "check_password", "connect", "password_hint"]
 
 # In seconds; below the stall timeout of the pipeline, so that the reason of a loss is known.
 OPEN_TIMEOUT, READ_TIMEOUT = 5.0, 5.0
@@ -31,6 +39,7 @@ _OPTIONS = {
     "probesize": "500000",
     "analyzeduration": "1000000",
 }
+_MAX_CONNECTION_AGE = 2.0  # in seconds
 _UDP_OPTIONS = {**_OPTIONS, "rtsp_transport": "udp"}
 
 
@@ -39,10 +48,15 @@ class Stream(BaseSource):
 
     Args:
         url: Address; a user name and password in it are never shown.
+        container: Its connection, if there is one already, for the first `open`.
+        opened_at: `time.monotonic()` in seconds of that connection.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(
+        self, url: str, *, container: InputContainer | None = None, opened_at: float = 0.0
+    ) -> None:
         self._url = url
+        self._connected, self._connected_at = container, opened_at
         self._container: InputContainer | None = None
         self._frames: Iterator[av.VideoFrame] = iter(())
         self._index = 0
@@ -60,20 +74,21 @@ class Stream(BaseSource):
         self._interrupted = False
         name = self.info.name
         try:
-            container = self._connect()
+            container = self._take_connection() or connect(self._url)
         except (av.error.FFmpegError, OSError) as error:
-            raise SourceError(f"'{name}' cannot be opened: {error_reason(error)}") from None
+            reason = f"{error_reason(error)}{password_hint(self._url)}"
+            raise SourceError(f"'{name}' cannot be opened: {reason}") from None
         if not container.streams.video:
             container.close()
             raise SourceError(f"'{name}' contains no video; use a stream with video")
-        problem = undecodable(name, container, container.streams.video[0])
+        stream = main_video(container.streams.video)
+        problem = undecodable(name, container, stream)
         if problem:
             container.close()
             raise SourceError(problem)
         self._container = container
         self._resync = self._index > 0
         self._no_timestamps = Flags.no_timestamps in Flags(container.format.flags)
-        stream = container.streams.video[0]
         stream.thread_type = "SLICE"  # frame threading would delay frames
         self._frames = container.decode(stream)
         context = stream.codec_context
@@ -86,14 +101,13 @@ class Stream(BaseSource):
             pixel_aspect=Fraction(stream.sample_aspect_ratio or 1),
         )
 
-    def _connect(self) -> InputContainer:
-        """Open the URL; RTSP servers without TCP transport are tried again over UDP."""
-        try:
-            return _open(self._url, _OPTIONS)
-        except (av.error.FFmpegError, OSError) as error:
-            if error.errno != errno.EPROTONOSUPPORT or not self._url.lower().startswith("rtsp"):
-                raise
-            return _open(self._url, _UDP_OPTIONS)
+    def _take_connection(self) -> InputContainer | None:
+        """Return the connection made before, unless its images are old by now."""
+        container, self._connected = self._connected, None
+        if container is None or time.monotonic() - self._connected_at < _MAX_CONNECTION_AGE:
+            return container
+        container.close()
+        return None
 
     def read(self) -> Frame | None:
         """See `Source.read`; the end of a stream is reported as a loss."""
@@ -167,6 +181,58 @@ class Stream(BaseSource):
         self._frames = iter(())
         if container is not None:
             container.close()
+
+    def __del__(self) -> None:
+        """Close a connection that was never used."""
+        if self._connected is not None:
+            self._connected.close()
+
+
+def connect(url: str) -> InputContainer:
+    """Open a URL; RTSP servers without TCP transport are tried again over UDP.
+
+    Raises:
+        FFmpegError: If it cannot be opened.
+        OSError: Likewise.
+    """
+    try:
+        return _open(url, _OPTIONS)
+    except (av.error.FFmpegError, OSError) as error:
+        if error.errno != errno.EPROTONOSUPPORT or not url.lower().startswith("rtsp"):
+            raise
+        return _open(url, _UDP_OPTIONS)
+
+
+def password_hint(url: str) -> str:
+    """Return what to do about a character that may be part of a password; usually nothing.
+
+    Example:
+        >>> password_hint("rtsp://admin:12/3@camera/live")
+        "; if the '/' is part of the password, write it as %2F"
+    """
+    rest = url.partition("://")[2]
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    if "@" in authority or "@" not in rest or ":" not in authority:
+        return ""
+    character = rest[len(authority)]
+    return f"; if the '{character}' is part of the password, write it as {quote(character, '')}"
+
+
+def check_password(url: str) -> None:
+    """Check that the host of a URL can be told from its password.
+
+    Raises:
+        UsageError: If the password contains a character that ends the host of a URL.
+    """
+    scheme, _, rest = url.partition("://")
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    port = authority.rpartition(":")[2]
+    if ":" in authority and password_hint(url) and not port.isdecimal():
+        host = rest.rpartition("@")[2]
+        raise UsageError(
+            f"the password in '{scheme}://{host}' contains a '/', '?' or '#'; write them as %2F, "
+            "%3F and %23"
+        )
 
 
 def _open(url: str, options: dict[str, str]) -> InputContainer:

@@ -25,6 +25,8 @@ import av
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
+from realtime_ssd.sources.packet_feed import PacketFeed, PacketTimes
+
 __all__ = ["FrameClock", "PacketClock", "frame_duration", "is_gap", "is_jump"]
 
 MAX_STEP_BACK, MAX_GAP, MIN_DISCONTINUITY = 0.1, 6 * 3600.0, 10.0
@@ -36,7 +38,7 @@ _DECODING_ORDER = ("avi", "asf", "asf_o")  # names of formats in FFmpeg
 _WRAP = Fraction(2**33, 90000)  # seconds until a clock of 33 bits starts again
 _WRAPPING = ("mpegts", "mpeg", "hls")
 
-Packet: TypeAlias = "av.Packet[Any]"
+Packet: TypeAlias = "av.Packet[Any] | PacketTimes"
 
 
 def is_jump(seconds: float) -> bool:
@@ -69,7 +71,7 @@ class PacketClock:
     """Corrects jumps in the time stamps of video packets, in the order of the file.
 
     Args:
-        container: Open file.
+        container: Open file, or the packets of a source that can be read only once.
         stream: Its video stream.
 
     Attributes:
@@ -77,7 +79,7 @@ class PacketClock:
             one for each jump.
     """
 
-    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
+    def __init__(self, container: InputContainer | PacketFeed, stream: VideoStream) -> None:
         self._time_base = stream.time_base or Fraction(1, 1000)
         self._duration = max(1, round(frame_duration(stream)))
         formats = container.format.name.split(",")
