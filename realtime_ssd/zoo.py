@@ -5,6 +5,7 @@ The first official model in the user's folder runs if no model is named.
 
 from __future__ import annotations
 
+import os
 import tempfile
 import zipfile
 from dataclasses import dataclass, replace
@@ -70,8 +71,12 @@ OFFICIAL = {
 
 
 def local_models() -> dict[str, Path]:
-    """Return the ONNX files in the user's folder of models by name."""
-    return {path.stem: path for path in sorted(data_folder("models").glob("*.onnx"))}
+    """Return the ONNX files in the user's folder of models by name; none without such a folder."""
+    try:
+        folder = data_folder("models")
+    except UsageError:
+        return {}
+    return {path.stem: path for path in sorted(folder.glob("*.onnx"))}
 
 
 def find_model(name: str | None) -> tuple[Path, str]:
@@ -89,7 +94,7 @@ def find_model(name: str | None) -> tuple[Path, str]:
     local = local_models()
     if name is None:
         return _default_model(local)
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     if path.suffix == ".onnx" or path.is_file():
         if not path.is_file():
             raise UsageError(f"model file '{name}' does not exist")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Sequence
-from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from realtime_ssd.cli.command import Command, commands
@@ -39,10 +39,10 @@ def build_app(selected: str = "") -> App:
 
     app = App(
         name="realtime-ssd",
-        usage="Usage: realtime-ssd [detect] --camera N | --video FILE | --source SPEC [OPTIONS]\n"
+        usage="Usage: realtime-ssd [detect] SOURCE… [OPTIONS]\n"
         "       realtime-ssd COMMAND [OPTIONS]",
         help="Detect objects in live video, files and photos with SSD models, on GPU or CPU.",
-        help_epilogue="Try: realtime-ssd --source demo --output street.mp4\n\n"
+        help_epilogue="Try: realtime-ssd demo --output street.mp4\n\n"
         "Every command accepts --help, and --debug, which prints the traceback of an error.",
         version=__version__,
     )
@@ -52,12 +52,36 @@ def build_app(selected: str = "") -> App:
     return app
 
 
+_FLAGS = ("--show", "--no-show", "--overwrite", "--recursive", "--wait", "--")
+
+
 def with_default_command(arguments: Sequence[str]) -> list[str]:
     """Return the arguments with "detect" in front if they name no subcommand."""
     known = (*commands(), "--help", "-h", "--version")
-    if not arguments or arguments[0] in known:
+    if not arguments or (arguments[0] in known and arguments[0] != "detect"):
         return list(arguments)
-    return ["detect", *arguments]
+    sources = arguments[1:] if arguments[0] == "detect" else arguments
+    return ["detect", *_without_leading_hyphens(sources)]
+
+
+def _without_leading_hyphens(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with "-" and names of files like "-a.mp4" written as paths.
+
+    The value of an option is left alone: after an option that takes one, "-" may be its value.
+    """
+    result: list[str] = []
+    for number, argument in enumerate(arguments):
+        before = arguments[number - 1] if number else ""
+        is_value = before.startswith("-") and before not in ("-", *_FLAGS)
+        if argument == "--" or is_value or not argument.startswith("-"):
+            result.append(argument)
+        elif argument == "-":
+            result.append("/dev/stdin")
+        elif not argument.startswith("--") and os.path.lexists(argument):
+            result.append(f"./{argument}")
+        else:
+            result.append(argument)
+    return result
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -133,13 +157,5 @@ def _usage_message(error: CycloptsError, args: Sequence[str]) -> str:
     if not isinstance(error, UnusedCliTokensError):
         return " ".join(str(error).split()).replace('Command "detect" parameter ', "")
     unexpected = (error.unused_tokens or [""])[0]
-    if unexpected == args[0] and "/" not in unexpected and "." not in unexpected:
-        close = get_close_matches(unexpected, commands(), n=1)
-        hint = f"did you mean '{close[0]}'" if close else "see realtime-ssd --help"
-        return f"there is no command '{unexpected}'; {hint}"
-    if args[0] in commands() and args[0] != "detect":
-        return f"unexpected argument '{unexpected}'; see realtime-ssd {args[0]} --help"
-    return (
-        f"unexpected argument '{unexpected}'; name each source with --source, as in "
-        f"--source {unexpected}"
-    )
+    command = args[0] if args[0] in commands() else "detect"
+    return f"unexpected argument '{unexpected}'; see realtime-ssd {command} --help"

@@ -7,22 +7,29 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from realtime_ssd.cli.options import DetectOptions, DrawOptions, ExtensionOptions, OutputOptions
+from realtime_ssd.cli.options import (
+    DetectOptions,
+    DrawOptions,
+    ExtensionOptions,
+    InputOptions,
+    OutputOptions,
+)
 from realtime_ssd.cli.scene_options import SceneOptions
 
 __all__ = ["detect"]
 
-_Repeatable = Parameter(negative="", consume_multiple=False)
+_Repeatable = Parameter(negative="", consume_multiple=False, allow_leading_hyphen=True)
 DEFAULT_DETECTION, DEFAULT_OUTPUTS = DetectOptions(), OutputOptions()
 DEFAULT_DRAWING, DEFAULT_EXTENSIONS = DrawOptions(), ExtensionOptions()
-DEFAULT_SCENE = SceneOptions()
+DEFAULT_INPUTS, DEFAULT_SCENE = InputOptions(), SceneOptions()
 
 
 def detect(
-    *,
-    camera: Annotated[list[int] | None, _Repeatable] = None,
+    *sources: str,
+    camera: Annotated[list[str] | None, _Repeatable] = None,
     video: Annotated[list[str] | None, _Repeatable] = None,
     source: Annotated[list[str] | None, _Repeatable] = None,
+    inputs: InputOptions = DEFAULT_INPUTS,
     detection: DetectOptions = DEFAULT_DETECTION,
     outputs: OutputOptions = DEFAULT_OUTPUTS,
     drawing: DrawOptions = DEFAULT_DRAWING,
@@ -36,38 +43,31 @@ def detect(
     a photo stays in it until a key is pressed.
 
     Args:
-        camera: Camera number. This option and the next two may be repeated.
-        video: Video file, also on the network (http://host/clip.mp4).
-        source: Camera number, /dev/videoN, file, folder, glob, image, rtsp://, http(s):// or
+        sources: Files, folders, globs ("clips/**/*.mp4"), camera numbers, URLs (rtsp://, http(s)://
+            of a stream, video, playlist or image), - for standard input, or
             demo[:WxH[@FPS][,seed=N][,frames=N]].
+        camera: Camera number or device, with settings as in "0?size=1280x720&fps=30". This option
+            and the next two may be repeated.
+        video: Video file, even if its name looks like a camera number.
+        source: Any source, like an argument without an option.
+        inputs: Parts of the sources.
         detection: Model and inference.
         outputs: Outputs.
         drawing: Boxes and labels.
         scene: Tracking, zones and privacy.
         extensions: Installed extensions.
     """
-    from realtime_ssd.core.errors import UsageError
+    from realtime_ssd.cli.inputs import name_sources
 
-    names = [*map(str, camera or ()), *map(_as_file, video or ()), *(source or ())]
-    if not names:
-        raise UsageError(
-            "no source was specified; use --camera 0, --video FILE or --source SPEC, for example "
-            "realtime-ssd --source demo --output street.mp4 (see realtime-ssd detect --help)"
-        )
-    status = _run(names, detection, outputs, drawing, scene, extensions)
+    names = name_sources(sources, camera or (), video or (), source or ())
+    status = _run(names, inputs, detection, outputs, drawing, scene, extensions)
     if status:
         sys.exit(status)
 
 
-def _as_file(video: str) -> str:
-    """Return a name that means the file even where it looks like a camera or the demo."""
-    if video.isdigit() or video == "demo" or video.startswith("demo:"):
-        return f"./{video}"
-    return video
-
-
 def _run(
     names: list[str],
+    inputs: InputOptions,
     detection: DetectOptions,
     outputs: OutputOptions,
     drawing: DrawOptions,
@@ -76,20 +76,26 @@ def _run(
 ) -> int:
     """Open everything, run, close everything; return the exit status."""
     from realtime_ssd.backends import BackendOptions, decodes_surfaces, open_backend
-    from realtime_ssd.cli.run import Run, open_sources
+    from realtime_ssd.backends.region import RegionBackend, check_region
+    from realtime_ssd.cli.inputs import parse_roi, source_options
+    from realtime_ssd.cli.run import Run
     from realtime_ssd.cli.scene import Scene
     from realtime_ssd.pipeline import PipelineOptions
+    from realtime_ssd.sources import open_sources
     from realtime_ssd.zoo import find_model
 
     pipeline_options = PipelineOptions(
-        max_frames=detection.max_frames, annotators=(drawing.annotator(),)
+        max_frames=detection.max_frames, annotators=(drawing.annotator(),), wait=inputs.wait
     )
+    roi = None if inputs.roi is None else parse_roi(inputs.roi)
     path, remark = find_model(detection.model)
     on_gpu = detection.decoder == "gpu" or (
         detection.decoder == "auto" and decodes_surfaces(detection.backend)
     )
-    sources = open_sources(names, decoder="gpu" if on_gpu else "cpu")
+    sources = open_sources(names, source_options(inputs, "gpu" if on_gpu else "cpu"))
     try:
+        if roi is not None:
+            check_region(roi, [source.info for source in sources])
         options = BackendOptions(
             live=any(source.info.live for source in sources),
             batch=detection.batch,
@@ -101,9 +107,10 @@ def _run(
         )
         infos, overwrite = [source.info for source in sources], outputs.overwrite
         with (
-            open_backend(path, detection.backend, options) as backend,
-            Scene(scene_options, infos, backend.spec.labels, overwrite=overwrite) as scene,
+            open_backend(path, detection.backend, options) as opened,
+            Scene(scene_options, infos, opened.spec.labels, overwrite=overwrite) as scene,
         ):
+            backend = opened if roi is None else RegionBackend(opened, roi)
             run = Run(sources, backend, pipeline_options, extensions, scene)
             run.add_sinks(outputs)
             if remark:

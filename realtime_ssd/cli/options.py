@@ -11,7 +11,13 @@ from cyclopts import Parameter
 if TYPE_CHECKING:
     from realtime_ssd.annotators import BoxAnnotator
 
-__all__ = ["DetectOptions", "DrawOptions", "ExtensionOptions", "OutputOptions"]
+__all__ = [
+    "DetectOptions",
+    "DrawOptions",
+    "ExtensionOptions",
+    "InputOptions",
+    "OutputOptions",
+]
 
 
 _Repeatable = Parameter(negative="", consume_multiple=False)
@@ -52,6 +58,31 @@ class DetectOptions:
     def class_names(self) -> tuple[str, ...]:
         """The names in `classes`."""
         return tuple(name.strip() for name in self.classes.split(",") if name.strip())
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class InputOptions:
+    """Parts of the sources.
+
+    Attributes:
+        recursive: Search the subfolders of folders.
+        start: Where to begin in video files, in seconds or as h:m:s.
+        end: Where to stop in video files, likewise.
+        frame_step: Use every n-th frame.
+        roi: Detect only in this rectangle, as x,y,width,height in pixels.
+        interval: Seconds after which an image, such as the snapshot of a camera at a URL, is read
+            again.
+        wait: Keep trying cameras and streams that cannot be opened at the start.
+    """
+
+    recursive: Annotated[bool, Parameter(negative="")] = False
+    start: str | None = None
+    end: str | None = None
+    frame_step: int = 1
+    roi: str | None = None
+    interval: float | None = None
+    wait: Annotated[bool, Parameter(negative="")] = False
 
 
 @Parameter(name="*")

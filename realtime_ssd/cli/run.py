@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from realtime_ssd.backends import Backend
 from realtime_ssd.cli.extensions import (
@@ -33,34 +33,12 @@ from realtime_ssd.processors import Processor
 from realtime_ssd.sinks import Sink, find_file_sink
 from realtime_ssd.sinks.encoder_options import EncoderOptions
 from realtime_ssd.sinks.sink_plugins import VideoPlugin
-from realtime_ssd.sources import Source, SourceInfo, open_source
+from realtime_ssd.sources import Source, SourceInfo
 
 if TYPE_CHECKING:
     from realtime_ssd.sinks.window import WindowSink
 
-__all__ = ["Run", "open_sources"]
-
-
-def open_sources(names: Sequence[str], *, decoder: Literal["cpu", "gpu"] = "cpu") -> list[Source]:
-    """Open sources; if one fails, those before it are closed.
-
-    Args:
-        names: What `open_source` takes.
-        decoder: Where to decode video files; "gpu" only where that is possible.
-
-    Raises:
-        UsageError: If there is no such source.
-        SourceError: If one cannot be read.
-    """
-    opened: list[Source] = []
-    try:
-        for name in names:
-            opened.append(open_source(name, decoder=decoder))
-    except BaseException:
-        for source in opened:
-            source.close()
-        raise
-    return opened
+__all__ = ["Run"]
 
 
 class Run:
@@ -181,6 +159,8 @@ class Run:
                         self._summary.observe(result)
                         self._sinks.write(result)
                         progress.update()
+                        for name in self._pipeline.finished_sources():
+                            self._sinks.close_source(name)
             finally:
                 self._finish(stats)
         has_file = any(not info.live for info in self._infos)

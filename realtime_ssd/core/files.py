@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -83,12 +84,15 @@ def cache_folder(name: str) -> Path:
 
     The environment variable `REALTIME_SSD_` + upper-case `name` overrides it. The folder may not
     exist yet.
+
+    Raises:
+        UsageError: If this user has no home folder.
     """
     if override := _folder_override(name):
         return override
     from platformdirs import user_cache_path
 
-    return user_cache_path("realtime-ssd") / name
+    return _user_folder(user_cache_path, name)
 
 
 def data_folder(name: str) -> Path:
@@ -96,12 +100,24 @@ def data_folder(name: str) -> Path:
 
     The environment variable `REALTIME_SSD_` + upper-case `name` overrides it. The folder may not
     exist yet.
+
+    Raises:
+        UsageError: If this user has no home folder.
     """
     if override := _folder_override(name):
         return override
     from platformdirs import user_data_path
 
-    return user_data_path("realtime-ssd") / name
+    return _user_folder(user_data_path, name)
+
+
+def _user_folder(find: Callable[[str], Path], name: str) -> Path:
+    try:
+        return find("realtime-ssd") / name
+    except RuntimeError:
+        raise UsageError(
+            f"this user has no home folder; set HOME, or REALTIME_SSD_{name.upper()} to a folder"
+        ) from None
 
 
 def _folder_override(name: str) -> Path | None:

@@ -127,6 +127,11 @@ class SourceCounts:
     dropped: Counter[str] = field(default_factory=Counter)
     losses: int = 0
 
+    @property
+    def unfinished(self) -> int:
+        """Captured frames without an outcome so far."""
+        return self.captured - self.processed - self.dropped.total()
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         return {
@@ -183,10 +188,7 @@ class Statistics:
     def unfinished(self) -> dict[str, int]:
         """Return the number of captured frames without an outcome, by source."""
         with self._lock:
-            return {
-                name: counts.captured - counts.processed - counts.dropped.total()
-                for name, counts in self.sources.items()
-            }
+            return {name: counts.unfinished for name, counts in self.sources.items()}
 
     @property
     def total(self) -> SourceCounts:

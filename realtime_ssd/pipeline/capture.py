@@ -36,6 +36,7 @@ class CaptureThread:
         converts_frames: Whether to convert frames in host memory to BGR here. Otherwise they are
             converted by their first reader, and frames in GPU memory are downloaded here, so that
             those in the queue occupy none.
+        wait: Whether a live source that cannot be opened at the start is tried again.
 
     Attributes:
         state: "waiting" before the first frame, then "online", "offline" or "ended".
@@ -54,6 +55,7 @@ class CaptureThread:
         on_failure: Callable[[str, BaseException], None],
         *,
         converts_frames: bool = True,
+        wait: bool = False,
     ) -> None:
         self.source, self.queue = source, source_queue
         self.state: SourceState = "waiting"
@@ -62,7 +64,7 @@ class CaptureThread:
         self.has_delivered = False
         self._frame_queue, self._observer = frame_queue, observer
         self._on_state_change, self._on_failure = on_state_change, on_failure
-        self._converts_frames = converts_frames
+        self._converts_frames, self._wait = converts_frames, wait
         self._stopping = threading.Event()
         self._stalled = False
         self._retry_delay = FIRST_RETRY_DELAY
@@ -89,7 +91,10 @@ class CaptureThread:
         self.source.interrupt()
 
     def join(self, timeout: float) -> bool:
-        """Wait for the thread; return whether it ended."""
+        """Wait for the thread; return whether it ended. One that never started has."""
+        if self._thread.ident is None:
+            self.source.close()
+            return True
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
@@ -133,7 +138,7 @@ class CaptureThread:
         except SourceError as error:
             return self._handle_loss(error)
         except RealtimeSSDError as error:
-            if not self.has_delivered:
+            if not self.has_delivered and not self._wait:
                 raise
             return self._handle_loss(error)
         return not self._stalled or self._handle_loss(SourceError("it stalled"))

@@ -6,6 +6,7 @@ import logging
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
@@ -44,6 +45,9 @@ class PipelineOptions:
             exceed the time-outs of the sources themselves.
         join_timeout: Seconds that the end of the run waits for threads blocked in a driver.
         annotators: What draws onto the annotated image of every result, in order.
+        wait: Whether live sources that cannot be opened at the start are tried again like those
+            that were lost. Otherwise the run ends if no live source can be opened.
+        max_open_files: Files that are read at the same time; the others follow as these end.
 
     Raises:
         UsageError: If a value is out of range.
@@ -54,10 +58,14 @@ class PipelineOptions:
     stall_timeout: float = 10.0
     join_timeout: float = 1.0
     annotators: Sequence[Annotator] = (BoxAnnotator(),)
+    wait: bool = False
+    max_open_files: int = 4
 
     def __post_init__(self) -> None:
         if self.max_frames is not None and self.max_frames < 1:
             raise UsageError(f"`max_frames` must be at least 1, not {self.max_frames}")
+        if self.max_open_files < 1:
+            raise UsageError(f"`max_open_files` must be at least 1, not {self.max_open_files}")
         for name in ("batch_timeout", "stall_timeout", "join_timeout"):
             seconds = getattr(self, name)
             if seconds is not None and not 0 <= seconds < inf:
@@ -125,9 +133,13 @@ class Pipeline:
                 self._on_state_change,
                 self._fail,
                 converts_frames=not backend.converts_frames,
+                wait=self._options.wait,
             )
             for source, source_queue in zip(sources, queues, strict=True)
         ]
+        self._unstarted = deque(capture for capture in self.captures if not capture.queue.live)
+        self._start_lock = threading.Lock()
+        self._unfinished = set(names)
         self._pending: queue.SimpleQueue[PendingBatch | None] = queue.SimpleQueue()
         self._watchdog_events: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._free_slots = threading.Semaphore(backend.max_in_flight)
@@ -205,7 +217,26 @@ class Pipeline:
             self._threads.append(thread)
             thread.start()
         for capture in self.captures:
-            capture.start()
+            if capture.queue.live:
+                capture.start()
+        for _ in range(self._options.max_open_files):
+            self._start_next_file()
+
+    def _start_next_file(self) -> None:
+        with self._start_lock:
+            if self._unstarted and not self._stopping.is_set():
+                self._unstarted.popleft().start()
+
+    def finished_sources(self) -> list[str]:
+        """Return the sources whose last result was returned, each of them only once."""
+        ended = [
+            capture.name
+            for capture in self.captures
+            if capture.state == "ended" and capture.name in self._unfinished
+        ]
+        finished = [name for name in ended if self.statistics.sources[name].unfinished == 0]
+        self._unfinished.difference_update(finished)
+        return finished
 
     def _infer(self) -> None:
         """Submit frames whenever the backend has a free slot; frames are taken only then."""
@@ -293,9 +324,11 @@ class Pipeline:
     def _raise_failure(self) -> None:
         """Raise what ended the run early, if anything did."""
         file_errors = [capture.error for capture in self.captures if not capture.queue.live]
-        for error in (self._failure, *file_errors):
-            if error is not None:
-                raise error
+        errors = [error for error in (self._failure, *file_errors) if error is not None]
+        for error in errors[1:]:
+            _log.warning("%s", error)
+        if errors:
+            raise errors[0]
 
     def _shutdown(self) -> None:
         """Unblock all threads so that they end."""
@@ -310,6 +343,10 @@ class Pipeline:
     def _on_state_change(self, capture: CaptureThread) -> None:
         """Wake the watchdog; end the run if no source ever answered."""
         self._watchdog_events.put(False)
+        if capture.state == "ended" and not capture.queue.live:
+            self._start_next_file()
+        if self._options.wait:
+            return
         unreachable = [
             one for one in self.captures if one.state == "offline" and not one.has_delivered
         ]
@@ -328,15 +365,21 @@ class Pipeline:
     def _seconds_to_next_stall(self) -> float | None:
         """Return the seconds until the next source may count as stalled; None if none can."""
         deadlines = [
-            capture.last_frame_at + self._options.stall_timeout
+            capture.last_frame_at + self._stall_timeout(capture)
             for capture in self.captures
             if capture.can_stall
         ]
         return max(0.0, min(deadlines) - time.monotonic()) + 0.001 if deadlines else None
 
+    def _stall_timeout(self, capture: CaptureThread) -> float:
+        """Return the seconds after which a source has stalled: at least two of its frames."""
+        rate = capture.source.info.rate
+        return max(self._options.stall_timeout, float(2 / rate) if rate else 0.0)
+
     def _handle_stalls(self) -> None:
-        now, timeout = time.monotonic(), self._options.stall_timeout
+        now = time.monotonic()
         for capture in self.captures:
+            timeout = self._stall_timeout(capture)
             if capture.can_stall and now - capture.last_frame_at >= timeout:
                 capture.handle_stall(timeout)
 

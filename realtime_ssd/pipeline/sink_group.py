@@ -73,6 +73,17 @@ class SinkGroup(Closeable):
                 self._blocking.remove(entry)
                 sink.close()
 
+    def close_source(self, name: str) -> None:
+        """Close the sinks that receive only one source, which has ended.
+
+        Raises:
+            RealtimeSSDError: If a sink cannot complete its output.
+        """
+        ended = [sink for sink, source in self._blocking if source == name]
+        self._blocking = [one for one in self._blocking if one[0] not in ended]
+        for sink in ended:
+            sink.close()
+
     def close(self) -> None:
         """Close all sinks, then raise the first failure: of closing, or of a "latest" sink."""
         failures = [*self._close_blocking(), *self._close_latest()]

@@ -17,7 +17,7 @@ from realtime_ssd.sources.formats import STREAM_SCHEMES, scheme_of
 from realtime_ssd.sources.paths import find_files, is_pattern, local_path, without_file_scheme
 from realtime_ssd.sources.source_plugins import ImagesPlugin
 
-__all__ = ["open_source", "open_sources"]
+__all__ = ["is_source", "open_source", "open_sources"]
 
 MAX_OPEN_VIDEOS = 4
 """Videos of a folder from which each one is closed until its first frame is read."""
@@ -106,6 +106,15 @@ def open_sources(texts: Sequence[str], options: SourceOptions | None = None) -> 
             source.close()
         raise
     return opened
+
+
+def is_source(text: str) -> bool:
+    """Return whether a text has the form of a source, or is the name of a file."""
+    try:
+        _find_plugin(text)
+    except UsageError:
+        return False
+    return True
 
 
 def _open_all(text: str, options: SourceOptions) -> Iterator[Source]:

@@ -50,11 +50,18 @@ class Stream(BaseSource):
         url: Address; a user name and password in it are never shown.
         container: Its connection, if there is one already, for the first `open`.
         opened_at: `time.monotonic()` in seconds of that connection.
+        error: Raised by the first `open`, if the address was tried before.
     """
 
     def __init__(
-        self, url: str, *, container: InputContainer | None = None, opened_at: float = 0.0
+        self,
+        url: str,
+        *,
+        container: InputContainer | None = None,
+        opened_at: float = 0.0,
+        error: SourceError | None = None,
     ) -> None:
+        self._error = error
         self._url = url
         self._connected, self._connected_at = container, opened_at
         self._container: InputContainer | None = None
@@ -73,11 +80,10 @@ class Stream(BaseSource):
         self.close()
         self._interrupted = False
         name = self.info.name
-        try:
-            container = self._take_connection() or connect(self._url)
-        except (av.error.FFmpegError, OSError) as error:
-            reason = f"{error_reason(error)}{password_hint(self._url)}"
-            raise SourceError(f"'{name}' cannot be opened: {reason}") from None
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+        container = self._take_connection() or connect(self._url)
         if not container.streams.video:
             container.close()
             raise SourceError(f"'{name}' contains no video; use a stream with video")
@@ -189,12 +195,20 @@ class Stream(BaseSource):
 
 
 def connect(url: str) -> InputContainer:
-    """Open a URL; RTSP servers without TCP transport are tried again over UDP.
+    """Open a URL.
 
     Raises:
-        FFmpegError: If it cannot be opened.
-        OSError: Likewise.
+        SourceError: If it cannot be opened.
     """
+    try:
+        return _connect(url)
+    except (av.error.FFmpegError, OSError) as error:
+        reason = f"{error_reason(error)}{password_hint(url)}"
+        raise SourceError(f"'{redact(url)}' cannot be opened: {reason}") from None
+
+
+def _connect(url: str) -> InputContainer:
+    """Open a URL; RTSP servers without TCP transport are tried again over UDP."""
     try:
         return _open(url, _OPTIONS)
     except (av.error.FFmpegError, OSError) as error:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import time
 
 import cv2  # noqa: F401 # isort: skip - before PyAV, see `realtime_ssd.sources`
-import av
 from av.container import InputContainer
 
-from realtime_ssd.core.errors import SourceError, redact
+from realtime_ssd.core.errors import SourceError
 from realtime_ssd.sources.base import Source, SourceOptions
-from realtime_ssd.sources.ffmpeg import error_reason
 from realtime_ssd.sources.file import VideoFile
 from realtime_ssd.sources.polled_image import PolledImage, RemoteImage, is_image
-from realtime_ssd.sources.stream import Stream, connect, password_hint
+from realtime_ssd.sources.stream import Stream, connect
 
 __all__ = ["open_url"]
 
@@ -23,23 +21,22 @@ def open_url(url: str, options: SourceOptions) -> Source:
 
     An image is read once, or again and again if `interval` is set. Content with a size or a
     duration, such as a video or a finished HLS playlist, is a file. All other content is live; its
-    connection is kept for the first `open` of the stream.
+    connection is kept for the first `open` of the stream. So is an address that does not answer:
+    the first `open` raises the error, and the next one tries again.
 
     Args:
         url: `http://` or `https://` address.
-        options: With `wait`, an address that does not answer is a live stream.
+        options: Options of the caller.
 
     Raises:
-        SourceError: If the address does not answer, or with something else than images or video.
+        SourceError: If an image or a file cannot be read.
     """
-    name = redact(url)
     try:
         container = connect(url)
-    except (av.error.FFmpegError, OSError) as error:
-        if options.wait and options.interval is None:
-            return Stream(url)
-        reason = error_reason(error)
-        raise SourceError(f"'{name}' cannot be opened: {reason}{password_hint(url)}") from None
+    except SourceError as error:
+        if options.interval is not None:
+            return PolledImage(url, options.interval)
+        return Stream(url, error=error)
     opened_at = time.monotonic()
     if is_image(container):
         container.close()

@@ -60,9 +60,21 @@ def test_wrong_usage_exits_with_2(tiny: Path, text: str, words: tuple[str, ...])
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("name each source with --source, as in --source clip.mp4", ("clip.mp4",)),
-        ("name each source with --source", ("--source", "a.jpg", "b.jpg")),
-        ("there is no command 'modles'; did you mean 'models'", ("modles",)),
+        ("'clip.mp4' does not exist", ("clip.mp4",)),
+        ("'b.jpg' does not exist", ("--source", "demo", "b.jpg")),
+        ("there is no command 'modles' and no such source; did you mean 'models'", ("modles",)),
+        ("there is no command 'street' and no such source; see", ("detect", "street")),
+        ("no source was specified; name a file, folder, URL, camera", ("detect",)),
+        ("--source has no value before '--output'", ("--source", "--output", "x.mp4")),
+        ("--start must be a time in seconds or as hours:minutes", (*DEMO, "--start", "1:2:3:4")),
+        ("--end must be after --start (90 seconds)", (*DEMO, "--start", "1:30", "--end", "60")),
+        ("--frame-step must be at least 1, not 0", (*DEMO, "--frame-step", "0")),
+        ("--interval must be above 0 seconds, not 0", (*DEMO, "--interval", "0")),
+        ("--roi must be x,y,width,height", (*DEMO, "--roi", "1,2,3")),
+        ("--roi 0,0,9999,9 is not within the 160x96 pixels", (*DEMO, "--roi", "0,0,9999,9")),
+        ("is not a camera; use a number or a device", ("--camera", "front")),
+        ("has settings that are not understood", ("--camera", "0?size=big")),
+        ("contains a '/', '?' or '#'; write them as", ("rtsp://me:a#b@host/live",)),
         ("unexpected argument 'nope'; see realtime-ssd models --help", ("models", "nope")),
         ("--iou-threshold must be between 0 and 1, not nan", (*DEMO, "--iou-threshold", "nan")),
         ("--pre-nms-top-k must be at least 1, not 0", (*DEMO, "--pre-nms-top-k", "0")),
@@ -83,7 +95,6 @@ def test_messages_are_one_line(
     "words",
     [
         ("URL",),
-        ("--source", "demo", "URL"),
         ("--source", "URL", "--no-such-option"),
         ("--source", "demo", "--max-frames", "URL"),
         ("--source", "demo", "--json", "-", "--model", "URL"),
@@ -129,7 +140,7 @@ def test_sources_that_are_not_videos(tiny: Path, tmp_path: Path) -> None:
     assert_rejected(
         1, "cannot be read as a video", "--video", tmp_path / "empty.mp4", "--model", tiny
     )
-    assert_rejected(2, "contains no images", "--source", tmp_path / "folder", "--model", tiny)
+    assert_rejected(2, "contains no photos or videos", "--source", tmp_path / "folder", "--model", tiny)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root can read every file")

@@ -85,9 +85,9 @@ def test_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_missing_images_are_reported(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="contains no images"):
+    with pytest.raises(UsageError, match="contains no photos or videos"):
         open_source(tmp_path)
-    with pytest.raises(UsageError, match="no image matches"):
+    with pytest.raises(UsageError, match="no photo or video matches"):
         open_source(str(tmp_path / "*.png"))
     with pytest.raises(UsageError, match="does not exist; use an image"):
         open_source(tmp_path / "a.png")

@@ -221,7 +221,7 @@ def test_an_unsupported_video_is_opened_again_for_the_cpu(
     monkeypatch.setattr(VideoFile, "_on_cpu_despite_gpu", lambda self, frame: self._gpu)
     with VideoFile(path, gpu=True) as video:
         assert [frame.index for frame in video] == [0, 1, 2]
-    assert opened == [path]
+    assert opened == [f"file:{path}"]
     assert caplog.messages == [
         f"'{path}' is decoded on the CPU: NVDEC does not support this kind of video"
     ]

@@ -71,10 +71,9 @@ def test_unknown_codec_is_named_by_its_tag(tmp_path: Path) -> None:
 
 def test_unknown_codec_of_a_stream_is_named_by_its_tag(tmp_path: Path) -> None:
     data = make_unknown(tmp_path / "clip.avi").read_bytes()
-    with HttpServer(data, clients=1) as server:
-        source = open_source(server.url)
-        with pytest.raises(SourceError, match="no decoder for its codec 'ZZZZ'"):
-            source.open()
+    message = "no decoder for its codec 'ZZZZ'"
+    with HttpServer(data, clients=2) as server, pytest.raises(SourceError, match=message):
+        open_source(server.url)
 
 
 def test_text_in_another_encoding_is_harmless(tmp_path: Path) -> None:
