@@ -214,6 +214,8 @@ class _Track:
             packets = [packet] if self._filter is None else self._filter.filter(packet)
         except av.error.FFmpegError:
             return
+        if self._filter is not None and self.output.codec_context.extradata:
+            packets = [_without_header(item, self.input) for item in packets]
         for item in packets:
             if item.dts is None:
                 item.dts = item.pts
@@ -341,6 +343,20 @@ def _add_pcm(container: OutputContainer, stream: Stream) -> AudioStream:
     output.metadata.update({k: v for k, v in stream.metadata.items() if k in _METADATA})
     output.disposition = stream.disposition
     return output
+
+
+def _without_header(packet: Packet, stream: Stream) -> Packet:
+    """Return an AAC packet without the header that `aac_adtstoasc` attaches to the first one.
+
+    The output has this header already; Matroska would write it a second time, over other data.
+    """
+    plain: Packet = av.Packet(bytes(packet))
+    plain.stream = stream
+    plain.pts, plain.dts, plain.duration = packet.pts, packet.dts, packet.duration
+    plain.is_keyframe = True
+    if packet.time_base is not None:
+        plain.time_base = packet.time_base
+    return plain
 
 
 def _decode(packet: Packet, resampler: AudioResampler) -> bytes:

@@ -140,7 +140,9 @@ def test_sources_that_are_not_videos(tiny: Path, tmp_path: Path) -> None:
     assert_rejected(
         1, "cannot be read as a video", "--video", tmp_path / "empty.mp4", "--model", tiny
     )
-    assert_rejected(2, "contains no photos or videos", "--source", tmp_path / "folder", "--model", tiny)
+    assert_rejected(
+        2, "contains no photos or videos", "--source", tmp_path / "folder", "--model", tiny
+    )
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root can read every file")
