@@ -234,7 +234,7 @@ class Pipeline:
             for capture in self.captures
             if capture.state == "ended" and capture.name in self._unfinished
         ]
-        finished = [name for name in ended if self.statistics.sources[name].unfinished == 0]
+        finished = [name for name in ended if not self.statistics.sources[name].unfinished]
         self._unfinished.difference_update(finished)
         return finished
 
@@ -327,8 +327,8 @@ class Pipeline:
         errors = [error for error in (self._failure, *file_errors) if error is not None]
         for error in errors[1:]:
             _log.warning("%s", error)
-        if errors:
-            raise errors[0]
+        for error in errors[:1]:
+            raise error
 
     def _shutdown(self) -> None:
         """Unblock all threads so that they end."""

@@ -25,6 +25,7 @@ from realtime_ssd.sinks.encoder_options import EncoderOptions
 from realtime_ssd.sinks.encoders import add_video, check_encoder, choose_encoder, rate_limit
 from realtime_ssd.sinks.encoding import EncoderThread, fit_image, to_yuv420p
 from realtime_ssd.sources.base import SourceInfo
+from realtime_ssd.sources.ffmpeg import media_location
 from realtime_ssd.sources.timestamps import is_gap
 
 __all__ = ["VideoSink", "ffmpeg_version"]
@@ -149,7 +150,8 @@ class VideoSink(BaseSink):
         if self._avi and first.pts is not None:
             self._shift = -first.pts * first.time_base
         self._frame_duration = max(1, round(1 / (rate * self._time_base)))
-        container = av.open(str(self._path), "w", container_options=self._format.options)
+        location = media_location(str(self._path))
+        container = av.open(location, "w", container_options=self._format.options)
         try:
             encoder = choose_encoder(self._encoding.encoder, self._format, self._size, rate)
             limit = rate_limit(self._info)
