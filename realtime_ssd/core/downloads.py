@@ -13,12 +13,14 @@ from urllib.parse import urlsplit
 
 from realtime_ssd.core.errors import ModelError, RealtimeSSDError, UsageError, first_line, redact
 from realtime_ssd.core.files import make_folder, replace_file, sha256_of
+from realtime_ssd.core.spec_decoder import parse_object, text
 
 __all__ = ["CHECKSUMS", "download", "download_member", "extract_member"]
 
 CHECKSUMS = "checksums.json"
 """File with the full SHA-256 of downloads, by address, whose publisher states only a part of it."""
 
+_DIGEST = text(64, shortest=64)
 _TIMEOUT = 30.0
 _CHUNK_SIZE = 1 << 20
 _FULL_LENGTH = 64
@@ -182,11 +184,11 @@ def _expected_sha256(url: str, published: str, checksums: Path) -> str:
 
 def _recorded(checksums: Path) -> dict[str, str]:
     try:
-        content = json.loads(checksums.read_bytes())
-        return {str(url): str(digest) for url, digest in content.items()}
+        content = parse_object(checksums.read_text("utf-8"))
+        return {url: _DIGEST(url, digest) for url, digest in content.items()}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError) as error:
         raise ModelError(
             f"the recorded checksums in '{checksums}' cannot be read ({first_line(error)}); delete "
             "the file to record them again"

@@ -137,11 +137,14 @@ def _compute_values(skeleton: onnx.ModelProto, shapes: Mapping[str, Shape]) -> b
     import onnx
 
     graph = skeleton.graph
-    values: dict[str, _Array] = {
-        tensor.name: onnx.numpy_helper.to_array(tensor)
-        for tensor in graph.initializer
-        if tensor.data_type in _CASTS
-    }
+    try:
+        values: dict[str, _Array] = {
+            tensor.name: onnx.numpy_helper.to_array(tensor)
+            for tensor in graph.initializer
+            if tensor.data_type in _CASTS
+        }
+    except ValueError:
+        raise SizeError("is damaged: a constant has other values than it declares") from None
     remaining, count = [], len(graph.node)
     for node in graph.node:
         value = _value(node, values, shapes)

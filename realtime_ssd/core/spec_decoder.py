@@ -24,6 +24,7 @@ __all__ = [
     "nullable",
     "number",
     "one_of",
+    "parse_json",
     "parse_object",
     "record",
     "text",
@@ -56,17 +57,30 @@ def parse_object(content: str, longest: int = MAX_TEXT) -> dict[str, Any]:
     Raises:
         FieldError: If the text is too long, nested too deeply, or is not a JSON object.
     """
+    data = parse_json(content, longest)
+    if not isinstance(data, dict):
+        raise FieldError(f"it must be a JSON object, not {_shown(data)}")
+    return data
+
+
+def parse_json(content: str, longest: int = MAX_TEXT) -> Any:
+    """Return the value of a JSON text.
+
+    Args:
+        content: JSON text.
+        longest: Characters that the text may have.
+
+    Raises:
+        FieldError: If the text is too long, nested too deeply, or is not JSON.
+    """
     if len(content) > longest:
         raise FieldError(f"its text has {len(content)} characters, at most {longest} are read")
     try:
-        data = json.loads(content)
+        return json.loads(content)
     except RecursionError:
         raise FieldError("its text is nested too deeply") from None
     except ValueError:
         raise FieldError("its text is not JSON") from None
-    if not isinstance(data, dict):
-        raise FieldError(f"it must be a JSON object, not {_shown(data)}")
-    return data
 
 
 def integer(low: int, high: int) -> Rule:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from realtime_ssd.core.errors import UsageError
+from realtime_ssd.core.spec_decoder import integer, number, parse_object, text
 
 __all__ = ["Change", "changed_settings", "compare", "read_result"]
+
+_ROW = {
+    "what": text(100, shortest=1),
+    "unit": text(20),
+    "batch": integer(1, 2**20),
+    "value": number(0, 1e12),
+    "noise": number(0, 1e6),
+}
+"""Rules of the fields of a measurement that are compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +47,14 @@ def read_result(path: Path) -> dict[str, Any]:
         UsageError: If it is not such a file.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_object(path.read_text(encoding="utf-8"))
         changed_settings(values, values)
         for row in values["rows"]:
-            _ = row["what"] + row["unit"], int(row["batch"])
-            if not (isfinite(row["value"]) and isfinite(row["noise"])):
-                raise ValueError("not a number")
+            for name, rule in _ROW.items():
+                rule(name, row[name])
     except OSError as error:
         raise UsageError(f"'{path}' cannot be read: {error.strerror}") from None
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+    except (ValueError, LookupError, TypeError, AttributeError):
         raise UsageError(f"'{path}' is not a result of realtime-ssd benchmark --json") from None
     return dict(values)
 

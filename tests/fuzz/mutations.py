@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import copy
+import json
 import random
+import re
 from typing import Any
 
-__all__ = ["mutate_bytes", "mutate_json"]
+import onnx
+
+__all__ = ["mutate_bytes", "mutate_json", "mutate_onnx", "mutate_safetensors", "mutate_text"]
 
 HOSTILE: tuple[Any, ...] = (
     *(None, True, False, 0, -0.0, 1, -1, 3.5, 1e-320, 1e308, 2**31, -(2**63), 10**30, 10**400),
@@ -63,3 +67,88 @@ def mutate_bytes(data: bytes, chance: random.Random) -> bytes:
         elif result:
             result[start] ^= 1 << chance.randrange(8)
     return bytes(result)
+
+
+def mutate_text(data: bytes, chance: random.Random) -> bytes:
+    """Return a text in which one to three words or numbers are replaced."""
+    text = data.decode()
+    for _ in range(chance.randint(1, 3)):
+        words = list(re.finditer(r"[\w.]+", text))
+        if words:
+            word = chance.choice(words)
+            text = text[: word.start()] + chance.choice(WORDS) + text[word.end() :]
+    return text.encode(errors="surrogatepass")
+
+
+WORDS = (
+    "0", "-1", "1e400", "nan", "inf", "99999999999999999999", "0x10", "1_000", "true", "''", "[]",
+    "{}", "../..", "/etc/passwd", "\x1b[31m", "\u202e", "\0", "é" * 300, "x" * 5000, "<a/>", "&b;",
+    "&#0;", "!!python/object:os.system", "*a", "&a [*a]", "[" * 300, "2026-01-01", "\ud800", "",
+)  # fmt: skip
+
+
+def mutate_safetensors(data: bytes, chance: random.Random) -> bytes:
+    """Return a checkpoint with changes in its header, the table of tensors or the bytes of both."""
+    length = int.from_bytes(data[:8], "little")
+    table, values = json.loads(data[8 : 8 + length]), data[8 + length :]
+    action = chance.randrange(4)
+    if action < 2:
+        header = json.loads(table["__metadata__"]["realtime_ssd"])
+        changed = mutate_json(header, chance)
+        table["__metadata__"]["realtime_ssd"] = json.dumps(changed)
+    elif action == 2:
+        name = chance.choice([key for key in table if key != "__metadata__"])
+        table[name] = mutate_json(table[name], chance)
+    content = json.dumps(table).encode()
+    if action == 3:
+        content = mutate_bytes(content, chance)
+        return chance.choice((len(content), length, 2**63)).to_bytes(8, "little") + content + values
+    return len(content).to_bytes(8, "little") + content + values
+
+
+def mutate_onnx(data: bytes, chance: random.Random) -> bytes:
+    """Return an ONNX file in which attributes, sizes, names or operators are replaced."""
+    model = onnx.load_from_string(data)
+    nodes = model.graph.node
+    for _ in range(chance.randint(1, 3)):
+        action, node = chance.randrange(7), chance.choice(nodes)
+        if action == 0:
+            node.op_type = chance.choice(OPERATORS)
+        elif action == 1 and node.input:
+            names = [name for item in nodes for name in (*item.input, *item.output)]
+            node.input[chance.randrange(len(node.input))] = chance.choice(names)
+        elif action == 2 and node.attribute:
+            attribute = chance.choice(node.attribute)
+            attribute.i = chance.choice(SIZES)
+            if attribute.ints:
+                attribute.ints[chance.randrange(len(attribute.ints))] = chance.choice(SIZES)
+        elif action == 3:
+            tensor = chance.choice(model.graph.initializer)
+            tensor.dims[chance.randrange(len(tensor.dims))] = chance.choice(SIZES)
+        elif action == 4:
+            tensor = chance.choice(model.graph.initializer)
+            if tensor.data_type == onnx.TensorProto.INT64:
+                start = 8 * chance.randrange(len(tensor.raw_data) // 8)
+                size = chance.choice(SIZES).to_bytes(8, "little", signed=True)
+                tensor.raw_data = tensor.raw_data[:start] + size + tensor.raw_data[start + 8 :]
+        elif action == 5:
+            tensor = chance.choice(model.graph.initializer)
+            tensor.data_type = chance.randrange(24)
+        else:
+            name = chance.choice(("kernel_shape", "pads", "strides", "dilations", "group", "axis"))
+            sizes = [chance.choice(SIZES) for _ in range(chance.choice((1, 2, 4)))]
+            node.attribute.append(
+                onnx.helper.make_attribute(name, sizes[0] if len(sizes) == 1 else sizes)
+            )
+    return bytes(model.SerializeToString())
+
+
+SIZES = (0, 1, -1, 2, 3, 7, 1000, 2**16, 2**31 - 1, 2**31, 2**33, 2**62, -(2**63), 2**63 - 1)
+OPERATORS = (
+    "Add", "ArgMax", "AveragePool", "Concat", "ConstantOfShape", "Conv", "ConvTranspose", "CumSum",
+    "DepthToSpace", "DequantizeLinear", "Expand", "Flatten", "Gather", "GatherND", "Gemm", "LRN",
+    "LogSoftmax", "MatMul", "MaxPool", "Mod", "NonMaxSuppression", "NonZero", "OneHot", "PRelu",
+    "Pad", "QLinearConv", "QuantizeLinear", "Range", "ReduceMax", "ReduceSum", "Reshape", "Resize",
+    "ScatterND", "Slice", "Softmax", "SpaceToDepth", "Split", "Squeeze", "Tile", "TopK",
+    "Transpose", "Unsqueeze", "Upsample", "Where",
+)  # fmt: skip

@@ -96,6 +96,13 @@ def read_annotations(text: str) -> AnnotationSource:
         UsageError: If the text or a file is invalid.
         RealtimeSSDError: If a package of the extra `train` is missing.
     """
+    try:
+        return _read_annotations(text)
+    except OSError as error:  # a name in an annotation file that the system refuses
+        raise UsageError(f"dataset '{text}' cannot be read: {error.strerror}") from None
+
+
+def _read_annotations(text: str) -> AnnotationSource:
     kind, *parts = _split(text)
     first, second, third = (*parts, "", "", "")[:3]
     if kind == "demo" and len(parts) <= 2:

@@ -11,10 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realtime_ssd.core.boxes import AnchorSpec
-from realtime_ssd.core.errors import ModelError, UsageError
+from realtime_ssd.core.errors import ModelError, UsageError, first_line
 from realtime_ssd.core.spec import ModelSpec, spec_from_json, spec_to_json
+from realtime_ssd.core.spec_decoder import MAX_BOXES, array, number, parse_json, parse_object
 from realtime_ssd_training.importers.class_names import read_labels
 from realtime_ssd_training.importers.import_options import ImportOptions
+
+_JSON_BOXES = array(array(number(-100, 100), 4, 4), 1, MAX_BOXES)
 
 __all__ = ["apply_overrides", "read_anchors", "read_fields"]
 
@@ -55,11 +58,13 @@ def read_anchors(path: Path) -> NDArray[np.float32]:
     """
     try:
         if path.suffix.lower() == ".json":
-            boxes = np.array(json.loads(path.read_text(encoding="utf-8")), np.float32)
+            boxes = _boxes_of_json(path.read_text(encoding="utf-8"))
         else:
             boxes = np.load(path, allow_pickle=False).astype(np.float32)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise UsageError(f"the `anchors` file '{path}' cannot be read: {error}") from error
+    except (OSError, ValueError, TypeError, AttributeError, EOFError, MemoryError) as error:
+        raise UsageError(
+            f"the `anchors` file '{path}' cannot be read: {first_line(error)}"
+        ) from error
     boxes = boxes[0] if boxes.ndim == 3 and len(boxes) == 1 else boxes
     if boxes.ndim != 2 or boxes.shape[1] != 4 or not np.isfinite(boxes).all():
         raise UsageError(
@@ -69,6 +74,13 @@ def read_anchors(path: Path) -> NDArray[np.float32]:
     return boxes
 
 
+def _boxes_of_json(text: str) -> NDArray[np.float32]:
+    content = parse_json(text)
+    if isinstance(content, list) and len(content) == 1:  # 1 × P × 4
+        content = content[0]
+    return np.array(_JSON_BOXES("boxes", content), np.float32)
+
+
 def read_fields(path: Path) -> dict[str, Any]:
     """Read fields of a specification from a JSON file.
 
@@ -76,12 +88,9 @@ def read_fields(path: Path) -> dict[str, Any]:
         UsageError: If the file does not contain a JSON object.
     """
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
+        return parse_object(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UsageError(f"the `spec` file '{path}' cannot be read: {error}") from error
-    if not isinstance(fields, dict):
-        raise UsageError(f"the `spec` file '{path}' must contain a JSON object")
-    return fields
 
 
 def _merge(spec: ModelSpec, path: Path) -> ModelSpec:
