@@ -11,6 +11,7 @@ import numpy as np
 from realtime_ssd.annotators.fonts import render
 from realtime_ssd.annotators.palette import Color, contrasting
 from realtime_ssd.core.frames import Image
+from realtime_ssd.core.printable import printable
 
 __all__ = ["draw_lines", "draw_text", "font_size_for", "label_plate"]
 
@@ -60,6 +61,7 @@ def label_plate(texts: tuple[str, ...], size: int, color: Color) -> Image:
 
 def _words(text: str) -> list[str]:
     """Return the words of a text if they certainly run from left to right, else all of it."""
+    text = printable(text)
     if len(text) > _LONGEST_TEXT:
         text = text[: _LONGEST_TEXT - 3] + "..."
     return (text.split() if text.isascii() else []) or [text]
@@ -98,6 +100,7 @@ def draw_lines(image: Image, lines: Sequence[str]) -> None:
         image: H × W × 3, uint8, BGR; changed in place.
         lines: Lines from top to bottom.
     """
+    lines = [printable(line) for line in lines]
     size = font_size_for(image)
     step, margin = round(size * _LINE_HEIGHT), size // 2
     widths = [render(line, size).mask.shape[1] for line in lines]

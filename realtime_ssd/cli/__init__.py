@@ -102,6 +102,7 @@ def _main(arguments: Sequence[str] | None) -> None:
     from realtime_ssd.cli.scene_options import with_default_tracker
     from realtime_ssd.cli.standard_streams import discard_standard_output
     from realtime_ssd.core.errors import RealtimeSSDError, for_command_line, redact
+    from realtime_ssd.core.printable import printable
 
     raw = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in raw
@@ -113,7 +114,8 @@ def _main(arguments: Sequence[str] | None) -> None:
         app = build_app(arguments[0] if arguments else "")
         app(arguments, exit_on_error=False, print_error=False)
     except CycloptsError as error:
-        print(f"realtime-ssd: {redact(_usage_message(error, args))}", file=sys.stderr)
+        message = printable(redact(_usage_message(error, args)))
+        print(f"realtime-ssd: {message}", file=sys.stderr)
         sys.exit(2)
     except RealtimeSSDError as error:
         if debug:
@@ -128,7 +130,8 @@ def _main(arguments: Sequence[str] | None) -> None:
     except Exception as error:
         if debug:
             raise
-        print(f"realtime-ssd: {redact(_unexpected_message(error))}", file=sys.stderr)
+        message = printable(redact(_unexpected_message(error)))
+        print(f"realtime-ssd: {message}", file=sys.stderr)
         sys.exit(1)
 
 
@@ -136,10 +139,17 @@ class _OptionFormatter(logging.Formatter):
     """Writes log messages as the command line writes errors."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the message without secrets, with parameters written as options."""
-        from realtime_ssd.core.errors import for_command_line, redact
+        """Return the message and the traceback without secrets."""
+        from realtime_ssd.core.errors import redact
 
-        return for_command_line(redact(super().format(record)))
+        return redact(super().format(record))
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - a name of `logging`
+        """Return the message as one line, with parameters written as options."""
+        from realtime_ssd.core.errors import for_command_line, redact
+        from realtime_ssd.core.printable import printable
+
+        return for_command_line(printable(redact(super().formatMessage(record))))
 
 
 def _unexpected_message(error: Exception) -> str:

@@ -59,7 +59,7 @@ def benchmark(
     sizes = _batch_sizes(batch)
     path, remark = find_model(model)
     if remark:
-        print(remark, file=sys.stderr)
+        _report(remark)
     options = BenchmarkOptions(
         path, source, backend, precision, sizes, streams, paced, duration, trust_model
     )
@@ -96,11 +96,15 @@ def _batch_sizes(text: str) -> tuple[int, ...]:
 
 
 def _report(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    from realtime_ssd.core.printable import printable
+
+    print(printable(line), file=sys.stderr, flush=True)
 
 
 def _print_result(result: dict[str, Any]) -> None:
     from rich.console import Console
+
+    from realtime_ssd.core.printable import printable
 
     table = _table("", "batch", "FPS", "ms", "±", "p90", "p99", "max ms")
     for row in result["rows"]:
@@ -110,17 +114,23 @@ def _print_result(result: dict[str, Any]) -> None:
         cells = ["" if value is None else f"{value:.2f}" for value in times]
         cells.insert(1, f"{row['noise']:.1%}")
         table.add_row(row["what"], str(row["batch"]), f"{row['fps']:.1f}", *cells)
-    console, machine = Console(), result["machine"]
+    console, machine = Console(markup=False, highlight=False), result["machine"]
     devices = ", ".join([machine["cpu"], f"{machine['cores']} cores", *machine["gpus"]])
     width, height = result["picture"]
-    console.print(f"{result['model']['name']} on {result['backend']}, {devices}", highlight=False)
     console.print(
-        f"{result['source']}, {width} × {height}, streams: {result['streams']}", highlight=False
+        f"{result['model']['name']} on {result['backend']}, {devices}",
+    )
+    console.print(
+        f"{printable(result['source'])}, {width} × {height}, streams: {result['streams']}",
     )
     console.print(table)
     if result["dropped"]:
-        console.print(f"paced: {result['dropped']} frames replaced by newer ones", highlight=False)
-    console.print(result["verdict"], highlight=False)
+        console.print(
+            f"paced: {result['dropped']} frames replaced by newer ones",
+            highlight=False,
+            markup=False,
+        )
+    console.print(result["verdict"])
 
 
 def _print_changes(result: dict[str, Any], before: dict[str, Any]) -> None:
@@ -132,14 +142,18 @@ def _print_changes(result: dict[str, Any], before: dict[str, Any]) -> None:
     for change in compare(result, before):
         cells = (f"{change.ratio:.3f}", f"{change.noise:.1%}", change.verdict)
         table.add_row(change.what, str(change.batch), *cells)
-    console = Console()
+    console = Console(markup=False, highlight=False)
     if table.row_count:
         console.print(table)
     else:
-        console.print("the two results have no measurement in common", highlight=False)
+        console.print(
+            "the two results have no measurement in common", highlight=False, markup=False
+        )
     changed = changed_settings(result, before)
     if changed:
-        console.print(f"different in the two results: {', '.join(changed)}", highlight=False)
+        console.print(
+            f"different in the two results: {', '.join(changed)}", highlight=False, markup=False
+        )
 
 
 def _table(*titles: str) -> Table:

@@ -16,6 +16,7 @@ app = App(name="models", help="List installed models and pull official ones.")
 @app.command(name="list")
 def list_models() -> None:
     """List the bundled model, the user's own and the official ones."""
+    from realtime_ssd.core.printable import printable
     from realtime_ssd.zoo import BUNDLED, OFFICIAL, local_models
 
     print("bundled:")
@@ -23,7 +24,7 @@ def list_models() -> None:
     local = local_models()
     print("local:" if local else "local: none")
     for name, path in local.items():
-        print(f"  {name}  {_describe(path)}")
+        print(f"  {printable(name)}  {_describe(path)}")
     print("official (realtime-ssd models pull NAME):")
     for name, model in OFFICIAL.items():
         installed = "  (installed)" if name in local else ""

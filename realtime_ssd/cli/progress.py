@@ -42,7 +42,7 @@ class RunProgress(AbstractContextManager["RunProgress"]):
         console = Console(file=sys.stderr)
         self._is_terminal = console.is_terminal and not quiet
         self._next_update = time.monotonic() + (0 if self._is_terminal else PLAIN_INTERVAL)
-        columns = [TextColumn("{task.description}")]
+        columns = [TextColumn("{task.description}", markup=False)]
         if total is not None:
             columns += [BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]  # type: ignore[list-item]
         # Standard output carries JSON lines, which rich must not capture.

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from realtime_ssd.core.errors import redact
 from realtime_ssd.core.metrics import Statistics
+from realtime_ssd.core.printable import printable
 from realtime_ssd.core.results import FrameResult
 from realtime_ssd.sources import SourceInfo
 
@@ -58,7 +59,7 @@ class RunSummary:
         """
         lines = [self._frames(statistics), self._objects()]
         if outputs:
-            lines.append(f"results: {', '.join(redact(output) for output in outputs)}")
+            lines.append(f"results: {', '.join(printable(redact(output)) for output in outputs)}")
         return lines
 
     def _frames(self, statistics: Statistics) -> str:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 
+from realtime_ssd.core.printable import printable
+
 __all__ = [
     "ModelError",
     "RealtimeSSDError",
@@ -35,13 +37,14 @@ class RealtimeSSDError(Exception):
     """A failure with a one-sentence message; the program exits with `exit_status`.
 
     Args:
-        message: Shown to the user; credentials in URLs are removed.
+        message: Shown to the user; credentials in URLs are removed, and text from outside is made
+            harmless (`printable`).
     """
 
     exit_status = 1
 
     def __init__(self, message: str) -> None:
-        super().__init__(redact(message))
+        super().__init__(printable(redact(message)))
 
 
 class UsageError(RealtimeSSDError, ValueError):

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import base64
 import json
-import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Any
+
+from realtime_ssd.core.printable import printable
 
 __all__ = [
     "MAX_BOXES",
@@ -119,11 +120,8 @@ def text(longest: int, shortest: int = 0) -> Rule:
     def check(name: str, value: Any) -> str:
         if not isinstance(value, str) or not shortest <= len(value) <= longest:
             raise _error(name, f"text of {shortest} to {longest} characters", value)
-        # Cc: control characters; Cs: halves of surrogate pairs, which no encoding can write.
-        if not value.isascii() or not value.isprintable():
-            for character in value:
-                if unicodedata.category(character) in ("Cc", "Cs"):
-                    raise _error(name, "text without control characters", value)
+        if printable(value, len(value)) != value:
+            raise _error(name, "text without control characters", value)
         return value
 
     return check

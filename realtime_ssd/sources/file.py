@@ -19,6 +19,7 @@ from av.video.stream import VideoStream
 from realtime_ssd.core.cpu import cpu_count
 from realtime_ssd.core.errors import SourceError, UsageError, first_line, redact
 from realtime_ssd.core.frames import Frame, Image, LazyImage
+from realtime_ssd.core.printable import printable
 from realtime_ssd.sources.base import BaseSource, SourceInfo
 from realtime_ssd.sources.ffmpeg import (
     FrameConverter,
@@ -60,7 +61,7 @@ class VideoFile(BaseSource):
     """
 
     def __init__(self, path: str, *, gpu: bool = False) -> None:
-        self._path, self._name, self._gpu = path, redact(path), gpu
+        self._path, self._name, self._gpu = path, printable(redact(path)), gpu
         self._container: InputContainer | None = None
         self._decoded: Generator[av.VideoFrame, None, None] = _no_frames()
         self._converter = FrameConverter()

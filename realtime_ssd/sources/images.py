@@ -11,6 +11,7 @@ import numpy as np
 
 from realtime_ssd.core.errors import SourceError, UsageError
 from realtime_ssd.core.frames import Frame, Image
+from realtime_ssd.core.printable import printable
 from realtime_ssd.sources.base import BaseSource, SourceInfo
 from realtime_ssd.sources.paths import find_files, is_pattern
 
@@ -33,7 +34,7 @@ class Images(BaseSource):
         self._next = 0
         self._unreadable: list[str] = []
         self.info = SourceInfo(
-            str(path),
+            printable(str(path)),
             time_base=Fraction(1),
             frame_count=len(self.paths),
             still=True,

@@ -17,6 +17,7 @@ from av.format import Flags
 
 from realtime_ssd.core.errors import SourceError, UsageError, redact
 from realtime_ssd.core.frames import Frame
+from realtime_ssd.core.printable import printable
 from realtime_ssd.sources.base import BaseSource, SourceInfo
 from realtime_ssd.sources.ffmpeg import (
     FrameConverter,
@@ -73,7 +74,7 @@ class Stream(BaseSource):
         self._last = Fraction(0)  # the same time, exact
         self._offset = 0.0  # in seconds, added to the time stamps of the stream
         self._converter = FrameConverter()
-        self.info = SourceInfo(redact(url), live=True)
+        self.info = SourceInfo(printable(redact(url)), live=True)
 
     def open(self) -> None:
         """See `Source.open`."""

@@ -7,12 +7,14 @@ process, so that the last number is that of the input which caused it.
 from __future__ import annotations
 
 import json
+import os
 import random
 import resource
 import signal
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +144,22 @@ def _mutate(kind: str, content: bytes, chance: random.Random) -> bytes:
     return mutate_bytes(content, chance)
 
 
+def _planted(number: int) -> Callable[[Path], None] | None:
+    """Return a reader with a fault, for the tests of the runner."""
+    faults = os.environ.get("REALTIME_SSD_FUZZ_FAULTS", "")
+    fault = dict(item.split("=") for item in faults.split(",") if item).get(str(number))
+    return None if fault is None else partial(_fail, fault)
+
+
+def _fail(fault: str, _: Path) -> None:
+    if fault == "crash":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if fault == "hang":
+        signal.alarm(1)
+        signal.pause()
+    raise ValueError("planted")
+
+
 def _outcome(read: Callable[[Path], None], path: Path) -> str:
     try:
         read(path)
@@ -168,7 +186,7 @@ def main(kind: str, first: int, count: int) -> None:
             _print(f"{number} ")
             target.write_bytes(_mutate(kind, content, random.Random(number)))
             signal.alarm(HANG)
-            outcome: Any = _outcome(_READERS[kind], target)
+            outcome: Any = _outcome(_planted(number) or _READERS[kind], target)
             signal.alarm(0)
             _print(f"{outcome}\n")
 

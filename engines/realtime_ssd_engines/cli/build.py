@@ -50,6 +50,7 @@ def build(
         output: Also write the engine and its metadata file here.
         overwrite: Replace existing files.
     """
+    from realtime_ssd.core.printable import printable
     from realtime_ssd.core.spec import read_spec
     from realtime_ssd.zoo import find_model
     from realtime_ssd_engines.onnx.verify import read_frames
@@ -75,7 +76,7 @@ def build(
     if output is not None:
         EngineCache(output.parent).write(engine.key, engine.plan, engine.metadata, output)
     size = len(engine.plan) / 2**20
-    print(f"{engine.path}: {precision} engine of '{spec.name}', {size:.1f} MiB")
+    print(f"{printable(str(engine.path))}: {precision} engine of '{spec.name}', {size:.1f} MiB")
     if layers or report is not None:
         from realtime_ssd_engines.tensorrt.layers import format_table, profile_engine, to_json
 
@@ -106,4 +107,6 @@ def _check_outputs(
 
 
 def _print_progress(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    from realtime_ssd.core.printable import printable
+
+    print(printable(line), file=sys.stderr, flush=True)

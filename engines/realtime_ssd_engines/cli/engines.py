@@ -22,6 +22,7 @@ app = App(
 @app.command(name="list")
 def list_engines() -> None:
     """List the engines and what they were built for."""
+    from realtime_ssd.core.printable import printable
     from realtime_ssd_engines.tensorrt.cache import EngineCache
 
     cache = EngineCache()
@@ -29,7 +30,8 @@ def list_engines() -> None:
     for entry in entries:
         size = entry.path.stat().st_size / 2**20
         status = entry.problem or "intact"
-        print(f"{entry.path.name}  {size:.1f} MiB  {_description(entry)}  {status}")
+        name = printable(entry.path.name)
+        print(f"{name}  {size:.1f} MiB  {_description(entry)}  {status}")
     if not entries:
         print(f"no engines in '{cache.folder}'")
 
@@ -54,6 +56,7 @@ def verify(name: str = "") -> None:
         name: File name as `list` prints it, or its beginning; all engines by default.
     """
     from realtime_ssd.core.errors import RealtimeSSDError
+    from realtime_ssd.core.printable import printable
     from realtime_ssd_engines.requirements import missing_parts
     from realtime_ssd_engines.tensorrt.cache import EngineCache
 
@@ -63,7 +66,7 @@ def verify(name: str = "") -> None:
     for entry in entries:
         problem = entry.problem or ("" if missing else _comparison_problem(entry))
         failed += bool(problem)
-        print(f"{entry.path.name}  {problem or 'intact'}")
+        print(f"{printable(entry.path.name)}  {problem or 'intact'}")
     if missing:
         print(f"outputs were not compared: missing {', and '.join(missing)}", file=sys.stderr)
     if failed:

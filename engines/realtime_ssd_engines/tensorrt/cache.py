@@ -18,7 +18,15 @@ from typing import Any
 
 from realtime_ssd.core.errors import ModelError
 from realtime_ssd.core.files import cache_folder, replace_file, sha256_of
-from realtime_ssd.core.spec_decoder import MAX_TEXT, integer, parse_object, record, text
+from realtime_ssd.core.spec_decoder import (
+    MAX_TEXT,
+    FieldError,
+    integer,
+    number,
+    parse_object,
+    record,
+    text,
+)
 from realtime_ssd_engines.requirements import Flavor
 
 __all__ = ["CacheEntry", "EngineCache", "EngineKey", "read_entry"]
@@ -87,6 +95,7 @@ _KEY = record(
     }
 )
 """The fields of `EngineKey` in a metadata file."""
+_AGREEMENT = number(0, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,12 +225,23 @@ def _write_error(folder: Path, error: OSError) -> ModelError:
     )
 
 
+def _check_metadata(contents: dict[str, Any]) -> None:
+    """Check the types of optional contents that are used; `read_spec` checks the specification."""
+    _TEXT("source", contents.get("source", ""))
+    if "agreement" in contents:
+        report = contents["agreement"]
+        if not isinstance(report, dict):
+            raise FieldError("field 'agreement' must be an object")
+        _AGREEMENT("agreement.share", report.get("share"))
+
+
 def read_entry(path: Path) -> CacheEntry:
     """Read the metadata file of an engine and verify the engine's checksum."""
     try:
         contents = parse_object(path.with_suffix(".json").read_text("utf-8"), 2 * MAX_TEXT)
         key = EngineKey(**_KEY("key", contents["key"]))
         checksum = contents["sha256"]
+        _check_metadata(contents)
     except (OSError, ValueError, KeyError):
         return CacheEntry(path, None, {}, "its metadata file is missing or damaged")
     metadata = {name: value for name, value in contents.items() if name not in ("key", "sha256")}

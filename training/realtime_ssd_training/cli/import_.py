@@ -52,6 +52,7 @@ def import_model(
 
     require("train", *_PACKAGES.get(file.suffix.lower(), ()), purpose=f"importing '{file}'")
 
+    from realtime_ssd.core.printable import printable
     from realtime_ssd_training.importers import ImportOptions
     from realtime_ssd_training.importers import import_model as import_file
 
@@ -62,9 +63,9 @@ def import_model(
     model = imported.spec
     batch = "any batch size" if imported.dynamic_batch else "batch size 1"
     print(
-        f"{imported.path}: {model.name} ({imported.family}), "
+        f"{printable(str(imported.path))}: {model.name} ({imported.family}), "
         f"{model.input.width}x{model.input.height}, {model.num_boxes} default boxes, "
         f"{model.num_classes} score columns, {batch}"
     )
     if imported.labels_origin:
-        print(f"labels: {imported.labels_origin}")
+        print(f"labels: {printable(imported.labels_origin)}")

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from realtime_ssd.core.errors import UsageError
+from realtime_ssd.core.printable import printable
 from realtime_ssd_training.data.sample import Problem
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
 ]
 
 BACKGROUND = "background"
+_LONGEST_NAME = 256
 
 
 def format_names(names: Sequence[str], limit: int = 6) -> str:
@@ -110,6 +112,12 @@ class ClassSelection:
                 f"the labels {list(labels)[:3]} are invalid; the first must be '{BACKGROUND}', "
                 "followed by at least one class"
             )
+        for name in labels:
+            if printable(name, _LONGEST_NAME) != name:
+                raise UsageError(
+                    f"the class name '{printable(name, 60)}' has control characters or more than "
+                    f"{_LONGEST_NAME} characters; rename it with `remap` or in the dataset"
+                )
         known = labels if self.labels is not None else {self.remap.get(n, n) for n in names}
         for name in self.classes or ():
             if name not in known:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realtime_ssd.core.frames import Image
+from realtime_ssd.core.printable import printable
 
 __all__ = ["Annotation", "Dataset", "Problem", "Sample", "Subset", "summarize", "unreadable"]
 
@@ -27,7 +28,7 @@ class Problem:
     text: str
 
     def __str__(self) -> str:
-        return f"{self.file}: {self.text}"
+        return printable(f"{self.file}: {self.text}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -60,7 +60,7 @@ class TrainingLog(Closeable):
 
         self._console = Console(quiet=not context.is_main)
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
