@@ -218,7 +218,6 @@ def _prepare_model(
     options: BenchmarkOptions, images: Sequence[Image], folder: Path
 ) -> tuple[Path, BackendOptions]:
     """Convert the model to the requested precision, unless the backend does."""
-    read_spec(options.model, trust_model=options.trust_model)  # before anything else reads it
     photos = folder / "photos"
     plain = BackendOptions(trust_model=options.trust_model)
     if options.precision == "int8":
@@ -231,6 +230,7 @@ def _prepare_model(
         return options.model, plain
     if options.precision not in plugins("precisions"):
         raise UsageError(f"no installed package converts models to '{options.precision}'")
+    read_spec(options.model, trust_model=options.trust_model)  # before the conversion reads it
     converted = folder / options.model.name
     load_plugin("precisions", options.precision)(options.model, converted, photos)
     return converted, plain

@@ -70,7 +70,7 @@ def test_later_downloads_must_match_the_recorded_checksum(
 ) -> None:
     url, path = f"{server.url}/m.pth", tmp_path / "m.pth"
     record = tmp_path / "elsewhere.json"
-    record.write_text(json.dumps({url: DIGEST[:8] + "0" * 56, "other": "1"}))
+    record.write_text(json.dumps({url: DIGEST[:8] + "0" * 56, "other": "1" * 64}))
     with pytest.raises(ModelError, match=rf"expected {DIGEST[:8]}00000000\.\.\."):
         download(url, DIGEST[:8], path, hint="use it", checksums=record)
     assert not path.exists()
