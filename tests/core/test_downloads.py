@@ -75,9 +75,9 @@ def test_later_downloads_must_match_the_recorded_checksum(
         download(url, DIGEST[:8], path, hint="use it", checksums=record)
     assert not path.exists()
     # A recorded checksum that contradicts the published digits belongs to an older file.
-    record.write_text(json.dumps({url: "0" * 64, "other": "1"}))
+    record.write_text(json.dumps({url: "0" * 64, "other": "1" * 64}))
     download(url, DIGEST[:8], path, hint="use it", checksums=record)
-    assert json.loads(record.read_text()) == {url: DIGEST, "other": "1"}
+    assert json.loads(record.read_text()) == {url: DIGEST, "other": "1" * 64}
     assert not (tmp_path / CHECKSUMS).exists()
 
 
