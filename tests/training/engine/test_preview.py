@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from realtime_ssd_training.cli.train import train as train_command
 from realtime_ssd_training.data import Dataset, open_dataset
 from realtime_ssd_training.data.augment import build_augmentation
+from realtime_ssd_training.data.contact_sheet import CAPTION_HEIGHT, COLUMNS, GAP
 from realtime_ssd_training.engine.loader import Loader, LoaderOptions
 from realtime_ssd_training.engine.loss import MultiBoxLoss
-from realtime_ssd_training.engine.preview import CAPTION_HEIGHT, COLUMNS, GAP, ROWS, write_preview
+from realtime_ssd_training.engine.preview import ROWS, write_preview
 from realtime_ssd_training.models import SSD, create
 from realtime_ssd_training.recipe import LossConfig, Recipe, from_dict
 

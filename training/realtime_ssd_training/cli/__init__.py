@@ -1,10 +1,10 @@
-"""The commands `train`, `evaluate`, `export` and `import`."""
+"""The commands `train`, `evaluate`, `export`, `import` and `data`."""
 
 from __future__ import annotations
 
 from realtime_ssd.cli.command import Command
 
-__all__ = ["EVALUATE", "EXPORT", "IMPORT", "TRAIN"]
+__all__ = ["DATA", "EVALUATE", "EXPORT", "IMPORT", "TRAIN"]
 
 IMPORT = Command(
     "realtime_ssd_training.cli.import_:import_model", "Import an SSD of another project.", 20
@@ -14,3 +14,6 @@ EVALUATE = Command(
     "realtime_ssd_training.cli.evaluate:evaluate", "Measure the accuracy of a model.", 61
 )
 EXPORT = Command("realtime_ssd_training.cli.export:export", "Export a trained model to ONNX.", 62)
+DATA = Command(
+    "realtime_ssd_training.cli.data:app", "Check a dataset, or convert it to another format.", 63
+)

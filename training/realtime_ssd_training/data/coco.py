@@ -142,10 +142,12 @@ def _objects_by_image(
             text = f"annotation {item.get('id', '')} of image {image} has no bbox of four numbers"
             problems.append(Problem(str(path), f"{text}; it was skipped"))
             continue
-        crowd = str(item.get("iscrowd", 0)).strip().lower() in _TRUE
+        crowd, difficult = (
+            str(item.get(key, 0)).strip().lower() in _TRUE for key in ("iscrowd", "difficult")
+        )
         box = (x, y, x + width, y + height)
         objects.setdefault(image, []).append(
-            RawObject(label, box, crowd=crowd, area=_number(item.get("area")))
+            RawObject(label, box, difficult, crowd, area=_number(item.get("area")))
         )
     return objects
 

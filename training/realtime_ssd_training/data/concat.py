@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from realtime_ssd.core.errors import UsageError
 from realtime_ssd_training.data.classes import ClassSelection
@@ -98,3 +99,8 @@ class ConcatDataset(Dataset):
     def image_id(self, index: int) -> int:
         """Return the number of an image, from 1; ids of several datasets may collide."""
         return index + 1
+
+    def image_file(self, index: int) -> Path | None:
+        """Return the file of an image; see `Dataset.image_file`."""
+        dataset, offset = self._locate(index)
+        return dataset.image_file(offset)

@@ -33,6 +33,7 @@ _EMPTY = "{} empty or inverted boxes were skipped"
 class _Entry:
     path: Path
     apply_exif: bool
+    has_exif_rotation: bool
     image_id: int
     annotation: Annotation
 
@@ -60,6 +61,11 @@ class FileDataset(Dataset):
     def image_id(self, index: int) -> int:
         """Return the COCO id of an image; for other formats its number, from 1."""
         return self._entries[index].image_id
+
+    def image_file(self, index: int) -> Path | None:
+        """Return the file of an image; see `Dataset.image_file`."""
+        entry = self._entries[index]
+        return None if entry.has_exif_rotation else entry.path
 
     def __getitem__(self, index: int) -> Sample:
         entry = self._entries[index]
@@ -125,7 +131,7 @@ def build_file_dataset(
         size = header.displayed if rotated else header.stored
         annotation = _annotate(raw, size, classes, all_problems)
         image_id = number if raw.image_id is None else raw.image_id
-        entries.append(_Entry(raw.path, rotated, image_id, annotation))
+        entries.append(_Entry(raw.path, rotated, header.rotated, image_id, annotation))
     all_problems += classes.problems(name)
     if not entries:
         raise UsageError(f"dataset '{name}' has no usable image{first_problems(all_problems)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -114,6 +115,13 @@ class Dataset(ABC):
     def image_id(self, index: int) -> int:
         """Return the COCO id of an image; for other formats its number, from 1."""
 
+    def image_file(self, index: int) -> Path | None:
+        """Return the file whose pixels are those of an image, or None if there is none.
+
+        None also for a photo with an EXIF rotation, which programs may apply or not.
+        """
+        return None
+
     @abstractmethod
     def __getitem__(self, index: int) -> Sample:
         """Read an image with its ground truth.
@@ -154,6 +162,10 @@ class Subset(Dataset):
     def image_id(self, index: int) -> int:
         """Return the id that the image has in the full dataset."""
         return self._dataset.image_id(self._indices[index])
+
+    def image_file(self, index: int) -> Path | None:
+        """Return the file of an image; see `Dataset.image_file`."""
+        return self._dataset.image_file(self._indices[index])
 
 
 def unreadable(data: Dataset, index: int, error: Exception) -> Problem:

@@ -88,7 +88,7 @@ def _parse_object(node: Element) -> RawObject:
         raise ValueError("without a name")
     corners = [_corner(node, side) for side in ("xmin", "ymin", "xmax", "ymax")]
     x1, y1 = (_from_one_based(corner) for corner in corners[:2])
-    difficult = (node.findtext("difficult") or "0").strip() == "1"
+    difficult = (node.findtext("difficult") or "0").strip().lower() in ("1", "true", "yes")
     return RawObject(label, (x1, y1, corners[2], corners[3]), difficult)
 
 

@@ -10,9 +10,9 @@ from typing import Any
 from realtime_ssd.core.errors import UsageError
 from realtime_ssd_training.data.image_finder import split_names
 
-__all__ = ["Layout", "existing_path", "has_yaml", "read_layout", "read_text"]
+__all__ = ["SPLITS", "Layout", "existing_path", "has_yaml", "read_layout", "read_text"]
 
-_SPLITS = ("train", "val", "test")
+SPLITS = ("train", "val", "test")
 _YAML_FILES = ("data.yaml", "dataset.yaml", "data.yml", "dataset.yml")
 _NAME_LISTS = ("classes.txt", "obj.names", "labels/classes.txt")
 
@@ -126,7 +126,7 @@ def _from_darknet(file: Path) -> Layout:
             f"the list of class names '{pairs.get('names', 'names')}' of '{file}' does not exist; "
             "put it next to the file"
         )
-    known = {name for split in _SPLITS for name in split_names(split)}
+    known = {name for split in SPLITS for name in split_names(split)}
     splits = {key: [value] for key, value in pairs.items() if key in known and value}
     return Layout(root, file, _read_names(names), splits)
 
@@ -138,7 +138,7 @@ def _from_yaml(file: Path) -> Layout:
     if isinstance(content.get("path"), str) and (root / content["path"]).is_dir():
         root = root / content["path"]
     splits = {}
-    for split in dict.fromkeys((*_SPLITS, *(name for s in _SPLITS for name in split_names(s)))):
+    for split in dict.fromkeys((*SPLITS, *(name for s in SPLITS for name in split_names(s)))):
         value = content.get(split)
         texts = [value] if isinstance(value, str) else _as_list(value)
         if texts := [text for text in texts if isinstance(text, str) and text]:
