@@ -8,7 +8,7 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 from xml.sax.saxutils import escape  # nosec B406 - writes only
 
@@ -16,6 +16,8 @@ import cv2
 
 from realtime_ssd.core.errors import RealtimeSSDError, UsageError
 from realtime_ssd.core.files import check_output, make_folder, write_output
+from realtime_ssd.core.frames import Image
+from realtime_ssd_training.data.images import EXTENSIONS
 from realtime_ssd_training.data.sample import Annotation, Dataset, Problem, unreadable
 from realtime_ssd_training.data.yolo_layout import SPLITS, read_layout
 
@@ -24,6 +26,10 @@ __all__ = ["FORMATS", "DatasetWriter", "Written"]
 Format = Literal["coco", "voc", "yolo", "csv"]
 FORMATS: tuple[Format, ...] = ("coco", "voc", "yolo", "csv")
 _QUALITY = 95
+_JPEG = frozenset({".jpg", ".jpeg", ".jfif", ".jpe"})
+_COPIED = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".webp"})
+"""Suffixes of images that are copied; others are encoded again."""
+
 _HEADER = ("filename", "width", "height", "class", "xmin", "ymin", "xmax", "ymax")
 
 
@@ -97,13 +103,11 @@ class DatasetWriter:
         problems: list[Problem] = []
         for index in range(len(data)):
             try:
-                items.append((self._write_image(data, index), index, data.annotation(index)))
-            except OSError as error:
-                raise RealtimeSSDError(
-                    f"images cannot be written to '{self._images}': {error.strerror}"
-                ) from None
+                source = _read_image(data, index)
             except RealtimeSSDError as error:
                 problems.append(unreadable(data, index, error))
+                continue
+            items.append((self._write_image(source), index, data.annotation(index)))
             if progress:
                 progress(index + 1, len(data))
         if not items:
@@ -147,26 +151,22 @@ class DatasetWriter:
             taken -= set(self._main.read_text(encoding="utf-8").splitlines())
         return taken
 
-    def _write_image(self, data: Dataset, index: int) -> str:
+    def _write_image(self, source: _Source) -> str:
         """Write an image under a name that no other has; return that name."""
-        source = data.image_file(index)
-        name = source.name if source is not None else f"{Path(data.annotation(index).name).name}"
-        suffix = Path(name).suffix if source is not None else ".png"
-        stem = Path(name).stem if source is not None else name.removesuffix(".png")
-        if suffix.lower() not in (".jpg", ".jpeg", ".png", ".bmp", ".webp"):
-            source, suffix = None, ".jpg" if suffix.lower() in (".jfif", ".jpe") else ".png"
-        unique, number = stem, 1
+        unique, number = source.stem, 1
         while unique in self._taken:
             number += 1
-            unique = f"{stem}_{number}"
+            unique = f"{source.stem}_{number}"
         self._taken.add(unique)
-        target = self._images / f"{unique}{suffix}"
-        if source is not None:
-            if not (target.exists() and target.samefile(source)):
-                shutil.copyfile(source, target)
-            return target.name
-        quality = [cv2.IMWRITE_JPEG_QUALITY, _QUALITY] if suffix == ".jpg" else []
-        write_output(target, cv2.imencode(suffix, data[index].image, quality)[1].tobytes())
+        target = self._images / f"{unique}{source.suffix}"
+        if source.pixels is not None:
+            quality = [cv2.IMWRITE_JPEG_QUALITY, _QUALITY] if source.suffix == ".jpg" else []
+            write_output(target, cv2.imencode(source.suffix, source.pixels, quality)[1].tobytes())
+        elif not (target.exists() and target.samefile(source.file)):
+            try:
+                shutil.copyfile(source.file, target)
+            except OSError as error:
+                raise RealtimeSSDError(f"'{target}' cannot be written: {error.strerror}") from None
         return target.name
 
     def _write_coco(self, items: Sequence[tuple[str, int, Annotation]], data: Dataset) -> None:
@@ -250,6 +250,31 @@ class DatasetWriter:
             if not len(truth.labels):
                 writer.writerow((name, *size))
         write_output(self._main, buffer.getvalue().encode())
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """An image to write: a file to copy, or pixels to encode."""
+
+    stem: str
+    suffix: str
+    file: Path
+    pixels: Image | None
+
+
+def _read_image(data: Dataset, index: int) -> _Source:
+    """Return the file of an image that every program reads alike, or else its pixels.
+
+    Raises:
+        RealtimeSSDError: If the image cannot be read.
+    """
+    file = data.image_file(index)
+    path = file or Path(PurePosixPath(data.annotation(index).name.replace("\\", "/")).name)
+    if file is not None and path.suffix.lower() in _COPIED and file.is_file():
+        return _Source(path.stem, path.suffix, file, None)
+    known = path.suffix.lower() in EXTENSIONS
+    suffix = ".jpg" if path.suffix.lower() in _JPEG else ".png"
+    return _Source(path.stem if known else path.name, suffix, path, data[index].image)
 
 
 def _rows(
