@@ -61,7 +61,7 @@ def test_the_recipe_fits_the_objects() -> None:
     assert int(str(small.options["columns"])) > int(str(small.options["rows"])) >= 256
     assert small.sufficient == (small.coverage.single_fraction <= ACCEPTED)
     upright = propose_recipe(random_boxes(50, 0.025, 0.04), 9 / 16)
-    assert upright.options["rows"] == small.options["columns"]
+    assert int(str(upright.options["rows"])) > int(str(upright.options["columns"]))
     tiny = propose_recipe(random_boxes(50, 0.004, 0.006), 1.0)
     assert not tiny.sufficient
 
