@@ -13,7 +13,7 @@ from realtime_ssd_training.data.contact_sheet import CAPTION_HEIGHT, COLUMNS, GA
 from realtime_ssd_training.data.dataset_sheet import choose_images, write_dataset_sheet
 from realtime_ssd_training.data.statistics import collect_statistics
 
-from realtime_ssd.annotators.box_annotator import color_of
+from realtime_ssd.annotators.palette import color_of
 from realtime_ssd.core.errors import UsageError
 from tests.training.data.builders import write_image, write_text
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from realtime_ssd.annotators.text import Color
+from realtime_ssd.annotators.palette import Color
 from realtime_ssd.core.errors import UsageError
 from realtime_ssd.core.files import make_folder
 from realtime_ssd.core.frames import Image
