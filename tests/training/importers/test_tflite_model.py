@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import pytest
 from realtime_ssd_training.importers import ImportOptions, import_model
-from realtime_ssd_training.importers.tflite_layers import same_padding
+from realtime_ssd_training.importers.nhwc_graph import same_padding
 
 from realtime_ssd import Detector
 from realtime_ssd.core.errors import ModelError, UsageError

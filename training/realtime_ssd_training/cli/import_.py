@@ -8,6 +8,8 @@ __all__ = ["import_model"]
 
 _PACKAGES = {
     ".safetensors": ("torch", "safetensors"),
+    ".pb": ("tensorboard",),
+    "": ("tensorboard",),  # folders
     **dict.fromkeys((".pth", ".pt", ".ckpt", ".tar", ".bin"), ("torch",)),
 }
 
@@ -36,7 +38,7 @@ def import_model(
             .pth.tar, .safetensors) or the weights of a Caffe model (.caffemodel).
         prototxt: Network definition of a Caffe model (deploy.prototxt).
         output: ONNX file to write.
-        family: Model family, if the file is ambiguous: tensorflow or ultralight (ONNX), caffe-vgg
+        family: Model family, if the file is ambiguous: tensorflow or ultralight (ONNX), opencv-face, caffe-vgg
             or caffe-mobilenet, torchvision, amdegroot, lufficc or qfgaohao (PyTorch).
         labels: Text file of class names, one per line. A TFLite file may contain it, or
             labelmap.txt or labels.txt in its folder is taken.

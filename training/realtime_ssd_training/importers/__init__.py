@@ -21,6 +21,7 @@ _IMPORTERS = {
     ".onnx": "onnx_model",
     ".caffemodel": "caffe_model",
     ".tflite": "tflite_model",
+    ".pb": "tensorflow_model",
     **dict.fromkeys(PYTORCH_SUFFIXES, "pytorch_checkpoint"),
 }
 
@@ -29,7 +30,7 @@ def import_model(path: Path, output: Path, options: ImportOptions | None = None)
     """Import a model of another project.
 
     Args:
-        path: The model; its suffix selects the importer.
+        path: The model; its suffix selects the importer. A folder is a SavedModel of TensorFlow.
         output: ONNX file to write. It is written only if every check passes.
         options: What the file itself does not contain.
 
@@ -44,9 +45,9 @@ def import_model(path: Path, output: Path, options: ImportOptions | None = None)
         >>> import_model(Path("ssd.onnx"), Path("ready.onnx"))  # doctest: +SKIP
     """
     options = options or ImportOptions()
-    if not path.is_file():
+    if not path.exists():
         raise UsageError(f"the model file '{path}' does not exist")
-    importer = _IMPORTERS.get(path.suffix.lower())
+    importer = "tensorflow_model" if path.is_dir() else _IMPORTERS.get(path.suffix.lower())
     if importer is None:
         raise UsageError(
             f"'{path}' has the unknown suffix '{path.suffix}'; use one of {', '.join(_IMPORTERS)}"

@@ -7,68 +7,31 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
 from realtime_ssd.core.errors import ModelError
-from realtime_ssd_training.importers.onnx_graph import Model
+from realtime_ssd_training.importers.nhwc_graph import NhwcBuilder, Value
 from realtime_ssd_training.weights.tflite_file import Operator, Tensor
 
-__all__ = ["GraphBuilder", "Value", "operator_error"]
+__all__ = ["GraphBuilder", "operator_error"]
 
-OPSET = 17
 _SIGN_BIT = 128
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Value:
-    """A tensor of the network.
-
-    Attributes:
-        shape: Shape in TFLite's order, for a batch of one.
-        name: Name in the ONNX graph; empty for a constant.
-        channels_first: Whether the ONNX tensor is N × C × H × W instead of N × H × W × C.
-        constant: Values of a constant in TFLite's order, dequantized.
-    """
-
-    shape: tuple[int, ...]
-    name: str = ""
-    channels_first: bool = False
-    constant: NDArray[Any] | None = None
-
-
 @dataclass(slots=True)
-class GraphBuilder:
-    """An ONNX graph under construction.
+class GraphBuilder(NhwcBuilder):
+    """The ONNX graph of a TFLite network under construction.
 
     Attributes:
         tensors: Tensors of the file.
         keep_quantized: Whether 8-bit weights stay integers, and 8-bit results of operators with
             weights are rounded as in the file.
         values: Tensors that are computed so far, by index in the file.
-        nodes: ONNX nodes.
-        constants: ONNX initializers.
     """
 
     tensors: list[Tensor]
     keep_quantized: bool = False
     values: dict[int, Value] = field(default_factory=dict)
-    nodes: list[Any] = field(default_factory=list)
-    constants: list[Any] = field(default_factory=list)
-
-    def add(self, op_type: str, inputs: Sequence[str], **attributes: Any) -> str:
-        """Add a node and return the name of its output."""
-        output = f"{op_type.lower()}_{len(self.nodes)}"
-        self.nodes.append(
-            onnx.helper.make_node(op_type, list(inputs), [output], name=output, **attributes)
-        )
-        return output
-
-    def constant(self, values: NDArray[Any]) -> str:
-        """Add an initializer and return its name."""
-        name = f"constant_{len(self.constants)}"
-        self.constants.append(onnx.numpy_helper.from_array(np.ascontiguousarray(values), name))
-        return name
 
     def value(self, operator: Operator, position: int) -> Value:
         """Return an input of an operator.
@@ -132,37 +95,6 @@ class GraphBuilder:
             return name
         steps = self._steps(tensor.scale, tensor.zero_point, tensor.dtype)
         return self.add("DequantizeLinear", [self.add("QuantizeLinear", [name, *steps]), *steps])
-
-    def channels_first(self, value: Value) -> str:
-        """Return the ONNX tensor of an N × H × W × C value as N × C × H × W."""
-        if value.constant is not None:
-            return self.constant(value.constant.transpose(0, 3, 1, 2))
-        if value.channels_first:
-            return value.name
-        return self.add("Transpose", [value.name], perm=[0, 3, 1, 2])
-
-    def same_order(self, value: Value) -> str:
-        """Return the ONNX tensor of a value in TFLite's order."""
-        if value.constant is not None:
-            return self.constant(value.constant)
-        if not value.channels_first:
-            return value.name
-        return self.add("Transpose", [value.name], perm=[0, 2, 3, 1])
-
-    def build(self, image: Value, outputs: Sequence[Value]) -> Model:
-        """Return the model from an image (N × H × W × C) to some outputs."""
-        rows, columns, channels = image.shape[1:]
-        shapes = [(image.name, (1, channels, rows, columns))]
-        inputs, results = (
-            [
-                onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
-                for name, shape in items
-            ]
-            for items in (shapes, [(value.name, value.shape) for value in outputs])
-        )
-        graph = onnx.helper.make_graph(self.nodes, "tflite", inputs, results, self.constants)
-        opset = onnx.helper.make_opsetid("", OPSET)
-        return onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8)
 
 
 def operator_error(operator: Operator, problem: str) -> ModelError:

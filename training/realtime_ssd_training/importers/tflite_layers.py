@@ -11,26 +11,17 @@ from collections.abc import Callable
 
 import numpy as np
 
-from realtime_ssd_training.importers.tflite_graph import GraphBuilder, Value, operator_error
+from realtime_ssd_training.importers.nhwc_graph import Value, same_padding
+from realtime_ssd_training.importers.tflite_graph import GraphBuilder, operator_error
 from realtime_ssd_training.weights.tflite_file import Operator, Tensor
 
-__all__ = ["CONVERTERS", "same_padding"]
+__all__ = ["CONVERTERS"]
 
 Converter = Callable[[GraphBuilder, Operator], Value]
 _NONE, _RELU, _RELU6 = 0, 1, 3
 _SAME = 0
 _LEVELS = 255  # steps between the smallest and the largest 8-bit value
 _RELU6_LIMIT, _RELU6_TOLERANCE = 6.0, 0.01
-
-
-def same_padding(size: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:
-    """Return the padding before and after one axis, as TensorFlow's "SAME" computes it.
-
-    The output has ceil(size / stride) values; an odd padding has its larger part at the end.
-    """
-    count = -(-size // stride)
-    total = max((count - 1) * stride + (kernel - 1) * dilation + 1 - size, 0)
-    return total // 2, total - total // 2
 
 
 def _activate(graph: GraphBuilder, operator: Operator, name: str) -> str:

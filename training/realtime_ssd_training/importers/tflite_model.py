@@ -23,10 +23,11 @@ from realtime_ssd_training.importers.class_names import (
     read_label_lines,
 )
 from realtime_ssd_training.importers.import_options import ImportOptions, ImportResult
+from realtime_ssd_training.importers.nhwc_graph import Value
 from realtime_ssd_training.importers.onnx_graph import extract, rename
 from realtime_ssd_training.importers.onnx_writer import write_model
 from realtime_ssd_training.importers.spec_overrides import apply_overrides, read_fields
-from realtime_ssd_training.importers.tflite_graph import GraphBuilder, Value, operator_error
+from realtime_ssd_training.importers.tflite_graph import GraphBuilder, operator_error
 from realtime_ssd_training.importers.tflite_layers import CONVERTERS
 from realtime_ssd_training.importers.tflite_metadata import (
     embedded_labels,
