@@ -34,12 +34,14 @@ def import_model(
 
     Args:
         file: Model to import: an ONNX file with raw or decoded heads (.onnx), a TFLite file with
-            TFLite_Detection_PostProcess (.tflite), a PyTorch checkpoint (.pth, .pt, .ckpt, .bin,
-            .pth.tar, .safetensors) or the weights of a Caffe model (.caffemodel).
-        prototxt: Network definition of a Caffe model (deploy.prototxt).
+            TFLite_Detection_PostProcess (.tflite), a frozen graph (.pb) or the folder of a
+            SavedModel of TensorFlow, a PyTorch checkpoint (.pth, .pt, .ckpt, .bin, .pth.tar,
+            .safetensors) or the weights of a Caffe model (.caffemodel).
+        prototxt: Network definition of a Caffe model (deploy.prototxt), or OpenCV's description
+            (.pbtxt) of its face detector.
         output: ONNX file to write.
-        family: Model family, if the file is ambiguous: tensorflow or ultralight (ONNX), opencv-face, caffe-vgg
-            or caffe-mobilenet, torchvision, amdegroot, lufficc or qfgaohao (PyTorch).
+        family: Model family, if the file is ambiguous: tensorflow, opencv-face or ultralight,
+            caffe-vgg or caffe-mobilenet, torchvision, amdegroot, lufficc or qfgaohao (PyTorch).
         labels: Text file of class names, one per line. A TFLite file may contain it, or
             labelmap.txt or labels.txt in its folder is taken.
         anchors: Default boxes (.npy or .json, P × 4: center and size as fractions of the image)

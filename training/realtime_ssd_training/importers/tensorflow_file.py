@@ -224,6 +224,6 @@ def to_array(tensor: Any) -> NDArray[Any]:
         values = np.concatenate([values, np.full(count - len(values), last, dtype)])
     if len(values) != count:
         raise ModelError(
-            "a constant of the TensorFlow graph does not have as many values as its shape"
+            "a constant of the TensorFlow graph has a size that does not fit its shape"
         )
     return values.reshape(shape)
