@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -41,9 +41,12 @@ class Detector(Closeable):
     Args:
         model: ONNX file, or name of a model; None for a pulled general model, else the bundled one.
         backend: "auto", "onnxruntime" or "tensorrt".
-        score_threshold: Detections score higher than this; None for the default of the model.
+        score_threshold: Detections score higher than this; None for the default of the model. Or
+            a mapping with such values by class, as in {"person": 0.6}; its key "*" stands for all
+            other classes, which otherwise have the default of the model.
         iou_threshold: A box is suppressed if its IoU with a better box of its class is higher.
         pre_nms_top_k: Best candidates of each class that enter NMS.
+        agnostic_nms: Whether better boxes of other classes suppress a box too.
         classes: Name or names of the classes to detect; empty for all.
         batch: Largest number of frames in one pass of the network.
         trust_model: Whether to run a graph with operators or sizes that SSDs do not need; such a
@@ -68,9 +71,10 @@ class Detector(Closeable):
         model: str | Path | None = None,
         *,
         backend: str = "auto",
-        score_threshold: float | None = None,
+        score_threshold: float | Mapping[str, float] | None = None,
         iou_threshold: float | None = None,
         pre_nms_top_k: int | None = None,
+        agnostic_nms: bool = False,
         classes: str | Sequence[str] = (),
         batch: int = 1,
         trust_model: bool = False,
@@ -81,6 +85,7 @@ class Detector(Closeable):
             score_threshold=score_threshold,
             iou_threshold=iou_threshold,
             pre_nms_top_k=pre_nms_top_k,
+            agnostic_nms=agnostic_nms,
             classes=(classes,) if isinstance(classes, str) else tuple(classes),
             trust_model=trust_model,
         )

@@ -44,7 +44,7 @@ def assert_same(detections: Detections, expected: list[dict[str, Any]]) -> None:
 
 
 def test_photos(coco_model: Path, shared_data: Path, golden: dict[str, Any]) -> None:
-    with Detector(coco_model) as detector:
+    with Detector(coco_model, score_threshold=0.3) as detector:
         for name, expected in golden["images"].items():
             assert_same(detector(shared_data / name), expected["detections"])
 
@@ -54,7 +54,8 @@ def test_clips(coco_model: Path, shared_data: Path, golden: dict[str, Any], clip
     expected = {entry["frame"]: entry for entry in golden["clips"][clip]["frames"]}
     last = sorted(expected)[9]
     compared = 0
-    with Detector(coco_model) as detector, open_source(shared_data / clip) as source:
+    detector = Detector(coco_model, score_threshold=0.3)
+    with detector, open_source(shared_data / clip) as source:
         while (frame := source.read()) is not None and frame.index <= last:
             if frame.index in expected:
                 mean = expected[frame.index]["mean_bgr"]

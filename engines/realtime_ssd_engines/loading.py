@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from realtime_ssd.backends import BackendOptions
+from realtime_ssd.backends import BackendOptions, with_options
 from realtime_ssd.core.errors import ModelError, UsageError
 from realtime_ssd.core.spec import ModelSpec, read_spec, spec_from_object
 from realtime_ssd_engines.backend import GpuBackend
@@ -109,11 +109,7 @@ def open_engine(path: Path, options: BackendOptions) -> GpuBackend:
             f"`batch` must be at most {entry.key.max_batch}, for which engine '{path}' was built, "
             f"not {options.batch}; build it again for larger batches"
         )
-    spec = _read_entry_spec(entry).with_thresholds(
-        score_threshold=options.score_threshold,
-        iou_threshold=options.iou_threshold,
-        pre_nms_top_k=options.pre_nms_top_k,
-    )
+    spec = with_options(_read_entry_spec(entry), options)
     require_gpu("run TensorRT engines", entry.key.flavor)
     return _open_plan(Device(), path.read_bytes(), spec, options, entry.key.flavor)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 from realtime_ssd.backends.base import Backend, BackendOptions, BackendPlugin, PendingBatch
+from realtime_ssd.backends.model_options import check_options, class_ids, with_options
 from realtime_ssd.core.errors import ModelError, UsageError
 from realtime_ssd.core.gpu import find_gpus
 from realtime_ssd.core.registry import load_plugin, plugins
@@ -26,6 +26,7 @@ __all__ = [
     "decodes_surfaces",
     "default_precision",
     "open_backend",
+    "with_options",
 ]
 
 _log = logging.getLogger(__name__)
@@ -62,11 +63,7 @@ def open_backend(
                 "cannot run; use the ONNX file"
             )
         return _plugin(engine_backend).open_engine(path, options)
-    spec = read_spec(path, trust_model=options.trust_model).with_thresholds(
-        score_threshold=options.score_threshold,
-        iou_threshold=options.iou_threshold,
-        pre_nms_top_k=options.pre_nms_top_k,
-    )
+    spec = with_options(read_spec(path, trust_model=options.trust_model), options)
     if name == "auto":
         return _open_best(path, spec, options)
     return _plugin(name).open(path, spec, options)
@@ -139,22 +136,6 @@ def _open_best(path: Path, spec: ModelSpec, options: BackendOptions) -> Backend:
     return _plugin(last).open(path, spec, options)
 
 
-def check_options(options: BackendOptions) -> None:
-    """Check the options that do not depend on the model.
-
-    Raises:
-        UsageError: If a value is out of range.
-    """
-    for name in ("score_threshold", "iou_threshold"):
-        threshold: float | None = getattr(options, name)
-        if threshold is not None and not 0 <= threshold <= 1:
-            raise UsageError(f"`{name}` must be between 0 and 1, not {threshold:g}")
-    for name in ("batch", "pre_nms_top_k"):
-        count: int | None = getattr(options, name)
-        if count is not None and count < 1:
-            raise UsageError(f"`{name}` must be at least 1, not {count}")
-
-
 def check_batch(shape: Sequence[int | str | None], path: Path, batch: int) -> None:
     """Check that a model supports a batch size.
 
@@ -177,33 +158,3 @@ def check_batch(shape: Sequence[int | str | None], path: Path, batch: int) -> No
             f"'{path}' has a fixed batch of 1, so `batch` cannot be {batch}; "
             "export the model with a dynamic batch"
         )
-
-
-def class_ids(spec: ModelSpec, names: Sequence[str]) -> tuple[int, ...] | None:
-    """Return the score columns of class names.
-
-    Args:
-        spec: Specification of the model.
-        names: Labels of the model, in upper or lower case; empty for all classes.
-
-    Returns:
-        The columns, or None for all classes.
-
-    Raises:
-        UsageError: If a name is not a label of the model.
-    """
-    columns = {
-        label.lower(): column
-        for column, label in enumerate(spec.labels)
-        if column != spec.background
-    }
-    for name in names:
-        if name.lower() not in columns:
-            close = difflib.get_close_matches(name.lower(), columns, n=1, cutoff=0.6)
-            hint = f"did you mean '{close[0]}'" if close else f"choose from {_some(list(columns))}"
-            raise UsageError(f"class '{name}' is unknown to model '{spec.name}'; {hint}")
-    return tuple(columns[name.lower()] for name in names) or None
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")

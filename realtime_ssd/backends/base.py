@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,9 +86,11 @@ class BackendOptions:
     Attributes:
         live: Whether to minimize the latency of each frame rather than maximize throughput.
         batch: Largest number of frames that pass through the network together.
-        score_threshold: Detections must score above this.
+        score_threshold: Detections must score above this; or such values by class name, with the
+            model's own value, or that of "*", for all other classes.
         iou_threshold: Boxes of a class that overlap a better one by more than this are suppressed.
         pre_nms_top_k: Best candidates of a class that enter NMS.
+        agnostic_nms: Whether boxes are suppressed by better ones of other classes too.
         classes: Names of the classes to detect; empty for all.
         precision: Of an engine: "fp16", "fp32" or "int8"; ONNX Runtime runs a model as it is.
         calibration: Folder of photos for int8.
@@ -97,9 +99,10 @@ class BackendOptions:
 
     live: bool = False
     batch: int = 1
-    score_threshold: float | None = None
+    score_threshold: float | Mapping[str, float] | None = None
     iou_threshold: float | None = None
     pre_nms_top_k: int | None = None
+    agnostic_nms: bool = False
     classes: tuple[str, ...] = ()
     precision: str = "fp16"
     calibration: Path | None = None

@@ -99,9 +99,10 @@ def _run(
         options = BackendOptions(
             live=any(source.info.live for source in sources),
             batch=detection.batch,
-            score_threshold=detection.score_threshold,
+            score_threshold=detection.score_thresholds(),
             iou_threshold=detection.iou_threshold,
             pre_nms_top_k=detection.pre_nms_top_k,
+            agnostic_nms=detection.agnostic_nms,
             classes=detection.class_names,
             trust_model=detection.trust_model,
         )

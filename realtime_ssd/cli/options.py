@@ -32,10 +32,12 @@ class DetectOptions:
         model: Name of a model (see `realtime-ssd models`) or ONNX file.
         backend: Name of an installed backend, such as onnxruntime or tensorrt; auto takes the
             fastest one that runs on this machine.
-        score_threshold: Detections must score above this; the model's own value by default.
+        score_threshold: Detections must score above this; by class as in person=0.6,car=0.4, with
+            0.5 in front for all others; the model's own value by default.
         iou_threshold: IoU above which a lower-scored box of the same class is suppressed; the
             model's own value by default.
         pre_nms_top_k: Maximum candidates per class before NMS; the model's own value by default.
+        agnostic_nms: Suppress boxes that overlap a better one of any class.
         classes: Classes to detect, as in "person,car"; all by default.
         batch: Largest number of frames that pass through the network together.
         max_frames: Frames to process of each source.
@@ -45,19 +47,50 @@ class DetectOptions:
 
     model: str | None = None
     backend: str = "auto"
-    score_threshold: float | None = None
+    score_threshold: str | None = None
     iou_threshold: float | None = None
     pre_nms_top_k: int | None = None
+    agnostic_nms: Annotated[bool, Parameter(negative="")] = False
     classes: str = ""
     batch: int = 1
     max_frames: int | None = None
     decoder: Literal["auto", "cpu", "gpu"] = "auto"
     trust_model: Annotated[bool, Parameter(negative="")] = False
 
+    def score_thresholds(self) -> float | dict[str, float] | None:
+        """Return the value of `score_threshold`: one number, or numbers by class name.
+
+        Raises:
+            UsageError: If it is neither.
+        """
+        if self.score_threshold is None:
+            return None
+        return _parse_scores(self.score_threshold)
+
     @property
     def class_names(self) -> tuple[str, ...]:
         """The names in `classes`."""
         return tuple(name.strip() for name in self.classes.split(",") if name.strip())
+
+
+def _parse_scores(text: str) -> float | dict[str, float]:
+    from realtime_ssd.backends.model_options import OTHER_CLASSES
+    from realtime_ssd.core.errors import UsageError
+
+    scores: dict[str, float] = {}
+    for part in text.split(","):
+        name, separator, number = part.rpartition("=")
+        key = name.strip() if separator else OTHER_CLASSES
+        try:
+            score = float(number)
+        except ValueError:
+            raise UsageError(
+                "`score_threshold` must be a number between 0 and 1, or such numbers by class as "
+                f"in person=0.6,car=0.4, not '{text}'"
+            ) from None
+        if scores.setdefault(key, score) != score:
+            raise UsageError(f"`score_threshold` has two values for class '{key}' in '{text}'")
+    return scores[OTHER_CLASSES] if list(scores) == [OTHER_CLASSES] else scores
 
 
 @Parameter(name="*")

@@ -81,12 +81,14 @@ class PostProcessor:
         """
         rows, class_ids, values = self._candidates(scores)
         limits = self.spec.thresholds
-        nms = _ClassNms(self.spec.num_classes, limits.pre_nms_top_k, limits.iou_threshold)
+        # NMS compares the boxes of a group: those of a class, or all.
+        groups = np.zeros_like(class_ids) if limits.agnostic_nms else class_ids
+        nms = _GroupNms(self.spec.num_classes, limits.pre_nms_top_k, limits.iou_threshold)
         # Only a better box suppresses a box, so candidates after the last one kept are irrelevant.
         for order in _best_first(values, _FIRST_GROUP_FACTOR * limits.max_detections):
-            group = order[nms.within_top_k(class_ids[order])]
+            group = order[nms.within_top_k(groups[order])]
             boxes = self.decode(rows[group], offsets)
-            nms.add(group, class_ids[group], boxes, limits.max_detections)
+            nms.add(group, groups[group], boxes, limits.max_detections)
             if nms.count >= limits.max_detections:
                 break
         kept, boxes = nms.best(limits.max_detections)
@@ -103,16 +105,18 @@ class PostProcessor:
 
         They are ordered by default box, then class.
         """
-        threshold = np.float32(self.spec.thresholds.score_threshold)
+        limits = self.spec.thresholds
+        threshold = np.asarray(limits.class_scores or limits.score_threshold, np.float32)
         if self.spec.activation == "softmax":
-            rows, values = self._softmax(scores, float(threshold))
+            rows, values = self._softmax(scores, float(np.float32(limits.lowest_score)))
         else:
             rows, values = np.arange(len(scores)), self.activate(scores)
         if not self._all:
             values = values[:, self._class_ids]
+            threshold = threshold[self._class_ids] if threshold.ndim else threshold
             hits, columns = np.nonzero(values > threshold)
             return rows[hits], self._class_ids[columns], values[hits, columns]
-        flat = np.flatnonzero(values.ravel() > threshold)
+        flat = np.flatnonzero(values > threshold)
         hits, columns = np.divmod(flat, values.shape[1])
         selected = values.ravel()[flat]
         if self.spec.background is not None:
@@ -189,67 +193,65 @@ def _best_first(values: Floats, group_size: int) -> Iterator[Indices]:
         yield group[np.argsort(-values[group], kind="stable")]
 
 
-class _ClassNms:
-    """Greedy NMS within each class over candidates that arrive best first.
+class _GroupNms:
+    """Greedy NMS within groups, such as classes, over candidates that arrive best first.
 
     Args:
-        num_classes: Number of classes.
-        top_k: Candidates of a class that take part.
-        threshold: IoU above which a better box of the class suppresses a box.
+        num_groups: Number of groups.
+        top_k: Candidates of a group that take part.
+        threshold: IoU above which a better box of the group suppresses a box.
     """
 
-    def __init__(self, num_classes: int, top_k: int, threshold: float) -> None:
+    def __init__(self, num_groups: int, top_k: int, threshold: float) -> None:
         self.count = 0
         self._top_k, self._threshold = top_k, np.float32(threshold)
-        self._candidates_per_class = np.zeros(num_classes, np.int64)
+        self._candidates_per_group = np.zeros(num_groups, np.int64)
         self._kept: list[Indices] = []
-        self._class_ids = np.zeros(0, np.int64)
+        self._groups = np.zeros(0, np.int64)
         self._boxes: Floats = np.zeros((0, 4), np.float32)
 
-    def within_top_k(self, class_ids: Indices) -> NDArray[np.bool_]:
-        """Return which of the next candidates (N classes) are among the `top_k` of their class."""
-        order = np.argsort(class_ids, kind="stable")
-        ordered = class_ids[order]
-        ranks = np.empty(len(class_ids), np.int64)
-        ranks[order] = np.arange(len(class_ids)) - np.searchsorted(ordered, ordered, side="left")
-        selected = ranks + self._candidates_per_class[class_ids] < self._top_k
-        self._candidates_per_class += np.bincount(
-            class_ids, minlength=len(self._candidates_per_class)
-        )
+    def within_top_k(self, groups: Indices) -> NDArray[np.bool_]:
+        """Return which of the next candidates (N groups) are among the `top_k` of their group."""
+        order = np.argsort(groups, kind="stable")
+        ordered = groups[order]
+        ranks = np.empty(len(groups), np.int64)
+        ranks[order] = np.arange(len(groups)) - np.searchsorted(ordered, ordered, side="left")
+        selected = ranks + self._candidates_per_group[groups] < self._top_k
+        self._candidates_per_group += np.bincount(groups, minlength=len(self._candidates_per_group))
         return np.asarray(selected)
 
-    def add(self, indices: Indices, class_ids: Indices, boxes: Floats, limit: int) -> None:
+    def add(self, indices: Indices, groups: Indices, boxes: Floats, limit: int) -> None:
         """Add candidates in chunks until `limit` boxes are kept.
 
         Args:
             indices: N indices, returned by `best` for those that are kept.
-            class_ids: Class of each candidate.
+            groups: Group of each candidate.
             boxes: N × 4, x1, y1, x2, y2.
             limit: Number of kept boxes after which the remaining candidates are skipped.
         """
         for start in range(0, len(indices), _NMS_CHUNK_SIZE):
             chunk = slice(start, start + _NMS_CHUNK_SIZE)
-            self._add_chunk(indices[chunk], class_ids[chunk], boxes[chunk])
+            self._add_chunk(indices[chunk], groups[chunk], boxes[chunk])
             if self.count >= limit:
                 break
 
-    def _add_chunk(self, indices: Indices, class_ids: Indices, boxes: Floats) -> None:
+    def _add_chunk(self, indices: Indices, groups: Indices, boxes: Floats) -> None:
         if self.count:
             overlaps = _overlap_exceeds(self._boxes, boxes, self._threshold)
-            overlaps &= self._class_ids[:, None] == class_ids
+            overlaps &= self._groups[:, None] == groups
             free = ~overlaps.any(axis=0)
-            indices, class_ids, boxes = indices[free], class_ids[free], boxes[free]
-        keep = np.ones(len(class_ids), bool)
+            indices, groups, boxes = indices[free], groups[free], boxes[free]
+        keep = np.ones(len(groups), bool)
         overlaps = _overlap_exceeds(boxes, boxes, self._threshold)
-        overlaps &= class_ids[:, None] == class_ids
+        overlaps &= groups[:, None] == groups
         overlaps = np.triu(overlaps, 1)
         for row in np.flatnonzero(overlaps.any(axis=1)).tolist():
             if keep[row]:
                 keep[overlaps[row]] = False
         self._kept.append(indices[keep])
-        self._class_ids = np.concatenate([self._class_ids, class_ids[keep]])
+        self._groups = np.concatenate([self._groups, groups[keep]])
         self._boxes = np.concatenate([self._boxes, boxes[keep]])
-        self.count = len(self._class_ids)
+        self.count = len(self._groups)
 
     def best(self, limit: int) -> tuple[Indices, Floats]:
         """Return indices and boxes of the best kept candidates, at most `limit`."""

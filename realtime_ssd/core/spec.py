@@ -84,12 +84,24 @@ class Thresholds:
         iou_threshold: A box is suppressed if its IoU with a better box of its class is higher.
         pre_nms_top_k: Best candidates of each class that enter NMS.
         max_detections: Best detections of an image that are kept.
+        class_scores: Score threshold of each column instead of `score_threshold`; empty for none.
+            Not stored in model files.
+        agnostic_nms: Whether NMS treats all classes as one, so that a box suppresses boxes of
+            other classes too, and the best `pre_nms_top_k` candidates of the image enter. Not
+            stored in model files.
     """
 
     score_threshold: float = 0.5
     iou_threshold: float = 0.45
     pre_nms_top_k: int = 400
     max_detections: int = 200
+    class_scores: tuple[float, ...] = ()
+    agnostic_nms: bool = False
+
+    @property
+    def lowest_score(self) -> float:
+        """The lowest score threshold of any column."""
+        return min(self.class_scores, default=self.score_threshold)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,13 +158,16 @@ class ModelSpec:
         """Number of default boxes; 0 if the graph decodes the boxes and the model lists none."""
         return self.boxes.count
 
-    def with_thresholds(self, **changes: float | int | None) -> ModelSpec:
+    def with_thresholds(self, **changes: float | tuple[float, ...] | None) -> ModelSpec:
         """Return the specification with some thresholds replaced.
 
         Args:
-            changes: Fields of `Thresholds` and their new values; None keeps the current value.
+            changes: Fields of `Thresholds` and their new values; None keeps the current value. A
+                new `score_threshold` alone is that of all classes.
         """
         values = {name: value for name, value in changes.items() if value is not None}
+        if "score_threshold" in values:
+            values.setdefault("class_scores", ())
         return replace(self, thresholds=replace(self.thresholds, **values))  # type: ignore[arg-type]
 
 
@@ -174,6 +189,11 @@ def _first_problem(spec: ModelSpec) -> str:
         (
             0 <= limits.score_threshold <= 1 and 0 <= limits.iou_threshold <= 1,
             "thresholds must be between 0 and 1",
+        ),
+        (
+            len(limits.class_scores) in (0, len(spec.labels))
+            and all(0 <= score <= 1 for score in limits.class_scores),
+            "class_scores must hold a threshold between 0 and 1 for every label",
         ),
         (
             limits.pre_nms_top_k > 0 and limits.max_detections > 0,

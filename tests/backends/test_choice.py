@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,44 @@ def test_thresholds_reach_the_backend() -> None:
     assert max(few.count(name) for name in set(few)) == 1
     with open_backend(BUNDLED, "onnxruntime", BackendOptions(iou_threshold=0.3)) as backend:
         assert backend.spec.thresholds.iou_threshold == 0.3
+
+
+def test_score_thresholds_by_class_reach_the_backend() -> None:
+    everything = labels(BackendOptions(score_threshold=0.05))
+    assert {"car", "person"} < set(everything)
+    only_cars = labels(BackendOptions(score_threshold={"Car": 0.05, "*": 1.0}))
+    assert only_cars == ["car"] * everything.count("car")
+    default = labels(BackendOptions())
+    some = labels(BackendOptions(score_threshold={"car": 0.05}))
+    assert [name for name in some if name != "car"] == [name for name in default if name != "car"]
+    assert labels(BackendOptions(score_threshold={})) == default
+
+
+@pytest.mark.parametrize(
+    ("score", "message"),
+    [
+        ({"car": 2}, "`score_threshold` must be between 0 and 1 for class 'car', not 2"),
+        ({"car": None}, "`score_threshold` must be between 0 and 1 for class 'car', not None"),
+        ({"car": float("nan")}, "must be between 0 and 1 for class 'car', not nan"),
+        (
+            {"cat": 0.5},
+            "class 'cat' is unknown to model 'ssd_mobilenet_v1_fpn'; did you mean 'car'",
+        ),
+        ({"background": 0.5}, "class 'background' is unknown"),
+        ("0.5", "`score_threshold` must be between 0 and 1, not '0.5'"),
+    ],
+)
+def test_wrong_score_thresholds_are_errors(score: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(message)):
+        open_backend(BUNDLED, "onnxruntime", BackendOptions(score_threshold=score))
+
+
+def test_boxes_of_all_classes_suppress_each_other_on_request() -> None:
+    options = BackendOptions(score_threshold=0.05, iou_threshold=0.0)
+    everything = labels(options)
+    fewer = labels(replace(options, agnostic_nms=True))
+    assert set(fewer) <= set(everything)
+    assert len(fewer) < len(everything)
 
 
 class FakePlugin:

@@ -32,19 +32,22 @@ def reference(spec: ModelSpec, scores: Floats, offsets: Floats) -> list[Row]:
     if spec.coding != "corners":
         order = [1, 0, 3, 2] if spec.coding == "yxhw" else [0, 1, 2, 3]
         boxes = decode(offsets[:, order], spec.boxes.boxes(), spec.variances).astype(np.float32)
+    thresholds = limits.class_scores or (limits.score_threshold,) * spec.num_classes
+    columns = [column for column in range(spec.num_classes) if column != spec.background]
+    groups = [columns] if limits.agnostic_nms else [[column] for column in columns]
     kept: list[Row] = []
-    for column in range(spec.num_classes):
-        if column == spec.background:
-            continue
-        rows = np.flatnonzero(scores[:, column] > np.float32(limits.score_threshold))
-        best = sorted(rows.tolist(), key=lambda row: (-scores[row, column], row))[
-            : limits.pre_nms_top_k
+    for group in groups:
+        candidates = [
+            (-scores[row, column], row, column)
+            for column in group
+            for row in range(len(scores))
+            if scores[row, column] > np.float32(thresholds[column])
         ]
         free: list[int] = []
-        for row in best:
+        for score, row, column in sorted(candidates)[: limits.pre_nms_top_k]:
             if not free or (iou(boxes[row][None], boxes[free])[0] <= limits.iou_threshold).all():
                 free.append(row)
-        kept += [(float(scores[row, column]), row, column) for row in free]
+                kept.append((float(-score), row, column))
     return sorted(kept, key=lambda item: (-item[0], item[1], item[2]))[: limits.max_detections]
 
 
@@ -74,17 +77,54 @@ def corners_spec(classes: int, limits: Thresholds) -> ModelSpec:
     levels=st.sampled_from([3, 10, 10**6]),
     limit=st.sampled_from([1, 3, 20, 500]),
     top_k=st.sampled_from([1, 5, 400]),
+    by_class=st.booleans(),
+    agnostic=st.booleans(),
 )
 def test_equals_the_reference(
-    seed: int, count: int, classes: int, levels: int, limit: int, top_k: int
+    seed: int,
+    count: int,
+    classes: int,
+    levels: int,
+    limit: int,
+    top_k: int,
+    by_class: bool,
+    agnostic: bool,
 ) -> None:
     random = np.random.default_rng(seed)
     scores = (random.integers(0, levels, (count, classes + 1)) / levels).astype(np.float32)
     corner = random.integers(0, 6, (count, 2)) / 8
     sides = random.integers(0, 5, (count, 2)) / 8  # also empty boxes
     boxes = np.concatenate([corner, corner + sides], axis=1).astype(np.float32)
-    spec = corners_spec(classes, Thresholds(0.2, 0.5, top_k, limit))
+    limits = Thresholds(0.2, 0.5, top_k, limit, agnostic_nms=agnostic)
+    if by_class:
+        drawn = random.integers(0, 10, classes + 1) / 10
+        limits = replace(limits, class_scores=tuple(drawn.tolist()))
+    spec = corners_spec(classes, limits)
     assert as_list(PostProcessor(spec)(scores, boxes)) == reference(spec, scores, boxes)
+
+
+def test_selected_classes_keep_their_thresholds() -> None:
+    limits = Thresholds(0.5, class_scores=(0.0, 0.9, 0.1, 0.6))
+    scores = np.array([[0, 0.8, 0.2, 0.7], [0, 0.95, 0.05, 0.5]], np.float32)
+    boxes = np.array([[0, 0, 0.2, 0.2], [0.5, 0.5, 0.9, 0.9]], np.float32)
+    found = PostProcessor(corners_spec(3, limits), (2, 3))(scores, boxes)
+    assert found.class_ids.tolist() == [3, 2]
+    assert found.scores.tolist() == pytest.approx([0.7, 0.2])
+    assert found.box_indices.tolist() == [0, 0]
+
+
+def test_nms_over_all_classes_equals_that_of_opencv() -> None:
+    random = np.random.default_rng(5)
+    low = random.random((80, 2)) * 0.7
+    boxes = np.concatenate([low, low + 0.1 + random.random((80, 2)) * 0.2], 1).astype(np.float32)
+    scores = np.zeros((80, 4), np.float32)
+    scores[np.arange(80), random.integers(1, 4, 80)] = random.random(80)
+    spec = corners_spec(3, Thresholds(0.3, 0.4, agnostic_nms=True))
+    rectangles = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1) * 1000
+    expected = cv2.dnn.NMSBoxes(rectangles.tolist(), scores.max(axis=1).tolist(), 0.3, 0.4)
+    found = PostProcessor(spec)(scores, boxes)
+    assert found.box_indices.tolist() == np.asarray(expected).ravel().tolist()
+    assert len(set(found.class_ids.tolist())) == 3
 
 
 def test_box_with_iou_at_the_threshold_is_kept() -> None:

@@ -58,6 +58,8 @@ def test_defaults_are_those_of_the_paper() -> None:
         "iou_threshold": 0.45,
         "pre_nms_top_k": 400,
         "max_detections": 200,
+        "class_scores": (),
+        "agnostic_nms": False,
     }
     assert (spec.variances, spec.coding, spec.activation) == (
         (0.1, 0.1, 0.2, 0.2),

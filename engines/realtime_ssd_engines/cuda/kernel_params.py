@@ -29,6 +29,7 @@ __all__ = [
     "detect_params",
     "detect_settings",
     "input_params",
+    "lists_per_image",
     "preprocess_settings",
     "read_output",
     "select_rows",
@@ -137,7 +138,7 @@ class DetectBuffers:
     """Sizes in bytes of the device buffers for decoding and NMS of a batch.
 
     Attributes:
-        capacity: Maximum candidates per class and image; further ones are counted as overflow.
+        capacity: Maximum candidates per list and image; further ones are counted as overflow.
         candidates: Keys of all candidates.
         counters: Must be zero before the first run; the kernels reset them to zero.
         survivors: Keys that NMS keeps.
@@ -154,11 +155,12 @@ class DetectBuffers:
     def for_batch(cls, spec: ModelSpec, boxes: int, images: int) -> DetectBuffers:
         """Return the sizes for `images` images with `boxes` default boxes each.
 
-        The list of each class holds every default box as long as all lists fit into 64 MiB;
-        otherwise at least four times `pre_nms_top_k` candidates.
+        Each list holds all possible candidates as long as all lists fit into 64 MiB; otherwise at
+        least four times `pre_nms_top_k` candidates.
         """
-        limits, lists = spec.thresholds, spec.num_classes * images
-        capacity = min(boxes, max(4 * limits.pre_nms_top_k, CANDIDATE_BYTES // (8 * lists)))
+        limits, lists = spec.thresholds, lists_per_image(spec) * images
+        possible = boxes * (spec.num_classes if limits.agnostic_nms else 1)
+        capacity = min(possible, max(4 * limits.pre_nms_top_k, CANDIDATE_BYTES // (8 * lists)))
         return cls(
             capacity=capacity,
             candidates=8 * lists * capacity,
@@ -213,6 +215,8 @@ def detect_settings(
         "CLIP": str(int(spec.clip_before_nms)),
         "TOP_K": str(limits.pre_nms_top_k),
         "MAX_DETECTIONS": str(limits.max_detections),
+        "CLASS_SCORES": str(int(bool(limits.class_scores))),
+        "AGNOSTIC": str(int(limits.agnostic_nms)),
         **{"VARIANCE_X": x, "VARIANCE_Y": y, "VARIANCE_W": w, "VARIANCE_H": h},
     }
 
@@ -227,14 +231,23 @@ def select_rows(classes: int) -> int:
     return next(rows for max_classes, rows in _SELECT_ROWS if classes <= max_classes)
 
 
+def lists_per_image(spec: ModelSpec) -> int:
+    """Return the number of lists of candidates of an image: one per class, or one for all."""
+    return 1 if spec.thresholds.agnostic_nms else spec.num_classes
+
+
 def class_mask(spec: ModelSpec, classes: tuple[int, ...] | None = None) -> NDArray[np.uint32]:
-    """Return a bit mask of the classes to detect; all except the background by default."""
+    """Return a bit mask of the classes to detect; all except the background by default.
+
+    The score thresholds of the classes follow as bits of float32 numbers, if there are any.
+    """
     selected = range(spec.num_classes) if classes is None else classes
     bits = np.zeros((spec.num_classes + 31) // 32, np.uint32)
     for label in selected:
         if label != spec.background:
             bits[label // 32] |= np.uint32(1 << (label % 32))
-    return bits
+    scores = np.array(spec.thresholds.class_scores, np.float32)
+    return np.concatenate([bits, scores.view(np.uint32)])
 
 
 def detect_params(
@@ -256,7 +269,7 @@ def detect_params(
     params["boxes"], params["capacity"] = boxes, buffers.capacity
     params["score_threshold"] = limits.score_threshold
     params["iou_threshold"] = limits.iou_threshold
-    params["score_margin"] = _logit_margin(limits.score_threshold)
+    params["score_margin"] = _logit_margin(limits.lowest_score)
     params["score_class_stride"], params["score_box_stride"] = 1, spec.num_classes
     return params
 

@@ -97,12 +97,13 @@ class KernelSet:
             images: Batch size.
             stream: Stream of the launches.
         """
-        argument, classes = parameters.tobytes(), self.spec.num_classes
-        rows = kernel_params.select_rows(classes)
+        argument = parameters.tobytes()
+        rows = kernel_params.select_rows(self.spec.num_classes)
         blocks = -(-self.boxes // rows)
         self._select.prepared_async_call((blocks, images, 1), (rows, 1, 1), stream, argument)
         block = (kernel_params.SUPPRESS_THREADS, 1, 1)
-        self._suppress.prepared_async_call((classes, images, 1), block, stream, argument)
+        grid = (kernel_params.lists_per_image(self.spec), images, 1)
+        self._suppress.prepared_async_call(grid, block, stream, argument)
 
     def close(self) -> None:
         """Free the device memory; may be called repeatedly."""

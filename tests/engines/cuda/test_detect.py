@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ def make_spec(classes: int = 5, cells: int = 6, **changes: Any) -> ModelSpec:
         score_threshold=0.3, iou_threshold=0.45, pre_nms_top_k=40, max_detections=20
     )
     base = ModelSpec("test", InputSpec(64, 64), anchors, labels, thresholds=limits)
-    return dataclasses.replace(base, **changes)
+    return replace(base, **changes)
 
 
 def random_heads(
@@ -62,6 +62,7 @@ def assert_same(got: RawDetections, expected: RawDetections, exact: bool = False
     np.testing.assert_allclose(got.boxes, expected.boxes[indices], rtol=1e-5, atol=1e-6)
 
 
+LIMITS = make_spec().thresholds
 CASES: dict[str, dict[str, Any]] = {
     "softmax": {},
     "sigmoid": {"activation": "sigmoid"},
@@ -69,6 +70,17 @@ CASES: dict[str, dict[str, Any]] = {
     "clipped": {"clip_before_nms": True},
     "no background": {"activation": "sigmoid", "background": None},
     "last background": {"background": 4},
+    "scores by class": {"thresholds": replace(LIMITS, class_scores=(0, 0.3, 0.9, 0.05, 0.6))},
+    "scores by class, sigmoid": {
+        "activation": "sigmoid",
+        "thresholds": replace(LIMITS, class_scores=(0, 0.9, 0.5, 0.99, 0.7)),
+    },
+    "all classes as one": {"thresholds": replace(LIMITS, agnostic_nms=True)},
+    "all classes as one, no background": {
+        "activation": "none",
+        "background": None,
+        "thresholds": replace(LIMITS, agnostic_nms=True, class_scores=(0.2, 0.5, 0.9, 0.7, 0.4)),
+    },
 }
 
 
@@ -82,7 +94,7 @@ def test_batch_equals_reference(case: str, precision: Precision) -> None:
         expected = PostProcessor(spec)(scores[image], offsets[image])
         assert header.overflow == header.nan_boxes == 0
         assert len(expected.scores) > 5
-        assert_same(raw, expected, exact=case == "probabilities")
+        assert_same(raw, expected, exact=spec.activation == "none")
 
 
 def test_corner_coding_returns_the_offsets_as_boxes() -> None:

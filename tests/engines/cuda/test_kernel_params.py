@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ def test_scores_of_a_block_fit_into_shared_memory(classes: int, rows: int) -> No
 
 
 @pytest.mark.parametrize("limit", [{"pre_nms_top_k": 1025}, {"max_detections": 1025}])
-def test_limits_above_1024_are_rejected(limit: dict[str, int]) -> None:
+def test_limits_above_1024_are_rejected(limit: dict[str, Any]) -> None:
     spec = make_spec(thresholds=Thresholds(**limit))
     with pytest.raises(ModelError, match="must be at most 1024 on the GPU"):
         detect_settings(spec)

@@ -139,7 +139,7 @@ def test_mobilenet_equals_an_independent_forward_pass(
     spec, limits = model.spec, model.spec.thresholds
     assert (spec.input.channels, spec.input.mean) == ("BGR", (127.5,) * 3)
     assert spec.input.scale == (0.007843,) * 3
-    assert (limits.score_threshold, limits.iou_threshold) == (0.25, 0.45)
+    assert (limits.score_threshold, limits.iou_threshold) == (0.5, 0.45)
     assert limits.max_detections == 100
     golden = np.load(shared_data / "golden/priors_mobilenet_ssd_caffe_xyxy_f32.npy")
     np.testing.assert_allclose(to_corners(spec.boxes.boxes()), golden, atol=1e-6)
@@ -159,7 +159,7 @@ def test_heads_and_detections_equal_opencv(
         folder = request.getfixturevalue("shared_data") / DEFINITIONS
         definition = (folder / f"{name}.prototxt").read_text()
         model = imported(tmp_path, definition, sharpened(random_weights(definition)))
-        threshold = model.spec.thresholds.score_threshold
+        threshold = 0.25
     expected = json.loads((Path(__file__).parent / "opencv_caffe.json").read_text())[name]
     scores, offsets = model.heads(images(size))
     for head, samples in ((scores, expected["scores"]), (offsets, expected["offsets"])):
@@ -316,7 +316,7 @@ def test_settings_of_the_post_processing_are_read(
     definition, weights = thin
     for old, new in (
         ("nms_threshold: 0.45 top_k: 400", "nms_threshold: 0.3"),
-        ("keep_top_k: 200 confidence_threshold: 0.01", "confidence_threshold: 0.1"),
+        ("keep_top_k: 200 confidence_threshold: 0.01", "confidence_threshold: 0.75"),
         ("background_label_id: 0", "background_label_id: 2 variance_encoded_in_target: true"),
         ("clip: false", "clip: true"),
         ('name: "VGG_SSD_300"\n', ""),
@@ -325,7 +325,7 @@ def test_settings_of_the_post_processing_are_read(
         definition = definition.replace(old, new, 1 if "clip" not in old else -1)
     spec = imported(tmp_path, definition, weights).spec
     limits = spec.thresholds
-    assert (limits.score_threshold, limits.iou_threshold) == (0.1, 0.3)
+    assert (limits.score_threshold, limits.iou_threshold) == (0.75, 0.3)
     assert (limits.pre_nms_top_k, limits.max_detections) == (400, 200)
     assert (spec.background, spec.variances, spec.name) == (2, (1.0,) * 4, "caffe-vgg")
     assert spec.boxes.clip

@@ -35,7 +35,6 @@ _INPUTS = {
     "caffe-mobilenet": ((127.5, 127.5, 127.5), 0.007843),
 }
 _LABELS = {21: class_names.VOC_21, 81: class_names.COCO_80}
-LOWEST_DISPLAY_SCORE = 0.1
 POST_PROCESSING = "DetectionOutput"
 
 
@@ -209,12 +208,11 @@ def _describe(
 
 
 def _thresholds(parameters: Message) -> Thresholds:
-    """Read thresholds and limits; a score threshold for evaluation is too low for display."""
+    """Read thresholds and limits; a lower score than the default clutters crowded pictures."""
     defaults, nms = Thresholds(), parameters.nms_param
-    score = parameters.confidence_threshold
     thresholds = replace(
         defaults,
-        score_threshold=score if score >= LOWEST_DISPLAY_SCORE else defaults.score_threshold,
+        score_threshold=max(parameters.confidence_threshold, defaults.score_threshold),
         iou_threshold=(
             nms.nms_threshold if nms.HasField("nms_threshold") else defaults.iou_threshold
         ),

@@ -61,7 +61,7 @@ def mobilenet_spec(has_activation: bool, rounding: float = 0.0) -> ModelSpec:
         coding="yxhw",
         activation="none" if has_activation else "sigmoid",
         thresholds=Thresholds(
-            score_threshold=0.3, iou_threshold=0.6, pre_nms_top_k=200, max_detections=100
+            score_threshold=0.5, iou_threshold=0.6, pre_nms_top_k=200, max_detections=100
         ),
         description="SSD300 MobileNetV1 of TensorFlow's object-detection models, 80 COCO classes",
     )

@@ -43,7 +43,6 @@ POST_PROCESSING = "TFLite_Detection_PostProcess"
 _PIXEL_SHIFT = {np.uint8: 0, np.int8: 128}  # stored value of a pixel: pixel - shift
 _ARITHMETIC = ("ADD", "MUL", "SUB")
 _BOX_TOLERANCE = 1e-5
-_LOWEST_DISPLAY_SCORE = 0.1
 _DEFAULT_LIMITS = Thresholds(0.5, 0.6, 200, 100)
 """Limits of TensorFlow's SSDs; the score is one for display."""
 
@@ -215,13 +214,12 @@ def _background(end: Operator, columns: int) -> int | None:
 
 
 def _thresholds(end: Operator) -> Thresholds:
-    """Return the limits; a score for evaluation is too low, and ten boxes too few, for display."""
-    score = _number(end, "nms_score_threshold")
+    """Return the limits; those for evaluation have too low a score, and ten boxes are too few."""
     most = int(end.options.get("max_detections", 0))
     return replace(
         _DEFAULT_LIMITS,
-        score_threshold=(
-            score if score >= _LOWEST_DISPLAY_SCORE else _DEFAULT_LIMITS.score_threshold
+        score_threshold=max(
+            round(_number(end, "nms_score_threshold"), 6), _DEFAULT_LIMITS.score_threshold
         ),
         iou_threshold=round(_number(end, "nms_iou_threshold"), 6),
         max_detections=max(most, _DEFAULT_LIMITS.max_detections),

@@ -1,9 +1,10 @@
 // Decodes raw SSD heads into detections with two kernels per batch.
 //
 //   ssd_select    applies the score activation to every default box and appends the boxes above the
-//                 threshold to a candidate list per class, as sortable 64-bit keys
-//   ssd_suppress  one block per class: selects the best TOP_K candidates, decodes only these, and
-//                 runs bitmask NMS; the last block of an image merges the classes and keeps the
+//                 threshold to a candidate list per class, or one for all classes if AGNOSTIC, as
+//                 sortable 64-bit keys
+//   ssd_suppress  one block per list: selects the best TOP_K candidates, decodes only these, and
+//                 runs bitmask NMS; the last block of an image merges the lists and keeps the
 //                 best MAX_DETECTIONS
 //
 // Steps and output order (score, default box, class) match realtime_ssd/core/postprocess.py.
@@ -12,7 +13,8 @@
 //
 // Compile-time settings: SCORE_T, OFFSET_T (float or half_t), CLASSES, BACKGROUND (-1: none),
 // ACTIVATION (0 none, 1 softmax, 2 sigmoid), CODING (0 x y w h, 1 y x h w, 2 corners), CLIP (1:
-// clip before NMS), TOP_K and MAX_DETECTIONS (both at most 1024), VARIANCE_X, _Y, _W, _H.
+// clip before NMS), TOP_K and MAX_DETECTIONS (both at most 1024), VARIANCE_X, _Y, _W, _H,
+// CLASS_SCORES (1: a score threshold per class), AGNOSTIC (1: NMS treats all classes as one).
 
 #include "common.cuh"
 
@@ -43,6 +45,12 @@
 #ifndef MAX_DETECTIONS
 #define MAX_DETECTIONS 200
 #endif
+#ifndef CLASS_SCORES
+#define CLASS_SCORES 0
+#endif
+#ifndef AGNOSTIC
+#define AGNOSTIC 0
+#endif
 
 #ifndef VARIANCE_X
 #define VARIANCE_X 0.1f
@@ -59,6 +67,9 @@
 // An odd row stride avoids shared-memory bank conflicts.
 #define ROW_STRIDE (CLASSES | 1)
 #define ROW_WORDS 8
+#define MASK_WORDS ((CLASSES + 31) / 32)
+// Candidate lists of an image: one per class, or one for all.
+#define LISTS (AGNOSTIC ? 1 : CLASSES)
 // Cooperating threads of ssd_select: a warp, or the whole block if that is smaller.
 #define GROUP (SELECT_ROWS < 32 ? SELECT_ROWS : 32)
 #define GROUP_MASK (GROUP == 32 ? FULL_WARP : (1u << (GROUP & 31)) - 1)
@@ -78,10 +89,11 @@ struct DetectParams {
     u64 scores;         // SCORE_T, images x boxes x CLASSES
     u64 offsets;        // OFFSET_T, images x boxes x 4
     u64 default_boxes;  // float, boxes x 4 (cx, cy, w, h)
-    u64 class_mask;     // u32 words, one bit per class to detect
-    u64 candidates;     // u64 keys, images x CLASSES x capacity
+    u64 class_mask;     // u32 words, one bit per class to detect; then CLASSES floats, the score
+                        // thresholds, if CLASS_SCORES
+    u64 candidates;     // u64 keys, images x LISTS x capacity
     u64 counters;       // u32, images x (CLASSES + 4); all zero before the first run
-    u64 survivors;      // u64 keys, images x CLASSES x MAX_DETECTIONS
+    u64 survivors;      // u64 keys, images x LISTS x MAX_DETECTIONS
     u64 output;         // u32, images x (MAX_DETECTIONS + 1) x ROW_WORDS
     int boxes;
     int capacity;
@@ -166,6 +178,14 @@ static __device__ __forceinline__ bool has_nan(
     return found;
 }
 
+static __device__ __forceinline__ int list_of(int label) {
+    return AGNOSTIC ? 0 : label;
+}
+
+static __device__ __forceinline__ float threshold_of(const DetectParams& p, int label) {
+    return CLASS_SCORES ? ((const float*)p.class_mask)[MASK_WORDS + label] : p.score_threshold;
+}
+
 // Append the candidates among the rows of a group to the lists of their classes. For GROUP classes
 // at a time, lane k reserves list entries of class k for all rows with one atomic.
 static __device__ __forceinline__ void append_candidates(
@@ -177,13 +197,13 @@ static __device__ __forceinline__ void append_candidates(
         u32 own_rows = 0;
         for (int k = 0; k < GROUP && base + k < CLASSES; ++k) {
             const bool is_candidate =
-                active && ((classes >> k) & 1) && row[base + k] > p.score_threshold;
+                active && ((classes >> k) & 1) && row[base + k] > threshold_of(p, base + k);
             const u32 rows = __ballot_sync(GROUP_MASK, is_candidate);
             own_rows = lane == k ? rows : own_rows;
         }
         u32 first = 0;
         if (own_rows != 0) {
-            first = atomicAdd(&counters_of(p, image)[base + lane], (u32)__popc(own_rows));
+            first = atomicAdd(&counters_of(p, image)[list_of(base + lane)], (u32)__popc(own_rows));
         }
         u32 pending = __ballot_sync(GROUP_MASK, own_rows != 0);
         for (; pending != 0; pending &= pending - 1) {
@@ -192,7 +212,8 @@ static __device__ __forceinline__ void append_candidates(
             const u32 start = __shfl_sync(GROUP_MASK, first, k);
             const u32 slot = start + (u32)__popc(rows & ((1u << lane) - 1));
             if (((rows >> lane) & 1) && slot < (u32)p.capacity) {
-                u64* list = (u64*)p.candidates + ((long long)image * CLASSES + label) * p.capacity;
+                u64* list =
+                    (u64*)p.candidates + ((long long)image * LISTS + list_of(label)) * p.capacity;
                 list[slot] = make_key(row[label], box, label);
             }
         }
@@ -394,13 +415,13 @@ static __device__ void suppress(Workspace& s, int count, float threshold) {
     }
 }
 
-// NMS of one class: append the kept candidates of its list to the image's list of survivors.
-static __device__ void reduce_class(const DetectParams& p, Workspace& s, int image, int label) {
+// NMS of one list: append the kept candidates to the image's list of survivors.
+static __device__ void reduce_list(const DetectParams& p, Workspace& s, int image, int index) {
     u32* counters = counters_of(p, image);
-    const u32 candidates = counters[label];
+    const u32 candidates = counters[index];
     __syncthreads();
     if (threadIdx.x == 0 && candidates > 0) {
-        counters[label] = 0;
+        counters[index] = 0;
         if (candidates > (u32)p.capacity) {
             atomicAdd(&counters[OVERFLOW_COUNT], candidates - (u32)p.capacity);
         }
@@ -408,7 +429,7 @@ static __device__ void reduce_class(const DetectParams& p, Workspace& s, int ima
     if (candidates == 0) {
         return;
     }
-    const u64* list = (const u64*)p.candidates + ((long long)image * CLASSES + label) * p.capacity;
+    const u64* list = (const u64*)p.candidates + ((long long)image * LISTS + index) * p.capacity;
     const int listed = (int)(candidates < (u32)p.capacity ? candidates : (u32)p.capacity);
     const int count = load_largest(s.sorter, list, listed, TOP_K);
     for (int i = (int)threadIdx.x; i < count; i += SUPPRESS_THREADS) {
@@ -420,7 +441,7 @@ static __device__ void reduce_class(const DetectParams& p, Workspace& s, int ima
         s.base = atomicAdd(&counters[SURVIVORS], s.kept);
     }
     __syncthreads();
-    u64* survivors = (u64*)p.survivors + (long long)image * CLASSES * MAX_DETECTIONS + s.base;
+    u64* survivors = (u64*)p.survivors + (long long)image * LISTS * MAX_DETECTIONS + s.base;
     for (int i = (int)threadIdx.x; i < (int)s.kept; i += SUPPRESS_THREADS) {
         survivors[i] = s.sorter.keys[s.order[i]];
     }
@@ -439,12 +460,12 @@ static __device__ __forceinline__ void write_row(
     row[7] = 0;
 }
 
-// Write the best MAX_DETECTIONS of an image over all classes. Row 0 of the output is the header:
+// Write the best MAX_DETECTIONS of an image over all lists. Row 0 of the output is the header:
 // number of detections, dropped candidates, default boxes with NaN in their scores or offsets.
-static __device__ void merge_classes(const DetectParams& p, Workspace& s, int image) {
+static __device__ void merge_lists(const DetectParams& p, Workspace& s, int image) {
     volatile u32* counters = counters_of(p, image);
     u32* output = (u32*)p.output + (long long)image * (MAX_DETECTIONS + 1) * ROW_WORDS;
-    const u64* survivors = (const u64*)p.survivors + (long long)image * CLASSES * MAX_DETECTIONS;
+    const u64* survivors = (const u64*)p.survivors + (long long)image * LISTS * MAX_DETECTIONS;
     const int count = load_largest(s.sorter, survivors, (int)counters[SURVIVORS], MAX_DETECTIONS);
     for (int i = (int)threadIdx.x; i < count; i += SUPPRESS_THREADS) {
         write_row(p, output + (i + 1) * ROW_WORDS, image, s.sorter.keys[i]);
@@ -462,12 +483,12 @@ static __device__ void merge_classes(const DetectParams& p, Workspace& s, int im
     }
 }
 
-// Grid: (CLASSES, images); SUPPRESS_THREADS threads. Resets all counters to zero.
+// Grid: (LISTS, images); SUPPRESS_THREADS threads. Resets all counters to zero.
 extern "C" __global__ void __launch_bounds__(SUPPRESS_THREADS) ssd_suppress(DetectParams p) {
     __shared__ Workspace s;
     __shared__ u32 finished;
     const int image = (int)blockIdx.y;
-    reduce_class(p, s, image, (int)blockIdx.x);
+    reduce_list(p, s, image, (int)blockIdx.x);
     __threadfence();
     __syncthreads();
     if (threadIdx.x == 0) {
@@ -478,5 +499,5 @@ extern "C" __global__ void __launch_bounds__(SUPPRESS_THREADS) ssd_suppress(Dete
         return;
     }
     __threadfence();
-    merge_classes(p, s, image);
+    merge_lists(p, s, image);
 }

@@ -6,7 +6,7 @@
 extern "C" void run_detect(const DetectParams* params, int images, unsigned seed) {
     const unsigned blocks = (unsigned)((params->boxes + SELECT_ROWS - 1) / SELECT_ROWS);
     launch(ssd_select, {blocks, (unsigned)images, 1}, SELECT_ROWS, seed, *params);
-    launch(ssd_suppress, {CLASSES, (unsigned)images, 1}, SUPPRESS_THREADS, seed + 1, *params);
+    launch(ssd_suppress, {LISTS, (unsigned)images, 1}, SUPPRESS_THREADS, seed + 1, *params);
 }
 
 extern "C" int counters_per_image() { return COUNTER_COUNT; }
