@@ -19,7 +19,7 @@ from av.container import InputContainer, OutputContainer
 from av.stream import Stream
 from av.subtitles.stream import SubtitleStream
 
-from realtime_ssd.sources.ffmpeg import codec_name, main_video, sound_of
+from realtime_ssd.sources.ffmpeg import codec_name, discard, main_video, sound_of
 from realtime_ssd.sources.packet_feed import PacketFeed, PacketTimes
 from realtime_ssd.sources.seeking import seek_if_indexed
 from realtime_ssd.sources.timestamps import PacketClock, is_gap
@@ -108,6 +108,8 @@ class CopiedTracks:
                 *(path, content, suffix, codec_name(self._source, stream)),
             )
         streams = (self._video, *(track.input for track in self._tracks.values()))
+        if isinstance(self._source, InputContainer):
+            discard(one for one in self._source.streams if one not in streams)
         self._demuxed = self._source.demux(*streams)
 
     def packets(self, until: Fraction | None, shift: Fraction) -> Iterator[Packet]:

@@ -32,7 +32,7 @@ class Seekable(Protocol):
 def select_frames(source: Source, options: SourceOptions) -> Source:
     """Return a source with the frames that `start`, `end` and `frame_step` select.
 
-    The frames keep their times and numbers.
+    The frames keep their times, and without `start` their numbers.
 
     Args:
         source: An open file, or a live source; closed if the options do not apply to it.
@@ -67,7 +67,7 @@ class _Excerpt(BaseSource):
         self._start = Fraction(options.start).limit_denominator(10**6)
         self._end = None if options.end is None else Fraction(options.end).limit_denominator(10**6)
         self._first_time: Fraction | None = None
-        self._read = self._delivered = 0
+        self._read = 0
         if isinstance(source, Seekable):
             self._first_time = source.first_time
             if self._start:
@@ -114,8 +114,8 @@ class _Excerpt(BaseSource):
                 break
             self._read += 1
             if (self._read - 1) % self._step == 0:
-                self._delivered += 1
-                return frame
+                # After a jump, their numbers in the file are unknown.
+                return replace(frame, index=self._read - 1) if self._start else frame
         if self._start and not self._read and not self._source.info.live:
             raise SourceError(
                 f"'{self.info.name}' ends before `start` ({float(self._start):g} seconds)"

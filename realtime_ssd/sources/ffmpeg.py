@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import cv2  # isort: skip - before PyAV, see `realtime_ssd.sources`
 import av
@@ -25,6 +25,7 @@ from realtime_ssd.sources.packet_feed import PacketFeed
 __all__ = [
     "FrameConverter",
     "codec_name",
+    "discard",
     "error_reason",
     "is_remote",
     "main_video",
@@ -91,11 +92,16 @@ def main_video(streams: Sequence[VideoStream]) -> VideoStream:
     if not any(_BIT_RATE in one.metadata for one in videos):
         return videos[0]
     best = max(videos, key=_variant_rank)
-    discard = getattr(av.stream, "Discard", None)  # since PyAV 17
-    for one in videos:
-        if one is not best and discard is not None:
-            one.discard = discard.all
+    discard([one for one in videos if one is not best])
     return best
+
+
+def discard(streams: Iterable[Stream]) -> None:
+    """Neither read nor download these streams, where PyAV can (since 17)."""
+    values = getattr(av.stream, "Discard", None)
+    for stream in streams:
+        if values is not None:
+            stream.discard = values.all
 
 
 _BIT_RATE = "variant_bitrate"  # metadata of FFmpeg's HLS reader
@@ -114,9 +120,14 @@ def sound_of(streams: Sequence[AudioStream], video: VideoStream) -> list[AudioSt
         streams: All sound tracks of the container.
         video: The video stream.
     """
-    rate = video.metadata.get(_BIT_RATE)
-    own = [one for one in streams if rate and one.metadata.get(_BIT_RATE) == rate]
-    return own or list(streams)
+    if _BIT_RATE not in video.metadata:
+        return list(streams)
+    # The streams of a variant follow each other; sound of its own, such as another language, has
+    # the name of its track as a comment.
+    others = [one.index for one in video.container.streams.video if one.index > video.index]
+    following = [one for one in streams if video.index < one.index < min([*others, 10**6])]
+    separate = [one for one in streams if "comment" in one.metadata]
+    return following or separate or list(streams)
 
 
 def codec_name(container: InputContainer | PacketFeed | None, stream: Stream) -> str:

@@ -23,6 +23,7 @@ from realtime_ssd.core.printable import printable
 from realtime_ssd.sources.base import BaseSource, SourceInfo
 from realtime_ssd.sources.ffmpeg import (
     FrameConverter,
+    discard,
     error_reason,
     is_remote,
     main_video,
@@ -173,7 +174,10 @@ class VideoFile(BaseSource):
     def _demux(self, container: InputContainer) -> Iterator[Packet]:
         """Yield the packets of the video, and pass all others on, up to the end or to damage."""
         tracks = (*container.streams.audio, *container.streams.subtitles)
-        packets = container.demux(self._stream, *(tracks if self._feed is not None else ()))
+        if self._feed is None:
+            discard(tracks)  # a playlist may have files of its own for them
+            tracks = ()
+        packets = container.demux(self._stream, *tracks)
         while True:
             try:
                 packet = next(packets)
@@ -184,7 +188,8 @@ class VideoFile(BaseSource):
                 return
             if self._feed is not None:
                 self._feed.put(packet)
-            if packet.stream_index == self._stream.index:
+            # The last packets, which are empty, have no index.
+            if packet.stream.index == self._stream.index:
                 yield packet
 
     def _decode(

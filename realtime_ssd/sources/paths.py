@@ -125,8 +125,7 @@ def find_files(path: Path, *, recursive: bool) -> tuple[list[Path], list[Path]]:
     """
     found: set[Path] = set()
     if is_pattern(path):
-        for match in glob.iglob(_escape_existing(path), recursive=True):
-            item = Path(match)
+        for item in _matches(path):
             if item.is_dir():
                 found.update(_walk(item, recursive=True) if recursive else ())
             else:
@@ -135,6 +134,13 @@ def find_files(path: Path, *, recursive: bool) -> tuple[list[Path], list[Path]]:
         found.update(_walk(path, recursive=recursive))
     files = sorted(found, key=natural_key)
     return _with_suffix(files, IMAGE_SUFFIXES), _with_suffix(files, VIDEO_SUFFIXES)
+
+
+def _matches(pattern: Path) -> list[Path]:
+    try:
+        return [Path(match) for match in glob.iglob(_escape_existing(pattern), recursive=True)]
+    except ValueError:  # no file can have this name
+        return []
 
 
 def _with_suffix(files: Iterable[Path], suffixes: tuple[str, ...]) -> list[Path]:

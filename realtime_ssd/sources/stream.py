@@ -21,6 +21,7 @@ from realtime_ssd.core.printable import printable
 from realtime_ssd.sources.base import BaseSource, SourceInfo
 from realtime_ssd.sources.ffmpeg import (
     FrameConverter,
+    discard,
     error_reason,
     main_video,
     orientation_of,
@@ -96,6 +97,7 @@ class Stream(BaseSource):
         self._container = container
         self._resync = self._index > 0
         self._no_timestamps = Flags.no_timestamps in Flags(container.format.flags)
+        discard(one for one in container.streams if one is not stream)
         stream.thread_type = "SLICE"  # frame threading would delay frames
         self._frames = container.decode(stream)
         context = stream.codec_context

@@ -25,14 +25,16 @@ class StubDevice:
 
     def __init__(self, rate: float = 29.97, opened: bool = True) -> None:
         self.rate, self.opened = rate, opened
-        self.calls: list[tuple[int, int]] = []
+        self.calls: list[tuple[int | str, int]] = []
+        self.requests: list[tuple[int, float]] = []
+        self.size, self.format = (64.0, 48.0), "YUYV"
         self.buffer_size = 4
         self.released = 0
         self.connected = True
         self._queue: list[int] = []
         self._next = 0
 
-    def __call__(self, number: int, api: int) -> StubDevice:
+    def __call__(self, number: int | str, api: int) -> StubDevice:
         """Open the device, as the constructor of `cv2.VideoCapture` does."""
         self.calls.append((number, api))
         return self
@@ -46,15 +48,18 @@ class StubDevice:
         return self.opened
 
     def set(self, name: int, value: float) -> bool:
-        assert name == cv2.CAP_PROP_BUFFERSIZE
-        self.buffer_size = int(value)
+        if name == cv2.CAP_PROP_BUFFERSIZE:
+            self.buffer_size = int(value)
+        else:
+            self.requests.append((name, value))
         return True
 
     def get(self, name: int) -> float:
         return {
             cv2.CAP_PROP_FPS: self.rate,
-            cv2.CAP_PROP_FRAME_WIDTH: 64.0,
-            cv2.CAP_PROP_FRAME_HEIGHT: 48.0,
+            cv2.CAP_PROP_FRAME_WIDTH: self.size[0],
+            cv2.CAP_PROP_FRAME_HEIGHT: self.size[1],
+            cv2.CAP_PROP_FOURCC: float(cv2.VideoWriter.fourcc(*self.format)),
         }[name]
 
     def read(self) -> tuple[bool, Image | None]:
@@ -185,3 +190,72 @@ def test_other_systems_choose_the_capture_api(
     with open_source("7") as source:
         source.open()
     assert device.calls == [(7, cv2.CAP_ANY)]
+
+
+def test_settings_are_requested_in_the_order_that_drivers_need(
+    device: StubDevice, caplog: pytest.LogCaptureFixture
+) -> None:
+    device.size, device.format, device.rate = (1280.0, 720.0), "MJPG", 30.0
+    with open_source("camera:2?size=1280x720&fps=30") as source:
+        source.open()
+        assert (source.info.width, source.info.height) == (1280, 720)
+    assert device.requests == [
+        (cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG")),
+        (cv2.CAP_PROP_FRAME_WIDTH, 1280),
+        (cv2.CAP_PROP_FRAME_HEIGHT, 720),
+        (cv2.CAP_PROP_FPS, 30),
+    ]
+    assert caplog.messages == ["camera 2 delivers 1280x720 at 30 FPS as MJPG"]
+
+
+@pytest.mark.parametrize("setting", ["size=1920x1080", "fps=60", "format=mjpg"])
+def test_settings_that_the_camera_ignores_are_reported(
+    device: StubDevice, caplog: pytest.LogCaptureFixture, setting: str
+) -> None:
+    with open_source(f"2?{setting}") as source:
+        source.open()
+    (message,) = caplog.messages
+    assert message.startswith("camera 2 delivers 64x48 at 29.97 FPS as YUYV, not what was requ")
+
+
+def test_nothing_is_requested_without_settings(
+    device: StubDevice, caplog: pytest.LogCaptureFixture
+) -> None:
+    with open_source("2") as source:
+        source.open()
+    assert device.requests == []
+    assert not caplog.messages
+
+
+def test_device_is_opened_by_its_stable_path(device: StubDevice, tmp_path: Path) -> None:
+    stable = tmp_path / "v4l" / "by-id" / "usb-046d_C920-video-index0"
+    stable.parent.mkdir(parents=True)
+    stable.symlink_to(tmp_path / "video2")
+    with open_source(f"camera:{stable}?fps=15") as source:
+        source.open()
+        assert source.info.name == f"camera {stable}"
+    assert device.calls == [(str(stable), cv2.CAP_V4L2)]
+
+
+def test_stable_path_is_a_camera_even_while_it_is_unplugged(device: StubDevice) -> None:
+    with open_source("/dev/v4l/by-id/usb-none-video-index0") as source:
+        assert source.info.live
+        with pytest.raises(UsageError, match="does not exist; this machine has"):
+            source.open()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("camera:front", "is not a camera; use a number or a device"),
+        ("camera:", "is not a camera"),
+        ("0?size=1280", "settings that are not understood; use size=WIDTHxHEIGHT, fps=N"),
+        ("0?fps=nan", "settings that are not understood"),
+        ("0?fps", "settings that are not understood"),
+        ("0?format=MJPEG", "settings that are not understood"),
+        ("camera:0?zoom=2", "settings that are not understood"),
+    ],
+)
+def test_malformed_cameras_are_errors(text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        open_source(text)
