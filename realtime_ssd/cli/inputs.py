@@ -12,6 +12,7 @@ from realtime_ssd.cli.command import commands
 from realtime_ssd.cli.options import InputOptions
 from realtime_ssd.core.errors import UsageError
 from realtime_ssd.sources import SourceOptions
+from realtime_ssd.sources.base import InputLimits
 
 __all__ = ["name_sources", "parse_roi", "parse_seconds", "source_options"]
 
@@ -86,6 +87,7 @@ def source_options(inputs: InputOptions, decoder: Literal["cpu", "gpu"]) -> Sour
         start=0.0 if inputs.start is None else parse_seconds("start", inputs.start),
         end=None if inputs.end is None else parse_seconds("end", inputs.end),
         frame_step=inputs.frame_step,
+        limits=InputLimits(inputs.max_pixels),
     )
 
 

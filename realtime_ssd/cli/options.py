@@ -107,6 +107,7 @@ class InputOptions:
         interval: Seconds after which an image, such as the snapshot of a camera at a URL, is read
             again.
         wait: Keep trying cameras and streams that cannot be opened at the start.
+        max_pixels: Pixels that a frame or photo may have; larger ones are refused unread.
     """
 
     recursive: Annotated[bool, Parameter(negative="")] = False
@@ -116,6 +117,7 @@ class InputOptions:
     roi: str | None = None
     interval: float | None = None
     wait: Annotated[bool, Parameter(negative="")] = False
+    max_pixels: int = 200_000_000
 
 
 @Parameter(name="*")

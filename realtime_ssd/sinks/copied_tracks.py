@@ -20,6 +20,7 @@ from av.stream import Stream
 from av.subtitles.stream import SubtitleStream
 
 from realtime_ssd.sources.ffmpeg import codec_name, discard, main_video, sound_of
+from realtime_ssd.sources.media_input import open_input
 from realtime_ssd.sources.packet_feed import PacketFeed, PacketTimes
 from realtime_ssd.sources.seeking import seek_if_indexed
 from realtime_ssd.sources.timestamps import PacketClock, is_gap
@@ -74,7 +75,7 @@ class CopiedTracks:
         """
         timeout = TIMEOUT if "://" in location else None
         try:
-            source = av.open(location, timeout=timeout, metadata_errors="replace")
+            source = open_input(location, timeout=timeout)
         except (av.error.FFmpegError, OSError):
             return None
         if not source.streams.video or not (source.streams.audio or source.streams.subtitles):

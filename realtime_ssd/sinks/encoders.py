@@ -22,6 +22,7 @@ from realtime_ssd.core.gpu import cuda_version
 from realtime_ssd.sinks.containers import Container
 from realtime_ssd.sinks.encoder_options import ENCODERS, AutoEncoder, EncoderOptions
 from realtime_ssd.sources.base import SourceInfo
+from realtime_ssd.sources.media_input import open_input
 
 __all__ = [
     "RateLimit",
@@ -190,7 +191,7 @@ def rate_limit(info: SourceInfo) -> RateLimit | None:
     if info.live or info.still or not info.media:
         return None
     try:
-        with av.open(info.media, timeout=5, metadata_errors="replace") as source:
+        with open_input(info.media, timeout=5) as source:
             video = source.streams.video[0]
             sound = len(source.streams) > 1
             # The container's bit rate includes the sound, which is copied.

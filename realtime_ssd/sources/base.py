@@ -17,7 +17,41 @@ from realtime_ssd.core.frames import Frame
 if TYPE_CHECKING:
     from realtime_ssd.sources.packet_feed import PacketFeed
 
-__all__ = ["BaseSource", "Source", "SourceInfo", "SourceOptions", "SourcePlugin"]
+__all__ = ["BaseSource", "InputLimits", "Source", "SourceInfo", "SourceOptions", "SourcePlugin"]
+
+
+MAX_PIXELS = 200_000_000
+"""Pixels that a frame or image may have by default: 600 MB as BGR."""
+_LARGEST = 2**30  # of OpenCV
+
+
+@dataclass(frozen=True, slots=True)
+class InputLimits:
+    """What a source may contain, checked before memory for it is allocated.
+
+    Attributes:
+        max_pixels: Pixels that a frame or image may have.
+
+    Raises:
+        UsageError: If a value is out of range.
+    """
+
+    max_pixels: int = MAX_PIXELS
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.max_pixels <= _LARGEST:
+            raise UsageError(
+                f"`max_pixels` must be between 1 and {_LARGEST}, not {self.max_pixels}"
+            )
+
+    def problem(self, width: int, height: int) -> str:
+        """Return a clause about a frame or image with too many pixels; empty if it has not."""
+        if width * height <= self.max_pixels:
+            return ""
+        return (
+            f"has {width}x{height} pixels, more than the {self.max_pixels} that are accepted; "
+            "raise `max_pixels` if there is enough memory"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +188,7 @@ class SourceOptions:
         start: Seconds from the first frame of a file at which to begin.
         end: Seconds from the first frame of a file at which to stop; None for its end.
         frame_step: Read every n-th frame.
+        limits: What the source may contain.
 
     Raises:
         UsageError: If a value is out of range.
@@ -166,6 +201,7 @@ class SourceOptions:
     start: float = 0.0
     end: float | None = None
     frame_step: int = 1
+    limits: InputLimits = InputLimits()
 
     def __post_init__(self) -> None:
         if self.interval is not None and not 0 < self.interval < inf:

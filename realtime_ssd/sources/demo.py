@@ -7,7 +7,7 @@ from fractions import Fraction
 
 from realtime_ssd.core.errors import UsageError
 from realtime_ssd.core.frames import Frame
-from realtime_ssd.sources.base import BaseSource, SourceInfo
+from realtime_ssd.sources.base import BaseSource, InputLimits, SourceInfo
 from realtime_ssd.synthetic import StreetScene
 
 __all__ = ["DemoSource"]
@@ -23,16 +23,20 @@ class DemoSource(BaseSource):
     Args:
         text: Description as above. The defaults are 640x360 pixels, 30 frames per second, seed 0
             and 300 frames; `frames=0` never ends.
+        limits: Limits of the source.
 
     Raises:
         UsageError: If the text is malformed or a value is out of range.
     """
 
-    def __init__(self, text: str = "demo") -> None:
+    def __init__(self, text: str = "demo", *, limits: InputLimits | None = None) -> None:
         size, *options = text.removeprefix("demo").removeprefix(":").split(",")
         if "=" in size:
             size, options = "", [size, *options]
         width, height, fps = _parse_size(text, size)
+        problem = (limits or InputLimits()).problem(width, height)
+        if problem:
+            raise UsageError(f"'{text}' {problem}")
         values = {**_DEFAULTS, **_parse_options(text, options)}
         self._frames = values["frames"]
         self._scene = StreetScene(width, height, seed=values["seed"], fps=float(fps))

@@ -20,7 +20,7 @@ from realtime_ssd.core.cpu import cpu_count
 from realtime_ssd.core.errors import SourceError, UsageError, first_line, redact
 from realtime_ssd.core.frames import Frame, Image, LazyImage
 from realtime_ssd.core.printable import printable
-from realtime_ssd.sources.base import BaseSource, SourceInfo
+from realtime_ssd.sources.base import BaseSource, InputLimits, SourceInfo
 from realtime_ssd.sources.ffmpeg import (
     FrameConverter,
     discard,
@@ -32,6 +32,7 @@ from realtime_ssd.sources.ffmpeg import (
     undecodable,
     upright_size,
 )
+from realtime_ssd.sources.media_input import open_input, pixel_problem
 from realtime_ssd.sources.nvdec import open_on_gpu, surface_of
 from realtime_ssd.sources.packet_feed import PacketFeed
 from realtime_ssd.sources.seeking import seek_if_indexed, skip_packets
@@ -55,13 +56,15 @@ class VideoFile(BaseSource):
         path: File or URL; a pipe is opened once, and read as it arrives.
         gpu: Whether to decode on the GPU and leave the frames in its memory. If that is not
             possible, the CPU decodes, with a warning that gives the reason.
+        limits: Limits of the source.
 
     Raises:
         UsageError: If the file does not exist or is not readable for this user.
         SourceError: If it is not a video.
     """
 
-    def __init__(self, path: str, *, gpu: bool = False) -> None:
+    def __init__(self, path: str, *, gpu: bool = False, limits: InputLimits | None = None) -> None:
+        self._limits = limits or InputLimits()
         self._path, self._name, self._gpu = path, printable(redact(path)), gpu
         self._container: InputContainer | None = None
         self._decoded: Generator[av.VideoFrame, None, None] = _no_frames()
@@ -75,12 +78,13 @@ class VideoFile(BaseSource):
     def open(self) -> None:
         """Open the file at its first frame; see `Source.open`."""
         self.close()
-        container = _open(self._path, self._name, gpu=self._gpu)
+        container = _open(self._path, self._name, self._limits, gpu=self._gpu)
         if not container.streams.video:
             container.close()
             raise SourceError(f"'{self._name}' contains no video; use a video file")
         self._container, self._stream = container, main_video(container.streams.video)
         problem = undecodable(self._name, container, self._stream)
+        problem = problem or pixel_problem(self._name, self._stream, self._limits)
         if problem:
             self.close()
             raise SourceError(problem)
@@ -267,7 +271,7 @@ def _no_frames() -> Generator[av.VideoFrame, None, None]:
     yield from ()
 
 
-def _open(path: str, name: str, *, gpu: bool) -> InputContainer:
+def _open(path: str, name: str, limits: InputLimits, *, gpu: bool) -> InputContainer:
     remote = is_remote(path)
     timeout = TIMEOUT if remote else None
     location = media_location(path)
@@ -277,11 +281,11 @@ def _open(path: str, name: str, *, gpu: bool) -> InputContainer:
             with Path(path).open("rb"):
                 pass
         if gpu and is_file:
-            container, reason = open_on_gpu(location, timeout)
+            container, reason = open_on_gpu(location, timeout, limits)
             if container is not None:
                 return container
             _warn(name, reason)
-        return av.open(location, timeout=timeout, metadata_errors="replace")
+        return open_input(location, limits=limits, timeout=timeout)
     except av.error.FFmpegError as error:
         hint = "" if is_file else "; an MP4 file can only be piped if its index comes first"
         reason = error_reason(error)

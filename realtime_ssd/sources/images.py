@@ -12,7 +12,8 @@ import numpy as np
 from realtime_ssd.core.errors import SourceError, UsageError
 from realtime_ssd.core.frames import Frame, Image
 from realtime_ssd.core.printable import printable
-from realtime_ssd.sources.base import BaseSource, SourceInfo
+from realtime_ssd.sources.base import BaseSource, InputLimits, SourceInfo
+from realtime_ssd.sources.image_size import declared_size
 from realtime_ssd.sources.paths import find_files, is_pattern
 
 __all__ = ["Images", "load_image"]
@@ -24,12 +25,16 @@ class Images(BaseSource):
     Args:
         path: Image, folder or glob; `**` in a glob matches any number of folders.
         recursive: Whether the subfolders of a folder are searched.
+        limits: Limits of the source; larger images are skipped like unreadable ones.
 
     Raises:
         UsageError: If there is no image.
     """
 
-    def __init__(self, path: Path, *, recursive: bool = False) -> None:
+    def __init__(
+        self, path: Path, *, recursive: bool = False, limits: InputLimits | None = None
+    ) -> None:
+        self._limits = limits or InputLimits()
         self.paths = _find_images(path, recursive=recursive)
         self._next = 0
         self._unreadable: list[str] = []
@@ -47,23 +52,23 @@ class Images(BaseSource):
         while self._next < len(self.paths):
             number, path = self._next, self.paths[self._next]
             self._next += 1
-            image = load_image(path)
+            image, problem = load_image(path, self._limits)
             if image is not None:
                 source, name = self.info.name, self.info.names[number]
                 return Frame(image, number, source, number, Fraction(1), name=name)
-            self._unreadable.append(str(path))
+            self._unreadable.append(f"'{path}' {problem}")
         if self._unreadable:
             raise self._unreadable_error()
         return None
 
     def _unreadable_error(self) -> SourceError:
-        paths, count = self._unreadable, len(self._unreadable)
+        problems, count = self._unreadable, len(self._unreadable)
         if len(self.paths) == 1:
-            return SourceError(f"'{paths[0]}' cannot be read as an image; it may be damaged")
-        more = f" and {count - 3} more" if count > 3 else ""
+            return SourceError(problems[0])
+        more = f"; and {count - 3} more" if count > 3 else ""
         return SourceError(
             f"{count} of {len(self.paths)} images cannot be read and were skipped: "
-            f"{', '.join(paths[:3])}{more}"
+            f"{'; '.join(problems[:3])}{more}"
         )
 
 
@@ -94,11 +99,27 @@ def _unique_names(paths: list[Path]) -> tuple[str, ...]:
     return tuple(path.relative_to(shared).as_posix() for path in paths)
 
 
-def load_image(path: Path) -> Image | None:
-    """Read an image as BGR with its EXIF orientation applied; None if it cannot be decoded."""
+def load_image(path: Path, limits: InputLimits) -> tuple[Image | None, str]:
+    """Read an image as BGR with its EXIF orientation applied.
+
+    Args:
+        path: The file.
+        limits: What is checked before it is decoded.
+
+    Returns:
+        The image; or None, and a clause that says why it cannot be used.
+    """
     try:
-        data = np.fromfile(path, np.uint8)
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
-    except (OSError, cv2.error):
-        return None
-    return None if image is None else image.astype(np.uint8, copy=False)
+        data = path.read_bytes()
+        size = declared_size(data)
+        problem = limits.problem(*size) if size else ""
+        if problem:
+            return None, problem
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    except OSError as error:
+        return None, f"cannot be read: {error.strerror}"
+    except cv2.error:
+        image = None
+    if image is None:
+        return None, "cannot be read as an image; it may be damaged"
+    return image.astype(np.uint8, copy=False), ""

@@ -20,7 +20,9 @@ from av.container import InputContainer
 
 from realtime_ssd.core.frames import Surface
 from realtime_ssd.core.gpu import cuda_version, find_gpus
+from realtime_ssd.sources.base import InputLimits
 from realtime_ssd.sources.ffmpeg import error_reason, orientation_of
+from realtime_ssd.sources.media_input import open_input
 
 __all__ = ["open_on_gpu", "surface_of", "unavailable_reason"]
 
@@ -53,12 +55,15 @@ def unavailable_reason() -> str:
     return ""
 
 
-def open_on_gpu(path: str, timeout: float | None) -> tuple[InputContainer | None, str]:
+def open_on_gpu(
+    path: str, timeout: float | None, limits: InputLimits | None = None
+) -> tuple[InputContainer | None, str]:
     """Open a video for decoding on the first GPU.
 
     Args:
         path: File or URL.
         timeout: Limit in seconds for opening and for each read, or None.
+        limits: Limits of the source.
 
     Returns:
         The container and an empty string, or None and the reason why the CPU has to decode.
@@ -68,7 +73,7 @@ def open_on_gpu(path: str, timeout: float | None) -> tuple[InputContainer | None
         return None, reason
     acceleration = HWAccel("cuda", device=0, allow_software_fallback=True, is_hw_owned=True)
     try:
-        container = av.open(path, timeout=timeout, hwaccel=acceleration, metadata_errors="replace")
+        container = open_input(path, limits=limits, timeout=timeout, hwaccel=acceleration)
     except NotImplementedError:
         return None, "NVDEC does not support this codec"
     except av.error.FFmpegError as error:

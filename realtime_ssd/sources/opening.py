@@ -11,7 +11,15 @@ from typing import Literal
 from realtime_ssd.core.errors import RealtimeSSDError, UsageError, redact
 from realtime_ssd.core.frames import Frame
 from realtime_ssd.core.registry import load_plugins
-from realtime_ssd.sources.base import BaseSource, Source, SourceInfo, SourceOptions, SourcePlugin
+from realtime_ssd.sources.base import (
+    MAX_PIXELS,
+    BaseSource,
+    InputLimits,
+    Source,
+    SourceInfo,
+    SourceOptions,
+    SourcePlugin,
+)
 from realtime_ssd.sources.excerpt import select_frames
 from realtime_ssd.sources.formats import STREAM_SCHEMES, scheme_of
 from realtime_ssd.sources.paths import find_files, is_pattern, local_path, without_file_scheme
@@ -34,6 +42,7 @@ def open_source(
     start: float = 0.0,
     end: float | None = None,
     frame_step: int = 1,
+    max_pixels: int = MAX_PIXELS,
 ) -> Source:
     """Open the source that a text describes.
 
@@ -54,6 +63,8 @@ def open_source(
         start: Seconds from the first frame of a file at which to begin.
         end: Seconds from the first frame of a file at which to stop; None for its end.
         frame_step: Read every n-th frame.
+        max_pixels: Pixels that a frame or image may have; larger ones are refused before they are
+            decoded.
 
     Returns:
         The source; close it when done.
@@ -75,6 +86,7 @@ def open_source(
         start=start,
         end=end,
         frame_step=frame_step,
+        limits=InputLimits(max_pixels),
     )
     return _open(without_file_scheme(str(text)), options)
 

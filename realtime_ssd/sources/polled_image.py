@@ -15,10 +15,11 @@ from av.container import InputContainer
 
 from realtime_ssd.core.errors import SourceError, redact
 from realtime_ssd.core.frames import Frame, Image
-from realtime_ssd.sources.base import BaseSource, SourceInfo
+from realtime_ssd.sources.base import BaseSource, InputLimits, SourceInfo
 from realtime_ssd.sources.ffmpeg import FrameConverter, error_reason
 from realtime_ssd.sources.formats import IMAGE_SUFFIXES
 from realtime_ssd.sources.images import load_image
+from realtime_ssd.sources.media_input import open_input, pixel_problem
 
 __all__ = ["PolledImage", "RemoteImage", "is_image"]
 
@@ -47,10 +48,11 @@ class RemoteImage(BaseSource):
 
     Args:
         url: Its address.
+        limits: Limits of the source.
     """
 
-    def __init__(self, url: str) -> None:
-        self._url = url
+    def __init__(self, url: str, limits: InputLimits | None = None) -> None:
+        self._url, self._limits = url, limits or InputLimits()
         self._is_read = False
         name = unquote(urlsplit(url).path).rsplit("/", 1)[-1] or "image"
         if Path(name).suffix.lower() not in IMAGE_SUFFIXES:
@@ -64,7 +66,7 @@ class RemoteImage(BaseSource):
         if self._is_read:
             return None
         self._is_read = True
-        image = _load(self._url)
+        image = _load(self._url, self._limits)
         return Frame(image, 0, self.info.name, 0, Fraction(1), name=self.info.names[0])
 
 
@@ -74,12 +76,16 @@ class PolledImage(BaseSource):
     Args:
         location: File or URL.
         interval: Seconds between two readings.
+        limits: Limits of the source.
     """
 
-    def __init__(self, location: str | Path, interval: float) -> None:
+    def __init__(
+        self, location: str | Path, interval: float, *, limits: InputLimits | None = None
+    ) -> None:
+        limits = limits or InputLimits()
         self._interval, self._index = interval, 0
         self._load: Callable[[], Image] = lambda: (
-            _load_file(location) if isinstance(location, Path) else _load(location)
+            _load_file(location, limits) if isinstance(location, Path) else _load(location, limits)
         )
         self._started = time.monotonic()
         self._due = self._started
@@ -113,18 +119,21 @@ class PolledImage(BaseSource):
         self._interrupted.set()
 
 
-def _load_file(path: Path) -> Image:
-    image = load_image(path)
+def _load_file(path: Path, limits: InputLimits) -> Image:
+    image, problem = load_image(path, limits)
     if image is None:
-        raise SourceError(f"'{path}' cannot be read as an image; it may be damaged")
+        raise SourceError(f"'{path}' {problem}")
     return image
 
 
-def _load(url: str) -> Image:
+def _load(url: str, limits: InputLimits) -> Image:
     """Download an image and return it upright as BGR."""
     name = redact(url)
     try:
-        with av.open(url, timeout=TIMEOUT, metadata_errors="replace") as container:
+        with open_input(url, limits=limits, timeout=TIMEOUT) as container:
+            problem = pixel_problem(name, container.streams.video[0], limits)
+            if problem:
+                raise SourceError(problem)
             frame = next(container.decode(video=0), None)
             if frame is not None:
                 return FrameConverter().to_bgr(frame)

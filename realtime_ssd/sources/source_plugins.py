@@ -48,7 +48,7 @@ class DemoPlugin:
         """See `SourcePlugin.open`."""
         from realtime_ssd.sources.demo import DemoSource
 
-        return DemoSource(text)
+        return DemoSource(text, limits=options.limits)
 
 
 class ImagesPlugin:
@@ -71,8 +71,8 @@ class ImagesPlugin:
         if options.interval is not None and path.is_file():
             from realtime_ssd.sources.polled_image import PolledImage
 
-            return PolledImage(path, options.interval)
-        return Images(path, recursive=options.recursive)
+            return PolledImage(path, options.interval, limits=options.limits)
+        return Images(path, recursive=options.recursive, limits=options.limits)
 
 
 class FilePlugin:
@@ -88,7 +88,7 @@ class FilePlugin:
         """See `SourcePlugin.open`."""
         from realtime_ssd.sources.file import VideoFile
 
-        return VideoFile(str(local_path(text)), gpu=options.decoder == "gpu")
+        return VideoFile(str(local_path(text)), gpu=options.decoder == "gpu", limits=options.limits)
 
 
 class StreamPlugin:
@@ -109,7 +109,7 @@ class StreamPlugin:
             from realtime_ssd.sources.web import open_url
 
             return open_url(text, options)
-        return Stream(text)
+        return Stream(text, limits=options.limits)
 
 
 CAMERA, DEMO, FILE = CameraPlugin(), DemoPlugin(), FilePlugin()

@@ -18,7 +18,7 @@ from av.format import Flags
 from realtime_ssd.core.errors import SourceError, UsageError, redact
 from realtime_ssd.core.frames import Frame
 from realtime_ssd.core.printable import printable
-from realtime_ssd.sources.base import BaseSource, SourceInfo
+from realtime_ssd.sources.base import BaseSource, InputLimits, SourceInfo
 from realtime_ssd.sources.ffmpeg import (
     FrameConverter,
     discard,
@@ -27,6 +27,7 @@ from realtime_ssd.sources.ffmpeg import (
     orientation_of,
     undecodable,
 )
+from realtime_ssd.sources.media_input import open_input, pixel_problem
 from realtime_ssd.sources.timestamps import is_gap, is_jump
 
 __all__ = ["Stream", "check_password", "connect", "password_hint"]
@@ -53,6 +54,7 @@ class Stream(BaseSource):
         container: Its connection, if there is one already, for the first `open`.
         opened_at: `time.monotonic()` in seconds of that connection.
         error: Raised by the first `open`, if the address was tried before.
+        limits: Limits of the source.
     """
 
     def __init__(
@@ -62,7 +64,9 @@ class Stream(BaseSource):
         container: InputContainer | None = None,
         opened_at: float = 0.0,
         error: SourceError | None = None,
+        limits: InputLimits | None = None,
     ) -> None:
+        self._limits = limits or InputLimits()
         self._error = error
         self._url = url
         self._connected, self._connected_at = container, opened_at
@@ -85,12 +89,13 @@ class Stream(BaseSource):
         error, self._error = self._error, None
         if error is not None:
             raise error
-        container = self._take_connection() or connect(self._url)
+        container = self._take_connection() or connect(self._url, self._limits)
         if not container.streams.video:
             container.close()
             raise SourceError(f"'{name}' contains no video; use a stream with video")
         stream = main_video(container.streams.video)
         problem = undecodable(name, container, stream)
+        problem = problem or pixel_problem(name, stream, self._limits)
         if problem:
             container.close()
             raise SourceError(problem)
@@ -197,27 +202,27 @@ class Stream(BaseSource):
             self._connected.close()
 
 
-def connect(url: str) -> InputContainer:
+def connect(url: str, limits: InputLimits) -> InputContainer:
     """Open a URL.
 
     Raises:
         SourceError: If it cannot be opened.
     """
     try:
-        return _connect(url)
+        return _connect(url, limits)
     except (av.error.FFmpegError, OSError) as error:
         reason = f"{error_reason(error)}{password_hint(url)}"
         raise SourceError(f"'{redact(url)}' cannot be opened: {reason}") from None
 
 
-def _connect(url: str) -> InputContainer:
+def _connect(url: str, limits: InputLimits) -> InputContainer:
     """Open a URL; RTSP servers without TCP transport are tried again over UDP."""
     try:
-        return _open(url, _OPTIONS)
+        return _open(url, _OPTIONS, limits)
     except (av.error.FFmpegError, OSError) as error:
         if error.errno != errno.EPROTONOSUPPORT or not url.lower().startswith("rtsp"):
             raise
-        return _open(url, _UDP_OPTIONS)
+        return _open(url, _UDP_OPTIONS, limits)
 
 
 def password_hint(url: str) -> str:
@@ -252,6 +257,5 @@ def check_password(url: str) -> None:
         )
 
 
-def _open(url: str, options: dict[str, str]) -> InputContainer:
-    timeout = (OPEN_TIMEOUT, READ_TIMEOUT)
-    return av.open(url, options=options, timeout=timeout, metadata_errors="replace")
+def _open(url: str, options: dict[str, str], limits: InputLimits) -> InputContainer:
+    return open_input(url, limits=limits, options=options, timeout=(OPEN_TIMEOUT, READ_TIMEOUT))

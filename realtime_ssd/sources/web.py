@@ -32,21 +32,21 @@ def open_url(url: str, options: SourceOptions) -> Source:
         SourceError: If an image or a file cannot be read.
     """
     try:
-        container = connect(url)
+        container = connect(url, options.limits)
     except SourceError as error:
         if options.interval is not None:
-            return PolledImage(url, options.interval)
-        return Stream(url, error=error)
+            return PolledImage(url, options.interval, limits=options.limits)
+        return Stream(url, error=error, limits=options.limits)
     opened_at = time.monotonic()
     if is_image(container):
         container.close()
         if options.interval is None:
-            return RemoteImage(url)
-        return PolledImage(url, options.interval)
+            return RemoteImage(url, options.limits)
+        return PolledImage(url, options.interval, limits=options.limits)
     if _is_finite(container):
         container.close()
-        return VideoFile(url, gpu=options.decoder == "gpu")
-    return Stream(url, container=container, opened_at=opened_at)
+        return VideoFile(url, gpu=options.decoder == "gpu", limits=options.limits)
+    return Stream(url, container=container, opened_at=opened_at, limits=options.limits)
 
 
 def _is_finite(container: InputContainer) -> bool:
