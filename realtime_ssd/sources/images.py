@@ -18,6 +18,8 @@ from realtime_ssd.sources.paths import find_files, is_pattern
 
 __all__ = ["Images", "load_image"]
 
+_DAMAGED = "cannot be read as an image; it may be damaged"
+
 
 class Images(BaseSource):
     """Reads images ordered by name, with numbers in names compared by value (2 before 10).
@@ -37,7 +39,7 @@ class Images(BaseSource):
         self._limits = limits or InputLimits()
         self.paths = _find_images(path, recursive=recursive)
         self._next = 0
-        self._unreadable: list[str] = []
+        self._unreadable: list[tuple[str, str]] = []
         self.info = SourceInfo(
             printable(str(path)),
             time_base=Fraction(1),
@@ -56,19 +58,24 @@ class Images(BaseSource):
             if image is not None:
                 source, name = self.info.name, self.info.names[number]
                 return Frame(image, number, source, number, Fraction(1), name=name)
-            self._unreadable.append(f"'{path}' {problem}")
+            self._unreadable.append((str(path), problem))
         if self._unreadable:
             raise self._unreadable_error()
         return None
 
     def _unreadable_error(self) -> SourceError:
-        problems, count = self._unreadable, len(self._unreadable)
+        count = len(self._unreadable)
         if len(self.paths) == 1:
-            return SourceError(problems[0])
-        more = f"; and {count - 3} more" if count > 3 else ""
+            path, problem = self._unreadable[0]
+            return SourceError(f"'{path}' {problem}")
+        shown = [
+            path if problem == _DAMAGED else f"{path} ({problem})"
+            for path, problem in self._unreadable[:3]
+        ]
+        more = f" and {count - 3} more" if count > 3 else ""
         return SourceError(
             f"{count} of {len(self.paths)} images cannot be read and were skipped: "
-            f"{'; '.join(problems[:3])}{more}"
+            f"{', '.join(shown)}{more}"
         )
 
 
@@ -121,5 +128,5 @@ def load_image(path: Path, limits: InputLimits) -> tuple[Image | None, str]:
     except cv2.error:
         image = None
     if image is None:
-        return None, "cannot be read as an image; it may be damaged"
+        return None, _DAMAGED
     return image.astype(np.uint8, copy=False), ""

@@ -212,7 +212,7 @@ def test_an_unsupported_video_is_opened_again_for_the_cpu(
     opened = []
 
     def open_without_gpu(
-        path: str, timeout: float | None
+        path: str, timeout: float | None, _: object
     ) -> tuple[av.container.InputContainer, str]:
         opened.append(path)
         return av.open(path), ""
