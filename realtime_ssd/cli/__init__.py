@@ -21,6 +21,7 @@ DETECT = Command(
 )
 MODELS = Command("realtime_ssd.cli.models:app", "List installed models and pull official ones.", 10)
 DOCTOR = Command("realtime_ssd.cli.doctor:doctor", "Show what this machine has and is missing.", 30)
+ZONES = Command("realtime_ssd.cli.zones:zones", "Draw zones and lines with the mouse.", 20)
 BENCHMARK = Command(
     "realtime_ssd.cli.benchmark:benchmark", "Measure speed and latency on this machine.", 40
 )

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Scene"]
 
+_FIRST_COLOR = 100
+"""Index of the color of the first zone: not that of a common class."""
+
 
 class Scene(Closeable):
     """Creates the processors of each source; all options are checked before any work.
@@ -138,7 +141,7 @@ class Scene(Closeable):
     def _shapes(self) -> list[Processor]:
         options = self._options
         processors: list[Processor] = []
-        for color, shape in enumerate((*self._zones, *self._lines)):
+        for color, shape in enumerate((*self._zones, *self._lines), start=_FIRST_COLOR):
             is_zone = len(shape.points) > 2
             common = {
                 "anchor": options.anchor,
