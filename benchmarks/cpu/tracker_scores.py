@@ -1,6 +1,6 @@
 """Accuracy and cost of the trackers, scored by the evaluation of the package `trackers`.
 
-`python -m benchmarks.cpu.tracking [--mot FOLDER] [--seeds N] [--frames N]` tracks
+`python -m benchmarks.cpu.tracker_scores [--mot FOLDER] [--seeds N] [--frames N]` tracks
 
 - the synthetic street, whose ground truth has identities, with true boxes and with detections of
   the bundled model;
