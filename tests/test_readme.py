@@ -48,10 +48,11 @@ def test_options_exist() -> None:
     """Options in the README's text and examples are options of some command."""
     commands = ("detect", "benchmark", "build", "import", "train", "evaluate", "export")
     help_text = "\n".join(run(command, "--help").stdout for command in commands)
-    help_text += run("models", "pull", "--help").stdout
+    for group, command in (("models", "pull"), ("data", "check"), ("data", "convert")):
+        help_text += run(group, command, "--help").stdout
     options = set(re.findall(r"(?<=[ `])--[a-z][a-z-]+", README))
-    # `benchmarks` is a module of the repository, `torchrun` a program of PyTorch.
-    options -= {"--data", "--nproc-per-node"}
+    # `benchmarks` is a module of the repository, `torchrun` and `venv` are programs of others.
+    options -= {"--data", "--nproc-per-node", "--system-site-packages"}
     assert {option for option in options if option not in help_text} == set()
 
 
