@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -12,7 +13,7 @@ from realtime_ssd.core.spec import ModelSpec
 from realtime_ssd_engines.onnx.verify import synthetic_frames
 from realtime_ssd_engines.tensorrt.toolchain import TensorRTToolchain, Toolchain
 
-__all__ = ["Layer", "add_times", "format_table", "parse_layers", "profile_engine", "to_json"]
+__all__ = ["Layer", "add_times", "format_table", "parse_build_log", "parse_layers", "profile_engine", "to_json"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,43 @@ def parse_layers(text: str) -> list[Layer]:
     except (ValueError, AttributeError):
         return []
     return [_layer(layer) for layer in layers]
+
+
+_LOGGED_LAYER = re.compile(
+    r"^Name: (?P<name>.*?), LayerType: (?P<kind>\w*), Inputs: \[(?P<inputs>.*?)\], "
+    r"(?:Constants: \[(?P<constants>.*?)\], )?Outputs: \[(?P<outputs>.*?)\], "
+    r"TacticName: (?P<tactic>[^,]*)",
+    re.MULTILINE,
+)
+_LOGGED_TENSOR = re.compile(r"Dimensions: \[([\d,-]*)\].*?Datatype: (\w+)")
+
+
+def parse_build_log(text: str) -> list[Layer]:
+    """Parse the layers that a build logs (TensorRT-RTX), which requires no GPU.
+
+    The inputs of a layer include its constants, such as the weights of a convolution.
+
+    Args:
+        text: See `realtime_ssd_engines.tensorrt.library.MessageLog.layers`.
+    """
+    layers = []
+    for match in _LOGGED_LAYER.finditer(text):
+        inputs = f"{match['inputs']} {match['constants'] or ''}"
+        layers.append(
+            Layer(
+                name=match["name"],
+                kind=match["kind"],
+                inputs=_logged_tensors(inputs),
+                outputs=_logged_tensors(match["outputs"]),
+                tactic=match["tactic"].strip(),
+            )
+        )
+    return layers
+
+
+def _logged_tensors(text: str) -> tuple[str, ...]:
+    found = _LOGGED_TENSOR.findall(text)
+    return tuple(f"{dtype} {sizes.replace(',', 'x')}".strip() for sizes, dtype in found)
 
 
 def _layer(description: Any) -> Layer:

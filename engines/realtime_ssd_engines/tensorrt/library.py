@@ -75,18 +75,22 @@ class MessageLog:
 
     Attributes:
         errors: Messages of severity error and internal error.
+        layers: Description of the layers that the last build logged; "" if it logged none.
         logger: The `ILogger` to pass to TensorRT.
     """
 
     def __init__(self, flavor: Flavor = "tensorrt") -> None:
         trt = library(flavor)
         self.errors: list[str] = []
-        errors = self.errors
+        self.layers = ""
+        record = self
 
         class _Logger(trt.ILogger):  # type: ignore[misc, name-defined]
             def log(self, severity: Any, message: str) -> None:
                 if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
-                    errors.append(message)
+                    record.errors.append(message)
+                elif message.startswith("Layers:"):
+                    record.layers = message
                 _log.debug("TensorRT: %s", message)
 
         self.logger = _Logger()
