@@ -23,6 +23,7 @@ __all__ = ["quantize"]
 _log = logging.getLogger(__name__)
 
 MAX_IMAGES = 64
+_WEIGHTED_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 PERCENTILE = 99.999  # of the activations; larger values are clipped
 
 
@@ -51,18 +52,21 @@ def quantize(model: Path, output: Path, calibration: Path, *, symmetric: bool = 
     if not calibration.is_dir():
         raise UsageError(f"'{calibration}' is not a folder of calibration images")
     tensors = _calibration_tensors(calibration, spec.input)
+    network = onnx.load(str(model))
+    _name_nodes(network.graph)
+    settings = _tensorrt_settings(network.graph) if symmetric else _onnxruntime_settings()
     level = logging.getLogger().level
     logging.getLogger().setLevel(logging.ERROR)  # hides advice on pre-processing that is not needed
     try:
         with redirect_stdout(StringIO()):  # `quantize_static` prints its progress
             quantization.quantize_static(
-                str(model),
+                network,
                 str(output),
                 _DataReader(spec.input.name, tensors),
                 quant_format=quantization.QuantFormat.QDQ,
                 per_channel=True,
                 weight_type=quantization.QuantType.QInt8,
-                **_activation_settings(symmetric),
+                **settings,
             )
     finally:
         logging.getLogger().setLevel(level)
@@ -72,19 +76,44 @@ def quantize(model: Path, output: Path, calibration: Path, *, symmetric: bool = 
     return len(tensors)
 
 
-def _activation_settings(symmetric: bool) -> dict[str, Any]:
-    """Return the keyword arguments of `quantize_static` that concern activations."""
+def _tensorrt_settings(graph: onnx.GraphProto) -> dict[str, Any]:
+    """Return the keyword arguments of `quantize_static` for TensorRT.
+
+    By NVIDIA's rules, only the inputs of convolutions, matrix products and residual additions are
+    quantized. Q/DQ nodes at an output, as between a convolution and its ReLU, would round twice and
+    keep the two from being fused.
+    """
+    from onnxruntime.quantization import QuantType
+
+    constants = {item.name for item in graph.initializer}
+    constants |= {node.output[0] for node in graph.node if node.op_type == "Constant"}
+    additions = [node for node in graph.node if node.op_type == "Add"]
+    return {
+        "activation_type": QuantType.QInt8,
+        "op_types_to_quantize": [*_WEIGHTED_OPS, "Add"],
+        "nodes_to_exclude": [node.name for node in additions if constants & set(node.input)],
+        "extra_options": {
+            "ActivationSymmetric": True,
+            "WeightSymmetric": True,
+            "QuantizeBias": False,
+            "OpTypesToExcludeOutputQuantization": [*_WEIGHTED_OPS, "Add"],
+        },
+    }
+
+
+def _name_nodes(graph: onnx.GraphProto) -> None:
+    """Name the nodes that have no name of their own, by which they could not be excluded."""
+    names: set[str] = set()
+    for number, node in enumerate(graph.node):
+        if not node.name or node.name in names:
+            node.name = f"{node.op_type}_{number}_{node.name}"
+        names.add(node.name)
+
+
+def _onnxruntime_settings() -> dict[str, Any]:
+    """Return the keyword arguments of `quantize_static` for ONNX Runtime."""
     from onnxruntime.quantization import CalibrationMethod, QuantType
 
-    if symmetric:
-        return {
-            "activation_type": QuantType.QInt8,
-            "extra_options": {
-                "ActivationSymmetric": True,
-                "WeightSymmetric": True,
-                "QuantizeBias": False,
-            },
-        }
     return {
         "activation_type": QuantType.QUInt8,
         "calibrate_method": CalibrationMethod.Percentile,

@@ -19,6 +19,7 @@ from realtime_ssd.core.errors import ModelError, UsageError
 from realtime_ssd.core.files import sha256_of
 from realtime_ssd.core.frames import Image
 from realtime_ssd.core.spec import ModelSpec, read_spec, spec_to_json
+from realtime_ssd_engines.onnx.integer_graph import check_integers
 from realtime_ssd_engines.onnx.precision import to_fp16
 from realtime_ssd_engines.onnx.verify import (
     ComparisonReport,
@@ -142,7 +143,9 @@ def get_or_build_engine(
     """
     toolchain = toolchain or TensorRTToolchain()
     cache = EngineCache(options.cache)
-    fixed_batch = _has_fixed_batch(model, spec, options)
+    graph = _read_graph(model)
+    fixed_batch = _has_fixed_batch(graph, model, spec, options)
+    check_integers(graph, str(model), options.precision)
     key = engine_key(model, spec, options, toolchain.target())
     path = cache.path(key)
     if not options.rebuild and (plan := cache.read(key)) is not None:
@@ -155,23 +158,33 @@ def get_or_build_engine(
         return Engine(plan, key, cache.write(key, plan, metadata), metadata)
 
 
-def _has_fixed_batch(model: Path, spec: ModelSpec, options: EngineOptions) -> bool:
+def _read_graph(model: Path) -> onnx.GraphProto:
+    """Read the graph of an ONNX file without its external weights.
+
+    Raises:
+        ModelError: If the file is damaged.
+    """
+    try:
+        return onnx.load(str(model), load_external_data=False).graph
+    except Exception as error:
+        raise ModelError(f"'{model}' is not a readable ONNX file; it may be damaged") from error
+
+
+def _has_fixed_batch(
+    graph: onnx.GraphProto, model: Path, spec: ModelSpec, options: EngineOptions
+) -> bool:
     """Return whether the file accepts one image at a time only.
 
     Raises:
-        ModelError: If the file is damaged or lacks the input.
+        ModelError: If the file lacks the input.
         UsageError: If a larger batch is requested than the file accepts.
     """
-    try:
-        inputs = onnx.load(str(model), load_external_data=False).graph.input
-        value = next(item for item in inputs if item.name == spec.input.name)
-    except StopIteration:
+    value = next((item for item in graph.input if item.name == spec.input.name), None)
+    if value is None:
         raise ModelError(
             f"'{model}' has no input '{spec.input.name}', which its specification requires; "
             "import it again"
-        ) from None
-    except Exception as error:
-        raise ModelError(f"'{model}' is not a readable ONNX file; it may be damaged") from error
+        )
     shape = [
         item.dim_value if item.HasField("dim_value") else None
         for item in value.type.tensor_type.shape.dim

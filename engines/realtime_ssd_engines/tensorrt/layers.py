@@ -13,7 +13,15 @@ from realtime_ssd.core.spec import ModelSpec
 from realtime_ssd_engines.onnx.verify import synthetic_frames
 from realtime_ssd_engines.tensorrt.toolchain import TensorRTToolchain, Toolchain
 
-__all__ = ["Layer", "add_times", "format_table", "parse_build_log", "parse_layers", "profile_engine", "to_json"]
+__all__ = [
+    "Layer",
+    "add_times",
+    "format_table",
+    "parse_build_log",
+    "parse_layers",
+    "profile_engine",
+    "to_json",
+]
 
 
 @dataclass(frozen=True, slots=True)

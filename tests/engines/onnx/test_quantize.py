@@ -6,14 +6,15 @@ import logging
 from pathlib import Path
 
 import cv2
+import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from realtime_ssd_engines.onnx.quantize import quantize
 
 from realtime_ssd.core.errors import SourceError, UsageError
 from realtime_ssd.core.spec import read_spec
-from tests.tiny import bright_cell
+from tests.tiny import bright_cell, tiny_model
 
 
 @pytest.fixture
@@ -55,6 +56,48 @@ def test_tensorrt_models_quantize_both_inputs_of_convolutions_but_no_bias(
         assert not any(name in producers for name in bias)
     quantized = {node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"}
     assert TensorProto.INT32 not in {dtypes.get(name) for name in quantized}
+
+
+def test_tensorrt_models_quantize_inputs_only_and_residual_additions(
+    photos: Path, tmp_path: Path
+) -> None:
+    """Additions of constants, ReLUs and outputs stay unquantized; nodes may have no names."""
+    path = residual_model(tmp_path / "residual.onnx")
+    quantize(path, tmp_path / "int8.onnx", photos)
+    graph = onnx.load(str(tmp_path / "int8.onnx")).graph
+    producers = {name: node.op_type for node in graph.node for name in node.output}
+    consumers = [(node.op_type, name) for node in graph.node for name in node.input]
+    (residual, constant) = (node for node in graph.node if node.op_type == "Add")
+    assert [producers.get(name) for name in residual.input] == ["DequantizeLinear"] * 2
+    assert "DequantizeLinear" not in [producers.get(name) for name in constant.input]
+    for node in graph.node:
+        if node.op_type == "Conv":
+            followers = {kind for kind, name in consumers if name == node.output[0]}
+            assert followers <= {"Relu", "Transpose"}
+
+
+def residual_model(path: Path) -> Path:
+    """Write the tiny detector with a residual block and the addition of a constant in front."""
+    model = onnx.load(str(tiny_model(path)))
+    graph = model.graph
+    source = graph.input[0].name
+    weights = numpy_helper.from_array(np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1), "eye")
+    zero = numpy_helper.from_array(np.zeros((1, 3, 1, 1), np.float32), "zero")
+    for node in graph.node:
+        node.name = ""
+        node.input[:] = ["block" if name == source else name for name in node.input]
+    block = [
+        helper.make_node("Conv", [source, "eye"], ["convolved"]),
+        helper.make_node("Relu", ["convolved"], ["rectified"]),
+        helper.make_node("Add", ["rectified", source], ["sum"]),
+        helper.make_node("Add", ["sum", "zero"], ["block"]),
+    ]
+    nodes = [*block, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend([weights, zero])
+    onnx.save(model, str(path))
+    return path
 
 
 def test_the_specification_and_the_log_level_are_preserved(
