@@ -51,6 +51,7 @@ class Detector(Closeable):
         batch: Largest number of frames in one pass of the network.
         trust_model: Whether to run a graph with operators or sizes that SSDs do not need; such a
             model may need any amount of memory and time.
+        device: Number of the GPU, from 0; the first one by default. ONNX Runtime uses none.
 
     Raises:
         UsageError: If the model, the backend or a class is unknown, or a value is out of range.
@@ -78,6 +79,7 @@ class Detector(Closeable):
         classes: str | Sequence[str] = (),
         batch: int = 1,
         trust_model: bool = False,
+        device: int | None = None,
     ) -> None:
         path, _ = find_model(None if model is None else str(model))
         options = BackendOptions(
@@ -88,6 +90,7 @@ class Detector(Closeable):
             agnostic_nms=agnostic_nms,
             classes=(classes,) if isinstance(classes, str) else tuple(classes),
             trust_model=trust_model,
+            device=device,
         )
         self._backend: Backend = open_backend(path, backend, options)
         self._lock = threading.Lock()  # held by a call, and whenever the flags are set

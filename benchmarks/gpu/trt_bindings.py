@@ -50,10 +50,13 @@ OBJECTS = {
     "formats": "LayerInformationFormat",
     "flags": "BuilderFlag",
     "strategies": "ExecutionContextAllocationStrategy",
+    "specializations": "DynamicShapesKernelSpecializationStrategy",
+    "runtime_config": "IRuntimeConfig",
+    "runtime_cache": "IRuntimeCache",
 }
 """TensorRT types of variables and attributes by name."""
 
-PROJECT_NAMES = {"network.py": {"network"}, "toolchain.py": {"network"}}
+PROJECT_NAMES = {"network.py": {"network", "runtime_cache"}, "toolchain.py": {"network"}}
 """Names in `OBJECTS` that refer to objects of the project instead, by file."""
 
 CALLS = {
@@ -65,6 +68,9 @@ CALLS = {
 """Attributes of objects that are not assigned to a variable."""
 
 ALTERNATIVES = {
+    "ExecutionContextAllocationStrategy": (
+        "ICudaEngine.create_execution_context_without_device_memory"
+    ),
     "ICudaEngine.device_memory_size": "ICudaEngine.device_memory_size_v2",
     "ICudaEngine.device_memory_size_v2": "ICudaEngine.device_memory_size",
     "ICudaEngine.create_execution_context_without_device_memory": (
@@ -95,6 +101,16 @@ ALTERNATIVES = {
             "ComputeCapability.__members__",
             "IBuilderConfig.num_compute_capabilities",
             "IBuilderConfig.set_compute_capability",
+            "CudaGraphStrategy",
+            "CudaGraphStrategy.DISABLED",
+            "DynamicShapesKernelSpecializationStrategy",
+            "DynamicShapesKernelSpecializationStrategy.EAGER",
+            "ICudaEngine.create_runtime_config",
+            *(f"IRuntimeCache.{name}" for name in ("deserialize", "serialize")),
+            *(f"IRuntimeConfig.{name}" for name in ("create_runtime_cache", "get_runtime_cache")),
+            *(f"IRuntimeConfig.{name}" for name in ("set_runtime_cache", "cuda_graph_strategy")),
+            "IRuntimeConfig.dynamic_shapes_kernel_specialization_strategy",
+            "IRuntimeConfig.set_execution_context_allocation_strategy",
         ],
         "",
     ),

@@ -39,14 +39,15 @@ def open_backend(path: Path, spec: ModelSpec, options: BackendOptions) -> GpuBac
     require_gpu("run TensorRT engines")
     from realtime_ssd_engines.tensorrt.flavors import explain_flavor, usable_flavors
 
-    flavors, _ = usable_flavors()
+    number = options.device or 0
+    flavors, _ = usable_flavors(number)
     if not flavors:
         raise ModelError(
-            f"TensorRT engines are {explain_flavor()}; run {install_command()}, or set `backend` "
-            "to onnxruntime"
+            f"TensorRT engines are {explain_flavor(number)}; run {install_command()}, or set "
+            "`backend` to onnxruntime"
         )
     require_compiler()  # before an engine is built, which takes minutes
-    device = Device()
+    device = Device(number)
     *preferred, last = flavors
     for flavor in preferred:
         try:
@@ -67,11 +68,11 @@ def _open_onnx(
     engine_options = EngineOptions(
         options.precision, batch=options.batch, calibration=options.calibration
     )
-    toolchain = make_toolchain(flavor)
+    toolchain = make_toolchain(flavor, device=options.device or 0)
 
     def open_plan(choices: EngineOptions) -> GpuBackend:
         engine = get_or_build_engine(path, spec, choices, _log.warning, toolchain=toolchain)
-        return _open_plan(device, engine.plan, spec, options, flavor)
+        return _open_plan(device, engine.path, engine.plan, spec, options, flavor)
 
     try:
         return open_plan(engine_options)
@@ -81,12 +82,21 @@ def _open_onnx(
 
 
 def _open_plan(
-    device: Device, plan: bytes, spec: ModelSpec, options: BackendOptions, flavor: Flavor
+    device: Device,
+    path: Path,
+    plan: bytes,
+    spec: ModelSpec,
+    options: BackendOptions,
+    flavor: Flavor,
 ) -> GpuBackend:
+    from realtime_ssd_engines.tensorrt.cache import runtime_cache_file
     from realtime_ssd_engines.tensorrt.network import EngineNetwork
 
     with device:
-        return GpuBackend(device, EngineNetwork(device, plan, spec, flavor), spec, options)
+        network = EngineNetwork(device, plan, spec, flavor, runtime_cache_file(path))
+        backend = GpuBackend(device, network, spec, options)
+        network.save_runtime_cache()
+        return backend
 
 
 def open_engine(path: Path, options: BackendOptions) -> GpuBackend:
@@ -94,9 +104,12 @@ def open_engine(path: Path, options: BackendOptions) -> GpuBackend:
 
     Raises:
         UsageError: If it was built for smaller batches, or the thresholds do not fit.
-        ModelError: If the file or its metadata is damaged, or it does not run on this machine.
+        ModelError: If the file or its metadata is damaged, it does not run on this machine, or it
+            was built on another machine and disagrees with its ONNX file on this one.
     """
     from realtime_ssd_engines.tensorrt.cache import read_entry
+    from realtime_ssd_engines.tensorrt.first_load import compare_once
+    from realtime_ssd_engines.tensorrt.toolchain import make_toolchain
 
     entry = read_entry(path)
     if entry.problem or entry.key is None:
@@ -109,9 +122,15 @@ def open_engine(path: Path, options: BackendOptions) -> GpuBackend:
             f"`batch` must be at most {entry.key.max_batch}, for which engine '{path}' was built, "
             f"not {options.batch}; build it again for larger batches"
         )
-    spec = with_options(_read_entry_spec(entry), options)
-    require_gpu("run TensorRT engines", entry.key.flavor)
-    return _open_plan(Device(), path.read_bytes(), spec, options, entry.key.flavor)
+    stored = _read_entry_spec(entry)
+    spec = with_options(stored, options)
+    flavor = entry.key.flavor
+    require_gpu("run TensorRT engines", flavor)
+    require_compiler()
+    number = options.device or 0
+    toolchain = make_toolchain(flavor, device=number)
+    compare_once(entry, stored, toolchain, _log.warning, trust_model=options.trust_model)
+    return _open_plan(Device(number), path, path.read_bytes(), spec, options, flavor)
 
 
 def _read_entry_spec(entry: CacheEntry) -> ModelSpec:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from realtime_ssd.backends.base import Backend, BackendOptions, BackendPlugin, PendingBatch
-from realtime_ssd.backends.model_options import check_options, class_ids, with_options
+from realtime_ssd.backends.model_options import check_device, check_options, class_ids, with_options
 from realtime_ssd.core.errors import ModelError, UsageError
 from realtime_ssd.core.gpu import find_gpus
 from realtime_ssd.core.registry import load_plugin, plugins
@@ -21,6 +21,7 @@ __all__ = [
     "backend_names",
     "best_backend",
     "check_batch",
+    "check_device",
     "check_options",
     "class_ids",
     "decodes_surfaces",

@@ -95,6 +95,7 @@ class BackendOptions:
         precision: Of an engine: "fp16", "fp32" or "int8"; ONNX Runtime runs a model as it is.
         calibration: Folder of photos for int8.
         trust_model: Whether to run a graph with operators or sizes that SSDs do not need.
+        device: Number of the GPU, from 0; the first one by default. ONNX Runtime uses none.
     """
 
     live: bool = False
@@ -107,6 +108,7 @@ class BackendOptions:
     precision: str = "fp16"
     calibration: Path | None = None
     trust_model: bool = False
+    device: int | None = None
 
 
 class BackendPlugin(Protocol):

@@ -8,9 +8,10 @@ from numbers import Real
 
 from realtime_ssd.backends.base import BackendOptions
 from realtime_ssd.core.errors import UsageError
+from realtime_ssd.core.gpu import find_gpus
 from realtime_ssd.core.spec import ModelSpec
 
-__all__ = ["OTHER_CLASSES", "check_options", "class_ids", "with_options"]
+__all__ = ["OTHER_CLASSES", "check_device", "check_options", "class_ids", "with_options"]
 
 OTHER_CLASSES = "*"
 """Key of the score threshold of all classes without one of their own."""
@@ -33,6 +34,20 @@ def check_options(options: BackendOptions) -> None:
         count: int | None = getattr(options, name)
         if count is not None and count < 1:
             raise UsageError(f"`{name}` must be at least 1, not {count}")
+    if options.device is not None:
+        check_device(options.device)
+
+
+def check_device(device: int) -> None:
+    """Check the number of a GPU.
+
+    Raises:
+        UsageError: If this machine has no such GPU.
+    """
+    count = len(find_gpus())
+    if not 0 <= device < count:
+        available = f"GPUs 0 to {count - 1}" if count > 1 else "only GPU 0" if count else "no GPU"
+        raise UsageError(f"`device` {device} does not exist: the NVIDIA driver finds {available}")
 
 
 def _check_threshold(name: str, value: object, where: str = "") -> None:

@@ -26,6 +26,7 @@ def benchmark(
     json: Path | None = None,
     plot: Path | None = None,
     against: Path | None = None,
+    device: int | None = None,
     trust_model: bool = False,
     overwrite: bool = False,
 ) -> None:
@@ -46,6 +47,7 @@ def benchmark(
         json: Also write everything to this file.
         plot: Also draw a chart into this file (.png, .svg or .pdf).
         against: JSON file of an earlier run to compare with.
+        device: Number of the GPU that runs the model, from 0.
         trust_model: Run a graph with operators or sizes that SSDs do not need.
         overwrite: Replace existing files.
     """
@@ -61,7 +63,7 @@ def benchmark(
     if remark:
         _report(remark)
     options = BenchmarkOptions(
-        path, source, backend, precision, sizes, streams, paced, duration, trust_model
+        path, source, backend, precision, sizes, streams, paced, duration, trust_model, device
     )
     result = run(options, _report)
     _print_result(result)

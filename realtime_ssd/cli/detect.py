@@ -65,6 +65,24 @@ def detect(
         sys.exit(status)
 
 
+def _decodes_on_gpu(detection: DetectOptions) -> bool:
+    """Return whether video files are decoded on the GPU.
+
+    Raises:
+        UsageError: If the decoder is requested on another GPU than the first.
+    """
+    from realtime_ssd.backends import decodes_surfaces
+    from realtime_ssd.core.errors import UsageError
+
+    if detection.device:
+        if detection.decoder == "gpu":
+            raise UsageError("`decoder` gpu decodes on GPU 0; set `device` to 0 or `decoder` to cpu")
+        return False
+    return detection.decoder == "gpu" or (
+        detection.decoder == "auto" and decodes_surfaces(detection.backend)
+    )
+
+
 def _run(
     names: list[str],
     inputs: InputOptions,
@@ -75,7 +93,7 @@ def _run(
     extensions: ExtensionOptions,
 ) -> int:
     """Open everything, run, close everything; return the exit status."""
-    from realtime_ssd.backends import BackendOptions, decodes_surfaces, open_backend
+    from realtime_ssd.backends import BackendOptions, open_backend
     from realtime_ssd.backends.region import RegionBackend, check_region
     from realtime_ssd.cli.inputs import parse_roi, source_options
     from realtime_ssd.cli.run import Run
@@ -89,9 +107,7 @@ def _run(
     )
     roi = None if inputs.roi is None else parse_roi(inputs.roi)
     path, remark = find_model(detection.model)
-    on_gpu = detection.decoder == "gpu" or (
-        detection.decoder == "auto" and decodes_surfaces(detection.backend)
-    )
+    on_gpu = _decodes_on_gpu(detection)
     sources = open_sources(names, source_options(inputs, "gpu" if on_gpu else "cpu"))
     try:
         if roi is not None:
@@ -105,6 +121,7 @@ def _run(
             agnostic_nms=detection.agnostic_nms,
             classes=detection.class_names,
             trust_model=detection.trust_model,
+            device=detection.device,
         )
         infos, overwrite = [source.info for source in sources], outputs.overwrite
         with (

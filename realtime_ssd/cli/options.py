@@ -41,6 +41,7 @@ class DetectOptions:
         classes: Classes to detect, as in "person,car"; all by default.
         batch: Largest number of frames that pass through the network together.
         max_frames: Frames to process of each source.
+        device: Number of the GPU that runs the model, from 0.
         decoder: Where video files are decoded: cpu, gpu, or auto (the GPU if TensorRT runs there).
         trust_model: Run a graph with operators or sizes that SSDs do not need.
     """
@@ -54,6 +55,7 @@ class DetectOptions:
     classes: str = ""
     batch: int = 1
     max_frames: int | None = None
+    device: int | None = None
     decoder: Literal["auto", "cpu", "gpu"] = "auto"
     trust_model: Annotated[bool, Parameter(negative="")] = False
 

@@ -60,6 +60,7 @@ class BenchmarkOptions:
         paced: Frames per second of the paced run.
         duration: Seconds each measurement may take.
         trust_model: Whether to run a graph with operators or sizes that SSDs do not need.
+        device: Number of the GPU, from 0; the first one by default.
     """
 
     model: Path
@@ -71,6 +72,7 @@ class BenchmarkOptions:
     paced: float = 30.0
     duration: float = 3.0
     trust_model: bool = False
+    device: int | None = None
 
 
 def run(options: BenchmarkOptions, report: Report = lambda line: None) -> dict[str, Any]:
@@ -219,7 +221,7 @@ def _prepare_model(
 ) -> tuple[Path, BackendOptions]:
     """Convert the model to the requested precision, unless the backend does."""
     photos = folder / "photos"
-    plain = BackendOptions(trust_model=options.trust_model)
+    plain = BackendOptions(trust_model=options.trust_model, device=options.device)
     if options.precision == "int8":
         _write_photos(images, photos)
     if built := default_precision(options.backend):

@@ -41,10 +41,13 @@ def _description(entry: CacheEntry) -> str:
     if key is None:
         return "unknown"
     report = entry.metadata.get("agreement")
-    agreement = f"{100 * report['share']:.2f} % agree" if report else "not verified"
+    share = report.get("share") if isinstance(report, dict) else None
+    agreement = "not compared yet"
+    if isinstance(share, (int, float)):
+        agreement = f"{100 * share:.2f} % agree"
     return (
         f"{key.model} {key.precision} batch {key.max_batch}, {key.gpu}, "
-        f"TensorRT {key.tensorrt}, driver {key.driver}, {agreement}"
+        f"TensorRT {key.tensorrt}, {agreement}"
     )
 
 

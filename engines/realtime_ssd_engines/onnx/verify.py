@@ -27,6 +27,7 @@ from realtime_ssd.core.spec import ModelSpec
 from realtime_ssd.sources import open_source
 
 __all__ = [
+    "TOLERANCES",
     "ComparisonReport",
     "Heads",
     "Runner",
@@ -62,6 +63,15 @@ class Tolerance:
     iou: float = 0.95
     score: float = 0.02
     above: float = 0.3
+
+
+TOLERANCES = {
+    "fp32": Tolerance(),
+    "fp16": Tolerance(),
+    "int8": Tolerance(share=0.95, iou=0.9, score=0.05),
+}
+"""Limits by precision. INT8 engines are compared with their Q/DQ ONNX file; a rounding difference
+is a larger step."""
 
 
 @dataclass(frozen=True, slots=True)

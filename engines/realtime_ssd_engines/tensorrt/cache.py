@@ -1,7 +1,8 @@
 """Cache of engines: keyed, locked, written atomically and verified when read.
 
-An engine works with one model, precision, batch profile, GPU, TensorRT version and driver only. Its
-key consists of all of these. A JSON file next to the engine holds the key and the engine's sha256.
+An engine works with one model, precision, batch profile, GPU and TensorRT version only. Its key
+consists of all of these; the driver is not part of it. A JSON file next to the engine holds the key
+and the engine's sha256.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,14 @@ from realtime_ssd.core.spec_decoder import (
 )
 from realtime_ssd_engines.requirements import Flavor
 
-__all__ = ["CacheEntry", "EngineCache", "EngineKey", "read_entry"]
+__all__ = [
+    "CacheEntry",
+    "EngineCache",
+    "EngineKey",
+    "read_entry",
+    "reference_file",
+    "runtime_cache_file",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -47,7 +55,6 @@ class EngineKey:
         gpu: Name of the GPU.
         capability: Compute capability, such as "9.0".
         tensorrt: Version of TensorRT, or "RTX " and the version of TensorRT-RTX.
-        driver: Release of the driver.
         calibration: Fingerprint of the INT8 calibration images; "" for other precisions.
     """
 
@@ -59,7 +66,6 @@ class EngineKey:
     gpu: str
     capability: str
     tensorrt: str
-    driver: str
     calibration: str = ""
 
     @property
@@ -90,7 +96,6 @@ _KEY = record(
         "gpu": _TEXT,
         "capability": _TEXT,
         "tensorrt": _TEXT,
-        "driver": _TEXT,
         "calibration": _TEXT,
     }
 )
@@ -155,7 +160,7 @@ class EngineCache:
         finally:
             lock.release()
 
-    def read(self, key: EngineKey, *, warn: bool = True) -> bytes | None:
+    def find(self, key: EngineKey, *, warn: bool = True) -> CacheEntry | None:
         """Return the engine of a key, or None if it is absent or, with a warning, damaged."""
         path = self.path(key)
         if not path.is_file():
@@ -168,10 +173,15 @@ class EngineCache:
             if warn:
                 _log.warning("rebuilding the cached engine '%s': %s", path, problem)
             return None
-        return path.read_bytes()
+        return entry
 
     def write(
-        self, key: EngineKey, plan: bytes, metadata: dict[str, Any], path: Path | None = None
+        self,
+        key: EngineKey,
+        plan: bytes,
+        metadata: dict[str, Any],
+        path: Path | None = None,
+        reference: bytes | None = None,
     ) -> Path:
         """Write an engine, then its metadata file, each atomically.
 
@@ -180,6 +190,7 @@ class EngineCache:
             plan: Serialized engine.
             metadata: Further contents of the metadata file.
             path: File to write; by default the one of the key.
+            reference: ONNX file to compare the engine with when it is first loaded.
 
         Raises:
             ModelError: If the folder is not writable; the message names it.
@@ -192,6 +203,12 @@ class EngineCache:
             "built": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             **metadata,
         }
+        if reference is None:
+            with suppress(OSError):  # the file belongs to an engine that is replaced
+                reference_file(path).unlink()
+        else:
+            contents["reference_sha256"] = hashlib.sha256(reference).hexdigest()
+            self.write_file(reference_file(path), reference)
         self.write_file(path, plan)
         self.write_file(path.with_suffix(".json"), json.dumps(contents, indent=1).encode())
         return path
@@ -213,9 +230,21 @@ class EngineCache:
         return [read_entry(path) for path in sorted(self.folder.glob("*.engine"))]
 
     def remove(self, path: Path) -> None:
-        """Delete an engine with its metadata file, lock and report."""
+        """Delete an engine with all files that belong to it."""
         for suffix in (".engine", ".json", ".lock", ".refused.json"):
             path.with_suffix(suffix).unlink(missing_ok=True)
+        reference_file(path).unlink(missing_ok=True)
+        runtime_cache_file(path).unlink(missing_ok=True)
+
+
+def reference_file(engine: Path) -> Path:
+    """Return the ONNX file next to an engine with which it is compared when it is first loaded."""
+    return engine.with_suffix(".reference.onnx")
+
+
+def runtime_cache_file(engine: Path) -> Path:
+    """Return the file next to an engine with the kernels that TensorRT-RTX compiled for the GPU."""
+    return engine.with_suffix(".runtime")
 
 
 def _write_error(folder: Path, error: OSError) -> ModelError:

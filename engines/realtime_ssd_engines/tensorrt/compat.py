@@ -25,12 +25,14 @@ __all__ = [
     "build_plan",
     "create_builder",
     "create_context",
+    "create_runtime_config",
     "inspect_engine",
     "io_tensors",
     "is_strongly_typed",
     "load_engine",
     "load_timing_cache",
     "parse_onnx",
+    "serialize_runtime_cache",
     "serialize_timing_cache",
     "set_precision",
     "supported_capabilities",
@@ -174,7 +176,13 @@ def _constrain_fp32_layers(network: Any, config: Any) -> None:
             layer.set_output_type(0, trt.float32)
 
 
-def add_profile(builder: Any, config: Any, name: str, shapes: Sequence[tuple[int, ...]]) -> None:
+def add_profile(
+    builder: Any,
+    config: Any,
+    name: str,
+    shapes: Sequence[tuple[int, ...]],
+    flavor: Flavor = "tensorrt",
+) -> None:
     """Add an optimization profile.
 
     Args:
@@ -182,6 +190,7 @@ def add_profile(builder: Any, config: Any, name: str, shapes: Sequence[tuple[int
         config: From `create_builder`.
         name: Name of the input tensor.
         shapes: Its minimum, optimum and maximum shape.
+        flavor: Flavor of TensorRT.
 
     Raises:
         ModelError: If TensorRT rejects the shapes.
@@ -189,7 +198,7 @@ def add_profile(builder: Any, config: Any, name: str, shapes: Sequence[tuple[int
     profile = builder.create_optimization_profile()
     profile.set_shape(name, *shapes)
     if config.add_optimization_profile(profile) < 0:
-        raise ModelError(f"TensorRT {version()} rejects the input shapes {list(shapes)}")
+        raise ModelError(f"TensorRT {version(flavor)} rejects the input shapes {list(shapes)}")
 
 
 def parse_onnx(network: Any, messages: MessageLog, path: str, flavor: Flavor = "tensorrt") -> None:
@@ -269,12 +278,13 @@ def _translate_init_error(messages: MessageLog, flavor: Flavor) -> Iterator[None
         ) from error
 
 
-def load_engine(plan: bytes, flavor: Flavor = "tensorrt") -> Any:
+def load_engine(plan: bytes, flavor: Flavor = "tensorrt", free: int = 0) -> Any:
     """Deserialize an engine.
 
     Args:
         plan: From `build_plan`.
         flavor: Flavor of TensorRT that built it.
+        free: Free bytes of device memory, for error messages.
 
     Raises:
         IncompatibleEngineError: If it is damaged, or was built by another TensorRT version or for
@@ -288,7 +298,8 @@ def load_engine(plan: bytes, flavor: Flavor = "tensorrt") -> Any:
     if "memory" in reason.lower():
         raise ModelError(
             f"TensorRT {version(flavor)} has not enough memory for the engine of "
-            f"{len(plan) / 2**20:.0f} MiB ({reason}); close other programs, or reduce `batch`"
+            f"{len(plan) / 2**20:.0f} MiB, {free / 2**20:.0f} MiB of the GPU are free ({reason}); "
+            "close other programs, or reduce `batch`"
         )
     raise IncompatibleEngineError(
         f"TensorRT {version(flavor)} cannot load the engine ({reason}): it is damaged, or was "
@@ -322,37 +333,81 @@ def activation_memory_size(engine: Any) -> int:
     return int(engine.device_memory_size if size is None else size)
 
 
+def create_runtime_config(engine: Any, saved: bytes, flavor: Flavor) -> Any:
+    """Return the runtime configuration of an engine; None for TensorRT, which needs none.
+
+    TensorRT-RTX compiles kernels for the GPU when an engine first runs. They are kept in a runtime
+    cache. All shapes are compiled in advance, so that the engine can be captured in a CUDA graph.
+
+    Args:
+        engine: The engine.
+        saved: Contents of an earlier runtime cache; ignored if another GPU or driver wrote it.
+        flavor: Flavor of TensorRT.
+    """
+    if flavor != "rtx":
+        return None
+    trt, runtime_config = library(flavor), engine.create_runtime_config()
+    strategies = trt.ExecutionContextAllocationStrategy
+    runtime_config.set_execution_context_allocation_strategy(strategies.USER_MANAGED)
+    specializations = trt.DynamicShapesKernelSpecializationStrategy
+    runtime_config.dynamic_shapes_kernel_specialization_strategy = specializations.EAGER
+    # The frame slots capture graphs themselves.
+    runtime_config.cuda_graph_strategy = trt.CudaGraphStrategy.DISABLED
+    runtime_cache = runtime_config.create_runtime_cache()
+    if saved:
+        runtime_cache.deserialize(saved)
+    runtime_config.set_runtime_cache(runtime_cache)
+    return runtime_config
+
+
+def serialize_runtime_cache(runtime_config: Any) -> bytes:
+    """Return the contents of the runtime cache; empty for TensorRT, which has none."""
+    if runtime_config is None:
+        return b""
+    runtime_cache = runtime_config.get_runtime_cache()
+    return b"" if runtime_cache is None else bytes(runtime_cache.serialize())
+
+
 def create_context(
-    engine: Any, address: int, size: int, stream: int, flavor: Flavor = "tensorrt"
+    engine: Any,
+    memory: tuple[int, int],
+    stream: int,
+    profile: int = 0,
+    runtime_config: Any = None,
+    flavor: Flavor = "tensorrt",
 ) -> Any:
     """Create an execution context that uses the caller's activation memory.
 
     Args:
         engine: The engine.
-        address: Device address of at least `activation_memory_size(engine)` bytes.
-        size: Size of that memory in bytes.
+        memory: Device address and size of at least `activation_memory_size(engine)` bytes.
         stream: Handle of the stream on which the context will run.
+        profile: Number of the optimization profile.
+        runtime_config: From `create_runtime_config`.
         flavor: Flavor of TensorRT.
 
     Raises:
         ModelError: If TensorRT cannot create it.
     """
     strategies = getattr(library(flavor), "ExecutionContextAllocationStrategy", None)
-    if strategies is not None:
+    if runtime_config is not None:
+        context = engine.create_execution_context(runtime_config)
+    elif strategies is not None:
         context = engine.create_execution_context(strategies.USER_MANAGED)
     else:
         context = engine.create_execution_context_without_device_memory()
-    if context is None:
+    # TensorRT selects a profile only for the first context of an engine, and then the first one.
+    if context is None or not (
+        context.active_optimization_profile == profile
+        or context.set_optimization_profile_async(profile, stream)
+    ):
         raise ModelError(
             f"TensorRT cannot create an execution context: {message_log(flavor).last_error()}"
         )
     if hasattr(context, "set_device_memory"):
-        context.set_device_memory(address, size)
+        context.set_device_memory(*memory)
     else:
-        context.device_memory = address
-    if context.active_optimization_profile != 0:
-        # TensorRT selects a profile only for the first context of an engine.
-        context.set_optimization_profile_async(0, stream)
+        context.device_memory = memory[0]
     return context
 
 

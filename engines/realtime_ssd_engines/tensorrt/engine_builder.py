@@ -18,17 +18,23 @@ from realtime_ssd.backends import check_batch
 from realtime_ssd.core.errors import ModelError, UsageError
 from realtime_ssd.core.files import sha256_of
 from realtime_ssd.core.frames import Image
+from realtime_ssd.core.gpu import driver_release
 from realtime_ssd.core.spec import ModelSpec, read_spec, spec_to_json
 from realtime_ssd_engines.onnx.integer_graph import check_integers
 from realtime_ssd_engines.onnx.precision import to_fp16
 from realtime_ssd_engines.onnx.verify import (
+    TOLERANCES,
     ComparisonReport,
-    Tolerance,
     compare,
     onnx_runner,
     synthetic_frames,
 )
-from realtime_ssd_engines.tensorrt.cache import EngineCache, EngineKey
+from realtime_ssd_engines.tensorrt.cache import (
+    EngineCache,
+    EngineKey,
+    reference_file,
+)
+from realtime_ssd_engines.tensorrt.first_load import compare_once
 from realtime_ssd_engines.tensorrt.layers import parse_layers
 from realtime_ssd_engines.tensorrt.toolchain import (
     BuildRequest,
@@ -43,13 +49,6 @@ __all__ = ["PRECISIONS", "Engine", "EngineOptions", "engine_key", "get_or_build_
 
 PRECISIONS = ("fp16", "fp32", "int8")
 WORKSPACE = 2 << 30
-TOLERANCES = {
-    "fp32": Tolerance(),
-    "fp16": Tolerance(),
-    "int8": Tolerance(share=0.95, iou=0.9, score=0.05),
-}
-"""INT8 engines are compared with their Q/DQ ONNX file; a rounding difference is a larger step."""
-
 _log = logging.getLogger(__name__)
 
 
@@ -109,13 +108,16 @@ class Engine:
         plan: Serialized engine.
         key: What the engine was built for.
         path: Cached file.
-        metadata: Source file, build time and comparison report; empty if read from the cache.
+        metadata: Source file, specification, build time and comparison report.
+        reference: ONNX file to compare the engine with when it is first loaded; None if that was
+            done during the build.
     """
 
     plan: bytes
     key: EngineKey
     path: Path
     metadata: dict[str, Any] = field(default_factory=dict)
+    reference: Path | None = None
 
 
 def get_or_build_engine(
@@ -147,15 +149,30 @@ def get_or_build_engine(
     fixed_batch = _has_fixed_batch(graph, model, spec, options)
     check_integers(graph, str(model), options.precision)
     key = engine_key(model, spec, options, toolchain.target())
-    path = cache.path(key)
-    if not options.rebuild and (plan := cache.read(key)) is not None:
-        return Engine(plan, key, path)
+    report = progress or _log.info
+
+    def from_cache(*, warn: bool) -> Engine | None:
+        entry = None if options.rebuild else cache.find(key, warn=warn)
+        if entry is None:
+            return None
+        if options.verify and toolchain.can_run():
+            compare_once(entry, spec, toolchain, report, model, frames)
+        return _engine(key, entry.path, entry.path.read_bytes(), entry.metadata)
+
+    if engine := from_cache(warn=True):
+        return engine
     with cache.locked(key):
-        if not options.rebuild and (plan := cache.read(key, warn=False)) is not None:
-            return Engine(plan, key, path)
-        build = _EngineBuild(model, spec, options, toolchain, cache, key, progress or _log.info)
-        plan, metadata = build.run(frames, fixed_batch=fixed_batch)
-        return Engine(plan, key, cache.write(key, plan, metadata), metadata)
+        if engine := from_cache(warn=False):
+            return engine
+        build = _EngineBuild(model, spec, options, toolchain, cache, key, report)
+        plan, metadata, reference = build.run(frames, fixed_batch=fixed_batch)
+        path = cache.write(key, plan, metadata, reference=reference)
+        return _engine(key, path, plan, metadata)
+
+
+def _engine(key: EngineKey, path: Path, plan: bytes, metadata: dict[str, Any]) -> Engine:
+    reference = reference_file(path)
+    return Engine(plan, key, path, metadata, reference if reference.is_file() else None)
 
 
 def _read_graph(model: Path) -> onnx.GraphProto:
@@ -213,6 +230,12 @@ def _fingerprint(folder: Path | None) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def _profiles(opt_batch: int, max_batch: int) -> tuple[tuple[int, int, int], ...]:
+    """Return optimization profiles for single images and, if needed, for larger batches."""
+    single = (1, 1, 1)
+    return (single,) if max_batch == 1 else (single, (1, opt_batch, max_batch))
+
+
 @dataclass(frozen=True, slots=True)
 class _EngineBuild:
     """Converts the model, builds the engine and verifies it."""
@@ -227,12 +250,12 @@ class _EngineBuild:
 
     def run(
         self, frames: Sequence[Image] | None, *, fixed_batch: bool
-    ) -> tuple[bytes, dict[str, Any]]:
-        """Return the serialized engine and its metadata."""
+    ) -> tuple[bytes, dict[str, Any], bytes | None]:
+        """Return the serialized engine, its metadata, and the ONNX file for a later comparison."""
         options, key = self.options, self.key
         timing_file = options.timing_cache or self.cache.timing_cache(key)
         timing_cache = timing_file.read_bytes() if timing_file.is_file() else b""
-        batches = None if fixed_batch else (1, key.opt_batch, key.max_batch)
+        profiles = () if fixed_batch else _profiles(key.opt_batch, key.max_batch)
         with tempfile.TemporaryDirectory() as folder:
             converted = self._convert(Path(folder))
             self.progress(
@@ -240,7 +263,7 @@ class _EngineBuild:
                 "once and can take minutes"
             )
             request = BuildRequest(
-                converted, self.spec, key.precision, batches, options.workspace, timing_cache
+                converted, self.spec, key.precision, profiles, options.workspace, timing_cache
             )
             begin = time.monotonic()
             result = self.toolchain.build(request, self.progress)
@@ -249,17 +272,23 @@ class _EngineBuild:
                 "spec": json.loads(spec_to_json(read_spec(self.model, trust_model=True))),
                 "build_seconds": round(time.monotonic() - begin, 1),
                 "dynamic_batch": not fixed_batch,
+                "driver": driver_release(),
             }
             if result.timing_cache:
                 self.cache.write_file(timing_file, result.timing_cache)
-            if options.verify and not self.toolchain.can_run():
-                self.progress("not compared with ONNX Runtime: the engine is for another machine")
-            elif options.verify:
+            reference = converted if key.precision == "int8" else self.model
+            if options.verify and self.toolchain.can_run():
                 self.progress("comparing it with ONNX Runtime")
-                reference = converted if key.precision == "int8" else self.model
                 report = self._verify(result.plan, reference, frames)
                 metadata["agreement"] = report.to_dict()
-        return result.plan, metadata
+                metadata["compared_on"] = self.toolchain.gpu_name()
+                return result.plan, metadata, None
+            if options.verify:
+                self.progress(
+                    "the engine is for another machine and is compared with ONNX Runtime when it "
+                    "is first loaded there"
+                )
+            return result.plan, metadata, reference.read_bytes()
 
     def _convert(self, folder: Path) -> Path:
         """Write the model in the requested precision, under the same name for error messages."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ from numpy.typing import NDArray
 
 from realtime_ssd.core.closeable import Closeable
 from realtime_ssd.core.errors import ModelError
+from realtime_ssd.core.files import replace_file
 from realtime_ssd.core.spec import ModelSpec
 from realtime_ssd_engines.cuda.driver import Buffer, Device, PinnedBuffer
 from realtime_ssd_engines.requirements import Flavor
@@ -19,6 +22,7 @@ from realtime_ssd_engines.tensorrt.library import message_log, profile_layers
 
 __all__ = ["EngineNetwork", "EngineRunner"]
 
+_log = logging.getLogger(__name__)
 _DTYPES: dict[str, np.dtype[Any]] = {"fp32": np.dtype(np.float32), "fp16": np.dtype(np.float16)}
 
 
@@ -30,6 +34,8 @@ class EngineNetwork:
         plan: Serialized engine.
         spec: Specification of the model.
         flavor: Flavor of TensorRT that built the engine.
+        runtime_cache: File for the kernels that TensorRT-RTX compiles for the GPU; not kept by
+            default.
 
     Attributes:
         boxes: Number of default boxes.
@@ -41,10 +47,17 @@ class EngineNetwork:
     """
 
     def __init__(
-        self, device: Device, plan: bytes, spec: ModelSpec, flavor: Flavor = "tensorrt"
+        self,
+        device: Device,
+        plan: bytes,
+        spec: ModelSpec,
+        flavor: Flavor = "tensorrt",
+        runtime_cache: Path | None = None,
     ) -> None:
-        self._device, self.flavor = device, flavor
-        self.engine: Any = compat.load_engine(plan, flavor)
+        self._device, self.flavor, self._cache_file = device, flavor, runtime_cache
+        self.engine: Any = compat.load_engine(plan, flavor, device.free_memory())
+        self._saved = _read_if_present(runtime_cache)
+        self._runtime_config = compat.create_runtime_config(self.engine, self._saved, flavor)
         self._names = {
             "input": spec.input.name,
             "scores": spec.scores_output,
@@ -78,12 +91,32 @@ class EngineNetwork:
             self._activation_memory[stream.handle] = self._device.buffer(size)
         memory = self._activation_memory[stream.handle]
         context = compat.create_context(
-            self.engine, memory.address, memory.size, stream.handle, self.flavor
+            self.engine,
+            (memory.address, memory.size),
+            stream.handle,
+            self._profile(images),
+            self._runtime_config,
+            self.flavor,
         )
         if not context.set_input_shape(self._names["input"], (images, *self._input_shape)):
             raise ModelError(f"the engine does not support a batch of {images}; build it again")
         self._check_outputs(context, images)
         return context
+
+    def _profile(self, images: int) -> int:
+        """Return the number of the profile for a batch size: the first is for single images."""
+        return 1 if images > 1 and self.engine.num_optimization_profiles > 1 else 0
+
+    def save_runtime_cache(self) -> None:
+        """Write the kernels that TensorRT-RTX has compiled to the file, if there are new ones."""
+        content = compat.serialize_runtime_cache(self._runtime_config)
+        if self._cache_file is None or not content or content == self._saved:
+            return
+        try:
+            replace_file(self._cache_file, content)
+            self._saved = content
+        except OSError as error:
+            _log.info("'%s' cannot be written (%s)", self._cache_file, error.strerror)
 
     def _check_outputs(self, context: Any, images: int) -> None:
         """Check the output shapes, which TensorRT may know only once the input shape is set."""
@@ -113,7 +146,14 @@ class EngineNetwork:
         for memory in self._activation_memory.values():
             memory.close()
         self._activation_memory.clear()
-        self.engine = None
+        self._runtime_config = self.engine = None
+
+
+def _read_if_present(file: Path | None) -> bytes:
+    try:
+        return b"" if file is None else file.read_bytes()
+    except OSError:
+        return b""
 
 
 class _BoundContext:

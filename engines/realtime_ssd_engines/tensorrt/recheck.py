@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from realtime_ssd.core.errors import ModelError
-from realtime_ssd.core.files import sha256_of
 from realtime_ssd.core.spec import read_spec
 from realtime_ssd_engines.onnx.verify import (
+    TOLERANCES,
     ComparisonReport,
     compare,
     onnx_runner,
     synthetic_frames,
 )
-from realtime_ssd_engines.tensorrt.cache import CacheEntry
-from realtime_ssd_engines.tensorrt.toolchain import Toolchain, make_toolchain
+from realtime_ssd_engines.tensorrt.cache import CacheEntry, EngineKey
+from realtime_ssd_engines.tensorrt.first_load import find_reference
+from realtime_ssd_engines.tensorrt.toolchain import Target, Toolchain, make_toolchain
 
 __all__ = ["recheck"]
 
@@ -30,27 +29,36 @@ def recheck(entry: CacheEntry, toolchain: Toolchain | None = None) -> Comparison
         ModelError: If the engine cannot be compared or was built for another machine.
     """
     key, name = entry.key, entry.path.name
-    source = Path(str(entry.metadata.get("source", "")))
     if entry.problem or key is None:
         raise ModelError(f"'{name}' cannot be used: {entry.problem}")
     toolchain = toolchain or make_toolchain(key.flavor)
-    target = toolchain.target()
-    built_for = (key.gpu, key.capability, key.tensorrt, key.driver)
-    if built_for != (target.gpu, target.capability, target.tensorrt, target.driver):
-        raise ModelError(
-            f"'{name}' was built for {key.gpu} with TensorRT {key.tensorrt} and driver "
-            f"{key.driver}; this machine has {target.gpu}, TensorRT {target.tensorrt} and driver "
-            f"{target.driver}"
-        )
-    if key.precision == "int8":
+    _check_target(key, name, toolchain.target())
+    reference = find_reference(entry)
+    if reference is None and key.precision == "int8":
         raise ModelError(
             f"'{name}' is an INT8 engine, which is only compared during the build, when its "
             "calibrated ONNX file exists"
         )
-    if not source.is_file() or sha256_of(source) != key.model_sha256:
+    if reference is None:
         raise ModelError(
-            f"'{name}' cannot be compared: its model '{source}' is missing or has changed"
+            f"'{name}' cannot be compared: its model '{entry.metadata.get('source', '')}' is "
+            "missing or has changed"
         )
-    spec = read_spec(source, trust_model=True)  # an engine was built from it
+    spec = read_spec(reference, trust_model=True)  # an engine was built from it
     with toolchain.load(entry.path.read_bytes(), spec) as engine:
-        return compare(onnx_runner(source, spec), engine, spec, synthetic_frames())
+        tolerance = TOLERANCES[key.precision]
+        return compare(onnx_runner(reference, spec), engine, spec, synthetic_frames(), tolerance)
+
+
+def _check_target(key: EngineKey, name: str, target: Target) -> None:
+    """Check that an engine was built for a GPU and TensorRT of this machine.
+
+    Raises:
+        ModelError: If not.
+    """
+    is_for_gpu = key.gpu == target.gpu and target.capability in key.capability.split(",")
+    if not is_for_gpu or key.tensorrt != target.tensorrt:
+        raise ModelError(
+            f"'{name}' was built for {key.gpu} {key.capability} with TensorRT {key.tensorrt}; this "
+            f"machine has {target.gpu} {target.capability} and TensorRT {target.tensorrt}"
+        )

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from realtime_ssd.core.closeable import Closeable
 from realtime_ssd.core.errors import UsageError
-from realtime_ssd.core.gpu import cuda_version, driver_release, find_gpus
+from realtime_ssd.core.gpu import find_gpus
 from realtime_ssd.core.spec import ModelSpec
 from realtime_ssd_engines.cuda.driver import Device
 from realtime_ssd_engines.onnx.verify import Floats, Heads
@@ -33,6 +33,7 @@ __all__ = [
     "make_toolchain",
 ]
 
+_ALTERNATIVE = "set `flavor` to rtx and `compute_capability` to build for another machine"
 ProgressCallback = Callable[[str], None]
 """Called with a line of text when a long step starts or advances."""
 
@@ -45,13 +46,11 @@ class Target:
         gpu: Name of the GPU.
         capability: Compute capability, such as "9.0".
         tensorrt: Version of TensorRT.
-        driver: Release of the driver, or the CUDA version it supports if the release is unknown.
     """
 
     gpu: str
     capability: str
     tensorrt: str
-    driver: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +61,8 @@ class BuildRequest:
         model: ONNX file in the requested precision.
         spec: Specification of the model.
         precision: "fp32", "fp16" or "int8".
-        batches: Minimum, optimum and maximum batch; None if the file has a fixed batch.
+        profiles: Minimum, optimum and maximum batch of each optimization profile; empty if the file
+            has a fixed batch.
         workspace: Maximum bytes of scratch memory per layer.
         timing_cache: Serialized timing cache of earlier builds; may be empty.
     """
@@ -70,7 +70,7 @@ class BuildRequest:
     model: Path
     spec: ModelSpec
     precision: str
-    batches: tuple[int, int, int] | None
+    profiles: tuple[tuple[int, int, int], ...]
     workspace: int
     timing_cache: bytes
 
@@ -123,6 +123,10 @@ class Toolchain(Protocol):
         """Return whether engines built here can also run here."""
         ...
 
+    def gpu_name(self) -> str:
+        """Return the name of the GPU that runs engines here; "" without one."""
+        ...
+
     def build(self, request: BuildRequest, progress: ProgressCallback) -> BuildResult:
         """Build an engine.
 
@@ -141,49 +145,63 @@ class Toolchain(Protocol):
 
 
 class TensorRTToolchain:
-    """NVIDIA TensorRT on the first GPU."""
+    """NVIDIA TensorRT on one GPU.
+
+    Args:
+        device: Index of the GPU.
+    """
+
+    def __init__(self, device: int = 0) -> None:
+        self._device = device
 
     def target(self) -> Target:
         """See `Toolchain.target`."""
-        require_gpu("build or run TensorRT engines", "tensorrt")
-        gpu = find_gpus()[0]
-        capability = "{}.{}".format(*gpu.capability)
-        return Target(gpu.name, capability, library.version(), _driver())
+        require_gpu("build or run TensorRT engines", "tensorrt", _ALTERNATIVE)
+        gpu = find_gpus()[self._device]
+        return Target(gpu.name, "{}.{}".format(*gpu.capability), library.version())
 
     def can_run(self) -> bool:
         """See `Toolchain.can_run`."""
         return True
 
+    def gpu_name(self) -> str:
+        """See `Toolchain.gpu_name`."""
+        return _gpu_name(self._device)
+
     def build(self, request: BuildRequest, progress: ProgressCallback) -> BuildResult:
         """See `Toolchain.build`."""
-        with Device():
+        with Device(self._device):
             return _build(request, progress, "tensorrt", ())
 
     def load(self, plan: bytes, spec: ModelSpec) -> LoadedEngine:
         """See `Toolchain.load`."""
-        return _TensorRTEngine(plan, spec, "tensorrt")
+        return _TensorRTEngine(plan, spec, "tensorrt", self._device)
 
 
 class RtxToolchain:
     """NVIDIA TensorRT-RTX, which builds engines for GeForce and RTX cards without a GPU.
 
     Args:
-        capabilities: Compute capabilities to build for, such as "8.9"; by default that of the
-            first GPU.
+        capabilities: Compute capabilities to build for, such as "8.9"; by default that of the GPU.
+        device: Index of the GPU.
     """
 
-    def __init__(self, capabilities: Sequence[str] = ()) -> None:
-        self._capabilities = tuple(capabilities)
+    def __init__(self, capabilities: Sequence[str] = (), device: int = 0) -> None:
+        self._capabilities, self._device = tuple(capabilities), device
 
     def target(self) -> Target:
-        """See `Toolchain.target`; the engine depends on neither the GPU's name nor the driver."""
-        return Target("RTX", ",".join(self._effective_capabilities()), library.version("rtx"), "")
+        """See `Toolchain.target`; the engine does not depend on the GPU's name."""
+        return Target("RTX", ",".join(self._effective_capabilities()), library.version("rtx"))
 
     def can_run(self) -> bool:
         """See `Toolchain.can_run`."""
-        gpus = find_gpus()
+        gpus = find_gpus()[self._device :]
         capability = "{}.{}".format(*gpus[0].capability) if gpus else ""
         return not missing_parts("rtx") and capability in self._effective_capabilities()
+
+    def gpu_name(self) -> str:
+        """See `Toolchain.gpu_name`."""
+        return _gpu_name(self._device)
 
     def build(self, request: BuildRequest, progress: ProgressCallback) -> BuildResult:
         """See `Toolchain.build`."""
@@ -192,7 +210,7 @@ class RtxToolchain:
     def load(self, plan: bytes, spec: ModelSpec) -> LoadedEngine:
         """See `Toolchain.load`."""
         require_gpu("run TensorRT-RTX engines", "rtx")
-        return _TensorRTEngine(plan, spec, "rtx")
+        return _TensorRTEngine(plan, spec, "rtx", self._device)
 
     def _effective_capabilities(self) -> tuple[str, ...]:
         if self._capabilities:
@@ -202,28 +220,30 @@ class RtxToolchain:
                 "this machine has no NVIDIA GPU; set `compute_capability` to those of the cards to "
                 "build for, such as 8.9"
             )
-        return ("{}.{}".format(*find_gpus()[0].capability),)
+        return ("{}.{}".format(*find_gpus()[self._device].capability),)
 
 
-def make_toolchain(flavor: Flavor, capabilities: Sequence[str] = ()) -> Toolchain:
+def _gpu_name(device: int) -> str:
+    gpus = find_gpus()
+    return gpus[device].name if device < len(gpus) else ""
+
+
+def make_toolchain(flavor: Flavor, capabilities: Sequence[str] = (), device: int = 0) -> Toolchain:
     """Return the toolchain of a flavor of TensorRT.
 
     Args:
         flavor: Flavor of TensorRT.
         capabilities: Compute capabilities to build for (TensorRT-RTX only).
+        device: Index of the GPU.
 
     Raises:
         UsageError: If the flavor builds for the installed GPU only.
     """
     if flavor == "rtx":
-        return RtxToolchain(capabilities)
+        return RtxToolchain(capabilities, device)
     if capabilities:
         raise UsageError("`compute_capability` requires `flavor` rtx")
-    return TensorRTToolchain()
-
-
-def _driver() -> str:
-    return driver_release() or "CUDA {}.{}".format(*(cuda_version() or (0, 0)))
+    return TensorRTToolchain(device)
 
 
 def _build(
@@ -238,10 +258,10 @@ def _build(
     compat.parse_onnx(network, messages, str(request.model), flavor)
     fp16, int8 = request.precision != "fp32", request.precision == "int8"
     compat.set_precision(network, config, fp16=fp16, int8=int8, flavor=flavor)
-    if request.batches is not None:
-        image = (3, request.spec.input.height, request.spec.input.width)
-        shapes = [(batch, *image) for batch in request.batches]
-        compat.add_profile(builder, config, request.spec.input.name, shapes)
+    image = (3, request.spec.input.height, request.spec.input.width)
+    for batches in request.profiles:
+        shapes = [(batch, *image) for batch in batches]
+        compat.add_profile(builder, config, request.spec.input.name, shapes, flavor)
     library.monitor_progress(config, _PercentReporter(progress), flavor)
     if flavor == "rtx":  # it has no tactics to time, and its timing cache requires a GPU
         return BuildResult(compat.build_plan(builder, network, config, messages, flavor), b"")
@@ -264,10 +284,10 @@ class _PercentReporter:
 
 
 class _TensorRTEngine(Closeable):
-    """An engine loaded on the first GPU."""
+    """An engine loaded on one GPU."""
 
-    def __init__(self, plan: bytes, spec: ModelSpec, flavor: Flavor) -> None:
-        self._runner, self._flavor = EngineRunner(Device(), plan, spec, flavor), flavor
+    def __init__(self, plan: bytes, spec: ModelSpec, flavor: Flavor, device: int) -> None:
+        self._runner, self._flavor = EngineRunner(Device(device), plan, spec, flavor), flavor
 
     def __call__(self, tensor: Floats) -> Heads:
         return self._runner(tensor)

@@ -25,7 +25,7 @@ from realtime_ssd.core.frames import Image
 from realtime_ssd.core.spec import ModelSpec, read_spec
 from tests.tiny import bright_cell
 
-TARGET = Target("ONNX Runtime on a CPU", "0.0", "1.0", "none")
+TARGET = Target("ONNX Runtime on a CPU", "0.0", "1.0")
 FRAMES = (bright_cell((1, 2)), bright_cell((3, 0)))
 
 
@@ -36,6 +36,7 @@ class OnnxToolchain:
         log: File to which each build in any process appends a line.
         target: Target of the engines.
         modify: Applied to the outputs of each run, to simulate a faulty engine.
+        gpu: Name of the GPU; without a name, engines cannot run.
     """
 
     def __init__(
@@ -43,15 +44,20 @@ class OnnxToolchain:
         log: Path | None = None,
         target: Target = TARGET,
         modify: Callable[[Heads], Heads] | None = None,
+        gpu: str = TARGET.gpu,
     ) -> None:
         self.log, self._target, self.modify = log, target, modify
+        self.gpu, self.loads = gpu, 0
         self.requests: list[BuildRequest] = []
 
     def target(self) -> Target:
         return self._target
 
     def can_run(self) -> bool:
-        return True
+        return bool(self.gpu)
+
+    def gpu_name(self) -> str:
+        return self.gpu
 
     def build(self, request: BuildRequest, progress: ProgressCallback) -> BuildResult:
         self.requests.append(request)
@@ -61,6 +67,7 @@ class OnnxToolchain:
         return BuildResult(request.model.read_bytes(), request.timing_cache + b"timed;")
 
     def load(self, plan: bytes, spec: ModelSpec) -> LoadedEngine:
+        self.loads += 1
         return OnnxEngine(plan, spec, self.modify)
 
 

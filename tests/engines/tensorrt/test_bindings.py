@@ -79,3 +79,26 @@ def test_the_installed_tensorrt_has_all_names() -> None:
     from benchmarks.gpu.trt_bindings import check
 
     assert check(tensorrt)["problems"] == []
+
+
+@pytest.mark.usefixtures("needs_rtx")
+def test_tensorrt_rtx_has_all_names() -> None:
+    from realtime_ssd_engines.tensorrt.library import library
+
+    from benchmarks.gpu.trt_bindings import check
+
+    record = check(library("rtx"))
+    absent = {name for name, exists in record["names"].items() if not exists}
+    assert absent <= ONLY_TENSORRT
+    assert [problem for problem in record["problems"] if "without a GPU" not in problem] == []
+
+
+ONLY_TENSORRT = {
+    "BuilderFlag.FP16",
+    "BuilderFlag.PREFER_PRECISION_CONSTRAINTS",
+    "ICudaEngine.create_execution_context_without_device_memory",
+    "ICudaEngine.device_memory_size",
+    "ILayer.precision",
+    "ILayer.set_output_type",
+}
+"""Names that the sources use with TensorRT only."""

@@ -14,13 +14,14 @@ import onnx
 import pytest
 from realtime_ssd_engines.onnx.verify import Heads, Runner, onnx_runner
 from realtime_ssd_engines.requirements import missing_parts
-from realtime_ssd_engines.tensorrt import engine_builder
+from realtime_ssd_engines.tensorrt import engine_builder, library
+from realtime_ssd_engines.tensorrt import toolchain as toolchain_module
 from realtime_ssd_engines.tensorrt.engine_builder import EngineOptions, get_or_build_engine
 from realtime_ssd_engines.tensorrt.layers import profile_engine
-from realtime_ssd_engines.tensorrt.toolchain import Target
+from realtime_ssd_engines.tensorrt.toolchain import RtxToolchain, Target, make_toolchain
 
 from realtime_ssd.core.errors import ModelError, UsageError
-from realtime_ssd.core.gpu import find_gpus
+from realtime_ssd.core.gpu import Gpu, find_gpus
 from realtime_ssd.core.spec import ModelSpec, read_spec
 from tests.engines.tensorrt.onnx_toolchain import (
     OnnxToolchain,
@@ -50,7 +51,7 @@ def test_engines_are_built_once_and_then_read_from_the_cache(
     )
     assert first.plan == again.plan
     assert input_type(first.plan) == dtype
-    assert [request.batches for request in toolchain.requests] == [(1, 2, 8)]
+    assert [request.profiles for request in toolchain.requests] == [((1, 1, 1), (1, 2, 8))]
     metadata = json.loads(first.path.with_suffix(".json").read_text())
     assert metadata["agreement"]["passed"]
     assert metadata["agreement"]["detections"] > 0
@@ -60,7 +61,7 @@ def test_engines_are_built_once_and_then_read_from_the_cache(
 
 def test_engines_depend_on_target_options_and_model(model: Path, tmp_path: Path) -> None:
     toolchain, cache = OnnxToolchain(), tmp_path / "c"
-    newer = OnnxToolchain(target=Target("ONNX Runtime on a CPU", "0.0", "2.0", "none"))
+    newer = OnnxToolchain(target=Target("ONNX Runtime on a CPU", "0.0", "2.0"))
     paths = {
         build_engine(model, cache, toolchain).path,
         build_engine(model, cache, newer).path,
@@ -96,7 +97,7 @@ def test_models_with_a_fixed_batch_have_no_profile(model: Path, tmp_path: Path) 
     onnx.save(fixed, str(model))
     toolchain = OnnxToolchain()
     build_engine(model, tmp_path / "c", toolchain)
-    assert toolchain.requests[0].batches is None
+    assert toolchain.requests[0].profiles == ()
     with pytest.raises(UsageError, match=r"fixed batch of 1, so `batch` cannot be 4"):
         build_engine(model, tmp_path / "c", toolchain, batch=4)
     fixed.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 3
@@ -225,6 +226,34 @@ def test_a_damaged_model_raises_model_error(model: Path, tmp_path: Path) -> None
     model.write_bytes(model.read_bytes()[:100])
     with pytest.raises(ModelError, match=r"tiny.onnx' is not a readable ONNX file"):
         get_or_build_engine(model, spec, EngineOptions(cache=tmp_path), toolchain=OnnxToolchain())
+
+
+def test_engines_are_built_and_loaded_for_the_selected_gpu(
+    monkeypatch: pytest.MonkeyPatch, model: Path
+) -> None:
+    gpus = (Gpu(0, "first", (8, 9), 1 << 30), Gpu(1, "second", (9, 0), 1 << 30))
+    opened: list[int] = []
+
+    def open_device(number: int) -> None:
+        opened.append(number)
+        raise ModelError("no driver here")
+
+    monkeypatch.setattr(toolchain_module, "find_gpus", lambda: gpus)
+    monkeypatch.setattr(toolchain_module, "require_gpu", lambda *_: None)
+    monkeypatch.setattr(toolchain_module, "missing_parts", lambda _: [])
+    monkeypatch.setattr(toolchain_module, "Device", open_device)
+    monkeypatch.setattr(library, "version", lambda flavor="tensorrt": flavor)
+    for device, (name, capability) in enumerate((("first", "8.9"), ("second", "9.0"))):
+        tensorrt, rtx = make_toolchain("tensorrt", device=device), RtxToolchain((), device)
+        assert tensorrt.target() == Target(name, capability, "tensorrt")
+        assert rtx.target() == Target("RTX", capability, "rtx")
+        assert tensorrt.gpu_name() == rtx.gpu_name() == name
+        assert RtxToolchain(["8.9"], device).can_run() is (device == 0)
+        for toolchain in (tensorrt, rtx):
+            with pytest.raises(ModelError, match="no driver here"):
+                toolchain.load(b"", read_spec(model))
+        assert opened == [device] * 2
+        opened.clear()
 
 
 def test_layers_are_profiled(model: Path, tmp_path: Path) -> None:

@@ -12,12 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from realtime_ssd_engines.tensorrt.cache import EngineCache, EngineKey, read_entry
+from realtime_ssd_engines.tensorrt.cache import (
+    EngineCache,
+    EngineKey,
+    read_entry,
+    runtime_cache_file,
+)
 
 from realtime_ssd.core.errors import ModelError
 
-KEY = EngineKey("ssd/300", "ab" * 32, "fp16", 4, 2, "GPU", "9.0", "10.0", "580.1", "")
+KEY = EngineKey("ssd/300", "ab" * 32, "fp16", 4, 2, "GPU", "9.0", "10.0", "")
 PLAN = bytes(range(256)) * 40
+
+
+def read(cache: EngineCache, key: EngineKey) -> bytes | None:
+    entry = cache.find(key)
+    return None if entry is None else entry.path.read_bytes()
 
 
 @pytest.fixture
@@ -26,9 +36,9 @@ def cache(tmp_path: Path) -> EngineCache:
 
 
 def test_engines_are_read_back_with_their_metadata(cache: EngineCache) -> None:
-    assert cache.read(KEY) is None
+    assert read(cache, KEY) is None
     path = cache.write(KEY, PLAN, {"build_seconds": 3.5})
-    assert cache.read(KEY) == PLAN
+    assert read(cache, KEY) == PLAN
     (entry,) = cache.entries()
     assert (entry.path, entry.key, entry.problem) == (path, KEY, "")
     assert entry.metadata["build_seconds"] == 3.5
@@ -43,7 +53,7 @@ def test_engines_of_other_keys_are_not_read(cache: EngineCache, field: str) -> N
     other = dataclasses.replace(KEY, **changes)
     cache.write(KEY, PLAN, {})
     assert cache.path(other) != cache.path(KEY)
-    assert cache.read(other) is None
+    assert read(cache, other) is None
 
 
 @pytest.mark.parametrize(("version", "flavor"), [("10.0", "tensorrt"), ("RTX 1.7", "rtx")])
@@ -98,10 +108,10 @@ def test_damaged_engines_are_ignored_with_a_warning(
     path = cache.write(KEY, PLAN, {})
     damage(path)
     with caplog.at_level(logging.WARNING):
-        assert cache.read(KEY) is None
+        assert read(cache, KEY) is None
     assert caplog.messages == [f"rebuilding the cached engine '{path}': {reason}"]
     cache.write(KEY, PLAN, {})
-    assert cache.read(KEY) == PLAN
+    assert read(cache, KEY) == PLAN
 
 
 def test_an_unwritable_folder_raises_an_error_that_names_it(tmp_path: Path) -> None:
@@ -134,14 +144,15 @@ def test_a_failed_write_leaves_the_old_engine_intact(cache: EngineCache) -> None
     command = [sys.executable, "-c", FULL_DISK, str(cache.folder)]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     assert f"'{cache.folder}' is not writable (File too large)" in result.stdout
-    assert cache.read(KEY) == PLAN
+    assert read(cache, KEY) == PLAN
     assert {file.suffix for file in cache.folder.iterdir()} == {".engine", ".json"}
 
 
 def test_remove_deletes_all_files_of_an_engine(cache: EngineCache) -> None:
     with cache.locked(KEY):
-        path = cache.write(KEY, PLAN, {})
+        path = cache.write(KEY, PLAN, {}, reference=b"onnx")
     path.with_suffix(".refused.json").write_text("{}")
+    runtime_cache_file(path).write_bytes(b"kernels")
     cache.remove(path)
     assert list(cache.folder.iterdir()) == []
 

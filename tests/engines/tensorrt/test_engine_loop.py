@@ -212,12 +212,12 @@ def test_other_precisions_are_built_profiled_and_verified(
 
 
 def test_unsupported_operators_raise_an_error_that_names_them(model: Path) -> None:
-    unsupported = onnx.load(str(model))
+    spec, unsupported = read_spec(model), onnx.load(str(model))
     unsupported.graph.node[0].op_type = "NoSuchOperator"
     onnx.save(unsupported, str(model))
     options = EngineOptions("fp32")
     with pytest.raises(ModelError, match=r"cannot parse '.*tiny.onnx'.*NoSuchOperator"):
-        get_or_build_engine(model, read_spec(model), options)
+        get_or_build_engine(model, spec, options)
     assert not EngineCache().entries()
 
 

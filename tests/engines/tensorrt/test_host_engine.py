@@ -1,4 +1,4 @@
-"""Runs `test_engine_loop.py` on stand-ins for the driver and three generations of TensorRT."""
+"""Runs the engine loops on stand-ins for the driver, three generations of TensorRT, and RTX."""
 
 from __future__ import annotations
 
@@ -31,3 +31,10 @@ def test_engine_loop_on_the_standins(tmp_path: Path, generation: str, bindings: 
         bindings,
         HOST_TENSORRT=generation,
     )
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(bool(find_gpus()), reason="test_rtx_loop.py runs on the GPU")
+def test_rtx_loop_on_the_standins(tmp_path: Path) -> None:
+    files = [HERE / "test_rtx_loop.py"]
+    run_pytest_on_standins(tmp_path, files, HERE / "host_rtx", HOST_TENSORRT="rtx")

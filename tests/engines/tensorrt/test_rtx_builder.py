@@ -12,12 +12,15 @@ from realtime_ssd_engines.tensorrt import compat
 from realtime_ssd_engines.tensorrt.cache import EngineCache
 from realtime_ssd_engines.tensorrt.engine_builder import EngineOptions, get_or_build_engine
 from realtime_ssd_engines.tensorrt.toolchain import RtxToolchain, make_toolchain
-from realtime_ssd_training.export import to_onnx
-from realtime_ssd_training.models import create, names
+from realtime_ssd_training.importers import import_model
+from realtime_ssd_training.models import names
 
+from benchmarks.gpu import rtx_engines
+from benchmarks.result_file import RESULTS
 from realtime_ssd.core.errors import ModelError, UsageError
 from realtime_ssd.core.gpu import find_gpus
 from realtime_ssd.core.spec import read_spec
+from tests.engines.tensorrt.imported_models import IMPORTED
 from tests.tiny import bright_cell
 
 needs_rtx = pytest.mark.usefixtures("needs_rtx")
@@ -57,7 +60,8 @@ def test_engines_for_other_cards_are_built_without_verification(
     assert engine.key.flavor == "rtx"
     assert engine.key.capability == "8.6,8.9,12.0"
     assert "agreement" not in engine.metadata
-    assert "not compared with ONNX Runtime: the engine is for another machine" in lines
+    assert lines[-1].startswith("the engine is for another machine and is compared with ONNX")
+    assert engine.reference is not None
     (entry,) = EngineCache(tmp_path / "c").entries()
     assert not entry.problem
     again = get_or_build_engine(model, read_spec(model), options, toolchain=toolchain)
@@ -85,50 +89,71 @@ def test_models_with_a_fixed_batch_are_built(model: Path, tmp_path: Path) -> Non
     assert json.loads(engine.path.with_suffix(".json").read_text())["dynamic_batch"] is False
 
 
+def check_builds(name: str, path: Path, folder: Path, precisions: tuple[str, ...]) -> None:
+    """Build a model with a dynamic batch and a fixed one, and check what the builder reports."""
+    photos = rtx_engines.write_photos(folder / "photos")
+    rows = list(rtx_engines.build_all(name, path, folder, photos, precisions))
+    assert len(rows) == 2 * len(precisions)
+    convolutions = sum(node.op_type == "Conv" for node in onnx.load(str(path)).graph.node)
+    for row in rows:
+        assert (row.error, row.mismatch) == ("", ""), row
+        assert row.layers > convolutions
+        dtype = {"fp32": "Float", "fp16": "Half", "int8": "Int8"}[row.precision]
+        assert set(row.convolutions) == {dtype}, row
+        # The builder merges convolutions of the same input in FP32 and FP16.
+        assert row.convolutions[dtype] <= convolutions
+        if row.precision == "int8":
+            assert row.convolutions[dtype] == convolutions
+
+
 @needs_rtx
-@pytest.mark.slow
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_the_coco_model_is_built(
-    coco_model: Path, shared_data: Path, tmp_path: Path, precision: str
-) -> None:
-    options = EngineOptions(
-        precision,
-        batch=32,
-        cache=tmp_path,
-        calibration=shared_data / "photos" / "darknet",
-    )
-    spec = read_spec(coco_model)
-    engine = get_or_build_engine(coco_model, spec, options, toolchain=RtxToolchain(["8.9"]))
-    assert len(engine.plan) > 1 << 20
-    assert network_tensors(coco_model)[spec.scores_output] == (-1, 1917, 91)
+@pytest.mark.parametrize("name", ["street (bundled)", "tflite-float32"])
+def test_engines_equal_the_specification_and_the_precision(name: str, tmp_path: Path) -> None:
+    write = dict(rtx_engines.models(tmp_path, None))[name]
+    check_builds(name, write(), tmp_path, ("fp16", "int8"))
 
 
 @needs_rtx
 @pytest.mark.slow
-@pytest.mark.parametrize("name", names())
-def test_all_registered_networks_are_built(name: str, tmp_path: Path) -> None:
-    path = tmp_path / f"{name}.onnx"
-    onnx.save(to_onnx(create(name, ("background", "a", "b"))), str(path))
-    spec = read_spec(path)
-    assert network_tensors(path) == {
-        spec.input.name: (-1, 3, spec.input.height, spec.input.width),
-        spec.scores_output: (-1, spec.num_boxes, 3),
-        spec.offsets_output: (-1, spec.num_boxes, 4),
-    }
-    for precision in ("fp32", "fp16"):
-        options = EngineOptions(precision, batch=32, cache=tmp_path / "c")
-        engine = get_or_build_engine(path, spec, options, toolchain=RtxToolchain(["8.9"]))
-        assert len(engine.plan) > 1 << 20
+@pytest.mark.parametrize("name", [*names(), *IMPORTED])
+def test_every_network_and_import_is_built(name: str, tmp_path: Path) -> None:
+    write = dict(rtx_engines.models(tmp_path, None))[name]
+    check_builds(name, write(), tmp_path, rtx_engines.PRECISIONS)
+
+
+@needs_rtx
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "file",
+    [
+        "ssd_mobilenet_v1_coco_onnx/ssd_mobilenet_v1_coco_300.onnx",
+        "ssd_face_ultralight/version-RFB-320.onnx",
+    ],
+)
+def test_downloaded_models_are_built(shared_data: Path, tmp_path: Path, file: str) -> None:
+    path = tmp_path / "imported.onnx"
+    import_model(shared_data / "weights" / file, path)
+    check_builds(file, path, tmp_path, rtx_engines.PRECISIONS)
+
+
+def test_the_recorded_builds_are_complete_and_without_problems() -> None:
+    rows = json.loads((RESULTS / "rtx-engines.json").read_text())["engines"]
+    recorded = {(row["model"], row["precision"], row["batch"]) for row in rows}
+    for name in (*names(), "street (bundled)", *IMPORTED):
+        for precision in rtx_engines.PRECISIONS:
+            assert {(name, precision, "1-32"), (name, precision, "1")} <= recorded, name
+    assert not [row for row in rows if row["error"] or row["mismatch"]]
+    assert all(set(row["convolutions"]) == {"Int8"} for row in rows if row["precision"] == "int8")
 
 
 @needs_rtx
 def test_unsupported_operators_raise_an_error_that_names_them(model: Path, tmp_path: Path) -> None:
-    unsupported = onnx.load(str(model))
+    spec, unsupported = read_spec(model), onnx.load(str(model))
     unsupported.graph.node[0].op_type = "NoSuchOperator"
     onnx.save(unsupported, str(model))
     options = EngineOptions("fp32", cache=tmp_path / "c")
     with pytest.raises(ModelError, match=r"cannot parse '.*tiny.onnx'.*NoSuchOperator"):
-        get_or_build_engine(model, read_spec(model), options, toolchain=RtxToolchain(["8.9"]))
+        get_or_build_engine(model, spec, options, toolchain=RtxToolchain(["8.9"]))
 
 
 @needs_rtx

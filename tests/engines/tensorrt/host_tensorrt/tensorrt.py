@@ -1,9 +1,9 @@
 """Stand-in for the part of TensorRT that the project uses: ONNX Runtime on host memory.
 
 With its folder on PYTHONPATH and the stand-in for the driver loaded, `import tensorrt` imports this
-module. The environment variable HOST_TENSORRT (8, 10 or 11) selects the generation: names that
-NVIDIA removed are absent, and inputs that a generation rejects are rejected. Plans are ONNX files
-with a header.
+module. The environment variable HOST_TENSORRT (8, 10, 11 or rtx) selects the generation or flavor:
+names that NVIDIA removed are absent, and inputs that a generation rejects are rejected. Plans are
+ONNX files with a header.
 """
 
 from __future__ import annotations
@@ -19,8 +19,18 @@ import onnx
 import onnxruntime
 from onnx import TensorProto
 
-GENERATION = int(os.environ.get("HOST_TENSORRT", "10"))
-__version__ = {8: "8.6.0", 10: "10.16.1", 11: "11.4.0"}[GENERATION]
+from tests.engines.tensorrt.host_tensorrt.host_parts import (
+    Error,
+    Profile,
+    RuntimeCache,
+    RuntimeConfig,
+    TimingCache,
+    check_dequantized_types,
+)
+
+RTX = os.environ.get("HOST_TENSORRT") == "rtx"
+GENERATION = 11 if RTX else int(os.environ.get("HOST_TENSORRT", "10"))
+__version__ = "1.7.1" if RTX else {8: "8.6.0", 10: "10.16.1", 11: "11.4.0"}[GENERATION]
 MAGIC = f"host plan {__version__}\n".encode()
 STRONG_ONLY = GENERATION >= 11
 _cuda = ctypes.CDLL("libcuda.so.1")
@@ -52,6 +62,10 @@ PreviewFeature = _enum("PreviewFeature", "PROFILE_SHARING_0806")
 LayerType = _enum("LayerType", "SOFTMAX", "REDUCE", "UNARY", "ELEMENTWISE", "CONVOLUTION")
 TensorIOMode = _enum("TensorIOMode", "NONE", "INPUT", "OUTPUT")
 LayerInformationFormat = _enum("LayerInformationFormat", "ONELINE", "JSON")
+if RTX:
+    ComputeCapability = _enum("ComputeCapability", "NONE", "CURRENT", "SM89", "SM90")
+    CudaGraphStrategy = _enum("CudaGraphStrategy", "DISABLED", "WHOLE_GRAPH_CAPTURE")
+    DynamicShapesKernelSpecializationStrategy = _enum("Specialization", "LAZY", "EAGER", "NONE")
 if GENERATION >= 10:
     ExecutionContextAllocationStrategy = _enum("Strategy", "STATIC", "ON_CHANGE", "USER_MANAGED")
 
@@ -105,24 +119,6 @@ class Network:
         return self._layers[number]
 
 
-class _Error:
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def desc(self) -> str:
-        return self._text
-
-
-def _check_dequantized_types(graph: onnx.GraphProto) -> None:
-    """Reject INT32 inputs of DequantizeLinear, as every TensorRT parser does."""
-    int32 = {item.name for item in graph.initializer if item.data_type == TensorProto.INT32}
-    for node in graph.node:
-        if node.op_type == "DequantizeLinear" and node.input[0] in int32:
-            raise ValueError(
-                f"{node.name}: input has type Int32 but must have type FP8, Int4 or Int8"
-            )
-
-
 class OnnxParser:
     def __init__(self, network: Network, logger: Any) -> None:
         self._network, self._errors = network, [""]
@@ -132,37 +128,23 @@ class OnnxParser:
         try:
             model = onnx.load(path)
             onnx.checker.check_model(model)
-            _check_dequantized_types(model.graph)
+            check_dequantized_types(model.graph)
         except Exception as error:
             self._errors, self.num_errors = [str(error)], 1
             return False
         self._network.load(model)
         return True
 
-    def get_error(self, number: int) -> _Error:
-        return _Error(self._errors[number])
-
-
-class Profile:
-    def __init__(self) -> None:
-        self.shapes: dict[str, list[tuple[int, ...]]] = {}
-
-    def set_shape(self, name: str, minimum: Any, optimum: Any, maximum: Any) -> None:
-        self.shapes[name] = [tuple(minimum), tuple(optimum), tuple(maximum)]
-
-
-class TimingCache:
-    def __init__(self, content: bytes) -> None:
-        self.content = content
-
-    def serialize(self) -> bytes:
-        return self.content
+    def get_error(self, number: int) -> Error:
+        return Error(self._errors[number])
 
 
 class Config:
     def __init__(self) -> None:
         self.flags: set[Any] = {BuilderFlag.TF32}
-        self.profile: Profile | None = None
+        self.profiles: list[Profile] = []
+        self.num_compute_capabilities = 0
+        self.capabilities: dict[int, Any] = {}
         self.timing_cache: TimingCache | None = None
         self.profiling_verbosity = ProfilingVerbosity.LAYER_NAMES_ONLY
         self.progress_monitor: Any = None
@@ -183,8 +165,12 @@ class Config:
         self.flags.discard(BuilderFlag(flag))
 
     def add_optimization_profile(self, profile: Profile) -> int:
-        self.profile = profile
-        return 0
+        self.profiles.append(profile)
+        return len(self.profiles) - 1
+
+    def set_compute_capability(self, capability: Any, index: int) -> None:
+        assert index < self.num_compute_capabilities
+        self.capabilities[index] = capability
 
     def create_timing_cache(self, content: bytes) -> TimingCache:
         return TimingCache(content)
@@ -227,7 +213,7 @@ class Builder:
             monitor.phase_finish("Building Engine")
         if config.timing_cache is not None:
             config.timing_cache.content = (config.timing_cache.content or MAGIC) + b"one layer\n"
-        shapes = config.profile.shapes if config.profile else {}
+        shapes = [profile.shapes for profile in config.profiles]
         header = (
             json.dumps({"shapes": shapes, "tf32": BuilderFlag.TF32 in config.flags}).encode()
             + b"\n"
@@ -249,7 +235,8 @@ class Builder:
         for value in network.model.graph.input:
             sizes = value.type.tensor_type.shape.dim
             dynamic = any(not size.HasField("dim_value") for size in sizes)
-            if dynamic and (config.profile is None or value.name not in config.profile.shapes):
+            profiles = config.profiles
+            if dynamic and not (profiles and all(value.name in p.shapes for p in profiles)):
                 return f"Network has dynamic input {value.name} but no optimization profile"
         return ""
 
@@ -274,8 +261,9 @@ class Inspector:
 
 
 class Engine:
-    def __init__(self, shapes: dict[str, Any], model: bytes) -> None:
+    def __init__(self, shapes: list[dict[str, Any]], model: bytes) -> None:
         self.shapes, self.contexts = shapes, 0
+        self.num_optimization_profiles = max(len(shapes), 1)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         self.session = onnxruntime.InferenceSession(model, options, ["CPUExecutionProvider"])
@@ -313,9 +301,18 @@ class Engine:
             return Context(self)
     else:
 
-        def create_execution_context(self, strategy: Any) -> Context:
+        def create_execution_context(self, settings: Any) -> Context:
+            strategy = settings.allocation if isinstance(settings, RuntimeConfig) else settings
             assert strategy == ExecutionContextAllocationStrategy.USER_MANAGED
-            return Context(self)
+            context = Context(self)
+            if isinstance(settings, RuntimeConfig):
+                context.kernels = settings.get_runtime_cache()
+            return context
+
+    if RTX:
+
+        def create_runtime_config(self) -> RuntimeConfig:
+            return RuntimeConfig(MAGIC)
 
 
 class Context:
@@ -329,6 +326,7 @@ class Context:
         self.profiler: Any = None
         self._memory = 0
         self._callbacks: list[Any] = []
+        self.kernels: RuntimeCache | None = None
 
     if GENERATION == 8:
 
@@ -346,16 +344,17 @@ class Context:
             self._memory = address
 
     def set_optimization_profile_async(self, number: int, stream: int) -> bool:
+        if not 0 <= number < self._engine.num_optimization_profiles:
+            return False
         self.active_optimization_profile = number
         return True
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         declared = self._engine.get_tensor_shape(name)
         valid = all(size in (-1, actual) for size, actual in zip(declared, shape, strict=True))
-        if name in self._engine.shapes:
-            minimum, _, maximum = self._engine.shapes[name]
-            sizes = zip(minimum, shape, maximum, strict=True)
-            valid &= all(low <= size <= high for low, size, high in sizes)
+        if self._engine.shapes:
+            low, _, high = self._engine.shapes[self.active_optimization_profile][name]
+            valid &= all(a <= n <= b for a, n, b in zip(low, shape, high, strict=True))
         if valid:
             self._shape = tuple(shape)
         return valid
@@ -371,9 +370,11 @@ class Context:
         return True
 
     def execute_async_v3(self, stream: int) -> bool:
-        ready = self._shape and self._memory and self.active_optimization_profile == 0
+        ready = self._shape and self._memory and self.active_optimization_profile >= 0
         if not ready or set(self._addresses) != set(self._engine.values):
             return False
+        if self.kernels is not None:
+            self.kernels.kernels.add(f"batch {self._shape[0]}")
         callback = _HostFunction(self._run)
         self._callbacks.append(callback)
         if self.profiler is not None:
