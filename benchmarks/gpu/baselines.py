@@ -35,7 +35,7 @@ def efficient_nms(context: GpuContext, case: HeadCase) -> float:
     context.require_tensorrt()
     if context.flavor == "rtx":
         raise SkippedError(f"TensorRT-RTX has no plugin {PLUGIN}")
-    from realtime_ssd_engines.tensorrt import compat
+    from realtime_ssd_engines.tensorrt import compat, compat_runtime
     from realtime_ssd_engines.tensorrt.library import library
 
     trt, images = library(), len(case.scores)
@@ -56,7 +56,7 @@ def efficient_nms(context: GpuContext, case: HeadCase) -> float:
         layer.get_output(number).name = f"out{number}"
         network.mark_output(layer.get_output(number))
     plan = compat.build_plan(builder, network, config, messages)
-    return _run_plan(context, case, compat.load_engine(plan)) / images
+    return _run_plan(context, case, compat_runtime.load_engine(plan)) / images
 
 
 def _plugin(trt: Any, messages: Any, case: HeadCase) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from realtime_ssd_engines.cuda.driver import Device
 from realtime_ssd_engines.requirements import Flavor
-from realtime_ssd_engines.tensorrt import compat
+from realtime_ssd_engines.tensorrt import compat, compat_runtime
 from realtime_ssd_engines.tensorrt.library import library
 
 from realtime_ssd.core.errors import ModelError
@@ -26,7 +26,7 @@ def run_smallest_engine(device: Device, flavor: Flavor) -> None:
         RealtimeSSDError: If the engine cannot be built or run, or its result is wrong.
     """
     with device:
-        engine = compat.load_engine(_build(device, flavor), flavor)
+        engine = compat_runtime.load_engine(_build(device, flavor), flavor)
         execution, stream = engine.create_execution_context(), device.stream()
         pinned, buffer = device.pinned(VALUES.nbytes), device.buffer(VALUES.nbytes)
         try:

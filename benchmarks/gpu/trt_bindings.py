@@ -33,7 +33,7 @@ __all__ = ["ALTERNATIVES", "Use", "check", "uses"]
 
 ROOT = Path(__file__).resolve().parents[2]
 ENGINES = ROOT / "engines" / "realtime_ssd_engines" / "tensorrt"
-FILES = ("compat.py", "library.py", "network.py", "toolchain.py")
+FILES = ("compat.py", "compat_runtime.py", "library.py", "network.py", "toolchain.py")
 RESULTS = Path(__file__).parents[1] / "results" / "tensorrt-bindings.json"
 
 OBJECTS = {
@@ -186,7 +186,7 @@ def _qualified(node: ast.Attribute, file: str) -> str:
         return ".".join(parts)
     if owner in OBJECTS and owner not in PROJECT_NAMES.get(file, ()):
         return f"{OBJECTS[owner]}.{parts[-1]}"
-    if file != FILES[0]:
+    if file not in FILES[:2]:
         return ""
     return next((f"{kind}.{node.attr}" for kind, names in CALLS.items() if node.attr in names), "")
 
@@ -194,7 +194,7 @@ def _qualified(node: ast.Attribute, file: str) -> str:
 def enumerators() -> set[str]:
     """Return the enumerators that the sources look up by string."""
     texts: set[str] = set()
-    for file in FILES[:2]:
+    for file in FILES[:3]:
         for node in ast.walk(ast.parse((ENGINES / file).read_text())):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 texts |= {node.value} if re.fullmatch(r"[A-Z][A-Z0-9_]{2,}", node.value) else set()

@@ -61,7 +61,7 @@ def _open_onnx(
     device: Device, path: Path, spec: ModelSpec, options: BackendOptions, flavor: Flavor
 ) -> GpuBackend:
     """Open the engine of an ONNX file; build it again if TensorRT cannot load the cached one."""
-    from realtime_ssd_engines.tensorrt.compat import IncompatibleEngineError
+    from realtime_ssd_engines.tensorrt.compat_runtime import IncompatibleEngineError
     from realtime_ssd_engines.tensorrt.engine_builder import EngineOptions, get_or_build_engine
     from realtime_ssd_engines.tensorrt.toolchain import make_toolchain
 

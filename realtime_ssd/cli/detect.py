@@ -76,7 +76,9 @@ def _decodes_on_gpu(detection: DetectOptions) -> bool:
 
     if detection.device:
         if detection.decoder == "gpu":
-            raise UsageError("`decoder` gpu decodes on GPU 0; set `device` to 0 or `decoder` to cpu")
+            raise UsageError(
+                "`decoder` gpu decodes on GPU 0; set `device` to 0 or `decoder` to cpu"
+            )
         return False
     return detection.decoder == "gpu" or (
         detection.decoder == "auto" and decodes_surfaces(detection.backend)

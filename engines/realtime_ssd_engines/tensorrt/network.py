@@ -16,7 +16,7 @@ from realtime_ssd.core.files import replace_file
 from realtime_ssd.core.spec import ModelSpec
 from realtime_ssd_engines.cuda.driver import Buffer, Device, PinnedBuffer
 from realtime_ssd_engines.requirements import Flavor
-from realtime_ssd_engines.tensorrt import compat
+from realtime_ssd_engines.tensorrt import compat_runtime
 from realtime_ssd_engines.tensorrt.compat import Precision
 from realtime_ssd_engines.tensorrt.library import message_log, profile_layers
 
@@ -55,15 +55,17 @@ class EngineNetwork:
         runtime_cache: Path | None = None,
     ) -> None:
         self._device, self.flavor, self._cache_file = device, flavor, runtime_cache
-        self.engine: Any = compat.load_engine(plan, flavor, device.free_memory())
+        self.engine: Any = compat_runtime.load_engine(plan, flavor, device.free_memory())
         self._saved = _read_if_present(runtime_cache)
-        self._runtime_config = compat.create_runtime_config(self.engine, self._saved, flavor)
+        self._runtime_config = compat_runtime.create_runtime_config(
+            self.engine, self._saved, flavor
+        )
         self._names = {
             "input": spec.input.name,
             "scores": spec.scores_output,
             "offsets": spec.offsets_output,
         }
-        tensors = compat.io_tensors(self.engine, flavor)
+        tensors = compat_runtime.io_tensors(self.engine, flavor)
         for name in self._names.values():
             if name not in tensors:
                 raise ModelError(
@@ -87,10 +89,10 @@ class EngineNetwork:
         Contexts on the same stream run one after another, so they share their activation memory.
         """
         if stream.handle not in self._activation_memory:
-            size = compat.activation_memory_size(self.engine)
+            size = compat_runtime.activation_memory_size(self.engine)
             self._activation_memory[stream.handle] = self._device.buffer(size)
         memory = self._activation_memory[stream.handle]
-        context = compat.create_context(
+        context = compat_runtime.create_context(
             self.engine,
             (memory.address, memory.size),
             stream.handle,
@@ -109,7 +111,7 @@ class EngineNetwork:
 
     def save_runtime_cache(self) -> None:
         """Write the kernels that TensorRT-RTX has compiled to the file, if there are new ones."""
-        content = compat.serialize_runtime_cache(self._runtime_config)
+        content = compat_runtime.serialize_runtime_cache(self._runtime_config)
         if self._cache_file is None or not content or content == self._saved:
             return
         try:

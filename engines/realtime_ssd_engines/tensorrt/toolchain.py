@@ -18,7 +18,7 @@ from realtime_ssd.core.spec import ModelSpec
 from realtime_ssd_engines.cuda.driver import Device
 from realtime_ssd_engines.onnx.verify import Floats, Heads
 from realtime_ssd_engines.requirements import Flavor, missing_parts, require_gpu
-from realtime_ssd_engines.tensorrt import compat, library
+from realtime_ssd_engines.tensorrt import compat, compat_runtime, library
 from realtime_ssd_engines.tensorrt.network import EngineRunner
 
 __all__ = [
@@ -293,7 +293,7 @@ class _TensorRTEngine(Closeable):
         return self._runner(tensor)
 
     def layers(self) -> str:
-        return compat.inspect_engine(self._runner.network.engine, self._flavor)
+        return compat_runtime.inspect_engine(self._runner.network.engine, self._flavor)
 
     def layer_times(self, tensor: Floats, rounds: int) -> dict[str, float]:
         return self._runner.layer_times(tensor, rounds)
