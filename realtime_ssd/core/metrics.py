@@ -154,6 +154,7 @@ class Statistics:
 
     def __init__(self, sources: tuple[str, ...]) -> None:
         self.sources = {name: SourceCounts() for name in sources}
+        self._states: dict[str, tuple[SourceState, float]] = {}
         self._stages: dict[str, Histogram] = {}
         self._lock = threading.Lock()
         self._recent: deque[float] = deque(maxlen=_RECENT_FRAMES)
@@ -181,9 +182,15 @@ class Statistics:
 
     def on_state(self, source: str, state: SourceState) -> None:
         """See `Observer.on_state`."""
-        if state == "offline":
-            with self._lock:
+        with self._lock:
+            self._states[source] = state, time.time()
+            if state == "offline":
                 self.sources[source].losses += 1
+
+    def state_of(self, source: str) -> tuple[SourceState, float]:
+        """Return the state of a source, and since when in seconds of `time.time()`."""
+        with self._lock:
+            return self._states.get(source, ("waiting", 0.0))
 
     def unfinished(self) -> dict[str, int]:
         """Return the number of captured frames without an outcome, by source."""

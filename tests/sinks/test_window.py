@@ -140,7 +140,7 @@ class Program:
         return self.xdotool("search", "--sync", "--onlyvisible", "--name", name).splitlines()[0]
 
     def press(self, window: str, key: str) -> None:
-        """Press a key; two keys that arrive in the same call of `cv2.waitKey` would be one."""
+        """Press a key; two keys that arrive in the same call of `cv2.waitKeyEx` would be one."""
         self.manager.ping(int(window))
         self.xdotool("windowfocus", "--sync", window)
         self.xdotool("key", key)
@@ -177,9 +177,7 @@ def test_keys_save_snapshots_pause_and_show_help(display: str, tiny: Path, tmp_p
     assert "frames in" in program.wait()
     assert program.process.returncode == 0
     plain, helped = (read_snapshot(tmp_path, number) for number in (1, 2))
-    assert plain.shape == helped.shape == (180, 320, 3)
-    white = [int((p[20:70, :60] > 220).all(axis=2).sum()) for p in (plain, helped)]
-    assert white[1] > white[0] + 50  # text of the help
+    assert plain.shape == helped.shape == (180, 320, 3)  # without the bar
 
 
 def test_pause_keeps_the_frame(display: str, tiny: Path, tmp_path: Path) -> None:

@@ -10,24 +10,29 @@ import numpy as np
 import pytest
 
 from realtime_ssd import Detections, Frame
-from realtime_ssd.annotators.text import draw_lines
 from realtime_ssd.core.errors import UsageError
 from realtime_ssd.core.frames import Image
 from realtime_ssd.core.metrics import Statistics
 from realtime_ssd.core.results import FrameResult
 from realtime_ssd.sinks import window as window_module
-from realtime_ssd.sinks.window import KEYS, WindowSink
+from realtime_ssd.sinks.window import WindowSink
+from realtime_ssd.sinks.window_keys import KEYS, key_of
+from realtime_ssd.sinks.window_view import add_bar, enlarged, offline_image
 from realtime_ssd.sources import SourceInfo
 
 FILE, CAMERA = SourceInfo("file"), SourceInfo("camera", live=True)
-IMAGES = SourceInfo("images", still=True)
+IMAGES = SourceInfo("images", still=True, names=("0.png", "1.png", "2.png"))
+
+
+ARROWS = {"left": 0xFF51, "right": 0xFF53}
+ALL_KEYS = "   ".join(KEYS)
 
 
 class StubGui:
-    """Windows, a keyboard and a clock that advances while `waitKey` waits.
+    """Windows, a keyboard and a clock that advances while `waitKeyEx` waits.
 
     Attributes:
-        keys: Keys to press, one per call of `waitKey`; "" for none.
+        keys: Keys to press, one per call of `waitKeyEx`; "" for none.
         shown: Images in the order in which they were shown.
         times: Time in seconds at which each was shown.
         sizes: Width and height of each window.
@@ -61,7 +66,7 @@ class StubGui:
         assert self.now < 2000, "no key ends the wait"
         self.now += milliseconds / 1000
         key = self.keys.pop(0) if self.keys else ""
-        return ord(key) if key else -1
+        return ARROWS.get(key) or (ord(key) if key else -1)
 
     def window_property(self, name: str, number: int) -> float:
         assert number == cv2.WND_PROP_VISIBLE
@@ -82,7 +87,7 @@ def gui(monkeypatch: pytest.MonkeyPatch) -> Iterator[StubGui]:
     monkeypatch.setattr(cv2, "namedWindow", stub.named_window)
     monkeypatch.setattr(cv2, "resizeWindow", stub.resize_window)
     monkeypatch.setattr(cv2, "imshow", stub.show)
-    monkeypatch.setattr(cv2, "waitKey", stub.wait_key)
+    monkeypatch.setattr(cv2, "waitKeyEx", stub.wait_key)
     monkeypatch.setattr(cv2, "getWindowProperty", stub.window_property)
     monkeypatch.setattr(cv2, "destroyAllWindows", stub.destroy)
     yield stub
@@ -105,10 +110,9 @@ def result(info: SourceInfo, index: int = 0, pts: int = 0, level: int = 100) -> 
     return FrameResult(frame, Detections.empty(), {"network": 0.005, "postprocess": 0.0021})
 
 
-def text_image(*lines: str, level: int = 100) -> Image:
-    image = np.full((180, 320, 3), level, np.uint8)
-    draw_lines(image, lines)
-    return image
+def bar_image(text: str, mark: str = "", keys: str = "", level: int = 100) -> Image:
+    """Return what the window shows for a frame of `result`."""
+    return add_bar(enlarged(np.full((180, 320, 3), level, np.uint8)), text, mark, keys)
 
 
 class Window(WindowSink):
@@ -123,17 +127,22 @@ class Window(WindowSink):
         self.stops += 1
 
 
+STATUS = "25.0 FPS   7 ms   0 dropped"
+
+
 def test_status_of_a_camera_has_rate_latency_and_drops(gui: StubGui) -> None:
-    window = Window(CAMERA, FILE)
-    for source, outcome in (*[("camera", "replaced")] * 3, ("file", "stopped")):
-        window.statistics.on_frame(source, outcome)  # type: ignore[arg-type]
+    window = Window(CAMERA)
+    for _ in range(3):
+        window.statistics.on_frame("camera", "replaced")
     window.write(result(CAMERA))
-    np.testing.assert_array_equal(gui.shown[0], text_image("25.0 FPS   42 ms   4 dropped"))
+    np.testing.assert_array_equal(gui.shown[0], bar_image("25.0 FPS   42 ms   3 dropped"))
 
 
-def test_status_of_a_file_has_the_time_per_frame(gui: StubGui) -> None:
+def test_status_of_a_file_is_below_the_enlarged_picture(gui: StubGui) -> None:
     Window(FILE).write(result(FILE))
-    np.testing.assert_array_equal(gui.shown[0], text_image("25.0 FPS   7 ms   0 dropped"))
+    np.testing.assert_array_equal(gui.shown[0], bar_image(STATUS))
+    assert (gui.shown[0][:360, :640] == 100).all()
+    assert gui.shown[0].shape[0] < 400
 
 
 def test_help_is_shown_immediately_and_hidden_again(gui: StubGui) -> None:
@@ -141,27 +150,130 @@ def test_help_is_shown_immediately_and_hidden_again(gui: StubGui) -> None:
     gui.keys = ["h", "h"]
     window.write(result(FILE))
     window.poll()
-    status = "25.0 FPS   7 ms   0 dropped"
     assert len(gui.shown) == 3
-    np.testing.assert_array_equal(gui.shown[1], text_image(status, *KEYS))
-    np.testing.assert_array_equal(gui.shown[2], text_image(status))
+    np.testing.assert_array_equal(gui.shown[1], bar_image(STATUS, keys=ALL_KEYS))
+    np.testing.assert_array_equal(gui.shown[2], bar_image(STATUS))
 
 
-def test_image_is_shown_until_a_key_that_does_not_act_on_it(gui: StubGui, tmp_path: Path) -> None:
+def photo(index: int, level: int) -> FrameResult:
+    frame = Frame(np.full((90, 200, 3), level, np.uint8), index, "images", name=f"{index}.png")
+    return FrameResult(frame, Detections.empty())
+
+
+def photo_image(index: int, level: int, keys: str = "") -> Image:
+    text = f"{index + 1}/3   {index}.png   any key: next"
+    return add_bar(np.full((90, 200, 3), level, np.uint8), text, keys=keys)
+
+
+def test_photo_is_shown_at_its_size_until_a_key_that_does_not_act_on_it(
+    gui: StubGui, tmp_path: Path
+) -> None:
     window = Window(IMAGES, snapshots=tmp_path)
     gui.keys = ["", "", "h", "s", "h", "x"]
-    window.write(result(IMAGES))
+    window.write(photo(0, 50))
     assert not gui.keys
-    prompt = "press any key to continue"
-    np.testing.assert_array_equal(gui.shown[0], text_image(prompt))
-    np.testing.assert_array_equal(gui.shown[1], text_image(prompt, *KEYS))
-    np.testing.assert_array_equal(
-        cv2.imread(str(tmp_path / "realtime-ssd-001.png")), text_image(prompt, *KEYS)
-    )
+    np.testing.assert_array_equal(gui.shown[0], photo_image(0, 50))
+    np.testing.assert_array_equal(gui.shown[1], photo_image(0, 50, ALL_KEYS))
+    snapshot = cv2.imread(str(tmp_path / "realtime-ssd-001.png"))
+    np.testing.assert_array_equal(snapshot, np.full((90, 200, 3), 50, np.uint8))
     gui.keys = ["", " ", ""]
-    window.write(result(IMAGES, 1))
+    window.write(photo(1, 60))
     window.poll()
     assert window.stops == 0
+
+
+def test_arrows_step_through_photos(gui: StubGui) -> None:
+    window = Window(IMAGES)
+    gui.keys = ["", "right"]
+    window.write(photo(0, 50))
+    gui.keys = ["", "left", "left", "right", "right"]
+    window.write(photo(1, 60))
+    gui.keys = ["", "left", "left", "x"]
+    window.write(photo(2, 70))
+    expected = [(0, 50), (1, 60), (0, 50), (1, 60), (2, 70), (1, 60), (0, 50)]
+    assert len(gui.shown) == len(expected)
+    for shown, item in zip(gui.shown, expected, strict=True):
+        np.testing.assert_array_equal(shown, photo_image(*item))
+
+
+def test_pause_is_marked_and_arrows_step_through_a_file(gui: StubGui) -> None:
+    window = Window(FILE, paced=True)
+    window.write(result(FILE, 0, 0, 50))
+    gui.keys = ["", " ", "left", "right", "right"]
+    window.write(result(FILE, 1, 10, 60))
+    gui.keys = ["", " "]
+    window.write(result(FILE, 2, 20, 70))
+    expected = [
+        bar_image(STATUS, level=50),
+        bar_image(STATUS, level=60),
+        bar_image(STATUS, "PAUSED", level=60),
+        bar_image(STATUS, "PAUSED -1", level=50),
+        bar_image(STATUS, "PAUSED", level=60),
+        bar_image(STATUS, "PAUSED", level=70),
+        bar_image(STATUS, level=70),
+    ]
+    assert len(gui.shown) == len(expected)
+    for shown, image in zip(gui.shown, expected, strict=True):
+        np.testing.assert_array_equal(shown, image)
+
+
+def test_lost_camera_is_dimmed_and_marked_until_it_is_back(gui: StubGui) -> None:
+    window = Window(CAMERA)
+    window.statistics.on_state("camera", "online")
+    window.write(result(CAMERA))
+    window.statistics.on_state("camera", "offline")
+    window.poll()
+    window.poll()
+    _, since = window.statistics.state_of("camera")
+    shown, picture = gui.shown[-1], gui.shown[0][:360]
+    assert len(gui.shown) == 2
+    np.testing.assert_array_equal(shown[:360], offline_image(picture, since))
+    assert (shown[:100] == 30).all()
+    assert (shown[150:200, 200:440] == 255).any()
+    window.statistics.on_state("camera", "online")
+    window.write(result(CAMERA, 1))
+    np.testing.assert_array_equal(gui.shown[-1][:360], picture)
+
+
+def test_camera_that_never_answered_is_shown_as_offline(gui: StubGui) -> None:
+    window = Window(CAMERA)
+    window.poll()
+    assert gui.shown == []
+    window.statistics.on_state("camera", "offline")
+    window.poll()
+    assert gui.shown[0].shape[1] == 640
+    assert (gui.shown[0][:360] == 255).any()
+
+
+def test_several_sources_are_side_by_side(gui: StubGui) -> None:
+    sources = [SourceInfo(f"source {n}", live=n > 1) for n in range(4)]
+    window = Window(*sources)
+    for number, source in enumerate(sources):
+        window.write(result(source, level=50 + number * 50))
+    window.statistics.on_state("source 3", "offline")
+    window.poll()
+    assert list(gui.sizes) == ["realtime-ssd: 4 sources"]
+    levels = [int(gui.shown[-1][y, x, 0]) for y in (60, 420) for x in (300, 940)]
+    assert levels == [50, 100, 150, 60]
+
+
+@pytest.mark.parametrize(
+    ("code", "key"),
+    [
+        (-1, ""),
+        (ord("q"), "quit"),
+        (0x100000 | ord("q"), "quit"),
+        (0xFF51, "left"),
+        (0x110000 | 0xFF53, "right"),
+        (0x270000, "right"),
+        (63234, "left"),
+        (0xFFE1, ""),
+        (0xFF50, "other"),
+        (13, "other"),
+    ],
+)
+def test_codes_of_keys(code: int, key: str) -> None:
+    assert key_of(code) == key
 
 
 @pytest.mark.parametrize("key", ["q", "\x1b"])
@@ -186,15 +298,18 @@ def test_closed_window_stops(gui: StubGui, visible: bool | None) -> None:
 
 def test_pause_holds_a_file_and_discards_frames_of_a_camera(gui: StubGui) -> None:
     window = Window(FILE, CAMERA)
-    gui.keys = [" "]
     window.write(result(CAMERA))
+    gui.keys = [" "]
+    window.poll()
+    count = len(gui.shown)
     window.write(result(CAMERA, 1))
-    assert len(gui.shown) == 1
+    assert len(gui.shown) == count
     gui.keys = [""] * 9 + [" "]
     window.write(result(FILE))  # returns when the pause is over
-    assert len(gui.shown) == 2
+    assert len(gui.shown) > count
+    count = len(gui.shown)
     window.write(result(CAMERA, 2))
-    assert len(gui.shown) == 3
+    assert len(gui.shown) == count + 1
 
 
 def test_paced_file_is_shown_at_its_time_stamps(gui: StubGui) -> None:
@@ -244,22 +359,24 @@ def test_snapshots_have_free_numbers_and_failures_are_reported(
 
 
 @pytest.mark.parametrize(
-    ("shape", "size"),
+    "shape",
     [
-        ((180, 320), (320, 180)),
-        ((720, 1280), (1280, 720)),
-        ((2160, 3840), (1280, 720)),
-        ((1000, 4000), (1280, 320)),
-        ((4000, 1000), (180, 720)),
-        ((4000, 1), (1, 720)),
+        (180, 320),
+        (32, 32),
+        (720, 1280),
+        (2160, 3840),
+        (1000, 4000),
+        (4000, 1000),
+        (4000, 1),
     ],
 )
-def test_window_fits_on_the_screen(
-    gui: StubGui, shape: tuple[int, int], size: tuple[int, int]
-) -> None:
+def test_window_is_usable_and_fits_on_the_screen(gui: StubGui, shape: tuple[int, int]) -> None:
     frame = Frame(np.zeros((*shape, 3), np.uint8), source="file")
     Window(FILE).write(FrameResult(frame, Detections.empty()))
-    assert gui.sizes == {"file": size}
+    width, height = gui.sizes["file"]
+    assert width <= 1280
+    assert height <= 720
+    assert width >= 480 or height >= 600
 
 
 def test_close_destroys_windows_once(gui: StubGui) -> None:
