@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +57,12 @@ def measure_speed(fp32: Path, int8: Path, rounds: int) -> list[dict[str, Any]]:
     return rows
 
 
-def average_precision(model: Path, data: Data) -> dict[str, float]:
+def average_precision(
+    model: Path, data: Data, names: Sequence[str] = EVALUATION_SETS
+) -> dict[str, float]:
     """Return the COCO AP of a model on each evaluation set."""
     precision = {}
-    for name in EVALUATION_SETS:
+    for name in names:
         folder = data.path(name)
         images = next(path for path in sorted(folder.iterdir()) if path.name in IMAGE_FOLDERS)
         dataset = open_dataset(f"coco:{folder / 'instances.json'}:{images}")

@@ -19,7 +19,7 @@ def build(
     model: str,
     *,
     precision: str = "fp16",
-    flavor: Literal["tensorrt", "rtx"] = "tensorrt",
+    flavor: Literal["tensorrt", "rtx"] | None = None,
     compute_capability: str = "",
     batch: int = 1,
     opt_batch: int | None = None,
@@ -39,7 +39,8 @@ def build(
     Args:
         model: Model name or ONNX file.
         precision: fp16, fp32 or int8.
-        flavor: tensorrt, or rtx for GeForce and RTX cards, which needs no GPU for the build.
+        flavor: tensorrt, or rtx for GeForce and RTX cards, which needs no GPU for the build; by
+            default the one that runs on this machine.
         compute_capability: Compute capabilities to build for, such as 8.6,8.9 (rtx only); by
             default that of this machine's GPU.
         batch: Largest number of frames that pass through the network together.
@@ -64,6 +65,7 @@ def build(
     from realtime_ssd_engines.onnx.verify import read_frames
     from realtime_ssd_engines.tensorrt.cache import EngineCache
     from realtime_ssd_engines.tensorrt.engine_builder import EngineOptions, get_or_build_engine
+    from realtime_ssd_engines.tensorrt.flavors import usable_flavors
     from realtime_ssd_engines.tensorrt.toolchain import make_toolchain
 
     path, _ = find_model(model)
@@ -78,6 +80,8 @@ def build(
     if device is not None:
         check_device(device)
     capabilities = [item.strip() for item in compute_capability.split(",") if item.strip()]
+    usable, _ = usable_flavors(device or 0)
+    flavor = flavor or (usable[0] if usable else "tensorrt")
     toolchain = make_toolchain(flavor, capabilities, device or 0)
     _check_outputs(path, output, report, toolchain, layers=layers, overwrite=overwrite)
     images = None if frames is None else read_frames(frames)

@@ -53,8 +53,7 @@ def _pycuda() -> ModuleType:
         except (ImportError, RuntimeError) as error:
             reason = error
     raise ModelError(
-        f"neither PyCUDA nor cuda-bindings can be loaded ({reason}); install one with: "
-        f"{install_command()}"
+        f"PyCUDA and cuda-bindings cannot be loaded ({reason}); run {install_command()}"
     ) from reason
 
 
@@ -128,10 +127,11 @@ class Device:
 
     def _error_message(self, error: Exception, operation: str, size: int) -> str:
         if isinstance(error, self._cuda.MemoryError):
-            free = self._cuda.mem_get_info()[0] // MEBIBYTE
+            free, total = (value // MEBIBYTE for value in self._cuda.mem_get_info())
+            need = f"{-(-size // MEBIBYTE)} MiB are required to" if size else "it could not"
             return (
-                f"GPU '{self.gpu.name}' is out of memory: {-(-size // MEBIBYTE)} MiB are required "
-                f"to {operation}, {free} MiB are free; close other programs, or reduce `batch`"
+                f"GPU '{self.gpu.name}' is out of memory: {need} {operation}, {free} of {total} "
+                "MiB are free; close other programs, or reduce `batch`"
             )
         return (
             f"GPU '{self.gpu.name}' could not {operation} ({str(error).strip()}); if this "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from io import StringIO
@@ -71,6 +72,8 @@ def quantize(model: Path, output: Path, calibration: Path, *, symmetric: bool = 
     finally:
         logging.getLogger().setLevel(level)
     quantized = onnx.load(str(output))
+    if symmetric:
+        _leave_sums_of_convolutions(quantized.graph)
     attach_spec(quantized, spec)
     onnx.save(quantized, str(output))
     return len(tensors)
@@ -99,6 +102,43 @@ def _tensorrt_settings(graph: onnx.GraphProto) -> dict[str, Any]:
             "OpTypesToExcludeOutputQuantization": [*_WEIGHTED_OPS, "Add"],
         },
     }
+
+
+def _leave_sums_of_convolutions(graph: onnx.GraphProto) -> None:
+    """Quantize only the residual input of an addition, not the output of the convolution before it.
+
+    TensorRT then fuses the addition with the convolution.
+    """
+    producers = {name: node for node in graph.node for name in node.output}
+    uses = Counter(name for node in graph.node for name in node.input)
+    removed: list[onnx.NodeProto] = []
+    for node in graph.node:
+        if node.op_type != "Add":
+            continue
+        pairs = [pair for name in node.input if (pair := _pair_before(name, producers))]
+        if len(pairs) < len(node.input):
+            continue
+        for index, (quantize_node, dequantize_node) in enumerate(pairs):
+            source = quantize_node.input[0]
+            convolution = producers.get(source)
+            is_sum = convolution is not None and convolution.op_type in _WEIGHTED_OPS
+            if is_sum and uses[source] == uses[node.input[index]] == 1:
+                node.input[index] = source
+                removed += [quantize_node, dequantize_node]
+                break
+    for node in removed:
+        graph.node.remove(node)
+
+
+def _pair_before(
+    name: str, producers: dict[str, onnx.NodeProto]
+) -> tuple[onnx.NodeProto, onnx.NodeProto] | None:
+    """Return the Q and DQ nodes that produce a tensor; None if other nodes do."""
+    dequantize_node = producers.get(name)
+    if dequantize_node is None or dequantize_node.op_type != "DequantizeLinear":
+        return None
+    quantize_node = producers.get(dequantize_node.input[0])
+    return None if quantize_node is None else (quantize_node, dequantize_node)
 
 
 def _name_nodes(graph: onnx.GraphProto) -> None:

@@ -12,6 +12,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from realtime_ssd_engines.onnx.quantize import quantize
 
+from benchmarks.cpu.int8 import average_precision
+from benchmarks.data import Data
 from realtime_ssd.core.errors import SourceError, UsageError
 from realtime_ssd.core.spec import read_spec
 from tests.tiny import bright_cell, tiny_model
@@ -68,12 +70,12 @@ def test_tensorrt_models_quantize_inputs_only_and_residual_additions(
     producers = {name: node.op_type for node in graph.node for name in node.output}
     consumers = [(node.op_type, name) for node in graph.node for name in node.input]
     (residual, constant) = (node for node in graph.node if node.op_type == "Add")
-    assert [producers.get(name) for name in residual.input] == ["DequantizeLinear"] * 2
+    assert [producers.get(name) for name in residual.input] == ["Conv", "DequantizeLinear"]
     assert "DequantizeLinear" not in [producers.get(name) for name in constant.input]
     for node in graph.node:
         if node.op_type == "Conv":
             followers = {kind for kind, name in consumers if name == node.output[0]}
-            assert followers <= {"Relu", "Transpose"}
+            assert followers <= {"Add", "Relu", "Transpose"}
 
 
 def residual_model(path: Path) -> Path:
@@ -89,7 +91,8 @@ def residual_model(path: Path) -> Path:
     block = [
         helper.make_node("Conv", [source, "eye"], ["convolved"]),
         helper.make_node("Relu", ["convolved"], ["rectified"]),
-        helper.make_node("Add", ["rectified", source], ["sum"]),
+        helper.make_node("Conv", ["rectified", "eye"], ["projected"]),
+        helper.make_node("Add", ["projected", source], ["sum"]),
         helper.make_node("Add", ["sum", "zero"], ["block"]),
     ]
     nodes = [*block, *graph.node]
@@ -125,3 +128,19 @@ def test_an_unreadable_image_is_reported_and_skipped(
         path.write_bytes(data)
     with pytest.raises(SourceError, match="4 of 4 images cannot be read"):
         quantize(model, tmp_path / "int8.onnx", photos)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_int8_for_tensorrt_keeps_the_average_precision(
+    coco_model: Path, shared_data: Path, tmp_path: Path
+) -> None:
+    """The graph that TensorRT builds, in ONNX Runtime; calibrated on other photos."""
+    data = Data(shared_data)
+    quantize(coco_model, tmp_path / "int8.onnx", shared_data / "dali_coco61" / "images")
+    fp32, int8 = (
+        average_precision(path, data, ("coco_mini",))["coco_mini"]
+        for path in (coco_model, tmp_path / "int8.onnx")
+    )
+    assert fp32 > 0.25
+    assert int8 == pytest.approx(fp32, abs=0.01)
