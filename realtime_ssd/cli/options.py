@@ -129,7 +129,8 @@ class OutputOptions:
 
     Attributes:
         output: Annotated video (.mp4, .m4v, .mov, .mkv, .avi, .webm) or photo to write; a folder
-            for several sources or photos.
+            for several sources or photos; or a stream to publish (rtsp://, rtmp://, srt://, udp://
+            or a .m3u8 playlist).
         json: JSON lines to write, one per frame; "-" is standard output.
         stats: JSON file for counts, rates and latencies.
         encoder: Video encoder: auto (NVENC where it opens, else the CPU), libx264, libx265,
@@ -141,7 +142,7 @@ class OutputOptions:
         overwrite: Replace existing files; a source is never replaced.
     """
 
-    output: Path | None = None
+    output: str | None = None
     json: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None
     stats: Path | None = None
     encoder: str = "auto"
@@ -158,9 +159,12 @@ class OutputOptions:
         return self.output is None and self.json is None
 
     def locations(self) -> list[str]:
-        """Return files and folders with results, in the order of the options."""
+        """Return files, folders and URLs with results, in the order of the options."""
+        from realtime_ssd.sinks.publish_targets import display_url
+
         chosen = (self.output, self.json, self.stats)
-        return [str(item) for item in chosen if item is not None and str(item) != "-"]
+        shown = [str(item) for item in chosen if item is not None and str(item) != "-"]
+        return [display_url(text) for text in shown]
 
 
 @Parameter(name="*")

@@ -11,8 +11,13 @@ from typing import cast
 from realtime_ssd.cli.options import OutputOptions
 from realtime_ssd.core.errors import UsageError
 from realtime_ssd.core.files import check_output
+from realtime_ssd.sinks import Sink, find_file_sink, find_sink
+from realtime_ssd.sinks.containers import VIDEO_SUFFIXES
 from realtime_ssd.sinks.encoder_options import AutoEncoder, EncoderOptions, parse_bitrate
+from realtime_ssd.sinks.publish_targets import HLS_SUFFIX, display_url, publish_target
+from realtime_ssd.sinks.sink_plugins import PublishPlugin, VideoPlugin
 from realtime_ssd.sources import SourceInfo
+from realtime_ssd.sources.formats import IMAGE_SUFFIXES, scheme_of
 
 __all__ = ["OutputTarget", "check_output_files", "encoder_options", "plan_outputs"]
 
@@ -23,17 +28,38 @@ class OutputTarget:
 
     Attributes:
         info: The source.
-        path: Video file, or folder of photos.
+        path: Video file or playlist, or folder of photos.
         names: Photos below `path`, in the order of the source; empty for a video.
+        url: URL to publish to, instead of `path`.
     """
 
     info: SourceInfo
-    path: Path
+    path: Path = Path()
     names: tuple[str, ...] = ()
+    url: str = ""
 
     def files(self) -> Iterator[Path]:
         """Yield every file that will be written."""
-        yield from (self.path / name for name in self.names) if self.names else (self.path,)
+        if self.names:
+            yield from (self.path / name for name in self.names)
+        elif not self.url:
+            yield from find_file_sink(self.path).files(str(self.path), self.info)
+
+    def open(self, encoding: EncoderOptions, *, overwrite: bool) -> Sink:
+        """Open the sink.
+
+        Raises:
+            UsageError: If the target exists, is malformed or cannot be written.
+        """
+        if self.names:
+            from realtime_ssd.sinks.images import ImageSink
+
+            return ImageSink(self.path, self.names, overwrite=overwrite)
+        plugin = find_sink(self.url)[0] if self.url else find_file_sink(self.path)
+        target = self.url or str(self.path)
+        if isinstance(plugin, VideoPlugin | PublishPlugin):
+            return plugin.open(target, self.info, overwrite, encoding)
+        return plugin.open(target, self.info, overwrite)
 
 
 def encoder_options(outputs: OutputOptions) -> EncoderOptions:
@@ -49,23 +75,24 @@ def encoder_options(outputs: OutputOptions) -> EncoderOptions:
     return options
 
 
-def plan_outputs(output: Path, infos: Sequence[SourceInfo]) -> list[OutputTarget]:
+def plan_outputs(target: str | Path, infos: Sequence[SourceInfo]) -> list[OutputTarget]:
     """Resolve `--output` for each source.
 
     Args:
-        output: File, or folder; a folder need not exist yet.
+        target: File, URL, or folder; a folder need not exist yet.
         infos: The sources.
 
     Raises:
-        UsageError: If one file is given for several sources or photos.
+        UsageError: If one file or URL is given for several sources or photos, or nothing can be
+            published to the URL.
     """
-    from realtime_ssd.sinks.containers import VIDEO_SUFFIXES
-    from realtime_ssd.sources.formats import IMAGE_SUFFIXES
-
+    if scheme_of(str(target)):
+        return [_publish_target(str(target), infos)]
+    output = Path(target)
     suffix = output.suffix.lower()
     is_folder = output.is_dir() or not suffix
     if not is_folder and len(infos) > 1:
-        if suffix in (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES) or output.exists():
+        if suffix in (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES, HLS_SUFFIX) or output.exists():
             raise UsageError(
                 f"'{output}' is one file for {len(infos)} sources; set `output` to a folder"
             )
@@ -80,6 +107,16 @@ def plan_outputs(output: Path, infos: Sequence[SourceInfo]) -> list[OutputTarget
             f"'{output}' is one file for {len(info.names)} photos; set `output` to a folder"
         )
     return [OutputTarget(info, output.parent, (output.name,))]
+
+
+def _publish_target(url: str, infos: Sequence[SourceInfo]) -> OutputTarget:
+    publish_target(url, live=False)  # checks it
+    if len(infos) > 1:
+        raise UsageError(
+            f"'{display_url(url)}' is one stream for {len(infos)} sources; publish each source in "
+            "a run of its own"
+        )
+    return OutputTarget(infos[0], url=url)
 
 
 def _into_folder(folder: Path, infos: Sequence[SourceInfo]) -> list[OutputTarget]:

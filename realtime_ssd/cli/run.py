@@ -18,7 +18,6 @@ from realtime_ssd.cli.extensions import (
 )
 from realtime_ssd.cli.options import ExtensionOptions, OutputOptions
 from realtime_ssd.cli.outputs import (
-    OutputTarget,
     check_output_files,
     encoder_options,
     plan_outputs,
@@ -30,9 +29,6 @@ from realtime_ssd.core.files import write_output
 from realtime_ssd.core.signals import stop_on_signals
 from realtime_ssd.pipeline import Pipeline, PipelineOptions, SinkGroup
 from realtime_ssd.processors import Processor
-from realtime_ssd.sinks import Sink, find_file_sink
-from realtime_ssd.sinks.encoder_options import EncoderOptions
-from realtime_ssd.sinks.sink_plugins import VideoPlugin
 from realtime_ssd.sources import Source, SourceInfo
 
 if TYPE_CHECKING:
@@ -109,7 +105,7 @@ class Run:
         try:
             self._scene.open()
             for target in targets:
-                sink = _open_target(target, encoding, outputs.overwrite)
+                sink = target.open(encoding, overwrite=outputs.overwrite)
                 self._sinks.add(sink, target.info.name)
             for planned in sinks:
                 planned.add_to(self._sinks, overwrite=outputs.overwrite)
@@ -151,6 +147,7 @@ class Run:
             unit=unit_of(self._infos),
             quiet=self._prints_results,
         )
+        completed = False
         with stop_on_signals(self._stop) as signal_received:
             try:
                 with progress:
@@ -161,8 +158,9 @@ class Run:
                         progress.update()
                         for name in self._pipeline.finished_sources():
                             self._sinks.close_source(name)
+                completed = True
             finally:
-                self._finish(stats)
+                self._finish(stats, completed=completed)
         has_file = any(not info.live for info in self._infos)
         return 128 + signal_received() if signal_received() and has_file else 0
 
@@ -171,20 +169,31 @@ class Run:
         if self._window:
             self._window.quit()
 
-    def _finish(self, stats: Path | None) -> None:
-        """Close all sinks, print the summary and write the statistics, whatever fails."""
-        statistics = self._pipeline.statistics
+    def _finish(self, stats: Path | None, *, completed: bool) -> None:
+        """Close all sinks, write the statistics and print the summary, whatever fails."""
         try:
-            self._sinks.close()
-        finally:
             try:
+                self._sinks.close()
+            except BaseException:
+                completed = False
+                raise
+            finally:
                 if stats is not None:
                     self._write_stats(stats)
-            finally:
-                if statistics.total.captured:
-                    lines = self._summary.lines(statistics, self._locations)
-                    lines += self._scene.summary()
-                    print("\n".join(lines), file=sys.stderr)
+        finally:
+            self._print_summary(completed=completed)
+
+    def _print_summary(self, *, completed: bool) -> None:
+        """Print the summary; URLs are results only of a run that was completed."""
+        statistics = self._pipeline.statistics
+        if statistics.total.captured:
+            results = [
+                text
+                for text in self._locations
+                if (completed if "://" in text else Path(text).exists())
+            ]
+            lines = [*self._summary.lines(statistics, results), *self._scene.summary()]
+            print("\n".join(lines), file=sys.stderr)
 
     def _total_frames(self) -> int | None:
         """Return the number of frames to process; None if a source has no frame count."""
@@ -204,14 +213,3 @@ class Run:
             **self._pipeline.statistics.to_dict(),
         }
         write_output(path, (json.dumps(values, indent=1) + "\n").encode())
-
-
-def _open_target(target: OutputTarget, encoding: EncoderOptions, overwrite: bool) -> Sink:
-    if target.names:
-        from realtime_ssd.sinks.images import ImageSink
-
-        return ImageSink(target.path, target.names, overwrite=overwrite)
-    plugin = find_file_sink(target.path)
-    if isinstance(plugin, VideoPlugin):
-        return plugin.open(str(target.path), target.info, overwrite, encoding)
-    return plugin.open(str(target.path), target.info, overwrite)

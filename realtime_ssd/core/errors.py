@@ -28,7 +28,7 @@ _CREDENTIALS_WITH_SLASH = re.compile(
     r"(?P<scheme>\b[a-zA-Z][a-zA-Z0-9+.-]*:/{1,2})[^/\s:@]+:(?!\d+(?:[/?\s'\"]|$))[^\s?]*@"
 )
 _SECRET_QUERY = re.compile(
-    r"(?i)(?P<key>[?&;][\w.-]*(?:pass|passwd|password|pwd|pas|pw|token|key|secret|auth|signature|sig)=)"
+    r"(?i)(?P<key>[?&;][\w.-]*(?:pass|passphrase|streamid|passwd|password|pwd|pas|pw|token|key|secret|auth|signature|sig)=)"
     r"[^&\s'\"]*"
 )
 

@@ -8,6 +8,7 @@ from realtime_ssd.core.errors import UsageError
 from realtime_ssd.core.registry import load_plugins
 from realtime_ssd.sinks.base import Sink, SinkPlugin
 from realtime_ssd.sources.base import SourceInfo
+from realtime_ssd.sources.formats import scheme_of
 
 __all__ = ["Sink", "SinkPlugin", "find_file_sink", "find_sink", "open_sink"]
 
@@ -16,8 +17,8 @@ def find_sink(text: str) -> tuple[SinkPlugin, str]:
     """Return the plug-in that writes to a target, and the target for it.
 
     Args:
-        text: `NAME:TARGET` with the name of an installed plug-in, or a file whose suffix one of
-            them handles.
+        text: `NAME:TARGET` with the name of an installed plug-in, or a file or URL whose suffix or
+            scheme one of them handles.
 
     Raises:
         UsageError: If no plug-in handles it.
@@ -31,7 +32,7 @@ def find_sink(text: str) -> tuple[SinkPlugin, str]:
     name, separator, target = text.partition(":")
     if separator and name in plugins:
         return plugins[name], target
-    plugin = _by_suffix(text)
+    plugin = _by_scheme(text) if scheme_of(text) else _by_suffix(text)
     if plugin is None:
         raise UsageError(
             f"'{text}' is not a supported output; use NAME:TARGET with one of "
@@ -55,6 +56,13 @@ def find_file_sink(path: Path) -> SinkPlugin:
             f"'{path}' is not a supported output format; use one of {', '.join(_suffixes())}"
         )
     return plugin
+
+
+def _by_scheme(text: str) -> SinkPlugin | None:
+    plugins: dict[str, SinkPlugin] = load_plugins("sinks")
+    scheme = scheme_of(text)
+    found = (one for one in plugins.values() if scheme in getattr(one, "schemes", ()))
+    return next(found, None)
 
 
 def _by_suffix(name: str) -> SinkPlugin | None:

@@ -65,6 +65,9 @@ class SinkPlugin(Protocol):
             without being named; empty if it is only opened by name.
         per_source: Whether every source has a sink of its own. Otherwise one sink receives the
             results of all sources.
+
+    A plug-in may also have `schemes`, a tuple of the lower-case schemes of the URLs that it opens
+    without being named, such as "rtsp".
     """
 
     suffixes: tuple[str, ...]

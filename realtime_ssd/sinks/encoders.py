@@ -73,6 +73,12 @@ _ENCODERS = {
     "hevc_nvenc": _Encoder("hevc", _NVENC, "cq", default=26),
     "av1_nvenc": _Encoder("av1", _NVENC, "cq", worst=63, default=34),
 }
+_LOW_DELAY = {
+    "libx264": {"tune": "zerolatency"},
+    "libx265": {"tune": "zerolatency"},
+    "h264_nvenc": {"tune": "ll", "delay": "0"},
+    "hevc_nvenc": {"tune": "ll", "delay": "0"},
+}
 _SOFTWARE = {"h264": "libx264", "hevc": "libx265", "av1": "libsvtav1"}
 # BT.601 in limited range, the result of OpenCV's conversion: SMPTE 170M in AVColorSpace,
 # AVColorPrimaries and AVColorTransferCharacteristic, MPEG in AVColorRange.
@@ -213,6 +219,8 @@ def add_video(
     size: tuple[int, int],
     options: EncoderOptions | None = None,
     limit: RateLimit | None = None,
+    *,
+    low_delay: bool = False,
 ) -> VideoStream:
     """Add a video stream with the encoder settings of annotated video.
 
@@ -223,8 +231,11 @@ def add_video(
         size: Width and height in pixels, both even.
         options: Quality or bit rate; the encoder's default quality by default.
         limit: Upper limit of the bit rate at the default quality.
+        low_delay: Whether each frame must be written at once.
     """
     settings = _settings(encoder, options or EncoderOptions(), limit)
+    if low_delay:
+        settings |= _LOW_DELAY.get(encoder, {})
     if encoder == "libsvtav1":
         os.environ.setdefault("SVT_LOG", "1")  # errors only; it has no option for this
     stream = container.add_stream(encoder, rate, options=settings)

@@ -11,10 +11,11 @@ from realtime_ssd.core.errors import UsageError
 from realtime_ssd.sinks.base import Sink
 from realtime_ssd.sinks.containers import VIDEO_SUFFIXES
 from realtime_ssd.sinks.encoder_options import EncoderOptions
+from realtime_ssd.sinks.publish_targets import HLS_SUFFIX, PUBLISH_SCHEMES
 from realtime_ssd.sources.base import SourceInfo
-from realtime_ssd.sources.formats import IMAGE_SUFFIXES
+from realtime_ssd.sources.formats import IMAGE_SUFFIXES, scheme_of
 
-__all__ = ["IMAGES", "JSON", "VIDEO"]
+__all__ = ["IMAGES", "JSON", "PUBLISH", "VIDEO", "PublishPlugin", "VideoPlugin"]
 
 
 class VideoPlugin:
@@ -38,6 +39,33 @@ class VideoPlugin:
         from realtime_ssd.sinks.video import VideoSink
 
         return VideoSink(Path(target), info, encoding=encoding, overwrite=overwrite)
+
+
+class PublishPlugin:
+    """Publishes annotated video to a URL, or as an HLS playlist; see `SinkPlugin`."""
+
+    suffixes = (HLS_SUFFIX,)
+    schemes = PUBLISH_SCHEMES
+    per_source = True
+
+    def files(self, target: str, info: SourceInfo) -> tuple[Path, ...]:
+        """See `SinkPlugin.files`; further segments of a playlist are not listed."""
+        if scheme_of(target):
+            return ()
+        path = Path(target)
+        return path, path.with_name(f"{path.stem}_00000.ts")
+
+    def open(
+        self,
+        target: str,
+        info: SourceInfo,
+        overwrite: bool,
+        encoding: EncoderOptions | None = None,
+    ) -> Sink:
+        """See `SinkPlugin.open`; `encoding` selects encoder, quality or bit rate."""
+        from realtime_ssd.sinks.publish import PublishSink
+
+        return PublishSink(target, info, encoding=encoding, overwrite=overwrite)
 
 
 class ImagesPlugin:
@@ -89,4 +117,4 @@ def _is_image_file(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir()
 
 
-VIDEO, IMAGES, JSON = VideoPlugin(), ImagesPlugin(), JsonPlugin()
+VIDEO, PUBLISH, IMAGES, JSON = VideoPlugin(), PublishPlugin(), ImagesPlugin(), JsonPlugin()
