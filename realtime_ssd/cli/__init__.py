@@ -154,10 +154,11 @@ class _OptionFormatter(logging.Formatter):
 
 
 def _unexpected_message(error: Exception) -> str:
-    from realtime_ssd.core.errors import describe, for_command_line
+    from realtime_ssd.core.errors import describe, for_command_line, reached_limit
 
-    if isinstance(error, MemoryError):
-        return for_command_line(describe(error))
+    limit = reached_limit(error)
+    if limit:
+        return for_command_line(limit)
     return f"unexpected error: {describe(error)}; use --debug for the traceback"
 
 

@@ -6,6 +6,7 @@ command line replaces them by options (`for_command_line`).
 
 from __future__ import annotations
 
+import errno
 import re
 
 from realtime_ssd.core.printable import printable
@@ -18,6 +19,7 @@ __all__ = [
     "describe",
     "first_line",
     "for_command_line",
+    "reached_limit",
     "redact",
 ]
 
@@ -79,9 +81,43 @@ def describe(error: BaseException) -> str:
         'ZeroDivisionError: division by zero'
     """
     message = first_line(error, "no details")
-    if isinstance(error, MemoryError):
+    return reached_limit(error) or f"{type(error).__name__}: {message}"
+
+
+def reached_limit(error: BaseException) -> str:
+    """Return which limit of the system was reached, and what to do; empty for other errors.
+
+    Libraries report a lack of memory, threads or files as exceptions of many types.
+
+    Example:
+        >>> reached_limit(RuntimeError("can't start new thread"))[:46]
+        'no further thread or process can be started (c'
+    """
+    message = first_line(error, "no details")
+    number = error.errno if isinstance(error, OSError) else None
+    if isinstance(error, MemoryError) or number == errno.ENOMEM or _NO_MEMORY.search(message):
         return f"there is not enough memory ({message}); try a smaller `batch` or smaller images"
-    return f"{type(error).__name__}: {message}"
+    if number == errno.EAGAIN or _NO_THREAD.search(message):
+        return (
+            f"no further thread or process can be started ({message}); end other programs, or "
+            "raise the limit (ulimit -u)"
+        )
+    if number in (errno.EMFILE, errno.ENFILE) or _NO_FILE.search(message):
+        return (
+            f"too many files are open ({message}); use fewer sources at once, or raise the limit "
+            "(ulimit -n)"
+        )
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk is full ({message}); free some space or use another folder"
+    return ""
+
+
+_NO_MEMORY = re.compile(
+    r"bad[_ ]alloc|(?i:insufficient memory|cannot allocate memory|failed to allocate memory|"
+    r"not enough memory|out of memory)"
+)
+_NO_THREAD = re.compile(r"(?i:can't start new thread|resource temporarily unavailable)")
+_NO_FILE = re.compile(r"(?i:too many open files)")
 
 
 def redact(text: str) -> str:

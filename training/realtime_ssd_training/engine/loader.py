@@ -20,6 +20,7 @@ from realtime_ssd.core.errors import RealtimeSSDError
 from realtime_ssd.core.spec import InputSpec
 from realtime_ssd_training.data.augment import resize_sample
 from realtime_ssd_training.data.sample import Dataset, Problem, Sample, unreadable
+from realtime_ssd_training.engine.loader_workers import explain_failures
 
 __all__ = ["Augment", "Batch", "Loader", "LoaderOptions", "Target", "normalize"]
 
@@ -204,11 +205,17 @@ class Loader:
             start: Number of batches to skip, those done before an interruption.
 
         Raises:
-            RealtimeSSDError: From the iterator, if no image of a batch can be read, unless
-                `allow_empty` is set.
+            RealtimeSSDError: From the iterator, if a worker ended unexpectedly, or if no image of a
+                batch can be read, unless `allow_empty` is set.
         """
         self._sampler.epoch, self._sampler.start = number, start
-        return map(self._with_new_problems, iter(self._batches))
+        with explain_failures(self._batches):
+            batches = iter(self._batches)
+        return map(self._with_new_problems, self._explained(batches))
+
+    def _explained(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        with explain_failures(self._batches):
+            yield from batches
 
     def _with_new_problems(self, batch: Batch) -> Batch:
         """Return a batch without the problems that earlier batches reported."""
