@@ -61,6 +61,7 @@ def check_files(folder: Path) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_signals_at_random_moments(name: str, tiny: Path, tmp_path: Path) -> None:
     number = getattr(signal, name)

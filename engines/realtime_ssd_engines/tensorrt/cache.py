@@ -7,6 +7,7 @@ and the engine's sha256.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -248,8 +249,10 @@ def runtime_cache_file(engine: Path) -> Path:
 
 
 def _write_error(folder: Path, error: OSError) -> ModelError:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    remedy = "free some space" if full else "change its permissions"
     return ModelError(
-        f"folder '{folder}' is not writable ({error.strerror}); change its permissions, or set "
+        f"folder '{folder}' is not writable ({error.strerror}); {remedy}, or set "
         "REALTIME_SSD_ENGINES to another folder for engines"
     )
 
