@@ -67,9 +67,29 @@ NAMERS: dict[str, tuple[Namer, str]] = {
 }  # fmt: skip
 
 
+def _mmdet(part: str, k: int, i: int) -> str:
+    return {
+        "low": f"backbone.features.{k}",
+        "conv5": f"backbone.features.{24 + 2 * k}",
+        "fc6": "backbone.features.31",
+        "fc7": "backbone.features.33",
+        "extra": f"neck.extra_layers.{k}.{i}.conv",
+        "score": f"bbox_head.cls_convs.{k}.0",
+        "offset": f"bbox_head.reg_convs.{k}.0",
+    }[part]
+
+
+NAMERS_WITH_DIFFERENCES: dict[str, tuple[Namer, str]] = {
+    "bubbliiiing": NAMERS["amdegroot"],  # stored in another order
+    "mmdet": (_mmdet, "neck.l2_norm.weight"),  # the background is the last score
+    "qfgaohao-vgg16-ssd": (NAMERS["qfgaohao"][0], "source_layer_add_ons.0.weight"),  # BatchNorm
+}
+_NAMERS = NAMERS | NAMERS_WITH_DIFFERENCES
+
+
 def make_checkpoint(family: str, size: int = 300) -> Weights:
     """Return random weights with the tensor names of a project."""
-    name, norm = NAMERS[family]
+    name, norm = _NAMERS[family]
     weights: Weights = OrderedDict()
     random = torch.Generator().manual_seed(7)
 
@@ -85,6 +105,9 @@ def make_checkpoint(family: str, size: int = 300) -> Weights:
         add(name("conv5", k, 0), 512, 512, 3)
     add(name("fc6", 0, 0), 1024, 512, 3)
     add(name("fc7", 0, 0), 1024, 1024, 1)
+    scale = torch.rand(512, generator=random) * 20
+    if family == "amdegroot":
+        weights[norm] = scale
     widths = [512, 1024]
     for k, (inputs, middle, outputs, side, _, _) in enumerate(EXTRAS[size]):
         add(name("extra", k, 0), middle, inputs, 1)
@@ -93,13 +116,19 @@ def make_checkpoint(family: str, size: int = 300) -> Weights:
     for k, (width, count) in enumerate(zip(widths, COUNTS[size], strict=True)):
         add(name("score", k, 0), count * CLASSES, width, 3)
         add(name("offset", k, 0), count * 4, width, 3)
-    weights[norm] = torch.rand(512, generator=random) * 20
+    weights[norm] = scale
+    if family == "qfgaohao-vgg16-ssd":
+        layer = norm.removesuffix(".weight")
+        weights[norm] = scale / 20 + 0.5
+        weights[f"{layer}.bias"] = torch.rand(512, generator=random)
+        weights[f"{layer}.running_mean"] = torch.rand(512, generator=random)
+        weights[f"{layer}.running_var"] = torch.rand(512, generator=random) + 0.5
     return weights
 
 
 def forward(family: str, weights: Weights, x: Tensor) -> tuple[Tensor, Tensor]:
     """Return scores and offsets as the paper and the projects' code define them."""
-    name, norm = NAMERS[family]
+    name, norm = _NAMERS[family]
     size = x.shape[-1]
 
     def conv(layer: str, x: Tensor, **options: int) -> Tensor:
@@ -109,7 +138,7 @@ def forward(family: str, weights: Weights, x: Tensor) -> tuple[Tensor, Tensor]:
         if k in (5, 10, 17):
             x = functional.max_pool2d(x, 2, 2, ceil_mode=k == 17)
         x = functional.relu(conv(name("low", k, 0), x, padding=1))
-    maps = [functional.normalize(x) * weights[norm].view(1, -1, 1, 1)]
+    maps = [_normalize(x, weights, norm)]
     x = functional.max_pool2d(x, 2, 2)
     for k in range(3):
         x = functional.relu(conv(name("conv5", k, 0), x, padding=1))
@@ -129,3 +158,11 @@ def forward(family: str, weights: Weights, x: Tensor) -> tuple[Tensor, Tensor]:
         ]
         heads.append(torch.cat(rows, 1))
     return heads[0], heads[1]
+
+
+def _normalize(x: Tensor, weights: Weights, norm: str) -> Tensor:
+    layer = norm.removesuffix(".weight")
+    if f"{layer}.running_var" not in weights:
+        return functional.normalize(x) * weights[norm].view(1, -1, 1, 1)
+    mean, variance = weights[f"{layer}.running_mean"], weights[f"{layer}.running_var"]
+    return functional.batch_norm(x, mean, variance, weights[norm], weights[f"{layer}.bias"])

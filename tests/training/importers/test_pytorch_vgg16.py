@@ -15,7 +15,12 @@ from torch import Tensor
 from realtime_ssd.core.errors import ModelError, UsageError
 from realtime_ssd.core.spec import read_spec
 from tests.training.importers.conftest import open_session
-from tests.training.importers.reference_vgg16 import NAMERS, forward, make_checkpoint
+from tests.training.importers.reference_vgg16 import (
+    NAMERS,
+    NAMERS_WITH_DIFFERENCES,
+    forward,
+    make_checkpoint,
+)
 
 
 def image(size: int) -> Tensor:
@@ -52,6 +57,41 @@ def test_heads_equal_the_original(family: str, size: int, tmp_path: Path) -> Non
         assert (boxes[:, :2].max() > 1.01) == is_torchvision
     else:  # the maximum of lufficc's largest square box is 537.65, Caffe's is 537.6
         assert boxes[-3, 2] == pytest.approx((460.8 * 537.65) ** 0.5 / 512)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", NAMERS_WITH_DIFFERENCES)
+def test_versions_that_differ_in_more_than_names(family: str, tmp_path: Path) -> None:
+    weights = make_checkpoint(family)
+    meta = {"dataset_meta": {"classes": tuple(f"thing {k}" for k in range(20))}}
+    content = {"state_dict": weights, "meta": meta} if family == "mmdet" else weights
+    torch.save(content, tmp_path / "m.pth")
+    model, name = read_network(tmp_path / "m.pth", ImportOptions())
+    assert name == family
+    scores, offsets = forward(family, weights, image(300))
+    if family == "mmdet":
+        assert model.spec.labels[:2] == ("background", "thing 0")
+        scores = scores[..., [20, *range(20)]]
+    assert_close([head.numpy() for head in model(image(300))], (scores, offsets))
+    first = model.spec.boxes.boxes()[0]
+    center = 0.5 / 38 if family == "bubbliiiing" else 4 / 300
+    assert first[0] == pytest.approx(center if family != "bubbliiiing" else first[2] / 2)
+    means = {"bubbliiiing": 104.0, "mmdet": 123.675, "qfgaohao-vgg16-ssd": 123.0}
+    assert model.spec.input.mean[0] == means[family]
+
+
+def test_projects_with_the_same_names_are_not_guessed(tmp_path: Path) -> None:
+    """Only the order of the tensors distinguishes amdegroot's files from bubbliiiing's."""
+    from safetensors.torch import save_file
+
+    weights = make_checkpoint("bubbliiiing")
+    save_file(weights, tmp_path / "m.safetensors")
+    torch.save(dict(sorted(weights.items())), tmp_path / "m.pth")
+    for file in ("m.safetensors", "m.pth"):
+        with pytest.raises(UsageError, match="may be a checkpoint of amdegroot or bubbliiiing"):
+            read_network(tmp_path / file, ImportOptions())
+        for family in ("amdegroot", "bubbliiiing"):
+            assert read_network(tmp_path / file, ImportOptions(family=family))[1] == family
 
 
 def test_the_written_file_equals_the_original(tmp_path: Path) -> None:

@@ -314,4 +314,4 @@ def test_torch_is_not_needed(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "13x10, 88 default boxes, 4 score columns, any batch size" in done.stdout
-    assert "labels: numbered" in done.stdout
+    assert "labels: background, class 1, class 2, class 3 (numbered" in done.stdout

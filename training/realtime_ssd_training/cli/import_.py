@@ -40,8 +40,9 @@ def import_model(
         prototxt: Network definition of a Caffe model (deploy.prototxt), or OpenCV's description
             (.pbtxt) of its face detector.
         output: ONNX file to write.
-        family: Model family, if the file is ambiguous: tensorflow, opencv-face or ultralight,
-            caffe-vgg or caffe-mobilenet, torchvision, amdegroot, lufficc or qfgaohao (PyTorch).
+        family: Model family, if the file is ambiguous: jetson, tensorflow or ultralight (ONNX),
+            opencv-face, caffe-vgg or caffe-mobilenet, or torchvision, amdegroot, bubbliiiing,
+            lufficc, mmdet or qfgaohao (PyTorch).
         labels: Text file of class names, one per line. A TFLite file may contain it, or
             labelmap.txt or labels.txt in its folder is taken.
         anchors: Default boxes (.npy or .json, P × 4: center and size as fractions of the image)
@@ -56,6 +57,7 @@ def import_model(
 
     require("train", *_PACKAGES.get(file.suffix.lower(), ()), purpose=f"importing '{file}'")
 
+    from realtime_ssd.core.errors import for_command_line
     from realtime_ssd.core.printable import printable
     from realtime_ssd_training.importers import ImportOptions
     from realtime_ssd_training.importers import import_model as import_file
@@ -71,5 +73,7 @@ def import_model(
         f"{model.input.width}x{model.input.height}, {model.num_boxes} default boxes, "
         f"{model.num_classes} score columns, {batch}"
     )
-    if imported.labels_origin:
-        print(f"labels: {printable(imported.labels_origin)}")
+    print(f"recognized: {printable(model.description)}")
+    names = ", ".join(model.labels[:4]) + (", ..." if model.num_classes > 4 else "")
+    origin = f" ({for_command_line(imported.labels_origin)})" if imported.labels_origin else ""
+    print(printable(f"labels: {names}{origin}"))

@@ -18,6 +18,7 @@ __all__ = [
     "read_labels",
 ]
 
+_BACKGROUND_NAMES = ("background", "__background__", "bg")
 GAP = "???"
 """Name of a score column without a category."""
 
@@ -113,15 +114,17 @@ def complete_labels(
     names = [line.strip() for line in lines]
     while names and not names[-1]:
         names.pop()
-    if background and len(names) == count - 1:
+    has_background = bool(names) and names[0].casefold() in _BACKGROUND_NAMES
+    if background and len(names) == count - 1 and not has_background:
         names.insert(0, "background")
     if not background and len(names) == count + 1 and names[0] in (GAP, "background"):
         del names[0]
     if len(names) != count:
+        included = ", the background included" if background and has_background else ""
         expected = f"{count} with the background or {count - 1} without" if background else count
         raise UsageError(
-            f"the `labels` file '{origin}' has {len(names)} names, but the model has {count} score "
-            f"columns; write one name per line, {expected}"
+            f"the `labels` file '{origin}' has {len(names)} names{included}, but the model has "
+            f"{count} score columns; write one name per line, {expected}"
         )
     first = "background" if background else names[0] or GAP
     return (first, *(name or GAP for name in names[1:]))

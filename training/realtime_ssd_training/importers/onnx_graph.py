@@ -18,6 +18,7 @@ __all__ = [
     "Floats",
     "Model",
     "TensorInfo",
+    "check",
     "extract",
     "inputs",
     "load",
@@ -51,12 +52,13 @@ class TensorInfo:
         return f"{self.name} {sizes or '(no shape)'}"
 
 
-def load(path: Path, *, trust_model: bool = False) -> Model:
+def load(path: Path, *, trust_model: bool = False, unchecked: bool = False) -> Model:
     """Read an ONNX file.
 
     Args:
         path: The file.
         trust_model: Whether to accept a graph that `check_graph` refuses.
+        unchecked: Whether to leave the check to the caller, who only runs parts of the graph.
 
     Raises:
         ModelError: If it is not a valid ONNX model, or one that `check_graph` refuses.
@@ -64,8 +66,8 @@ def load(path: Path, *, trust_model: bool = False) -> Model:
     try:
         model = onnx.load(str(path), load_external_data=False)
         check_external_data(model, path)
-        if not trust_model:
-            check_graph(model, path, {item.name: _fixed(item) for item in inputs(model)})
+        if not trust_model and not unchecked:
+            check(model, path)
         onnx.load_external_data_for_model(model, str(path.parent))
         onnx.checker.check_model(model)
     except ModelError:
@@ -73,6 +75,11 @@ def load(path: Path, *, trust_model: bool = False) -> Model:
     except Exception as error:
         raise ModelError(f"'{path}' is not a readable ONNX file; it may be damaged") from error
     return model
+
+
+def check(model: Model, path: Path) -> None:
+    """Refuse a graph that must not run; see `check_graph`."""
+    check_graph(model, path, {item.name: _fixed(item) for item in inputs(model)})
 
 
 def inputs(model: Model) -> list[TensorInfo]:

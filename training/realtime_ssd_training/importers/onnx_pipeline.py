@@ -16,6 +16,7 @@ import onnx
 from numpy.typing import NDArray
 
 from realtime_ssd.core.errors import ModelError
+from realtime_ssd.core.spec import InputSpec
 from realtime_ssd_training.importers import onnx_graph
 from realtime_ssd_training.importers.onnx_graph import Model
 
@@ -45,6 +46,14 @@ class Network:
     scale: tuple[float, ...]
     is_scaled: bool
 
+    def input_spec(self, width: int, height: int) -> InputSpec:
+        """Return the pre-processing that the larger graph does itself."""
+        red, green, blue = self.mean
+        factors = self.scale
+        return InputSpec(
+            width, height, "RGB", (red, green, blue), (factors[0], factors[1], factors[2])
+        )
+
 
 def has_pipeline(model: Model) -> bool:
     """Return whether a graph contains non-maximum suppression or loops."""
@@ -62,14 +71,17 @@ def extract_network(model: Model, path: Path) -> Network:
         ModelError: If its parts cannot be recognized.
     """
     stem, chain = _find_image(model, path)
-    shift, total = (_scaled(model, chain, stem, value) for value in (0.0, 1.0))
+    shift, total = (_scaled(model, path, chain, stem, value) for value in (0.0, 1.0))
     factor = total - shift
     scores, boxes = _find_outputs(model, path)
     for height, width in _candidate_sizes(model, chain):
         part = onnx_graph.extract(
             model, {stem: (1, 3, height, width)}, {scores: (1, 1, 1), boxes: (1, 1, 4)}
         )
-        if len(onnx_graph.inputs(part)) == 1 and _runs(part, (scores, boxes)):
+        if len(onnx_graph.inputs(part)) != 1:
+            continue
+        onnx_graph.check(part, path)
+        if _runs(part, (scores, boxes)):
             onnx_graph.rename(part, stem, _IMAGE)
             break
     else:
@@ -126,7 +138,9 @@ def _constants(model: Model) -> dict[str, Any]:
     return constants
 
 
-def _scaled(model: Model, chain: list[str], stem: str, value: float) -> NDArray[np.float64]:
+def _scaled(
+    model: Model, path: Path, chain: list[str], stem: str, value: float
+) -> NDArray[np.float64]:
     """Return what the scaling makes of a value in each channel."""
     if len(chain) == 1:
         return np.full(3, value)
@@ -136,6 +150,7 @@ def _scaled(model: Model, chain: list[str], stem: str, value: float) -> NDArray[
     ) and not _is_nhwc(model, chain[0])
     shape = (1, 3, 2, 2) if is_last else (1, 2, 2, 3)
     part = onnx_graph.extract(model, {chain[0]: shape}, {stem: (1, 3, 2, 2)})
+    onnx_graph.check(part, path)
     result = onnx_graph.run(part, {chain[0]: np.full(shape, value, np.float32)})[0]
     return np.asarray(result.reshape(3, -1)[:, 0], np.float64)
 
@@ -229,7 +244,7 @@ def _resized(model: Model, graph: Any) -> Iterator[tuple[int, int]]:
         for name in _ancestors(producers, node.input[3]):
             if name in constants:
                 values = onnx.numpy_helper.to_array(constants[name]).reshape(-1)
-                if len(values) in (2, 4) and values.dtype.kind == "i" and values[-2:].min() > 32:
+                if len(values) in (2, 4) and values.dtype.kind == "i" and values[-2:].min() > 3:
                     yield int(values[-2]), int(values[-1])
 
 

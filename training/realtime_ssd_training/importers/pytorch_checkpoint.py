@@ -10,12 +10,15 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from realtime_ssd.core.errors import ModelError, UsageError
+from realtime_ssd.core.spec import ModelSpec
 from realtime_ssd_training.export import export_onnx
 from realtime_ssd_training.importers import class_names, pytorch_mobilenet, pytorch_vgg16
 from realtime_ssd_training.importers.import_options import ImportOptions, ImportResult
+from realtime_ssd_training.importers.label_choice import choose_labels, stored_classes
 from realtime_ssd_training.importers.pytorch_family import Family, Weights
 from realtime_ssd_training.importers.spec_overrides import apply_overrides
 from realtime_ssd_training.models import SSD
@@ -37,9 +40,9 @@ _MAX_CLASSES = 100_000
 
 def import_model(path: Path, output: Path, options: ImportOptions) -> ImportResult:
     """Import a PyTorch checkpoint; see `realtime_ssd_training.importers`."""
-    model, family = read_network(path, options)
+    model, family, origin = _import_network(path, options)
     export_onnx(model, output)
-    return ImportResult(model.spec, output, family, dynamic_batch=True)
+    return ImportResult(model.spec, output, family, dynamic_batch=True, labels_origin=origin)
 
 
 def read_network(path: Path, options: ImportOptions) -> tuple[SSD, str]:
@@ -56,9 +59,46 @@ def read_network(path: Path, options: ImportOptions) -> tuple[SSD, str]:
         UsageError: If an option does not fit.
         ModelError: If the file is damaged or of an unknown kind.
     """
-    weights = _without_shared_prefix(_read(path).tensors)
+    return _import_network(path, options)[:2]
+
+
+def _import_network(path: Path, options: ImportOptions) -> tuple[SSD, str, str]:
+    """Return the network, the name of its family and the origin of its labels."""
+    file = _read(path)
+    weights = _without_shared_prefix(file.tensors)
     family = _select_family(path, weights, options.family)
-    return _build_network(path, weights, family, options), family
+    model = _build_network(path, weights, family)
+    labels, origin = choose_labels(path, model.spec, options, stored_classes(file.metadata))
+    spec = apply_overrides(replace(model.spec, labels=labels), options)
+    _set_spec(path, model, spec)
+    return model.eval(), family, origin
+
+
+def _set_spec(path: Path, model: SSD, spec: ModelSpec) -> None:
+    """Give the network a specification that fits its heads.
+
+    Raises:
+        UsageError: If the heads have another number of boxes at the input size.
+    """
+    if spec.input.width < 1 or spec.input.height < 1:
+        raise UsageError(f"the input size {spec.input.width}x{spec.input.height} is not positive")
+    size = (1, 3, spec.input.height, spec.input.width)
+    try:
+        with torch.no_grad():
+            count = model.eval()(torch.zeros(size))[0].shape[1]
+    except RuntimeError as error:
+        raise UsageError(
+            f"'{path}' cannot have images of {spec.input.width}x{spec.input.height} pixels; use "
+            "the size of its training"
+        ) from error
+    if count != spec.num_boxes:
+        raise UsageError(
+            f"'{path}' has {count} default boxes for images of {spec.input.width}x"
+            f"{spec.input.height} pixels, but its specification has {spec.num_boxes}; set "
+            "`anchors` to the default boxes of its training, or import the ONNX file that its "
+            "project exports with them inside"
+        )
+    model.set_boxes(spec)
 
 
 def _read(path: Path) -> PytorchFile:
@@ -123,8 +163,14 @@ def _select_family(path: Path, weights: Weights, requested: str | None) -> str:
         )
     if len(candidates) == 1:
         return candidates[0]
-    matches = [name for name in candidates if FAMILIES[name].matches(weights)]
-    if len(matches) != 1:
+    has_order = path.suffix.lower() != ".safetensors" and list(weights) != sorted(weights)
+    matches = [n for n in candidates if FAMILIES[n].matches(weights, has_order=has_order)]
+    if len(matches) > 1:
+        raise UsageError(
+            f"'{path}' may be a checkpoint of {' or '.join(matches)}, whose default boxes differ; "
+            "set `family`"
+        )
+    if not matches:
         known = "; ".join(FAMILIES[name].description for name in candidates)
         raise ModelError(
             f"'{path}' is not a checkpoint of a known SSD ({known}); convert it to ONNX and import "
@@ -133,12 +179,14 @@ def _select_family(path: Path, weights: Weights, requested: str | None) -> str:
     return matches[0]
 
 
-def _build_network(path: Path, weights: Weights, name: str, options: ImportOptions) -> SSD:
-    """Build the network of a checkpoint with its weights and specification."""
+def _build_network(path: Path, weights: Weights, name: str) -> SSD:
+    """Build the network of a checkpoint with its weights and the specification of its family."""
     family = FAMILIES[name]
     renamed = _rename_weights(path, weights, family)
     classes = _count_classes(path, renamed, family)
     model = family.build(renamed, classes)
+    if family.has_last_background:
+        renamed = _with_first_background(renamed, classes)
     _load_weights(path, model, renamed, family)
     spec = replace(
         model.spec,
@@ -146,8 +194,8 @@ def _build_network(path: Path, weights: Weights, name: str, options: ImportOptio
         labels=_LABELS.get(classes, model.spec.labels),
         description=f"{family.description}, {classes - 1} classes",
     )
-    model.replace_spec(apply_overrides(spec, options))
-    return model.eval()
+    model.replace_spec(spec)
+    return model
 
 
 def _rename_weights(path: Path, weights: Weights, family: Family) -> dict[str, Tensor]:
@@ -163,6 +211,17 @@ def _rename_weights(path: Path, weights: Weights, family: Family) -> dict[str, T
             )
         renamed[name] = value.float()
     return renamed
+
+
+def _with_first_background(renamed: Weights, classes: int) -> dict[str, Tensor]:
+    """Return the weights with the last score column, the background, moved to the front."""
+    order = [classes - 1, *range(classes - 1)]
+    moved = dict(renamed)
+    for name, value in renamed.items():
+        if name.startswith("score_heads.") and value.shape[0] % classes == 0:
+            columns = value.view(-1, classes, *value.shape[1:])
+            moved[name] = columns[:, order].reshape(value.shape)
+    return moved
 
 
 def _count_classes(path: Path, renamed: Weights, family: Family) -> int:

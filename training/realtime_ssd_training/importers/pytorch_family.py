@@ -26,6 +26,9 @@ class Family:
             and the number of classes.
         last_bias: Name of the last bias inside a head.
         description: Network and project, for messages and the specification.
+        order: Two tensor names in the order in which the project stores them, which distinguishes
+            projects with the same names.
+        has_last_background: Whether the background is the last score column instead of the first.
     """
 
     signature: tuple[str, ...]
@@ -33,10 +36,20 @@ class Family:
     build: Callable[[Weights, int], SSD]
     last_bias: str
     description: str
+    order: tuple[str, ...] = ()
+    has_last_background: bool = False
 
-    def matches(self, weights: Weights) -> bool:
-        """Return whether a checkpoint has the names of the signature."""
-        return all(name in weights for name in self.signature)
+    def matches(self, weights: Weights, *, has_order: bool = True) -> bool:
+        """Return whether a checkpoint has the names of the signature.
+
+        Args:
+            weights: The checkpoint.
+            has_order: Whether its tensors are in the order in which they were stored.
+        """
+        if not all(name in weights for name in self.signature):
+            return False
+        names = [name for name in weights if name in self.order]
+        return not has_order or tuple(names) == self.order
 
 
 def prefix_renamer(table: Mapping[str, str]) -> Rename:

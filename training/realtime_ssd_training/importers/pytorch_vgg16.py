@@ -1,4 +1,4 @@
-"""SSD on VGG16 as torchvision, amdegroot, lufficc and qfgaohao store it.
+"""SSD on VGG16 as torchvision, amdegroot, bubbliiiing, lufficc, mmdetection and qfgaohao store it.
 
 The projects clip default boxes differently. torchvision clips sizes and has its COCO scales for
 every dataset; the others clip centers too, and their scales depend on the dataset.
@@ -72,32 +72,65 @@ _QFGAOHAO = {
     **{f"extras.{k}.{i}": f"backbone.extras.{k}.{i}" for k in range(5) for i in (0, 2)},
     **_head_names("classification_headers.", "regression_headers.", "source_layer_add_ons.0.scale"),
 }
+_QFGAOHAO_BATCH = {
+    **_QFGAOHAO,
+    "source_layer_add_ons.0": "backbone.norm",
+}
+del _QFGAOHAO_BATCH["source_layer_add_ons.0.scale"]
+_MMDET = {
+    **_backbone_names("backbone.features."),
+    **{
+        f"neck.extra_layers.{k}.{i}.conv": f"backbone.extras.{k}.{2 * i}"
+        for k in range(5)
+        for i in (0, 1)
+    },
+    **{f"bbox_head.cls_convs.{k}.0": f"score_heads.{k}" for k in range(7)},
+    **{f"bbox_head.reg_convs.{k}.0": f"offset_heads.{k}" for k in range(7)},
+    "neck.l2_norm.weight": "backbone.norm.weight",
+}
 _RGB = InputSpec(300, 300, "RGB", mean=(123.0, 117.0, 104.0))
+_RGB_BUBBLIIIING = replace(_RGB, mean=(104.0, 117.0, 123.0))
+_RGB_MMDET = replace(_RGB, mean=(123.675, 116.28, 103.53))
 _RGB_TORCHVISION = replace(_RGB, mean=(0.48235 * 255, 0.45882 * 255, 0.40784 * 255))
 
 
-def _boxes_by_data_set(classes: int) -> str:
+def _boxes_by_data_set(classes: int, _: bool = False) -> str:
     return "coco_clamped" if classes in _COCO_CLASSES else "voc_clamped"
+
+
+def _boxes_of_mmdet(classes: int, large: bool) -> str:
+    """Return the boxes of the configurations for VOC (21 columns) or for COCO and all others."""
+    name = "voc" if classes == 21 else "coco"
+    return f"{name}_whole" if large else name
 
 
 def _family(
     table: Mapping[str, str],
-    norm: str,
-    boxes: Callable[[int], str],
+    signature: str,
+    boxes: Callable[[int, bool], str],
     thresholds: Thresholds,
     description: str,
     *,
-    torchvision: bool = False,
+    image: InputSpec = _RGB,
+    clip_before_nms: bool = False,
+    norm: str = "l2",
+    order: tuple[str, ...] = (),
+    has_last_background: bool = False,
 ) -> Family:
     """Describe a project.
 
     Args:
         table: New name by old name.
-        norm: Name of the factors of L2Norm, which is different in every project.
-        boxes: Function from the number of classes to the name of the default boxes.
+        signature: Name of a tensor of the normalization, which is different in every project.
+        boxes: Function from the number of classes, and whether the input has 512 pixels, to the
+            name of the default boxes.
         thresholds: Published settings, with a score threshold for display.
         description: Network and project.
-        torchvision: Whether images are normalized and boxes clipped as in torchvision.
+        image: Pre-processing.
+        clip_before_nms: Whether boxes are clipped before NMS as in torchvision.
+        norm: Normalization of conv4_3.
+        order: See `Family`.
+        has_last_background: See `Family`.
     """
 
     def build(weights: Weights, classes: int) -> SSD:
@@ -105,28 +138,38 @@ def _family(
         model = create(
             "ssd512_vgg16" if large else "ssd300_vgg16",
             numbered_labels(classes),
-            boxes=boxes(classes),
+            boxes=boxes(classes, large),
+            norm=norm,
         )
         size = model.spec.input
-        image = replace(
-            _RGB_TORCHVISION if torchvision else _RGB, width=size.width, height=size.height
-        )
+        adapted = replace(image, width=size.width, height=size.height)
         model.replace_spec(
-            replace(model.spec, input=image, thresholds=thresholds, clip_before_nms=torchvision)
+            replace(
+                model.spec, input=adapted, thresholds=thresholds, clip_before_nms=clip_before_nms
+            )
         )
         return model
 
-    return Family((norm,), prefix_renamer(table), build, "bias", description)
+    return Family(
+        (signature,),
+        prefix_renamer(table),
+        build,
+        "bias",
+        description,
+        order,
+        has_last_background,
+    )
 
 
 FAMILIES = {
     "torchvision": _family(
         _TORCHVISION,
         "backbone.scale_weight",
-        lambda classes: "coco_clipped",
+        lambda *_: "coco_clipped",
         Thresholds(pre_nms_top_k=400, max_detections=200),
         "torchvision's SSD on VGG16",
-        torchvision=True,
+        image=_RGB_TORCHVISION,
+        clip_before_nms=True,
     ),
     "amdegroot": _family(
         _AMDEGROOT,
@@ -134,6 +177,33 @@ FAMILIES = {
         _boxes_by_data_set,
         Thresholds(pre_nms_top_k=200, max_detections=200),
         "SSD on VGG16 of amdegroot/ssd.pytorch",
+        order=("L2Norm.weight", "extras.0.weight"),
+    ),
+    "bubbliiiing": _family(
+        _AMDEGROOT,
+        "L2Norm.weight",
+        lambda *_: "evenly",
+        Thresholds(pre_nms_top_k=400, max_detections=200),
+        "SSD on VGG16 of bubbliiiing/ssd-pytorch",
+        image=_RGB_BUBBLIIIING,
+        order=("extras.0.weight", "L2Norm.weight"),
+    ),
+    "mmdet": _family(
+        _MMDET,
+        "neck.l2_norm.weight",
+        _boxes_of_mmdet,
+        Thresholds(pre_nms_top_k=1000, max_detections=200),
+        "SSD on VGG16 of open-mmlab/mmdetection",
+        image=_RGB_MMDET,
+        has_last_background=True,
+    ),
+    "qfgaohao-vgg16-ssd": _family(
+        _QFGAOHAO_BATCH,
+        "source_layer_add_ons.0.running_mean",
+        lambda *_: "voc_clamped",
+        Thresholds(pre_nms_top_k=200, max_detections=200),
+        "vgg16-ssd of qfgaohao/pytorch-ssd (since 2018)",
+        norm="batch",
     ),
     "lufficc": _family(
         _LUFFICC,
@@ -145,7 +215,7 @@ FAMILIES = {
     "qfgaohao": _family(
         _QFGAOHAO,
         "source_layer_add_ons.0.scale",
-        lambda classes: "voc_clamped",
+        lambda *_: "voc_clamped",
         Thresholds(pre_nms_top_k=200, max_detections=200),
         "vgg16-ssd of qfgaohao/pytorch-ssd",
     ),

@@ -19,7 +19,9 @@ from realtime_ssd_training.importers.import_options import ImportOptions
 
 _JSON_BOXES = array(array(number(-100, 100), 4, 4), 1, MAX_BOXES)
 
-__all__ = ["apply_overrides", "read_anchors", "read_fields"]
+__all__ = ["apply_overrides", "check_anchors", "read_anchors", "read_fields"]
+
+ANCHOR_TOLERANCE = 1e-3
 
 
 def apply_overrides(spec: ModelSpec, options: ImportOptions) -> ModelSpec:
@@ -28,10 +30,12 @@ def apply_overrides(spec: ModelSpec, options: ImportOptions) -> ModelSpec:
     Raises:
         UsageError: If a file cannot be read or does not fit the model.
     """
-    if options.spec is not None:
-        spec = _merge(spec, options.spec)
+    fields = read_fields(options.spec) if options.spec is not None else {}
     if options.anchors is not None:
-        spec = _with_anchors(spec, read_anchors(options.anchors))
+        coding = fields.get("coding", spec.coding)
+        spec = _with_anchors(spec, read_anchors(options.anchors), str(coding))
+    if options.spec is not None:
+        spec = _merge(spec, fields, options.spec)
     if options.labels is not None:
         background = spec.background is not None
         labels = read_labels(options.labels, spec.num_classes, background=background)
@@ -39,12 +43,34 @@ def apply_overrides(spec: ModelSpec, options: ImportOptions) -> ModelSpec:
     return spec
 
 
-def _with_anchors(spec: ModelSpec, boxes: NDArray[np.float32]) -> ModelSpec:
+def _with_anchors(spec: ModelSpec, boxes: NDArray[np.float32], coding: str) -> ModelSpec:
     """Set the default boxes; with default boxes, the model's boxes are offsets, not corners."""
+    if coding == "yxhw":
+        boxes = boxes[:, [1, 0, 3, 2]]
+        return replace(spec, boxes=AnchorSpec.from_array(boxes), coding="yxhw")
+    return replace(spec, boxes=AnchorSpec.from_array(boxes), coding="xywh")
+
+
+def check_anchors(options: ImportOptions, spec: ModelSpec) -> None:
+    """Refuse default boxes of the user that differ from those inside a graph.
+
+    Args:
+        options: The user's options.
+        spec: Specification with the default boxes of the graph.
+
+    Raises:
+        UsageError: If they differ.
+    """
+    if options.anchors is None:
+        return
+    boxes, actual = read_anchors(options.anchors), spec.boxes.boxes()
     if spec.coding == "yxhw":
         boxes = boxes[:, [1, 0, 3, 2]]
-    coding = "xywh" if spec.coding == "corners" else spec.coding
-    return replace(spec, boxes=AnchorSpec.from_array(boxes), coding=coding)
+    if boxes.shape != actual.shape or np.abs(boxes - actual).max() > ANCHOR_TOLERANCE:
+        raise UsageError(
+            f"the `anchors` in '{options.anchors}' differ from the {len(actual)} default boxes "
+            "inside the graph, which its weights were trained with; omit `anchors`"
+        )
 
 
 def read_anchors(path: Path) -> NDArray[np.float32]:
@@ -93,11 +119,10 @@ def read_fields(path: Path) -> dict[str, Any]:
         raise UsageError(f"the `spec` file '{path}' cannot be read: {error}") from error
 
 
-def _merge(spec: ModelSpec, path: Path) -> ModelSpec:
-    """Replace the fields of a specification that a JSON file contains."""
-    fields = read_fields(path)
+def _merge(spec: ModelSpec, fields: dict[str, Any], path: Path) -> ModelSpec:
+    """Replace fields of a specification by those of a JSON file."""
     if "boxes" in fields and spec.coding == "corners":
-        fields.setdefault("coding", "xywh")
+        fields = {"coding": "xywh", **fields}
     merged = _merge_objects(json.loads(spec_to_json(spec)), fields)
     try:
         return spec_from_json(json.dumps(merged))

@@ -14,12 +14,11 @@ from flatbuffers import number_types as types
 from realtime_ssd.core.errors import ModelError, first_line
 from realtime_ssd_training.weights.tflite_file import DAMAGED, TfliteFile, root_table
 
-__all__ = ["embedded_labels", "labels_beside", "normalization"]
+__all__ = ["embedded_labels", "normalization"]
 
 _BUFFER = "TFLITE_METADATA"
 _NORMALIZATION = 1
 _LARGEST_LABEL_FILE = 1 << 20
-_LABEL_FILES = ("labelmap.txt", "labels.txt")
 
 
 def normalization(file: TfliteFile) -> tuple[list[float], list[float]] | None:
@@ -65,9 +64,3 @@ def embedded_labels(path: Path) -> tuple[str, list[str]] | None:
         raise ModelError(
             f"the files inside '{path}' cannot be read ({first_line(error)}); it may be damaged"
         ) from error
-
-
-def labels_beside(path: Path) -> Path | None:
-    """Return the label file in the folder of a model, None if there is none."""
-    files = [path.with_name(name) for name in (f"{path.stem}.txt", *_LABEL_FILES)]
-    return next((file for file in files if file.is_file()), None)

@@ -31,9 +31,9 @@ from realtime_ssd_training.importers.tflite_graph import GraphBuilder, operator_
 from realtime_ssd_training.importers.tflite_layers import CONVERTERS
 from realtime_ssd_training.importers.tflite_metadata import (
     embedded_labels,
-    labels_beside,
     normalization,
 )
+from realtime_ssd_training.weights.text_files import labels_beside
 from realtime_ssd_training.weights.tflite_file import Operator, Tensor, TfliteFile, read_tflite
 
 __all__ = ["FAMILY", "POST_PROCESSING", "import_model"]

@@ -109,8 +109,16 @@ class SSD(nn.Module):
                 f"classes, but the specification '{spec.name}' has {new[0]} × {new[1]}; use the "
                 "one it was built with"
             )
+        self.set_boxes(spec)
+
+    def set_boxes(self, spec: ModelSpec) -> None:
+        """Set a specification for another input size, whose default boxes the caller has checked.
+
+        Args:
+            spec: Specification with as many default boxes as the heads have cells at its size.
+        """
         self.spec = spec
-        self.default_boxes.copy_(torch.from_numpy(spec.boxes.boxes()))
+        self.default_boxes = torch.from_numpy(spec.boxes.boxes()).to(self.default_boxes)
 
 
 def _flatten_head(output: Tensor, columns: int) -> Tensor:

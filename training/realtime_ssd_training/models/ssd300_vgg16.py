@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from realtime_ssd.core.boxes import AnchorSpec
 from realtime_ssd_training.models.default_boxes import select_boxes
@@ -20,18 +21,21 @@ BOXES: dict[str, AnchorSpec] = {
     "coco_clipped": vgg_boxes(300, MAPS, STEPS, COCO, clip=True),
     "voc_clamped": vgg_boxes(300, MAPS, STEPS, VOC, clamp=True),
     "coco_clamped": vgg_boxes(300, MAPS, STEPS, COCO, clamp=True),
+    # Cells of equal size, and boxes whose corners are clipped to the image.
+    "evenly": replace(vgg_boxes(300, MAPS, [300 / side for side in MAPS], VOC), clip=True),
 }
 EXTRAS = ((256, 512, 3, 2, 1), (128, 256, 3, 2, 1), (128, 256, 3, 1, 0), (128, 256, 3, 1, 0))
 
 
-def build(labels: Sequence[str], *, boxes: str = "voc") -> SSD:
+def build(labels: Sequence[str], *, boxes: str = "voc", norm: str = "l2") -> SSD:
     """Build SSD300 on VGG16 with random weights.
 
     Args:
         labels: Class names, "background" first.
         boxes: Default boxes: "voc" or "coco" as in the paper's Caffe models; "…_clipped" limits
             sizes to the image (torchvision: "coco_clipped"); "…_clamped" also limits centers
-            (amdegroot, lufficc, qfgaohao).
+            (amdegroot, lufficc, qfgaohao); "evenly" has the centers and clipping of bubbliiiing.
+        norm: Normalization of conv4_3, "l2" or "batch" (qfgaohao since 2018).
 
     Returns:
         The network; 35,641,826 parameters at 91 classes.
@@ -40,4 +44,4 @@ def build(labels: Sequence[str], *, boxes: str = "voc") -> SSD:
         UsageError: If there are no such default boxes.
     """
     spec = select_boxes(BOXES, boxes, "ssd300_vgg16")
-    return build_vgg("ssd300_vgg16", labels, spec, 300, EXTRAS)
+    return build_vgg("ssd300_vgg16", labels, spec, 300, EXTRAS, norm)

@@ -22,6 +22,8 @@ BOXES: dict[str, AnchorSpec] = {
     # lufficc, the only source of clamped boxes at this size, uses 537.65 as the last size.
     "voc_clamped": vgg_boxes(512, MAPS, STEPS, (*VOC[:-1], 537.65), clamp=True),
     "coco_clamped": vgg_boxes(512, MAPS, STEPS, COCO, clamp=True),
+    "voc_whole": vgg_boxes(512, MAPS, STEPS, [int(size) for size in VOC]),
+    "coco_whole": vgg_boxes(512, MAPS, STEPS, [int(size) for size in COCO]),
 }
 EXTRAS = (
     (256, 512, 3, 2, 1),
@@ -32,15 +34,16 @@ EXTRAS = (
 )
 
 
-def build(labels: Sequence[str], *, boxes: str = "voc") -> SSD:
+def build(labels: Sequence[str], *, boxes: str = "voc", norm: str = "l2") -> SSD:
     """Build SSD512 on VGG16 with random weights.
 
     Args:
         labels: Class names, "background" first.
-        boxes: Default boxes, as for `ssd300_vgg16`.
+        boxes: Default boxes, as for `ssd300_vgg16`; "…_whole" has whole pixels (mmdetection).
+        norm: Normalization of conv4_3, "l2" or "batch".
 
     Raises:
         UsageError: If there are no such default boxes.
     """
     spec = select_boxes(BOXES, boxes, "ssd512_vgg16")
-    return build_vgg("ssd512_vgg16", labels, spec, 512, EXTRAS)
+    return build_vgg("ssd512_vgg16", labels, spec, 512, EXTRAS, norm)

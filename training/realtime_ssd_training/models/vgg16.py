@@ -12,6 +12,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from realtime_ssd.core.boxes import AnchorSpec, cell_sizes
+from realtime_ssd.core.errors import UsageError
 from realtime_ssd.core.spec import InputSpec, ModelSpec, Thresholds
 from realtime_ssd_training.models.conv_blocks import L2Norm, conv_heads, init_convs, init_heads
 from realtime_ssd_training.models.default_boxes import clip_sizes, square_map_boxes
@@ -31,12 +32,13 @@ class VGG16FeatureMaps(FeatureMaps):
 
     Args:
         extras: The extra layers.
+        norm: Normalization of conv4_3: "l2", or "batch" as in qfgaohao's version since 2018.
     """
 
-    def __init__(self, extras: Sequence[Extra]) -> None:
+    def __init__(self, extras: Sequence[Extra], norm: str = "l2") -> None:
         super().__init__()
         self.low = nn.Sequential(*_low_layers())
-        self.norm = L2Norm(512)
+        self.norm: nn.Module = nn.BatchNorm2d(512) if norm == "batch" else L2Norm(512)
         self.high = nn.Sequential(
             nn.MaxPool2d(2, 2),
             *(layer for _ in range(3) for layer in _conv_relu(512, 512, 3, padding=1)),
@@ -89,7 +91,7 @@ def _low_layers() -> list[nn.Module]:
 def vgg_boxes(
     side: int,
     maps: Sequence[int],
-    steps: Sequence[int],
+    steps: Sequence[float],
     sizes: Sequence[float],
     *,
     clip: bool = False,
@@ -123,6 +125,7 @@ def build_vgg(
     boxes: AnchorSpec,
     side: int,
     extras: Sequence[Extra],
+    norm: str = "l2",
 ) -> SSD:
     """Build SSD on VGG16 with random weights.
 
@@ -132,7 +135,13 @@ def build_vgg(
         boxes: Default boxes.
         side: Width and height of the input in pixels.
         extras: Extra layers after fc7.
+        norm: Normalization of conv4_3, "l2" or "batch".
+
+    Raises:
+        UsageError: If there is no such normalization.
     """
+    if norm not in ("l2", "batch"):
+        raise UsageError(f"`norm` must be l2 or batch, not '{norm}'")
     spec = ModelSpec(
         name=name,
         input=InputSpec(side, side, "BGR", mean=MEAN_BGR),
@@ -140,7 +149,7 @@ def build_vgg(
         labels=tuple(labels),
         thresholds=Thresholds(),
     )
-    backbone = VGG16FeatureMaps(extras)
+    backbone = VGG16FeatureMaps(extras, norm)
     score_heads, offset_heads = conv_heads(backbone.channels, spec, 3)
     init_convs(backbone.low)
     init_convs(backbone.high)
