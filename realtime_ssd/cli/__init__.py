@@ -11,19 +11,43 @@ from typing import TYPE_CHECKING
 from realtime_ssd.cli.command import Command, commands
 
 if TYPE_CHECKING:
-    from cyclopts import App, CycloptsError
+    from cyclopts import App
 
 __all__ = ["build_app", "main"]
 
+_EPILOGUE = "Every command accepts --help, and --debug, which prints the traceback of an error."
+
 # The help is repeated here so that `--help` need not import the modules it describes.
 DETECT = Command(
-    "realtime_ssd.cli.detect:detect", "Detect objects in cameras, videos, streams and photos.", 0
+    "realtime_ssd.cli.detect:detect",
+    "Detect objects in cameras, videos, streams and photos.",
+    0,
+    "realtime-ssd demo --output street.mp4",
 )
-MODELS = Command("realtime_ssd.cli.models:app", "List installed models and pull official ones.", 10)
-DOCTOR = Command("realtime_ssd.cli.doctor:doctor", "Show what this machine has and is missing.", 30)
-ZONES = Command("realtime_ssd.cli.zones:zones", "Draw zones and lines with the mouse.", 20)
+MODELS = Command("realtime_ssd.cli.models:app", "List, pull, add and remove models.", 10)
+DOCTOR = Command(
+    "realtime_ssd.cli.doctor:doctor",
+    "Show what this machine has and is missing.",
+    30,
+    "realtime-ssd doctor",
+)
+ZONES = Command(
+    "realtime_ssd.cli.zones:zones",
+    "Draw zones and lines with the mouse.",
+    20,
+    "realtime-ssd zones street.mp4 --output zones.toml",
+)
 BENCHMARK = Command(
-    "realtime_ssd.cli.benchmark:benchmark", "Measure speed and latency on this machine.", 40
+    "realtime_ssd.cli.benchmark:benchmark",
+    "Measure speed and latency on this machine.",
+    40,
+    "realtime-ssd benchmark --batch 1,8 --json today.json",
+)
+COMPLETION = Command(
+    "realtime_ssd.cli.completion:completion",
+    "Print or install completion for a shell.",
+    90,
+    "realtime-ssd completion bash --install",
 )
 
 
@@ -37,20 +61,27 @@ def build_app(selected: str = "") -> App:
     from cyclopts import App
 
     from realtime_ssd import __version__
+    from realtime_ssd.cli.help_format import HelpFormatter
 
     app = App(
         name="realtime-ssd",
         usage="Usage: realtime-ssd [detect] SOURCE… [OPTIONS]\n"
         "       realtime-ssd COMMAND [OPTIONS]",
         help="Detect objects in live video, files and photos with SSD models, on GPU or CPU.",
-        help_epilogue="Try: realtime-ssd demo --output street.mp4\n\n"
-        "Every command accepts --help, and --debug, which prints the traceback of an error.",
+        help_epilogue=_EPILOGUE if selected in commands() else _epilogue(DETECT),
         version=__version__,
+        help_formatter=HelpFormatter(),
     )
     for number, (name, command) in enumerate(commands().items()):
         line = None if name == selected else command.help
-        app.command(command.target, name=name, help=line, sort_key=number)
+        # Groups of commands have examples of their own.
+        more = {"help_epilogue": _epilogue(command)} if command.example else {}
+        app.command(command.target, name=name, help=line, sort_key=number, **more)
     return app
+
+
+def _epilogue(command: Command) -> str:
+    return f"Example: {command.example}\n\n{_EPILOGUE}"
 
 
 _FLAGS = ("--show", "--no-show", "--overwrite", "--recursive", "--wait", "--")
@@ -102,6 +133,7 @@ def _main(arguments: Sequence[str] | None) -> None:
 
     from realtime_ssd.cli.scene_options import with_default_tracker
     from realtime_ssd.cli.standard_streams import discard_standard_output
+    from realtime_ssd.cli.usage_errors import usage_message
     from realtime_ssd.core.errors import RealtimeSSDError, for_command_line, redact
     from realtime_ssd.core.printable import printable
 
@@ -115,7 +147,7 @@ def _main(arguments: Sequence[str] | None) -> None:
         app = build_app(arguments[0] if arguments else "")
         app(arguments, exit_on_error=False, print_error=False)
     except CycloptsError as error:
-        message = printable(redact(_usage_message(error, args)))
+        message = printable(redact(usage_message(error, args)))
         print(f"realtime-ssd: {message}", file=sys.stderr)
         sys.exit(2)
     except RealtimeSSDError as error:
@@ -160,14 +192,3 @@ def _unexpected_message(error: Exception) -> str:
     if limit:
         return for_command_line(limit)
     return f"unexpected error: {describe(error)}; use --debug for the traceback"
-
-
-def _usage_message(error: CycloptsError, args: Sequence[str]) -> str:
-    """Return one sentence about a wrong command line."""
-    from cyclopts import UnusedCliTokensError
-
-    if not isinstance(error, UnusedCliTokensError):
-        return " ".join(str(error).split()).replace('Command "detect" parameter ', "")
-    unexpected = (error.unused_tokens or [""])[0]
-    command = args[0] if args[0] in commands() else "detect"
-    return f"unexpected argument '{unexpected}'; see realtime-ssd {command} --help"

@@ -47,7 +47,7 @@ def benchmark(
         json: Also write everything to this file.
         plot: Also draw a chart into this file (.png, .svg or .pdf).
         against: JSON file of an earlier run to compare with.
-        device: Number of the GPU that runs the model, from 0.
+        device: Number of the GPU that runs the model, from 0; the first by default.
         trust_model: Run a graph with operators or sizes that SSDs do not need.
         overwrite: Replace existing files.
     """

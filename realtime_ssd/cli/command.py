@@ -18,11 +18,13 @@ class Command:
         target: "module:function", or "module:app" for a group of commands.
         help: One line for the list of commands.
         order: Position in that list; the program's own commands have 0 to 99.
+        example: A call of the command, shown below its help.
     """
 
     target: str
     help: str
     order: int = 100
+    example: str = ""
 
 
 @cache

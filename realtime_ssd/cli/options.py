@@ -29,7 +29,8 @@ class DetectOptions:
     """Model and inference.
 
     Attributes:
-        model: Name of a model (see `realtime-ssd models`) or ONNX file.
+        model: Name of a model (see `realtime-ssd models`) or ONNX file; by default a pulled general
+            model, else the bundled one.
         backend: Name of an installed backend, such as onnxruntime or tensorrt; auto takes the
             fastest one that runs on this machine.
         score_threshold: Detections must score above this; by class as in person=0.6,car=0.4, with
@@ -40,8 +41,8 @@ class DetectOptions:
         agnostic_nms: Suppress boxes that overlap a better one of any class.
         classes: Classes to detect, as in "person,car"; all by default.
         batch: Largest number of frames that pass through the network together.
-        max_frames: Frames to process of each source.
-        device: Number of the GPU that runs the model, from 0.
+        max_frames: Frames to process of each source; all by default.
+        device: Number of the GPU that runs the model, from 0; the first by default.
         decoder: Where video files are decoded: cpu, gpu, or auto (the GPU if TensorRT runs there).
         trust_model: Run a graph with operators or sizes that SSDs do not need.
     """
@@ -102,8 +103,9 @@ class InputOptions:
 
     Attributes:
         recursive: Search the subfolders of folders.
-        start: Where to begin in video files, in seconds or as h:m:s.
-        end: Where to stop in video files, likewise.
+        start: Where to begin in video files, in seconds or as h:m:s; at the start by
+            default.
+        end: Where to stop in video files, likewise; at the end by default.
         frame_step: Use every n-th frame.
         roi: Detect only in this rectangle, as x,y,width,height in pixels.
         interval: Seconds after which an image, such as the snapshot of a camera at a URL, is read

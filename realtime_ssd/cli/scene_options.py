@@ -23,7 +23,8 @@ class SceneOptions:
 
     Attributes:
         track: Tracker that numbers objects: bytetrack (also if no name follows), ocsort, botsort,
-            sort, or off. Lines, zones and other options that need tracks turn it on.
+            sort, or off. Lines, zones and other options that need tracks turn it on; it is off
+            by default.
         traces: Seconds of the path of each object to draw.
         min_track_seconds: Objects known for less time are removed.
         smooth: Time constant in seconds for steadier boxes.

@@ -48,7 +48,7 @@ DEMO = ("--source", "demo:160x96,frames=2")
         ("not a supported output format", (*DEMO, "--output", "x.doc", "--model", "TINY")),
         ("cannot be written", (*DEMO, "--output", "/dev/null/x.mp4", "--model", "TINY")),
         ("cannot be written", (*DEMO, "--json", "/dev/null/x.jsonl", "--model", "TINY")),
-        ("Unknown option", (*DEMO, "--no-such-option")),
+        ("has no option --no-such-option", (*DEMO, "--no-such-option")),
         ("is not a valid demo", ("--source", "demo:huge", "--model", "TINY")),
         ("appears twice", (*DEMO, *DEMO, "--model", "TINY", "--json", "-")),
     ],

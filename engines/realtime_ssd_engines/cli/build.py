@@ -50,7 +50,7 @@ def build(
         frames: Folder of images or video on which the engine is compared with ONNX Runtime; the
             synthetic street by default.
         rebuild: Build even if the engine is in the cache.
-        device: Number of the GPU to build for, from 0.
+        device: Number of the GPU to build for, from 0; the first by default.
         trust_model: Accept a graph with operators or sizes that SSDs do not need.
         layers: Print the layers of the engine with their times.
         report: Write the layers and their times to this JSON file.

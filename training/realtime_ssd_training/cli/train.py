@@ -43,8 +43,9 @@ def train(
             voc_ssd512.
         output: Folder of the run.
         data: Training set: coco:ANNOTATIONS.json:IMAGES, voc:ROOT[:SPLIT], yolo:DIR[:SPLIT],
-            csv:FILE[:IMAGES[:SPLIT]] or demo:FIRST-LAST; several joined by " + ".
-        val: Validation set, in the same form.
+            csv:FILE[:IMAGES[:SPLIT]] or demo:FIRST-LAST; several joined by " + "; the
+            recipe's by default.
+        val: Validation set, in the same form; the recipe's by default.
         classes: Classes to keep, as in "person,car", by their new names; all by default.
         remap: New names of classes, as in "van=car,lorry=truck".
         resume: Continue the run in the output folder.
@@ -54,12 +55,13 @@ def train(
         backbone: Pretrained weights of the backbone instead of the recipe's: a file, URL#SHA256,
             or "none".
         freeze: "backbone" trains only the extra layers and the heads.
-        epochs: Passes over the training set.
-        batch: Images per step over all processes; the learning rate is not scaled.
-        lr: Learning rate.
-        seed: Seed of weights, order and augmentation.
-        workers: Processes that load data.
-        amp: Precision of the forward pass: none, bf16 or fp16.
+        epochs: Passes over the training set; the recipe's number by default.
+        batch: Images per step over all processes, by default the recipe's; the learning rate is not
+            scaled.
+        lr: Learning rate; the recipe's by default.
+        seed: Seed of weights, order and augmentation; the recipe's by default.
+        workers: Processes that load data; the recipe's number by default.
+        amp: Precision of the forward pass: none, bf16 or fp16; the recipe's by default.
         compile: Compile the network with torch.compile first, which takes half a minute or more;
             on CPUs it has not made steps faster.
         device: auto, cpu, cuda or cuda:NUMBER.
