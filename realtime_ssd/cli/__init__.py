@@ -151,8 +151,7 @@ def _main(arguments: Sequence[str] | None) -> None:
         print(f"realtime-ssd: {message}", file=sys.stderr)
         sys.exit(2)
     except RealtimeSSDError as error:
-        if debug:
-            raise
+        _print_traceback(error, debug=debug)
         print(f"realtime-ssd: {for_command_line(str(error))}", file=sys.stderr)
         sys.exit(error.exit_status)
     except BrokenPipeError:
@@ -161,11 +160,24 @@ def _main(arguments: Sequence[str] | None) -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
-        if debug:
-            raise
+        _print_traceback(error, debug=debug)
         message = printable(redact(_unexpected_message(error)))
         print(f"realtime-ssd: {message}", file=sys.stderr)
         sys.exit(1)
+
+
+def _print_traceback(error: Exception, *, debug: bool) -> None:
+    """Print where an error comes from, without secrets and escapes, if the user wants to know."""
+    if not debug:
+        return
+    import traceback
+
+    from realtime_ssd.core.errors import redact
+    from realtime_ssd.core.printable import printable
+
+    for part in traceback.format_exception(error):
+        for line in part.rstrip("\n").split("\n"):
+            print(printable(redact(line)), file=sys.stderr)
 
 
 class _OptionFormatter(logging.Formatter):

@@ -87,7 +87,7 @@ def source_options(inputs: InputOptions, decoder: Literal["cpu", "gpu"]) -> Sour
         start=0.0 if inputs.start is None else parse_seconds("start", inputs.start),
         end=None if inputs.end is None else parse_seconds("end", inputs.end),
         frame_step=inputs.frame_step,
-        limits=InputLimits(inputs.max_pixels),
+        limits=InputLimits(inputs.max_pixels, inputs.local_redirects),
     )
 
 

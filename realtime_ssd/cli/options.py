@@ -112,6 +112,8 @@ class InputOptions:
             again.
         wait: Keep trying cameras and streams that cannot be opened at the start.
         max_pixels: Pixels that a frame or photo may have; larger ones are refused unread.
+        local_redirects: Whether web servers may redirect to this machine or a private network;
+            services should not let them.
     """
 
     recursive: Annotated[bool, Parameter(negative="")] = False
@@ -122,6 +124,7 @@ class InputOptions:
     interval: float | None = None
     wait: Annotated[bool, Parameter(negative="")] = False
     max_pixels: int = 200_000_000
+    local_redirects: bool = True
 
 
 @Parameter(name="*")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
 import shutil
+import threading
 import zipfile
 import zlib
 from pathlib import Path
@@ -22,7 +24,11 @@ CHECKSUMS = "checksums.json"
 
 _DIGEST = text(64, shortest=64)
 _TIMEOUT = 30.0
-_CHUNK_SIZE = 1 << 20
+_CHUNK_SIZE = 1 << 16
+_STALL_TIMEOUT, _LEAST_BYTES = 60.0, 1 << 17
+"""Seconds in which a download must proceed, and by how many bytes."""
+_LARGEST_MEMBER = 2 * 2**30
+"""Bytes of a file in an archive; the largest published models have 500 MB."""
 _FULL_LENGTH = 64
 _DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
 _log = logging.getLogger(__name__)
@@ -132,6 +138,8 @@ def _copy_member(archive: Path, member: str, path: Path, origin: str) -> None:
             names = [name for name in opened.namelist() if name.rsplit("/", 1)[-1] == member]
             if len(names) != 1:
                 raise ModelError(f"'{origin}' contains no file '{member}'")
+            if opened.getinfo(names[0]).file_size > _LARGEST_MEMBER:
+                raise ModelError(f"'{member}' in '{origin}' is larger than any published model")
             with opened.open(names[0]) as source, path.open("wb") as target:
                 shutil.copyfileobj(source, target, _CHUNK_SIZE)
     except _DAMAGED_ZIP as error:
@@ -147,15 +155,44 @@ def _check_address(url: str) -> None:
 
 
 def _fetch(url: str, path: Path, hint: str) -> None:
-    from pooch import HTTPDownloader
-
     try:
-        HTTPDownloader(timeout=_TIMEOUT, chunk_size=_CHUNK_SIZE)(url, str(path), None)
+        _download_watched(url, path)
     except OSError as error:  # errors of requests are OSErrors too
         raise RealtimeSSDError(
             f"'{url}' cannot be downloaded ({_reason(error)}); check the network, or download it "
             f"by other means and {hint}"
         ) from None
+
+
+def _download_watched(url: str, path: Path) -> None:
+    """Download in a thread that is abandoned if the server sends next to nothing.
+
+    The time limit of a socket starts anew with every byte, of headers too.
+
+    Raises:
+        OSError: If the download fails or stalls.
+    """
+    from pooch import HTTPDownloader
+
+    failures: list[Exception] = []
+
+    def fetch() -> None:
+        try:
+            HTTPDownloader(timeout=_TIMEOUT, chunk_size=_CHUNK_SIZE)(url, str(path), None)
+        except Exception as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=fetch, name="download", daemon=True)
+    thread.start()
+    received = 0
+    while thread.is_alive():
+        thread.join(_STALL_TIMEOUT)
+        size = path.stat().st_size if path.exists() else 0
+        if thread.is_alive() and size < received + _LEAST_BYTES:
+            raise TimeoutError(errno.ETIMEDOUT, "the server sends next to nothing")
+        received = size
+    if failures:
+        raise failures[0]
 
 
 def _reason(error: OSError) -> str:

@@ -29,10 +29,15 @@ _CREDENTIALS = re.compile(r"(?P<scheme>\b[a-zA-Z][a-zA-Z0-9+.-]*:/{1,2})[^/\s]*@
 _CREDENTIALS_WITH_SLASH = re.compile(
     r"(?P<scheme>\b[a-zA-Z][a-zA-Z0-9+.-]*:/{1,2})[^/\s:@]+:(?!\d+(?:[/?\s'\"]|$))[^\s?]*@"
 )
-_SECRET_QUERY = re.compile(
-    r"(?i)(?P<key>[?&;][\w.-]*(?:pass|passphrase|streamid|passwd|password|pwd|pas|pw|token|key|secret|auth|signature|sig)=)"
-    r"[^&\s'\"]*"
+# Names of parameters of queries and fragments whose values are secrets, or identify a person.
+_PRIVATE_NAMES = (
+    "pass|passphrase|passwd|password|pwd|pas|pw|pin|otp|token|jwt|key|apikey|secret|auth|"
+    "authorization|bearer|credential|credentials|signature|sig|hmac|policy|session|sessionid|"
+    "session_id|sid|streamid|ticket|nonce|hdnts|hdnea|hdntl|key-pair-id|user|username|login"
 )
+_SECRET_QUERY = re.compile(rf"(?i)(?P<key>[?&;#][\w.%-]*(?:{_PRIVATE_NAMES})=)[^&\s'\"]*")
+# A name that is itself written with escapes, such as pass%77ord.
+_ESCAPED_NAME = re.compile(r"(?P<key>[?&;#][\w.-]*%[0-9a-fA-F]{2}[\w.%-]*=)[^&\s'\"]*")
 
 
 class RealtimeSSDError(Exception):
@@ -136,6 +141,7 @@ def redact(text: str) -> str:
     """
     text = _CREDENTIALS.sub(r"\g<scheme>", text)
     text = _CREDENTIALS_WITH_SLASH.sub(r"\g<scheme>", text)
+    text = _ESCAPED_NAME.sub(r"\g<key>***", text)
     return _SECRET_QUERY.sub(r"\g<key>***", text)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from realtime_ssd.backends import Backend, BackendOptions, default_precision, open_backend
 from realtime_ssd.core.cpu import cpu_count
 from realtime_ssd.core.detections import Detections
-from realtime_ssd.core.errors import SourceError, UsageError
+from realtime_ssd.core.errors import SourceError, UsageError, redact
 from realtime_ssd.core.files import sha256_of
 from realtime_ssd.core.frames import Frame, Image
 from realtime_ssd.core.registry import load_plugin, plugins
@@ -110,7 +110,7 @@ def run(options: BenchmarkOptions, report: Report = lambda line: None) -> dict[s
         },
         "backend": backend,
         "precision": options.precision or default_precision(backend) or "as exported",
-        "source": options.source,
+        "source": redact(options.source),
         "picture": [images[0].shape[1], images[0].shape[0]],
         "streams": options.streams,
         "seconds": options.duration,

@@ -31,12 +31,15 @@ class InputLimits:
 
     Attributes:
         max_pixels: Pixels that a frame or image may have.
+        local_redirects: Whether a web server may redirect to addresses of this machine or of a
+            private network. If not, playlists are refused too, as their entries are such redirects.
 
     Raises:
         UsageError: If a value is out of range.
     """
 
     max_pixels: int = MAX_PIXELS
+    local_redirects: bool = True
 
     def __post_init__(self) -> None:
         if not 1 <= self.max_pixels <= _LARGEST:

@@ -9,6 +9,7 @@ import av
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
+from realtime_ssd.core.errors import SourceError, redact
 from realtime_ssd.sources.base import InputLimits
 from realtime_ssd.sources.formats import scheme_of
 
@@ -35,6 +36,7 @@ _PROTOCOLS = {
 """Protocols that FFmpeg may open for each kind of URL. A playlist, a redirect or a description of a
 session cannot lead elsewhere, above all not to files."""
 _FILE = "file,pipe,fd,crypto"
+_PLAYLISTS = frozenset({"hls", "dash", "concat", "imf", "rtsp", "sdp"})
 
 
 def open_input(
@@ -56,9 +58,16 @@ def open_input(
 
     Raises:
         av.error.FFmpegError: If it cannot be opened.
+        SourceError: If it leads to a local address and `limits` forbids that.
     """
     limits = limits or InputLimits()
-    return av.open(
+    checked = not limits.local_redirects and scheme_of(location) in ("http", "https")
+    if checked:
+        from realtime_ssd.sources.redirects import follow_redirects
+
+        location = follow_redirects(location)
+        options = {**(options or {}), "max_redirects": "0"}
+    container = av.open(
         location,
         options={
             "protocol_whitelist": _PROTOCOLS.get(scheme_of(location), _FILE),
@@ -69,6 +78,13 @@ def open_input(
         hwaccel=hwaccel,
         metadata_errors="replace",
     )
+    if checked and not {*container.format.name.split(",")}.isdisjoint(_PLAYLISTS):
+        container.close()
+        raise SourceError(
+            f"'{redact(location)}' is a playlist, whose entries may lead to local addresses; "
+            "set `local_redirects` if you trust the server"
+        )
+    return container
 
 
 def pixel_problem(name: str, stream: VideoStream, limits: InputLimits) -> str:

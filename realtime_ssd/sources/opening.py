@@ -43,6 +43,7 @@ def open_source(
     end: float | None = None,
     frame_step: int = 1,
     max_pixels: int = MAX_PIXELS,
+    local_redirects: bool = True,
 ) -> Source:
     """Open the source that a text describes.
 
@@ -65,6 +66,8 @@ def open_source(
         frame_step: Read every n-th frame.
         max_pixels: Pixels that a frame or image may have; larger ones are refused before they are
             decoded.
+        local_redirects: Whether a web server may redirect to addresses of this machine or of a
+            private network; if not, playlists are refused too.
 
     Returns:
         The source; close it when done.
@@ -86,7 +89,7 @@ def open_source(
         start=start,
         end=end,
         frame_step=frame_step,
-        limits=InputLimits(max_pixels),
+        limits=InputLimits(max_pixels, local_redirects),
     )
     return _open(without_file_scheme(str(text)), options)
 

@@ -7,7 +7,9 @@ import hashlib
 import json
 import logging
 import socket
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pooch
@@ -168,3 +170,30 @@ def test_folder_that_cannot_be_created(server: FolderServer, tmp_path: Path) -> 
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="cannot be created"):
         download(f"{server.url}/m.pth", DIGEST, tmp_path / "file/new/m.pth", hint="use it")
+
+
+@pytest.mark.parametrize("start", [b"HTTP/1.0 200 OK\r\nX-", b"HTTP/1.0 200 OK\r\n\r\n"])
+def test_a_server_that_sends_next_to_nothing(
+    start: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Single bytes of the headers or of the content keep every time limit of a socket alive."""
+    monkeypatch.setattr(downloads, "_STALL_TIMEOUT", 0.5)
+    finished = threading.Event()
+
+    def drip(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        connection.sendall(start)
+        with suppress(OSError):
+            while not finished.wait(0.02):
+                connection.sendall(b"x")
+        connection.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=drip, args=(server,), daemon=True).start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/m.onnx"
+        try:
+            with pytest.raises(RealtimeSSDError, match=r"\(the server sends next to nothing\); "):
+                download(url, DIGEST, tmp_path / "m", hint="use it")
+        finally:
+            finished.set()
+    assert not (tmp_path / "m").exists()

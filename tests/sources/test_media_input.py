@@ -31,8 +31,8 @@ def server(tmp_path: Path) -> Iterator[FolderServer]:
         yield started
 
 
-def frames(text: str | Path) -> int:
-    with open_source(text) as source:
+def frames(text: str | Path, *, local_redirects: bool = True) -> int:
+    with open_source(text, local_redirects=local_redirects) as source:
         return sum(1 for _ in source)
 
 
@@ -59,3 +59,29 @@ def test_redirects_stay_on_the_web(server: FolderServer, tmp_path: Path, target:
     with pytest.raises(RealtimeSSDError):
         frames(f"{server.url}/redirect?{target.format(tmp_path)}")
     assert frames(f"{server.url}/redirect?/clip.mp4") == 10
+
+
+def test_redirects_to_local_addresses(server: FolderServer, tmp_path: Path) -> None:
+    """A service can refuse them; a redirect within the server of the source is none."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for name in ("clip.mp4", "clip.ts"):
+        (elsewhere / name).write_bytes((tmp_path / name).read_bytes())
+    (elsewhere / "own.m3u8").write_text(PLAYLIST.format("clip.ts"))
+    with serve_folder(elsewhere) as other:
+        urls = (f"{other.url}/redirect?{server.url}/clip.mp4",
+                f"{other.url}/redirect?http://localhost:{server.server_port}/clip.mp4",
+                f"{other.url}/redirect?http://[::ffff:127.0.0.1]:{server.server_port}/clip.mp4",
+                f"{other.url}/redirect?/redirect?{server.url}/clip.mp4",
+                f"{other.url}/redirect?http://169.254.169.254/latest/meta-data/",
+                f"{other.url}/redirect?file:///etc/passwd")  # fmt: skip
+        for url in urls:
+            with pytest.raises(SourceError, match="redirects to a local or invalid address; "):
+                frames(url, local_redirects=False)
+        assert server.requests == []
+        assert frames(urls[0]) == 10
+        assert frames(f"{other.url}/redirect?/clip.mp4", local_redirects=False) == 10
+        with pytest.raises(SourceError, match="redirects more than 8 times"):
+            frames(f"{other.url}" + "/redirect?" * 10, local_redirects=False)
+        with pytest.raises(SourceError, match="is a playlist, whose entries may lead to local"):
+            frames(f"{other.url}/own.m3u8", local_redirects=False)
