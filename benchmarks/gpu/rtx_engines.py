@@ -32,8 +32,10 @@ from realtime_ssd_engines.tensorrt import compat, library
 from realtime_ssd_engines.tensorrt.layers import parse_build_log
 
 from benchmarks.result_file import RESULTS
+from realtime_ssd.core.cpu import cpu_count
 from realtime_ssd.core.errors import ModelError
 from realtime_ssd.core.spec import ModelSpec, read_spec
+from realtime_ssd.profiling.machine import cpu_name
 
 __all__ = ["PRECISIONS", "BuiltEngine", "build_engine", "fix_batch", "models", "to_precision"]
 
@@ -248,6 +250,7 @@ def main() -> int:
                 rows.append(row)
                 print(_line(row), flush=True)
     contents = {
+        "machine": {"cpu": cpu_name(), "cores": cpu_count()},
         "tensorrt": library.version("rtx"),
         "compute_capability": CAPABILITY,
         "engines": [asdict(row) for row in rows],

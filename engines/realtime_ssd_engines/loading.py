@@ -125,7 +125,7 @@ def open_engine(path: Path, options: BackendOptions) -> GpuBackend:
     stored = _read_entry_spec(entry)
     spec = with_options(stored, options)
     flavor = entry.key.flavor
-    require_gpu("run TensorRT engines", flavor)
+    require_gpu("run TensorRT engines", flavor, "run the ONNX file of the model")
     require_compiler()
     number = options.device or 0
     toolchain = make_toolchain(flavor, device=number)

@@ -55,13 +55,13 @@ class TensorRTPlugin:
     def diagnose(self) -> Iterator[tuple[str, str, str]]:
         """See `BackendPlugin.diagnose`."""
         from realtime_ssd_engines.cuda.compile import compiler_name
-        from realtime_ssd_engines.tensorrt.flavors import explain_flavor
+        from realtime_ssd_engines.tensorrt.flavors import explain_flavor, usable_flavors
 
         fix = install_command() if find_gpus() else ""
-        versions = {flavor: flavor_version(flavor) for flavor in FLAVOR_NAMES}
+        usable, _ = usable_flavors()
         for flavor, name in FLAVOR_NAMES.items():
-            found = versions[flavor] or "not installed"
-            yield name, found, "" if any(versions.values()) or flavor == "rtx" else fix
+            found = flavor_version(flavor) or "not installed"
+            yield name, found, "" if usable or flavor == "rtx" else fix
         for name in ("PyCUDA", "cuda-bindings"):
             found = _installed_version(name.lower())
             required = name == "cuda-bindings" and not found

@@ -27,6 +27,7 @@ _PACKAGES = (
     "torchvision",
     "openvino",
     "tensorrt",
+    "tensorrt-rtx-cu13-bindings",
     "pycuda",
     "cuda-bindings",
 )

@@ -8,7 +8,9 @@ from importlib.metadata import metadata
 from pathlib import Path
 
 import pytest
-from realtime_ssd_engines import requirements
+from realtime_ssd_engines import plugin, requirements
+from realtime_ssd_engines.cuda import compile as compile_module
+from realtime_ssd_engines.plugin import TENSORRT
 from realtime_ssd_engines.tensorrt import compat, flavors, library
 
 from realtime_ssd.core.errors import ModelError
@@ -154,4 +156,31 @@ def test_a_flavor_that_fails_to_load_is_not_chosen(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(library, "library", fail)
     assert flavors.usable_flavors()[0] == ()
     assert "libnvinfer.so.10: not found" in flavors.explain_flavor()
+    flavors.usable_flavors.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("cuda", "gpu", "fixes"),
+    [
+        ((13, 0), HOPPER, {"TensorRT": "pip install 'realtime-ssd[gpu]'"}),
+        ((12, 4), HOPPER, {"TensorRT": "pip install 'realtime-ssd[gpu-cu12]'"}),
+        ((13, 0), ADA, {}),
+        (None, None, {}),
+    ],
+)
+def test_doctor_names_the_extra_that_makes_engines_run(
+    monkeypatch: pytest.MonkeyPatch,
+    cuda: tuple[int, int] | None,
+    gpu: Gpu | None,
+    fixes: dict[str, str],
+) -> None:
+    install(monkeypatch, "tensorrt_rtx_bindings", "cuda.bindings")
+    set_machine(monkeypatch, cuda, *([gpu] if gpu else []))
+    monkeypatch.setattr(plugin, "find_gpus", lambda: (gpu,) if gpu else ())
+    monkeypatch.setattr(compile_module, "compiler_name", lambda: "NVRTC 13.0")
+    monkeypatch.setattr(library, "library", lambda flavor: None)
+    monkeypatch.setattr(compat, "supported_capabilities", lambda flavor: ("8.6", "8.9"))
+    rows = {name: (found, fix) for name, found, fix in TENSORRT.diagnose()}
+    assert {name: fix for name, (_, fix) in rows.items() if fix} == fixes
+    assert ("run with TensorRT-RTX" in rows["engines"][0]) is (gpu == ADA)
     flavors.usable_flavors.cache_clear()

@@ -46,7 +46,7 @@ def _description(entry: CacheEntry) -> str:
     if isinstance(share, (int, float)):
         agreement = f"{100 * share:.2f} % agree"
     return (
-        f"{key.model} {key.precision} batch {key.max_batch}, {key.gpu}, "
+        f"{key.model} {key.precision} batch {key.max_batch}, {key.gpu} {key.capability}, "
         f"TensorRT {key.tensorrt}, {agreement}"
     )
 

@@ -19,6 +19,7 @@ __all__ = [
     "Precision",
     "add_profile",
     "build_plan",
+    "check_capabilities",
     "create_builder",
     "is_strongly_typed",
     "load_timing_cache",
@@ -79,14 +80,24 @@ def supported_capabilities(flavor: Flavor) -> tuple[str, ...]:
     return tuple(f"{name[2:-1]}.{name[-1]}" for name in names if name.startswith("SM"))
 
 
-def _set_capabilities(trt: Any, config: Any, capabilities: Sequence[str]) -> None:
+def check_capabilities(capabilities: Sequence[str]) -> None:
+    """Check that TensorRT-RTX builds for some compute capabilities.
+
+    Raises:
+        UsageError: If it does not support one.
+        ModelError: If it is not installed or fails to load.
+    """
     known = supported_capabilities("rtx")
     for capability in capabilities:
         if capability not in known:
             raise UsageError(
-                f"`compute_capability` {capability} is not supported by {version('rtx')}; choose "
-                f"from {', '.join(known)}"
+                f"`compute_capability` {capability} is not supported by TensorRT-{version('rtx')}; "
+                f"choose from {', '.join(known)}"
             )
+
+
+def _set_capabilities(trt: Any, config: Any, capabilities: Sequence[str]) -> None:
+    check_capabilities(capabilities)
     config.num_compute_capabilities = len(capabilities)
     for index, capability in enumerate(capabilities):
         name = f"SM{capability.replace('.', '')}"

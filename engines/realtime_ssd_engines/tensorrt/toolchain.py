@@ -187,11 +187,17 @@ class RtxToolchain:
     """
 
     def __init__(self, capabilities: Sequence[str] = (), device: int = 0) -> None:
-        self._capabilities, self._device = tuple(capabilities), device
+        self._capabilities, self._device = tuple(sorted(set(capabilities), key=_number)), device
 
     def target(self) -> Target:
-        """See `Toolchain.target`; the engine does not depend on the GPU's name."""
-        return Target("RTX", ",".join(self._effective_capabilities()), library.version("rtx"))
+        """See `Toolchain.target`; the engine does not depend on the GPU's name.
+
+        Raises:
+            UsageError: If TensorRT-RTX does not support a compute capability.
+        """
+        capabilities = self._effective_capabilities()
+        compat.check_capabilities(capabilities)
+        return Target("RTX", ",".join(capabilities), library.version("rtx"))
 
     def can_run(self) -> bool:
         """See `Toolchain.can_run`."""
@@ -221,6 +227,14 @@ class RtxToolchain:
                 "build for, such as 8.9"
             )
         return ("{}.{}".format(*find_gpus()[self._device].capability),)
+
+
+def _number(capability: str) -> tuple[float, str]:
+    """Return a key that sorts compute capabilities by number, others last."""
+    try:
+        return float(capability), capability
+    except ValueError:
+        return float("inf"), capability
 
 
 def _gpu_name(device: int) -> str:

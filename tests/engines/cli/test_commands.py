@@ -33,7 +33,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_engines_are_listed_verified_and_removed(folder: Path) -> None:
     listed = run("engines").stdout.splitlines()
     assert len(listed) == 2
-    assert "tiny fp16 batch 1, ONNX Runtime on a CPU, TensorRT 1.0" in listed[0]
+    assert "tiny fp16 batch 1, ONNX Runtime on a CPU 0.0, TensorRT 1.0" in listed[0]
     assert "100.00 % agree  intact" in listed[0]
     verified = run("engines", "verify")
     assert verified.returncode == 0

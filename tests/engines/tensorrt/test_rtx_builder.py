@@ -161,6 +161,8 @@ def test_unsupported_compute_capabilities_are_rejected(model: Path, tmp_path: Pa
     options = EngineOptions(cache=tmp_path / "c")
     with pytest.raises(UsageError, match=r"`compute_capability` 9.0 is not supported .* 8.9"):
         get_or_build_engine(model, read_spec(model), options, toolchain=RtxToolchain(["9.0"]))
+    assert not (tmp_path / "c").exists()
+    assert RtxToolchain(["12.0", "8.9", "12.0"]).target().capability == "8.9,12.0"
 
 
 @needs_rtx
