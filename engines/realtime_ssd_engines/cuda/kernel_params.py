@@ -6,6 +6,7 @@ Mirrors `kernels/detect.cu` and `kernels/preprocess.cu`; needs no GPU and no CUD
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import log
 from typing import Literal
 
@@ -19,26 +20,31 @@ from realtime_ssd.core.spec import InputSpec, ModelSpec
 
 __all__ = [
     "DETECT_PARAMS",
-    "FRAME_PARAMS",
     "INPUT_PARAMS",
+    "SOURCE",
     "Color",
     "DetectBuffers",
+    "ImageFormat",
     "ImageHeader",
     "Precision",
     "class_mask",
     "detect_params",
     "detect_settings",
     "input_params",
+    "input_table",
     "lists_per_image",
     "preprocess_settings",
     "read_output",
     "select_rows",
-    "write_frame_params",
+    "table_size",
+    "write_source",
 ]
 
 Precision = Literal["fp32", "fp16"]
+ImageFormat = Literal["bgr", "nv12"]
 
-PIXELS = 4
+PREPROCESS_ROWS = 4
+PREPROCESS_THREADS = 128
 ROW_WORDS = 8
 COUNTERS = 4
 MAX_KEPT = 1024
@@ -51,32 +57,23 @@ _SELECT_ROWS = ((128, 64), (256, 32), (1024, 8), (MAX_CLASSES, 2))
 _TYPES: dict[Precision, str] = {"fp32": "float", "fp16": "half_t"}
 _ACTIVATIONS = {"none": 0, "softmax": 1, "sigmoid": 2}
 _CODINGS = {"xywh": 0, "yxhw": 1, "corners": 2}
+_FORMATS: dict[ImageFormat, int] = {"bgr": 1, "nv12": 2}
+_COLOR_BYTES = 32
 
-FRAME_PARAMS = np.dtype(
+SOURCE = np.dtype(
     [
         ("plane0", "<u8"),
         ("plane1", "<u8"),
         ("pitch0", "<i4"),
         ("pitch1", "<i4"),
-        ("width", "<i4"),
-        ("height", "<i4"),
         ("format", "<i4"),
-        ("left", "<i4"),
-        ("top", "<i4"),
-        ("inner_width", "<i4"),
-        ("inner_height", "<i4"),
         ("reserved", "<i4"),
-        ("scale_x", "<f8"),
-        ("scale_y", "<f8"),
-        ("chroma_scale_x", "<f8"),
-        ("chroma_scale_y", "<f8"),
-        ("luma_offset", "<f4"),
-        ("luma_scale", "<f4"),
-        ("red_v", "<f4"),
-        ("green_u", "<f4"),
-        ("green_v", "<f4"),
-        ("blue_u", "<f4"),
     ]
+)
+"""Pixels of one image of a batch; a row of zeros is a blank image."""
+_COLUMN_TAP = np.dtype([("low", "<i4"), ("weights", "<u4")])
+_ROW_TAP = np.dtype(
+    [("upper", "<i4"), ("lower", "<i4"), ("upper_weight", "<u4"), ("lower_weight", "<u4")]
 )
 INPUT_PARAMS = np.dtype(
     [("width", "<i4"), ("height", "<i4"), ("mean", "<f4", 3), ("scale", "<f4", 3), ("fill", "<i4")]
@@ -289,37 +286,87 @@ def input_params(spec: InputSpec) -> NDArray[np.void]:
     return params
 
 
-def write_frame_params(
+def write_source(
     row: NDArray[np.void],
-    spec: InputSpec,
-    size: tuple[int, int],
     planes: tuple[int, int],
     pitches: tuple[int, int],
-    color: Color | None = None,
+    image_format: ImageFormat,
 ) -> None:
-    """Write the parameters of one image of a batch for the pre-processing kernel.
+    """Describe the pixels of one image for the pre-processing kernel.
 
     Args:
-        row: One element of an array of `FRAME_PARAMS`, written in place.
-        spec: Input of the model.
-        size: Width and height in pixels.
+        row: One element of an array of `SOURCE`, written in place.
         planes: Addresses of the BGR pixels and 0, or of luma and chroma.
         pitches: Row pitch of each plane in bytes.
-        color: Coefficients for NV12; None for BGR.
+        image_format: Layout of the pixels.
     """
-    letterbox = letterbox_params(spec, *size)
     row["plane0"], row["plane1"] = planes
     row["pitch0"], row["pitch1"] = pitches
-    row["width"], row["height"] = size
-    row["left"], row["top"] = letterbox.x, letterbox.y
-    row["inner_width"], row["inner_height"] = letterbox.width, letterbox.height
-    for axis, inner, full in (("x", letterbox.width, size[0]), ("y", letterbox.height, size[1])):
-        row[f"scale_{axis}"] = 1.0 / (inner / full)
-        row[f"chroma_scale_{axis}"] = 1.0 / (inner / ((full + 1) // 2))
-    row["format"] = int(color is not None)
+    row["format"] = _FORMATS[image_format]
+
+
+def table_size(spec: InputSpec) -> int:
+    """Return the bytes of the tables of one image; see `input_table`."""
+    columns = -(-spec.width * _COLUMN_TAP.itemsize // 16) * 16
+    return _COLOR_BYTES + 2 * (spec.height * _ROW_TAP.itemsize + columns)
+
+
+@lru_cache(maxsize=64)
+def input_table(spec: InputSpec, size: tuple[int, int], color: Color | None = None) -> bytes:
+    """Return the tables with which the pre-processing kernel resizes images of one size.
+
+    They contain the coefficients of NV12, then, for every row and column of the input, the source
+    coordinates and weights of luma or BGR and of chroma, as OpenCV computes them for 8-bit images.
+
+    Args:
+        spec: Input of the model.
+        size: Width and height of the images in pixels.
+        color: Coefficients for NV12; None for BGR.
+    """
+    (width, height), box = size, letterbox_params(spec, *size)
+    table = bytearray(table_size(spec))
+    values = np.frombuffer(table, np.float32, _COLOR_BYTES // 4)
     if color is not None:
-        for name in Color.__slots__:
-            row[name] = getattr(color, name)
+        values[: len(Color.__slots__)] = [getattr(color, name) for name in Color.__slots__]
+    rows = np.frombuffer(table, _ROW_TAP, 2 * spec.height, _COLOR_BYTES)
+    columns = np.frombuffer(table, _COLUMN_TAP, 2 * spec.width, _COLOR_BYTES + rows.nbytes)
+    rows["upper"] = columns["low"] = -1  # outside the image
+    for number, divisor in enumerate((1, 2)):  # luma or BGR, chroma
+        row_taps = rows[number * spec.height + box.y :][: box.height]
+        _write_rows(row_taps, -(-height // divisor))
+        column_taps = columns[number * spec.width + box.x :][: box.width]
+        _write_columns(column_taps, -(-width // divisor))
+    return bytes(table)
+
+
+def _write_rows(taps: NDArray[np.void], size: int) -> None:
+    """Write the taps of rows; beyond the border OpenCV blends a row with itself."""
+    low, weight = _source_positions(len(taps), size)
+    taps["upper"], taps["lower"] = np.clip(low, 0, size - 1), np.clip(low + 1, 0, size - 1)
+    taps["upper_weight"], taps["lower_weight"] = 2048 - weight, weight
+
+
+def _write_columns(taps: NDArray[np.void], size: int) -> None:
+    """Write the taps of columns; beyond the border OpenCV drops the second column.
+
+    The kernel always reads two columns, so the last one is the second of its pair.
+    """
+    low, weight = _source_positions(len(taps), size)
+    first = np.clip(low, 0, max(size - 2, 0))
+    weight = np.where(low < 0, 0, np.where(low >= size - 1, 2048 * (size > 1), weight))
+    taps["low"], taps["weights"] = first, (2048 - weight) | weight << 16
+
+
+def _source_positions(targets: int, size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the source coordinate below each target, and the weight of the next one in 1/2048.
+
+    OpenCV computes positions in double precision and rounds them to single precision.
+    """
+    scale = 1.0 / (targets / size)
+    position = ((np.arange(targets) + 0.5) * scale - 0.5).astype(np.float32)
+    low = np.floor(position)
+    weight = np.rint((position - low) * np.float32(2048))
+    return low.astype(np.int64), weight.astype(np.int64)
 
 
 def read_output(words: NDArray[np.uint32]) -> tuple[ImageHeader, RawDetections]:

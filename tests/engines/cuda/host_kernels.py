@@ -132,31 +132,34 @@ class HostPreprocessor:
         settings = kernel_params.preprocess_settings(spec.input, output)
         self.library = build("preprocess", tuple(settings.items()))
         self.dtype = _DTYPES[output]
-        assert self.library.frame_params_size() == kernel_params.FRAME_PARAMS.itemsize
-        assert self.library.input_params_size() == kernel_params.INPUT_PARAMS.itemsize
+        assert self.library.source_size() == kernel_params.SOURCE.itemsize
+        params = kernel_params.input_params(self.spec)
+        assert self.library.input_params_size() == params.nbytes
+        size = self.library.table_size(ctypes.c_void_p(address(params)))
+        assert size == kernel_params.table_size(self.spec)
 
-    def run(self, rows: NDArray[np.void]) -> NDArray[Any]:
-        """Return images × 3 × height × width for rows of FRAME_PARAMS."""
+    def run(self, rows: NDArray[np.void], tables: list[bytes]) -> NDArray[Any]:
+        """Return images × 3 × height × width for rows of SOURCE and their tables."""
         shape = (len(rows), 3, self.spec.height, self.spec.width)
         output = np.full(shape, np.nan, self.dtype)
         params = kernel_params.input_params(self.spec)
+        table = _aligned(b"".join(tables))
         self.library.run_preprocess(
-            ctypes.c_void_p(address(rows)),
-            ctypes.c_void_p(address(params)),
-            ctypes.c_void_p(address(output)),
+            *(ctypes.c_void_p(address(array)) for array in (rows, table, params, output)),
             len(rows),
         )
         return output
 
     def bgr(self, images: list[NDArray[np.uint8]]) -> NDArray[Any]:
         """Pre-process BGR images, which may be views with any row pitch."""
-        rows = np.zeros(len(images), kernel_params.FRAME_PARAMS)
-        for index, image in enumerate(images):
-            size = (image.shape[1], image.shape[0])
-            kernel_params.write_frame_params(
-                rows[index], self.spec, size, (address(image), 0), (image.strides[0], 0)
-            )
-        return self.run(rows)
+        rows, tables, planes = np.zeros(len(images), kernel_params.SOURCE), [], []
+        for row, image in zip(rows, images, strict=True):
+            height, width = image.shape[:2]
+            plane = _padded(image)
+            planes.append(plane)
+            kernel_params.write_source(row, (address(plane), 0), (image.strides[0], 0), "bgr")
+            tables.append(kernel_params.input_table(self.spec, (width, height)))
+        return self.run(rows, tables)
 
     def nv12(
         self,
@@ -166,8 +169,31 @@ class HostPreprocessor:
         color: Color,
     ) -> NDArray[Any]:
         """Pre-process one NV12 image of `size` pixels (width, height)."""
-        rows = np.zeros(1, kernel_params.FRAME_PARAMS)
-        planes, pitches = (address(luma), address(chroma)), (luma.strides[0], chroma.strides[0])
-        kernel_params.write_frame_params(rows[0], self.spec, size, planes, pitches, color)
-        image: NDArray[Any] = self.run(rows)[0]
+        rows = np.zeros(1, kernel_params.SOURCE)
+        planes, pitches = (_padded(luma), _padded(chroma)), (luma.strides[0], chroma.strides[0])
+        addresses = (address(planes[0]), address(planes[1]))
+        kernel_params.write_source(rows[0], addresses, pitches, "nv12")
+        image: NDArray[Any] = self.run(rows, [kernel_params.input_table(self.spec, size, color)])[0]
         return image
+
+
+def _aligned(content: bytes) -> NDArray[np.uint8]:
+    """Return bytes at an address that is a multiple of 16."""
+    values = np.zeros(len(content) + 32, np.uint8)
+    begin = -address(values) % 16
+    values[begin : begin + len(content)] = np.frombuffer(content, np.uint8)
+    return values[begin:]
+
+
+def _padded(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the rows of a plane, in its pitch, at an odd address within aligned words.
+
+    As in GPU memory, whole words around the plane can be read.
+    """
+    pitch, row_bytes = image.strides[0], image.nbytes // len(image)
+    values = np.full(pitch * len(image) + 16, 0xEE, np.uint8)
+    begin = -address(values) % 4 + 1
+    for number, row in enumerate(image):
+        start = begin + number * pitch
+        values[start : start + row_bytes] = row.reshape(-1)
+    return values[begin:]

@@ -46,6 +46,41 @@ void launch(Kernel kernel, Dim3 grid, int threads, unsigned seed, Args... args) 
                    seed);
 }
 
+struct alignas(8) uint2 {
+    unsigned x, y;
+};
+
+struct alignas(16) uint4 {
+    unsigned x, y, z, w;
+};
+
+template <typename T>
+inline T __ldg(const T* address) {
+    return *address;
+}
+
+// Sum of two bytes of a word, weighted by two 16-bit numbers.
+inline unsigned __dp2a_lo(unsigned weights, unsigned bytes, unsigned sum) {
+    return sum + (weights & 0xffff) * (bytes & 0xff) + (weights >> 16) * (bytes >> 8 & 0xff);
+}
+
+inline unsigned __dp2a_hi(unsigned weights, unsigned bytes, unsigned sum) {
+    return __dp2a_lo(weights, bytes >> 16, sum);
+}
+
+inline unsigned __funnelshift_r(unsigned low, unsigned high, unsigned shift) {
+    return (unsigned)((((unsigned long long)high << 32) | low) >> (shift & 31));
+}
+
+inline unsigned __byte_perm(unsigned low, unsigned high, unsigned selector) {
+    const unsigned long long bytes = ((unsigned long long)high << 32) | low;
+    unsigned result = 0;
+    for (int i = 0; i < 4; ++i) {
+        result |= (unsigned)(bytes >> (8 * (selector >> (4 * i) & 7)) & 0xff) << (8 * i);
+    }
+    return result;
+}
+
 inline unsigned __float_as_uint(float value) {
     unsigned bits;
     memcpy(&bits, &value, 4);
