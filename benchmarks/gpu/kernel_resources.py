@@ -1,8 +1,9 @@
-"""Resource use of the CUDA kernels: registers, spills and shared memory.
+"""Resource use of the CUDA kernels: registers, spills, shared memory and instructions.
 
     python -m benchmarks.gpu.kernel_resources [--architectures sm_75,sm_90] [--output FILE]
 
-Requires nvcc but no GPU. The settings are those of three published models, which differ in class
+Requires nvcc but no GPU; instructions are counted with nvdisasm (`pip install
+nvidia-cuda-nvdisasm`). The settings are those of three published models, which differ in class
 count and activation.
 """
 
@@ -12,19 +13,33 @@ import argparse
 import json
 import re
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from realtime_ssd_engines.cuda.compile import FLAGS, compile_with_nvcc, nvcc_path
-from realtime_ssd_engines.cuda.kernel_params import Precision, detect_settings, preprocess_settings
+from realtime_ssd_engines.cuda.kernel_params import (
+    PREPROCESS_ROWS,
+    Precision,
+    detect_settings,
+    preprocess_settings,
+)
 
+from benchmarks.gpu.machine_code import PathCount, disassemble, longest_path, nvdisasm_path
 from realtime_ssd.core.boxes import AnchorSpec
 from realtime_ssd.core.errors import ModelError
 from realtime_ssd.core.spec import Activation, Coding, InputSpec, ModelSpec
 
-__all__ = ["ARCHITECTURES", "MODELS", "Resources", "measure", "parse_ptxas_report"]
+__all__ = [
+    "ARCHITECTURES",
+    "MODELS",
+    "RESULTS",
+    "Resources",
+    "count_preprocessing",
+    "measure",
+    "parse_ptxas_report",
+]
 
-ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90")
+ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_87", "sm_89", "sm_90", "sm_120")
 RESULTS = Path(__file__).parents[1] / "results" / "kernel-resources.json"
 
 
@@ -42,6 +57,9 @@ class Resources:
         stack: Bytes of local memory per thread.
         spill_stores: Bytes of spill stores per thread.
         spill_loads: Bytes of spill loads per thread.
+        instructions: Pre-processing: instructions per pixel by image format.
+        loads: Pre-processing: load instructions of a warp per 32 pixels by image format.
+        fp64: Pre-processing: instructions in double precision per pixel by image format.
     """
 
     kernel: str
@@ -53,6 +71,9 @@ class Resources:
     stack: int
     spill_stores: int
     spill_loads: int
+    instructions: dict[str, float] = field(default_factory=dict)
+    loads: dict[str, float] = field(default_factory=dict)
+    fp64: dict[str, float] = field(default_factory=dict)
 
 
 def _spec(name: str, side: int, classes: int, activation: Activation, coding: Coding) -> ModelSpec:
@@ -109,15 +130,41 @@ def measure(spec: ModelSpec, precision: Precision, architecture: str) -> list[Re
         ("detect", detect_settings(spec, precision, precision)),
         ("preprocess", preprocess_settings(spec.input, precision)),
     ):
-        options = [
-            *FLAGS,
-            "-Xptxas",
-            "-v",
-            *(f"-D{key}={value}" for key, value in settings.items()),
-        ]
-        _, output = compile_with_nvcc(name, architecture, options)
+        _, output = _compile(name, architecture, settings)
         resources += parse_ptxas_report(output, spec.name, precision)
-    return resources
+    counts = count_preprocessing(preprocess_settings(spec.input, precision), architecture)
+    pixels = PREPROCESS_ROWS
+    return [
+        replace(
+            row,
+            instructions={name: count.instructions / pixels for name, count in counts.items()},
+            loads={name: count.loads / pixels for name, count in counts.items()},
+            fp64={name: count.fp64 / pixels for name, count in counts.items()},
+        )
+        if row.kernel == "ssd_preprocess"
+        else row
+        for row in resources
+    ]
+
+
+def _compile(name: str, architecture: str, settings: dict[str, str]) -> tuple[bytes, str]:
+    definitions = [f"-D{key}={value}" for key, value in settings.items()]
+    return compile_with_nvcc(name, architecture, [*FLAGS, "-Xptxas", "-v", *definitions])
+
+
+def count_preprocessing(settings: dict[str, str], architecture: str) -> dict[str, PathCount]:
+    """Count the instructions of a pre-processing thread; return nothing without nvdisasm.
+
+    The longest path is that of NV12, if the kernel supports it.
+    """
+    program = nvdisasm_path()
+    if program is None:
+        return {}
+    counts = {}
+    for image_format, nv12 in (("bgr", "0"), ("nv12", "1")):
+        cubin, _ = _compile("preprocess", architecture, {**settings, "NV12": nv12})
+        counts[image_format] = longest_path(disassemble(program, cubin))
+    return counts
 
 
 def main() -> int:
@@ -138,14 +185,20 @@ def main() -> int:
     except ModelError as error:
         print(error, file=sys.stderr)
         return 1
-    print(f"{'kernel':<16}{'GPU':<8}{'model':<26}{'registers':>9}{'shared':>8}{'spilled':>8}")
+    print(
+        f"{'kernel':<16}{'GPU':<8}{'model':<26}{'registers':>9}{'shared':>8}{'spilled':>8}"
+        "  instructions per pixel"
+    )
     for row in rows:
         spilled = row.spill_stores + row.spill_loads
         print(
             f"{row.kernel:<16}{row.architecture:<8}{row.model:<26}{row.registers:>9}"
-            f"{row.shared:>8}{spilled:>8}"
+            f"{row.shared:>8}{spilled:>8}  "
+            + ", ".join(f"{name} {count:g}" for name, count in row.instructions.items())
         )
-    record = {"compiler": _version(path), "kernels": [asdict(row) for row in rows]}
+    before = json.loads(RESULTS.read_text()).get("before", {}) if RESULTS.exists() else {}
+    kernels = [asdict(row) for row in rows]
+    record = {"compiler": _version(path), "before": before, "kernels": kernels}
     options.output.parent.mkdir(exist_ok=True)
     options.output.write_text(json.dumps(record, indent=1) + "\n")
     return 0

@@ -23,9 +23,11 @@ from realtime_ssd.core.frames import Frame
 from realtime_ssd.core.postprocess import RawDetections, to_frame_detections
 from realtime_ssd.core.spec import ModelSpec
 from realtime_ssd_engines.cuda.driver import Device, graphs_available
+from realtime_ssd_engines.cuda.frame_input import MAX_PIXEL_BYTES
 from realtime_ssd_engines.cuda.kernel_params import ImageHeader
 from realtime_ssd_engines.cuda.kernel_set import KernelSet
 from realtime_ssd_engines.cuda.slots import FrameSlot, Network
+from realtime_ssd_engines.cuda.staging import HostCopier
 
 __all__ = ["GpuBackend"]
 
@@ -64,8 +66,10 @@ class GpuBackend(Closeable):
         self.spec, self.max_in_flight = spec, slots
         self.max_batch = self.max_submit = options.batch
         self._device = device
-        self._close_lock, self._closed, self._overflow_reported = threading.Lock(), False, False
-        self._owned: list[Any] = [network]
+        self._close_lock, self._closed = threading.Lock(), False
+        self._overflow_reported = self._split_reported = False
+        self._copier = HostCopier()
+        self._owned: list[Any] = [self._copier, network]
         self._slots: list[FrameSlot] = []
         self._free_slots: queue.SimpleQueue[FrameSlot] = queue.SimpleQueue()
         try:
@@ -80,7 +84,9 @@ class GpuBackend(Closeable):
     def _add_slots(self, network: Network, count: int, graphs: bool) -> None:
         for _ in range(count):
             capture = graphs and not (self._slots and self._slots[0].capture_error)
-            slot = FrameSlot(self._device, self._kernels, network, self.max_batch, capture)
+            slot = FrameSlot(
+                self._device, self._kernels, network, self.max_batch, capture, self._copier
+            )
             self._owned.append(slot)
             self._slots.append(slot)
             self._free_slots.put(slot)
@@ -111,6 +117,14 @@ class GpuBackend(Closeable):
         except BaseException:
             self._free_slots.put(slot)
             raise
+        if slot.images_at_once < len(batch.frames) and not self._split_reported:
+            self._split_reported = True
+            _log.warning(
+                "frames of %d x %d pixels are processed %d at a time instead of %d, because the "
+                "pixels of a batch are limited to %d MiB",
+                *(batch.frames[0].width, batch.frames[0].height, slot.images_at_once),
+                *(len(batch.frames), MAX_PIXEL_BYTES >> 20),
+            )
         return batch
 
     def collect(self, batch: PendingBatch) -> list[Detections]:

@@ -25,7 +25,7 @@ def unavailable(reason: str) -> NoReturn:
 @pytest.fixture
 def needs_nvrtc() -> None:
     """Skip or fail the test without NVRTC."""
-    from realtime_ssd_engines.cuda.driver import nvrtc_version
+    from realtime_ssd_engines.cuda.nvrtc import nvrtc_version
 
     if nvrtc_version() is None:
         unavailable("NVRTC is not installed")

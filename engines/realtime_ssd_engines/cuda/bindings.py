@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import struct
-import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,7 @@ __all__ = [
     "pagelocked_empty",
 ]
 
-_current = threading.local()
+_DEPENDENT_LAUNCH = api.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
 _END, _BUFFER, _SIZE = 0, 1, 2  # CU_LAUNCH_PARAM_...: arguments packed into one buffer
 
 
@@ -98,21 +98,11 @@ class Context:
     def push(self) -> None:
         """Make the context current on the calling thread."""
         _call("cuCtxPushCurrent", self.handle)
-        _stack().append(self)
 
     @staticmethod
     def pop() -> None:
         """Restore the context that was current before."""
-        _stack().pop()
         _call("cuCtxPopCurrent")
-
-
-def _stack() -> list[Context]:
-    """Return the contexts that the calling thread has pushed."""
-    if not hasattr(_current, "stack"):
-        _current.stack = []
-    stack: list[Context] = _current.stack
-    return stack
 
 
 class _Owned:
@@ -121,12 +111,12 @@ class _Owned:
     _destroy = ""
 
     def __init__(self, handle: Any) -> None:
-        self._handle, self._context = handle, _stack()[-1]
+        self._handle, self._context = handle, _call("cuCtxGetCurrent")
 
     def __del__(self) -> None:
         destroy = getattr(api, self._destroy, None)  # `api` is None during interpreter shutdown
         if destroy is not None and hasattr(self, "_handle"):
-            api.cuCtxPushCurrent(self._context.handle)
+            api.cuCtxPushCurrent(self._context)
             destroy(self._handle)
             api.cuCtxPopCurrent()
 
@@ -210,8 +200,8 @@ def mem_get_info() -> tuple[int, int]:
 class HostAllocation:
     """Page-locked host memory, exposed to numpy as an array of bytes."""
 
-    def __init__(self, size: int) -> None:
-        self._address = int(_call("cuMemHostAlloc", size, 0))
+    def __init__(self, size: int, flags: int) -> None:
+        self._address = int(_call("cuMemHostAlloc", size, flags))
         self.__array_interface__ = {
             "shape": (size,),
             "typestr": "|u1",
@@ -219,14 +209,18 @@ class HostAllocation:
             "version": 3,
         }
 
+    def get_device_pointer(self) -> int:
+        """Return the address at which the GPU accesses the memory."""
+        return int(_call("cuMemHostGetDevicePointer", self._address, 0))
+
     def free(self) -> None:
         """Free the memory; arrays that view it become invalid."""
         _call("cuMemFreeHost", self._address)
 
 
-def pagelocked_empty(size: int, dtype: type[np.uint8]) -> NDArray[np.uint8]:
+def pagelocked_empty(size: int, dtype: type[np.uint8], *, mem_flags: int = 0) -> NDArray[np.uint8]:
     """Allocate page-locked memory as an array of bytes whose `base` is the allocation."""
-    return np.asarray(HostAllocation(size), dtype)
+    return np.asarray(HostAllocation(size, mem_flags), dtype)
 
 
 def memset_d8_async(address: int, value: int, size: int, stream: Stream) -> None:
@@ -291,10 +285,38 @@ class Function:
         *arguments: int | bytes,
     ) -> None:
         """Launch the kernel on a stream. The driver copies the arguments before it returns."""
+        with self._packed(arguments) as extra:
+            _call("cuLaunchKernel", self._handle, *grid, *block, 0, stream.handle, 0, extra)
+
+    def launch_dependent(
+        self,
+        grid: tuple[int, int, int],
+        block: tuple[int, int, int],
+        stream: Stream,
+        *arguments: int | bytes,
+    ) -> None:
+        """Launch the kernel on a stream while the kernel before it still runs.
+
+        The kernel waits for it itself; compute capability 9.0 or later (programmatic dependent
+        launch).
+        """
+        attribute = api.CUlaunchAttribute()
+        attribute.id = _DEPENDENT_LAUNCH
+        attribute.value.programmaticStreamSerializationAllowed = 1
+        config = api.CUlaunchConfig()
+        config.gridDimX, config.gridDimY, config.gridDimZ = grid
+        config.blockDimX, config.blockDimY, config.blockDimZ = block
+        config.hStream = stream.handle
+        config.attrs, config.numAttrs = [attribute], 1
+        with self._packed(arguments) as extra:
+            _call("cuLaunchKernelEx", config, self._handle, 0, extra)
+
+    @contextmanager
+    def _packed(self, arguments: Sequence[int | bytes]) -> Iterator[int]:
+        """Return the address of the driver's description of the packed arguments."""
         packed = self._layout.pack(*arguments)
         size = ctypes.c_size_t(len(packed))
         values = ctypes.create_string_buffer(packed, max(len(packed), 1))
         buffer, count = ctypes.addressof(values), ctypes.addressof(size)
         extra = (ctypes.c_void_p * 5)(_BUFFER, buffer, _SIZE, count, _END)
-        address = ctypes.addressof(extra)
-        _call("cuLaunchKernel", self._handle, *grid, *block, 0, stream.handle, 0, address)
+        yield ctypes.addressof(extra)

@@ -18,7 +18,7 @@ from typing import Literal
 
 from realtime_ssd.core.errors import ModelError
 from realtime_ssd.core.files import cache_folder, replace_file
-from realtime_ssd_engines.cuda import driver
+from realtime_ssd_engines.cuda import nvrtc
 from realtime_ssd_engines.requirements import install_command
 
 __all__ = [
@@ -46,7 +46,7 @@ def nvcc_path() -> str | None:
 
 def compiler_name() -> str | None:
     """Return the kernel compiler that is used, such as "NVRTC 13.0", or None without one."""
-    version = driver.nvrtc_version()
+    version = nvrtc.nvrtc_version()
     if version:
         return "NVRTC {}.{}".format(*version)
     path = nvcc_path()
@@ -104,7 +104,7 @@ def compile_kernel(
 def _compile_with_nvrtc(
     name: str, sources: dict[str, str], architecture: str, options: list[str]
 ) -> bytes:
-    number, supported = int(architecture.removeprefix("sm_")), driver.nvrtc_architectures()
+    number, supported = int(architecture.removeprefix("sm_")), nvrtc.nvrtc_architectures()
     older = [known for known in supported if known < number]
     ptx = number not in supported and bool(older)
     if number not in supported and not ptx:
@@ -117,7 +117,7 @@ def _compile_with_nvrtc(
     target = f"compute_{older[-1]}" if ptx else architecture
     headers = {file: text for file, text in sources.items() if file.endswith(".cuh")}
     arguments = [*options, f"-arch={target}", "-default-device"]
-    return driver.nvrtc_compile(f"{name}.cu", sources[f"{name}.cu"], headers, arguments, ptx=ptx)
+    return nvrtc.nvrtc_compile(f"{name}.cu", sources[f"{name}.cu"], headers, arguments, ptx=ptx)
 
 
 def compile_with_nvcc(name: str, architecture: str, options: list[str]) -> tuple[bytes, str]:

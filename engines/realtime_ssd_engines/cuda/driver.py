@@ -1,4 +1,4 @@
-"""Access to the GPU driver; the only module that imports PyCUDA and cuda-bindings.
+"""Access to the GPU driver; only this package imports PyCUDA and cuda-bindings.
 
 PyCUDA provides the primary context, streams, events, memory, modules and launches. cuda-bindings
 provides NVRTC and CUDA graphs, which PyCUDA lacks, and everything else if PyCUDA is not installed.
@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from importlib import import_module
 from types import ModuleType, TracebackType
 from typing import Any
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from realtime_ssd.core.errors import ModelError
 from realtime_ssd.core.gpu import Gpu, cuda_version, driver_library, find_gpus
+from realtime_ssd_engines.cuda.memory import Buffer, PinnedBuffer
 from realtime_ssd_engines.requirements import install_command
 
 __all__ = [
@@ -32,17 +33,15 @@ __all__ = [
     "Graph",
     "PinnedBuffer",
     "graphs_available",
-    "nvrtc_architectures",
-    "nvrtc_compile",
-    "nvrtc_version",
+    "import_bindings",
 ]
 
 MEBIBYTE = 1 << 20
-_BLANK = " \r\n\t\0"  # NVRTC's log ends with a null character
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING
 _BLOCKING_SYNC = 4  # CU_CTX_SCHED_BLOCKING_SYNC
-_primary_contexts: dict[int, Any] = {}
-_contexts_lock = threading.Lock()
+_MAPPED = 2  # CU_MEMHOSTALLOC_DEVICEMAP
+_INTEGRATED = 18  # CU_DEVICE_ATTRIBUTE_INTEGRATED
+_DEPENDENT_LAUNCH_CAPABILITY, _DEPENDENT_LAUNCH_DRIVER = (9, 0), (12, 3)
 
 
 def _pycuda() -> ModuleType:
@@ -57,7 +56,7 @@ def _pycuda() -> ModuleType:
     ) from reason
 
 
-def _bindings(name: str) -> Any:
+def import_bindings(name: str) -> Any:
     """Import a module of cuda-bindings; return None if it is absent or fails to load."""
     try:
         return import_module(f"cuda.bindings.{name}")
@@ -75,6 +74,10 @@ class Device:
 
     Args:
         ordinal: Index of the GPU.
+
+    Attributes:
+        gpu: Description of the GPU.
+        integrated: Whether it shares the memory of the processor.
 
     Raises:
         ModelError: If there is no driver, GPU or Python package to access it.
@@ -94,11 +97,9 @@ class Device:
         self.gpu: Gpu = gpus[ordinal]
         self._cuda = _pycuda()
         self._cuda.init()
-        with self.translate_errors("create a context"), _contexts_lock:
-            if ordinal not in _primary_contexts:
-                _set_primary_context_flags(ordinal)
-                _primary_contexts[ordinal] = self._cuda.Device(ordinal).retain_primary_context()
-            self._context = _primary_contexts[ordinal]
+        self.integrated = bool(_attribute(ordinal, _INTEGRATED))
+        with self.translate_errors("create a context"):
+            self._context = _primary_context(ordinal)
 
     def __enter__(self) -> Device:
         self._context.push()
@@ -127,7 +128,7 @@ class Device:
 
     def _error_message(self, error: Exception, operation: str, size: int) -> str:
         if isinstance(error, self._cuda.MemoryError):
-            free, total = (value // MEBIBYTE for value in self._cuda.mem_get_info())
+            free, total = self._memory()
             need = f"{-(-size // MEBIBYTE)} MiB are required to" if size else "it could not"
             return (
                 f"GPU '{self.gpu.name}' is out of memory: {need} {operation}, {free} of {total} "
@@ -136,6 +137,22 @@ class Device:
         return (
             f"GPU '{self.gpu.name}' could not {operation} ({str(error).strip()}); if this "
             "happens again, check the driver's log"
+        )
+
+    def _memory(self) -> tuple[int, int]:
+        """Return the free and the total MiB; zeros if the GPU was lost."""
+        try:
+            free, total = self._cuda.mem_get_info()
+        except self._cuda.Error:
+            return 0, 0
+        return free // MEBIBYTE, total // MEBIBYTE
+
+    @property
+    def launches_dependents(self) -> bool:
+        """Whether a kernel can be launched while the one before it runs, if it waits itself."""
+        return (
+            self.gpu.capability >= _DEPENDENT_LAUNCH_CAPABILITY
+            and (cuda_version() or (0, 0)) >= _DEPENDENT_LAUNCH_DRIVER
         )
 
     @property
@@ -170,19 +187,36 @@ class Device:
         """Create an event with timing."""
         return self._cuda.Event()
 
-    def buffer(self, size: int) -> Buffer:
+    def buffer(self, size: int, purpose: str = "allocate memory", total: int = 0) -> Buffer:
         """Allocate device memory.
 
+        Args:
+            size: In bytes.
+            purpose: Verb phrase for the error message.
+            total: Bytes that the purpose requires altogether, if this is one of several buffers.
+
         Raises:
-            ModelError: If the GPU is out of memory; the message states both sizes.
+            ModelError: If the GPU is out of memory; the message states required and free memory.
         """
-        with self.translate_errors("allocate memory", size):
+        with self.translate_errors(purpose, total or size):
             return Buffer(self._cuda.mem_alloc(max(size, 1)), size)
 
     def pinned(self, size: int) -> PinnedBuffer:
-        """Allocate page-locked host memory, which the GPU copies from asynchronously."""
-        with self.translate_errors("allocate pinned host memory", size):
-            return PinnedBuffer(self._cuda.pagelocked_empty(max(size, 1), np.uint8))
+        """Allocate page-locked host memory, which the GPU can access.
+
+        Raises:
+            ModelError: If there is not enough memory.
+        """
+        try:
+            return PinnedBuffer(
+                self._cuda.pagelocked_empty(max(size, 1), np.uint8, mem_flags=_MAPPED)
+            )
+        except self._cuda.MemoryError as error:
+            raise ModelError(
+                f"the computer is out of memory for GPU '{self.gpu.name}': "
+                f"{-(-size // MEBIBYTE)} MiB of page-locked memory are required; close other "
+                "programs, or reduce `batch`"
+            ) from error
 
     def load(self, cubin: bytes, function: str, arguments: Sequence[np.dtype[Any] | str]) -> Any:
         """Load one kernel.
@@ -230,55 +264,14 @@ class Device:
         Raises:
             ModelError: If the work cannot be captured; the stream remains usable.
         """
-        return None if _bindings("driver") is None else Graph(self, stream, work)
-
-
-class Buffer:
-    """Device memory.
-
-    Attributes:
-        address: Device address.
-        size: In bytes.
-    """
-
-    def __init__(self, allocation: Any, size: int) -> None:
-        self._allocation, self.size, self.address = allocation, size, int(allocation)
-
-    def close(self) -> None:
-        """Free the memory, with the context current; may be called repeatedly."""
-        allocation, self._allocation = self._allocation, None
-        if allocation is not None:
-            allocation.free()
-
-
-class PinnedBuffer:
-    """Page-locked host memory.
-
-    Attributes:
-        bytes: uint8 array over it; invalid after `close`.
-    """
-
-    def __init__(self, array: NDArray[np.uint8]) -> None:
-        self.bytes = array
-        self._allocation: Any = array.base
-
-    def view(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-        """Return the start of the memory as an array."""
-        size = int(np.prod(shape)) * dtype.itemsize
-        return self.bytes[:size].view(dtype).reshape(shape)
-
-    def close(self) -> None:
-        """Free the memory, with the context current; may be called repeatedly."""
-        allocation, self._allocation = self._allocation, None
-        if allocation is not None:
-            allocation.free()
+        return None if import_bindings("driver") is None else Graph(self, stream, work)
 
 
 class Graph:
     """Stream work, captured once and launched with one call."""
 
     def __init__(self, device: Device, stream: Any, work: Callable[[], None]) -> None:
-        self._api, self._device = _bindings("driver"), device
+        self._api, self._device = import_bindings("driver"), device
         self._stream = self._api.CUstream(stream.handle)
         mode = self._api.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         self._check(self._api.cuStreamBeginCapture(self._stream, mode))
@@ -327,6 +320,21 @@ def _no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
+@cache
+def _primary_context(ordinal: int) -> Any:
+    """Retain the primary context of a GPU, once per process."""
+    _set_primary_context_flags(ordinal)
+    return _pycuda().Device(ordinal).retain_primary_context()
+
+
+def _attribute(ordinal: int, attribute: int) -> int:
+    library, device, value = driver_library(), ctypes.c_int(), ctypes.c_int()
+    if library is None or library.cuDeviceGet(ctypes.byref(device), ordinal):
+        return 0
+    library.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
+    return value.value
+
+
 def _set_primary_context_flags(ordinal: int) -> None:
     """Make waits block instead of spin: FFmpeg rejects a primary context with other flags."""
     library, device = driver_library(), ctypes.c_int()
@@ -336,65 +344,4 @@ def _set_primary_context_flags(ordinal: int) -> None:
 
 def graphs_available() -> bool:
     """Return whether CUDA graphs can be captured, which requires cuda-bindings."""
-    return _bindings("driver") is not None
-
-
-def nvrtc_version() -> tuple[int, int] | None:
-    """Return the version of NVRTC, or None if it is not available."""
-    api = _bindings("nvrtc")
-    if api is None:
-        return None
-    try:
-        error, major, minor = api.nvrtcVersion()
-    except (RuntimeError, OSError):
-        return None
-    return None if int(error) else (major, minor)
-
-
-def nvrtc_architectures() -> tuple[int, ...]:
-    """Return the compute capabilities that NVRTC compiles for, such as 90, in ascending order."""
-    error, count = _bindings("nvrtc").nvrtcGetNumSupportedArchs()
-    if int(error):
-        return ()
-    _, architectures = _bindings("nvrtc").nvrtcGetSupportedArchs()
-    return tuple(sorted(int(number) for number in architectures[:count]))
-
-
-def nvrtc_compile(
-    name: str,
-    source: str,
-    headers: Mapping[str, str],
-    options: Sequence[str],
-    *,
-    ptx: bool = False,
-) -> bytes:
-    """Compile one source with NVRTC, to a cubin or to PTX.
-
-    Args:
-        name: File name for compiler messages.
-        source: CUDA C++.
-        headers: Header texts by include name.
-        options: Such as "-arch=sm_90".
-        ptx: Whether to return PTX, which the driver compiles when it is loaded.
-
-    Raises:
-        ModelError: If the compilation fails; the message contains the compiler's log.
-    """
-    api = _bindings("nvrtc")
-    texts, names = ([value.encode() for value in part] for part in (headers.values(), headers))
-    _, program = api.nvrtcCreateProgram(source.encode(), name.encode(), len(texts), texts, names)
-    encoded = [option.encode() for option in options]
-    (error,) = api.nvrtcCompileProgram(program, len(encoded), encoded)
-    if int(error):
-        _, size = api.nvrtcGetProgramLogSize(program)
-        log = b" " * size
-        api.nvrtcGetProgramLog(program, log)
-        raise ModelError(
-            f"NVRTC cannot compile {name}: {log.decode(errors='replace').strip(_BLANK)}"
-        )
-    kind = "PTX" if ptx else "CUBIN"
-    _, size = getattr(api, f"nvrtcGet{kind}Size")(program)
-    code: bytes = b" " * size
-    getattr(api, f"nvrtcGet{kind}")(program, code)
-    api.nvrtcDestroyProgram(program)
-    return code
+    return import_bindings("driver") is not None

@@ -330,7 +330,7 @@ def input_table(spec: InputSpec, size: tuple[int, int], color: Color | None = No
         values[: len(Color.__slots__)] = [getattr(color, name) for name in Color.__slots__]
     rows = np.frombuffer(table, _ROW_TAP, 2 * spec.height, _COLOR_BYTES)
     columns = np.frombuffer(table, _COLUMN_TAP, 2 * spec.width, _COLOR_BYTES + rows.nbytes)
-    rows["upper"] = columns["low"] = -1  # outside the image
+    columns["low"] = -1  # outside the image, like rows without weights
     for number, divisor in enumerate((1, 2)):  # luma or BGR, chroma
         row_taps = rows[number * spec.height + box.y :][: box.height]
         _write_rows(row_taps, -(-height // divisor))

@@ -17,8 +17,6 @@ from realtime_ssd_engines.cuda.kernel_params import DetectBuffers, Precision
 
 __all__ = ["KernelSet"]
 
-_PREPROCESS_THREADS = 64
-
 
 class KernelSet:
     """Pre-processing, decoding and NMS of one model.
@@ -53,9 +51,13 @@ class KernelSet:
         cubin = compile_kernel("detect", detect, arch, cache)
         self._select = device.load(cubin, "ssd_select", [kernel_params.DETECT_PARAMS])
         self._suppress = device.load(cubin, "ssd_suppress", [kernel_params.DETECT_PARAMS])
+        launch = self._suppress.prepared_async_call
+        if device.launches_dependents:  # the kernel waits for `ssd_select` itself
+            launch = getattr(self._suppress, "launch_dependent", launch)
+        self._launch_suppress = launch
         preprocess = kernel_params.preprocess_settings(spec.input, types["input"])
         cubin = compile_kernel("preprocess", preprocess, arch, cache)
-        arguments: list[np.dtype[Any] | str] = ["P", kernel_params.INPUT_PARAMS, "P"]
+        arguments: list[np.dtype[Any] | str] = ["P", "P", kernel_params.INPUT_PARAMS, "P"]
         self._preprocess = device.load(cubin, "ssd_preprocess", arguments)
         self.class_mask = _upload(device, kernel_params.class_mask(spec, classes))
         try:
@@ -73,20 +75,21 @@ class KernelSet:
         }
         return kernel_params.detect_params(self.spec, self.boxes, sizes, addresses)
 
-    def preprocess(self, frames: int, output: int, images: int, stream: Any) -> None:
+    def preprocess(self, sources: int, tables: int, output: int, images: int, stream: Any) -> None:
         """Launch resizing and normalization of a batch.
 
         Args:
-            frames: Device address of `images` rows of `kernel_params.FRAME_PARAMS`.
+            sources: Device address of `images` rows of `kernel_params.SOURCE`.
+            tables: Device address of `images` tables of `kernel_params.input_table`.
             output: Device address of images × 3 × height × width values.
             images: Batch size.
             stream: Stream of the launch.
         """
-        block_width = kernel_params.PIXELS * _PREPROCESS_THREADS
-        grid = (-(-self.spec.input.width // block_width), self.spec.input.height, images)
-        block = (_PREPROCESS_THREADS, 1, 1)
+        size = self.spec.input
+        threads, rows = kernel_params.PREPROCESS_THREADS, kernel_params.PREPROCESS_ROWS
+        grid = (-(-size.width // threads), -(-size.height // rows), images)
         self._preprocess.prepared_async_call(
-            grid, block, stream, frames, self._input.tobytes(), output
+            grid, (threads, 1, 1), stream, sources, tables, self._input.tobytes(), output
         )
 
     def detect(self, parameters: NDArray[np.void], images: int, stream: Any) -> None:
@@ -103,7 +106,7 @@ class KernelSet:
         self._select.prepared_async_call((blocks, images, 1), (rows, 1, 1), stream, argument)
         block = (kernel_params.SUPPRESS_THREADS, 1, 1)
         grid = (kernel_params.lists_per_image(self.spec), images, 1)
-        self._suppress.prepared_async_call(grid, block, stream, argument)
+        self._launch_suppress(grid, block, stream, argument)
 
     def close(self) -> None:
         """Free the device memory; may be called repeatedly."""

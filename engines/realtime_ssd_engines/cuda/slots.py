@@ -1,8 +1,9 @@
 """Frame slots: the memory, stream and CUDA graphs with which one batch passes through the GPU.
 
-Pixels are copied in, then a single graph launch does the rest: frame parameters, pre-processing,
-network, decoding, NMS and copy-out of the detections. With several slots, each on its own stream,
-the copies of one batch overlap with the computation of another.
+Pixels are copied in, then a single graph launch does the rest: pre-processing, network, decoding
+and NMS. The parameters of the frames are read from page-locked memory, and the detections of small
+batches are written to it. With several slots, each on its own stream, the copies of one batch
+overlap with the computation of another.
 """
 
 from __future__ import annotations
@@ -14,14 +15,19 @@ from typing import Any, Protocol
 import numpy as np
 
 from realtime_ssd.core.errors import ModelError
-from realtime_ssd.core.frames import Frame, Surface
+from realtime_ssd.core.frames import Frame
 from realtime_ssd.core.postprocess import RawDetections
 from realtime_ssd_engines.cuda import kernel_params
 from realtime_ssd_engines.cuda.driver import Buffer, Device, Graph, PinnedBuffer
-from realtime_ssd_engines.cuda.kernel_params import Color, DetectBuffers, ImageHeader
+from realtime_ssd_engines.cuda.frame_input import FrameInput
+from realtime_ssd_engines.cuda.kernel_params import DetectBuffers, ImageHeader
 from realtime_ssd_engines.cuda.kernel_set import KernelSet
+from realtime_ssd_engines.cuda.staging import HostCopier
 
 __all__ = ["FrameSlot", "Network", "batch_sizes"]
+
+MAPPED_IMAGES = 8
+"""Largest batch whose detections the kernels write to host memory; one copy is faster for more."""
 
 _ITEM_SIZES = {"fp32": 4, "fp16": 2}
 
@@ -62,10 +68,13 @@ class FrameSlot:
         network: Network of the model.
         max_batch: Largest number of frames.
         graphs: Whether to capture graphs; otherwise the same work is launched step by step.
+        copier: Copies pixels into page-locked memory; by default the caller's thread does.
 
     Attributes:
         stream: Stream of all work of the slot.
+        addresses: Device addresses of "input", "scores" and "offsets".
         capture_error: Why the work could not be captured as a graph, or "".
+        images_at_once: Number of frames of the last batch that were processed at once.
     """
 
     def __init__(
@@ -75,22 +84,21 @@ class FrameSlot:
         network: Network,
         max_batch: int,
         graphs: bool = True,
+        copier: HostCopier | None = None,
     ) -> None:
         self._device, self._kernels, self.max_batch = device, kernels, max_batch
         self.stream: Any = device.stream()
         self._begin, self._end = device.event(), device.event()
-        self._decoded = device.event()
-        self.capture_error = ""
-        self._owned: list[Buffer | PinnedBuffer] = []
-        self._staging: list[PinnedBuffer | Buffer] = []
-        self._frame_capacity = 0
-        self._written_rows: list[tuple[object, ...] | None] = [None] * max_batch
+        self.capture_error, self.images_at_once = "", max_batch
+        self._owned: list[Buffer | PinnedBuffer | FrameInput] = []
         self._frames: tuple[Frame, ...] = ()
-        self._count = 0
+        self._pending = 0
+        self._results: list[tuple[ImageHeader, RawDetections]] = []
+        self._seconds = 0.0
         self._graphs: dict[int, Graph] = {}
         self._networks: dict[int, tuple[Callable[[], None], Callable[[], None]]] = {}
         try:
-            self._allocate()
+            self._allocate(copier or HostCopier(threads=1))
             self._prepare(network, graphs)
         except BaseException:
             self.close()
@@ -102,12 +110,24 @@ class FrameSlot:
         return bool(self._graphs)
 
     def submit(self, frames: Sequence[Frame]) -> None:
-        """Copy pixels in and start the work; the slot holds the frames until `collect`."""
-        self._frames, self._count = tuple(frames), len(frames)
+        """Copy pixels in and start the work; the slot holds the frames until `collect`.
+
+        If the pixels exceed the limit of memory, all parts of the batch but the last are finished
+        first.
+        """
+        self._frames, self._results, self._seconds = tuple(frames), [], 0.0
+        count = self.images_at_once = self._input.images_at_once(frames)
+        parts = [frames[begin : begin + count] for begin in range(0, len(frames), count)]
+        for part in parts[:-1]:
+            self._start(part)
+            self._finish()
+        self._start(parts[-1])
+
+    def _start(self, frames: Sequence[Frame]) -> None:
+        self._pending = len(frames)
+        self._input.stage(frames, self.stream)
         self._begin.record(self.stream)
         size = next(size for size in self._networks if size >= len(frames))
-        self._stage(frames)
-        self._clear_rows(len(frames), size)
         graph = self._graphs.get(size)
         if graph is None:
             self.enqueue(size)
@@ -115,32 +135,41 @@ class FrameSlot:
             graph.launch()
         self._end.record(self.stream)
 
+    def _finish(self) -> None:
+        with self._device.translate_errors("finish a batch"):
+            self._end.synchronize()
+        self._seconds += float(self._begin.time_till(self._end)) / 1000
+        self._results += map(kernel_params.read_output, self._output[: self._pending])
+
     def collect(self) -> list[tuple[ImageHeader, RawDetections]]:
         """Wait for the work and return the detections of each frame.
 
         Raises:
             ModelError: If the GPU failed.
         """
-        with self._device.translate_errors("finish a batch"):
-            self._end.synchronize()
+        self._finish()
         self._frames = ()
-        return [kernel_params.read_output(words) for words in self._output[: self._count]]
+        return self._results
 
     def seconds(self) -> float:
-        """Return the time from the first copy to the end of the last collected batch."""
-        return float(self._begin.time_till(self._end)) / 1000
+        """Return the GPU time of the last collected batch, without the copies of its pixels."""
+        return self._seconds
 
     def stages(self, images: int) -> dict[str, Callable[[], None]]:
         """Return the stages of a batch in order; each function enqueues its work on the stream."""
         device, kernels, stream = self._device, self._kernels, self.stream
-        rows, network_input = self._rows_device, self.addresses["input"]
-        return {
-            "describe": lambda: device.copy_in(rows, self._rows[:images], stream),
-            "preprocess": lambda: kernels.preprocess(rows.address, network_input, images, stream),
+        sources, tables, tensor = self._input.sources, self._input.tables, self.addresses["input"]
+        mapped = images <= MAPPED_IMAGES
+        parameters = self._mapped_parameters if mapped else self._parameters
+        stages = {
+            "preprocess": lambda: kernels.preprocess(sources, tables, tensor, images, stream),
             "network": self._networks[images][0],
-            "detect": lambda: kernels.detect(self._parameters, images, stream),
-            "copy-out": lambda: device.copy_out(self._output[:images], self._output_device, stream),
+            "detect": lambda: kernels.detect(parameters, images, stream),
         }
+        if not mapped:
+            output = self._work["output"]
+            stages["copy-out"] = lambda: device.copy_out(self._output[:images], output, stream)
+        return stages
 
     def stage_seconds(self, frames: Sequence[Frame], repeats: int = 10) -> dict[str, float]:
         """Time each stage of a batch separately.
@@ -172,7 +201,7 @@ class FrameSlot:
         self._end.synchronize()
         if graph is not None:
             graph.close()
-        return self.seconds() / repeats
+        return float(self._begin.time_till(self._end)) / 1000 / repeats
 
     def enqueue(self, images: int) -> None:
         """Enqueue the work of a batch stage by stage."""
@@ -190,46 +219,56 @@ class FrameSlot:
                 release()
             self._graphs.clear()
             self._networks.clear()
-            for memory in (*self._owned, *self._staging):
+            for memory in self._owned:
                 memory.close()
 
-    def _allocate(self) -> None:
+    def _allocate(self, copier: HostCopier) -> None:
         kernels, images = self._kernels, self.max_batch
-        spec, boxes, types = kernels.spec, kernels.boxes, kernels.types
-        sizes = DetectBuffers.for_batch(spec, boxes, images)
-        pixels = 3 * spec.input.width * spec.input.height
-        tensor_sizes = {
-            "input": images * pixels * _ITEM_SIZES[types["input"]],
-            "scores": images * boxes * spec.num_classes * _ITEM_SIZES[types["scores"]],
-            "offsets": images * boxes * 4 * _ITEM_SIZES[types["offsets"]],
+        spec = kernels.spec
+        sizes = DetectBuffers.for_batch(spec, kernels.boxes, images)
+        requested = self._tensor_sizes() | {
+            name: getattr(sizes, name) for name in ("candidates", "counters", "survivors", "output")
         }
-        tensors = {name: self._buffer(size) for name, size in tensor_sizes.items()}
-        self.addresses = {name: buffer.address for name, buffer in tensors.items()}
-        work = {
-            name: self._buffer(getattr(sizes, name))
-            for name in ("candidates", "counters", "survivors", "output")
-        }
+        if images <= MAPPED_IMAGES:
+            del requested["output"]
+        total, purpose = sum(requested.values()), f"process a batch of {images}"
+        self._work = {}
+        for name, size in requested.items():
+            buffer = self._work[name] = self._device.buffer(size, purpose, total)
+            self._owned.append(buffer)
         for name in ("counters", "output"):  # the kernels do not write unused output rows
-            self._device.fill_zero(work[name], self.stream)
-        self._output_device = work["output"]
-        pointers = {name: buffer.address for name, buffer in work.items()}
-        heads = {name: self.addresses[name] for name in ("scores", "offsets")}
-        self._parameters = kernels.parameters(sizes, {**heads, **pointers})
-        self._rows_device = self._buffer(images * kernel_params.FRAME_PARAMS.itemsize)
-        self._rows = self._pinned(kernel_params.FRAME_PARAMS, (images,))
-        output_shape = (images, spec.thresholds.max_detections + 1, kernel_params.ROW_WORDS)
-        self._output = self._pinned(np.dtype(np.uint32), output_shape)
+            if name in self._work:
+                self._device.fill_zero(self._work[name], self.stream)
+        self.addresses = {name: self._work[name].address for name in self._tensor_sizes()}
+        self._allocate_output(sizes)
+        self._input = FrameInput(self._device, spec.input, images, copier, self.stream)
+        self._owned.append(self._input)
 
-    def _buffer(self, size: int) -> Buffer:
-        buffer = self._device.buffer(size)
-        self._owned.append(buffer)
-        return buffer
+    def _tensor_sizes(self) -> dict[str, int]:
+        """Return the bytes of the network's input and outputs."""
+        spec, types = self._kernels.spec, self._kernels.types
+        values = {
+            "input": 3 * spec.input.width * spec.input.height,
+            "scores": self._kernels.boxes * spec.num_classes,
+            "offsets": self._kernels.boxes * 4,
+        }
+        return {
+            name: self.max_batch * count * _ITEM_SIZES[types[name]]
+            for name, count in values.items()
+        }
 
-    def _pinned(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
-        memory = self._device.pinned(int(np.prod(shape)) * dtype.itemsize)
-        self._owned.append(memory)
-        memory.bytes[...] = 0
-        return memory.view(dtype, shape)
+    def _allocate_output(self, sizes: DetectBuffers) -> None:
+        """Allocate the detections in host memory, and set the parameters of the kernels."""
+        host = self._device.pinned(sizes.output)
+        self._owned.append(host)
+        host.bytes[...] = 0
+        rows = self._kernels.spec.thresholds.max_detections + 1
+        shape = (self.max_batch, rows, kernel_params.ROW_WORDS)
+        self._output = host.view(np.dtype(np.uint32), shape)
+        pointers = {name: buffer.address for name, buffer in self._work.items() if name != "input"}
+        self._parameters = self._kernels.parameters(sizes, pointers)
+        mapped = {**pointers, "output": host.address}
+        self._mapped_parameters = self._kernels.parameters(sizes, mapped)
 
     def _prepare(self, network: Network, graphs: bool) -> None:
         """Run each batch size once on an empty image, then capture its graph."""
@@ -256,67 +295,3 @@ class FrameSlot:
 
     def _enqueuer(self, images: int) -> Callable[[], None]:
         return lambda: self.enqueue(images)
-
-    def _stage(self, frames: Sequence[Frame]) -> None:
-        """Copy the pixels to the GPU, except those that the decoder left in GPU memory."""
-        size = max((f.image.nbytes for f in frames if f.surface is None), default=0)
-        if size > self._frame_capacity:
-            self._grow_staging(size)
-        if any(frame.surface is not None for frame in frames):
-            # The decoder converts frames to NV12 on the default stream.
-            self._device.wait_for_default_stream(self.stream, self._decoded)
-        for index, frame in enumerate(frames):
-            if frame.surface is not None:
-                self._stage_surface(index, frame.surface)
-            else:
-                self._stage_image(index, frame)
-
-    def _grow_staging(self, size: int) -> None:
-        """Allocate staging memory for larger frames; not needed once all sources have started."""
-        for memory in self._staging:
-            memory.close()
-        self._staging.clear()
-        self._clear_rows(0, self.max_batch)
-        self._frame_capacity = 0
-        self._pixels = self._device.pinned(size * self.max_batch)
-        self._staging.append(self._pixels)
-        self._pixels_device = self._device.buffer(size * self.max_batch)
-        self._staging.append(self._pixels_device)
-        self._frame_capacity = size
-
-    def _stage_image(self, index: int, frame: Frame) -> None:
-        host, device = self._pixels, self._pixels_device
-        height, width = frame.image.shape[:2]
-        begin, size = index * self._frame_capacity, 3 * width * height
-        pinned = host.bytes[begin : begin + size]
-        np.copyto(pinned.reshape(height, width, 3), frame.image)
-        self._device.copy_in(device, pinned, self.stream, begin)
-        planes = (device.address + begin, 0)
-        self._write_row(index, (width, height), planes, (3 * width, 0), None)
-
-    def _stage_surface(self, index: int, surface: Surface) -> None:
-        color = Color.of(surface.standard, surface.full_range)
-        size = (surface.width, surface.height)
-        self._write_row(index, size, surface.planes, surface.pitches, color)
-
-    def _clear_rows(self, begin: int, end: int) -> None:
-        """Clear rows that are not used by this batch: their pixels may have been freed."""
-        for index in range(begin, end):
-            if self._written_rows[index] is not None:
-                self._rows[index] = 0
-                self._written_rows[index] = None
-
-    def _write_row(
-        self,
-        index: int,
-        size: tuple[int, int],
-        planes: tuple[int, int],
-        pitches: tuple[int, int],
-        color: Color | None,
-    ) -> None:
-        """Write the frame parameters of one image, unless they are unchanged."""
-        key = (size, planes, pitches, color)
-        if self._written_rows[index] != key:
-            row, spec = self._rows[index], self._kernels.spec.input
-            kernel_params.write_frame_params(row, spec, size, planes, pitches, color)
-            self._written_rows[index] = key

@@ -78,7 +78,7 @@ def standin_environment(driver_folder: Path, python_path: Path | None = None) ->
 
 def run_pytest_on_standins(
     driver_folder: Path,
-    files: Sequence[Path],
+    files: Sequence[Path | str],
     python_path: Path | None = None,
     bindings: str = "",
     **variables: str,
@@ -87,7 +87,7 @@ def run_pytest_on_standins(
 
     Args:
         driver_folder: Folder for `libcuda.so.1`.
-        files: Test files to run.
+        files: Test files to run, and further arguments of pytest.
         python_path: Folder of further stand-ins.
         bindings: "pycuda" or "cuda-bindings", which the files then use; by default those that the
             program prefers.

@@ -153,11 +153,13 @@ class HostPreprocessor:
     def bgr(self, images: list[NDArray[np.uint8]]) -> NDArray[Any]:
         """Pre-process BGR images, which may be views with any row pitch."""
         rows, tables, planes = np.zeros(len(images), kernel_params.SOURCE), [], []
-        for row, image in zip(rows, images, strict=True):
+        for number, image in enumerate(images):
             height, width = image.shape[:2]
             plane = _padded(image)
             planes.append(plane)
-            kernel_params.write_source(row, (address(plane), 0), (image.strides[0], 0), "bgr")
+            kernel_params.write_source(
+                rows[number], (address(plane), 0), (image.strides[0], 0), "bgr"
+            )
             tables.append(kernel_params.input_table(self.spec, (width, height)))
         return self.run(rows, tables)
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 from realtime_ssd_engines.cuda import compile as compile_module
-from realtime_ssd_engines.cuda import driver
+from realtime_ssd_engines.cuda import nvrtc
 from realtime_ssd_engines.cuda.compile import compile_kernel, compiler_name, nvcc_path
-from realtime_ssd_engines.cuda.driver import nvrtc_compile
 from realtime_ssd_engines.cuda.kernel_params import preprocess_settings
+from realtime_ssd_engines.cuda.nvrtc import nvrtc_compile
 
 from realtime_ssd.core.errors import ModelError
 from realtime_ssd.core.spec import InputSpec
@@ -45,7 +45,7 @@ def test_nvrtc_errors_contain_the_compiler_log() -> None:
 
 @pytest.mark.usefixtures("needs_nvrtc")
 def test_gpus_newer_than_nvrtc_get_ptx(tmp_path: Path) -> None:
-    newest = driver.nvrtc_architectures()[-1]
+    newest = nvrtc.nvrtc_architectures()[-1]
     code = compile_kernel("preprocess", SETTINGS, "sm_999", tmp_path)
     assert f".target sm_{newest}".encode() in code
 
@@ -68,7 +68,7 @@ def test_nvrtc_errors_contain_no_null_characters() -> None:
 
 @pytest.mark.skipif(nvcc_path() is None, reason="nvcc is not installed")
 def test_nvcc_is_used_without_nvrtc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(driver, "nvrtc_version", lambda: None)
+    monkeypatch.setattr(nvrtc, "nvrtc_version", lambda: None)
     assert str(compiler_name()).startswith("nvcc")
     assert compile_kernel("preprocess", SETTINGS, "sm_90", tmp_path).startswith(b"\x7fELF")
     with pytest.raises(ModelError, match=r"nvcc cannot compile preprocess.cu for sm_90"):
@@ -78,7 +78,7 @@ def test_nvcc_is_used_without_nvrtc(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_without_a_compiler_the_error_names_the_packages_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(driver, "nvrtc_version", lambda: None)
+    monkeypatch.setattr(nvrtc, "nvrtc_version", lambda: None)
     monkeypatch.setattr(compile_module, "nvcc_path", lambda: None)
     with pytest.raises(ModelError, match=r"pip install 'realtime-ssd\[gpu\]'"):
         compile_kernel("preprocess", SETTINGS, "sm_90", tmp_path)

@@ -320,7 +320,7 @@ def test_nan_in_network_outputs_raises_an_error_with_the_frame(device: Device) -
 def test_without_cuda_graphs_batches_run_with_a_warning(
     device: Device, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(driver, "_bindings", lambda name: None)
+    monkeypatch.setattr(driver, "import_bindings", lambda name: None)
     backend, *_ = open_backend(device)
     with backend:
         assert len(backend.collect(backend.submit(random_frames(2)))) == 2

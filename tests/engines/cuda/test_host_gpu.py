@@ -34,6 +34,14 @@ def test_gpu_loop_on_the_driver_standin(tmp_path: Path, driver_version: str, bin
     run_pytest_on_standins(tmp_path, files, bindings=bindings, HOST_DRIVER_VERSION=driver_version)
 
 
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(bool(find_gpus()), reason="test_gpu_loop.py runs on the GPU")
+def test_integrated_gpus_read_pixels_in_place(tmp_path: Path) -> None:
+    folder, tests = Path(__file__).parent, ("changing_sizes", "only_pixels", "in_parts", "surfaces")
+    files = [folder / "test_gpu_loop.py", folder / "test_gpu_faults.py"]
+    run_pytest_on_standins(tmp_path, [*files, "-k", " or ".join(tests)], HOST_INTEGRATED="1")
+
+
 def test_the_gpu_tests_are_collected_without_pyav_and_pytorch(tmp_path: Path) -> None:
     """A machine with a GPU may have neither."""
     (tmp_path / "sitecustomize.py").write_text(

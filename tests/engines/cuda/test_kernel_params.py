@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from realtime_ssd_engines.cuda.kernel_params import (
-    FRAME_PARAMS,
-    Color,
     DetectBuffers,
     class_mask,
     detect_params,
     detect_settings,
+    input_table,
     select_rows,
-    write_frame_params,
 )
 
 from realtime_ssd.core.errors import ModelError
@@ -54,16 +53,40 @@ def test_candidate_lists_are_bounded_by_memory() -> None:
     assert large.capacity == large.candidates // (8 * 5 * 32)
 
 
+def taps(spec: InputSpec, size: tuple[int, int]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Return the taps of rows (luma, then chroma) and of columns as words."""
+    words = np.frombuffer(input_table(spec, size), np.int32)[8:]
+    rows = words[: 8 * spec.height].reshape(2, spec.height, 4)
+    return rows, words[8 * spec.height :][: 4 * spec.width].reshape(2, spec.width, 2)
+
+
 @pytest.mark.parametrize("size", [(301, 177), (302, 178)])
 def test_luma_and_chroma_have_separate_scales(size: tuple[int, int]) -> None:
     """Chroma has half the size of luma, rounded up."""
-    rows = np.zeros(1, FRAME_PARAMS)
-    color = Color.of("bt709", full_range=False)
-    write_frame_params(rows[:1], InputSpec(100, 50), size, (1, 2), (302, 302), color)
-    assert rows["scale_x"] == pytest.approx(size[0] / 100)
-    assert rows["scale_y"] == pytest.approx(size[1] / 50)
-    assert rows["chroma_scale_x"] == pytest.approx(1.51)
-    assert rows["chroma_scale_y"] == pytest.approx(1.78)
+    rows, columns = taps(InputSpec(100, 50), size)
+    for values, scale in ((rows[0, :, 0], size[1] / 50), (rows[1, :, 0], 89 / 50)):
+        np.testing.assert_allclose(values, (np.arange(50) + 0.5) * scale - 0.5, atol=1)
+    for values, scale in ((columns[0, :, 0], size[0] / 100), (columns[1, :, 0], 151 / 100)):
+        np.testing.assert_allclose(values, (np.arange(100) + 0.5) * scale - 0.5, atol=1)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (3, 5), (640, 30), (30, 640)])
+@pytest.mark.parametrize("resize", ["warp", "letterbox"])
+def test_taps_stay_inside_the_image(
+    size: tuple[int, int], resize: Literal["warp", "letterbox"]
+) -> None:
+    """The kernel reads the column after `low` too, except in images of one column."""
+    rows, columns = taps(InputSpec(64, 48, resize=resize), size)
+    for plane, divisor in enumerate((1, 2)):
+        height, width = -(-size[1] // divisor), -(-size[0] // divisor)
+        inside = rows[plane][rows[plane, :, 2:].any(1)]
+        assert len(inside)
+        assert inside[:, :2].min() >= 0
+        assert inside[:, :2].max() < height
+        assert (inside[:, 2:].sum(1) == 2048).all()
+        low = columns[plane][columns[plane, :, 0] >= 0, 0]
+        assert len(low)
+        assert low.max() <= max(width - 2, 0)
 
 
 @pytest.mark.parametrize(("threshold", "margin"), [(0.0, -math.inf), (0.5, -1e-3), (1.0, math.inf)])

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from realtime_ssd_engines.cuda.kernel_params import Color, Precision
+from realtime_ssd_engines.cuda.kernel_params import SOURCE, Color, Precision, table_size
 
 from realtime_ssd.core.preprocess import preprocess
 from realtime_ssd.core.spec import InputSpec
@@ -71,6 +71,13 @@ def test_batch_of_different_sizes_and_pitches() -> None:
     got = kernel_for("tensorflow").bgr(images)
     for row, image in zip(got, images, strict=True):
         np.testing.assert_array_equal(row, preprocess(image, INPUTS["tensorflow"]))
+
+
+def test_sources_without_pixels_are_blank() -> None:
+    spec = INPUTS["letterbox"]
+    rows = np.zeros(2, SOURCE)
+    got = kernel_for("letterbox").run(rows, [bytes(table_size(spec))] * 2)
+    np.testing.assert_array_equal(got, np.full_like(got, spec.fill))
 
 
 def test_fp16_output_is_the_rounded_fp32_output() -> None:

@@ -14,6 +14,7 @@ from benchmarks.gpu.kernel_resources import (
     measure,
     parse_ptxas_report,
 )
+from benchmarks.gpu.machine_code import PathCount, longest_path
 
 REPORT = """
 ptxas info    : 0 bytes gmem
@@ -46,7 +47,47 @@ def test_kernels_compile_without_spills(architecture: str) -> None:
     assert not any(row.spill_stores or row.spill_loads for row in rows)
 
 
+SASS = """
+.text.ssd_preprocess:
+        /*0000*/                   IMAD.MOV.U32 R1, RZ, RZ, c[0x0][0x28] ;
+.L_x_1:
+        /*0010*/               @P0 EXIT ;
+        /*0020*/                   LDG.E.64.CONSTANT R2, desc[UR4][R2.64] ;
+        /*0030*/                   LDC R1, c[0x0][0x28] ;
+        /*0040*/              @!P1 BRA `(.L_x_2) ;
+        /*0050*/                   LD.E.U8 R8, desc[UR10][R22.64] ;
+        /*0060*/                   DADD R4, R4, R6 ;
+        /*0070*/                   F2F.F32.F64 R4, R4 ;
+        /*0080*/                   BRA `(.L_x_3) ;
+.L_x_2:
+        /*0090*/                   STG.E.U16 desc[UR6][R32.64], R22 ;
+.L_x_3:
+        /*00a0*/                   FADD R1, R1, R2 ;
+        /*00b0*/               @P2 BRA `(.L_x_3) ;
+        /*00c0*/                   EXIT ;
+.L_x_4:
+        /*00d0*/                   BRA `(.L_x_4);
+        /*00e0*/                   NOP;
+"""
+
+
+def test_the_longest_path_through_a_kernel_is_counted() -> None:
+    """The branch that stores is shorter; a loop counts once."""
+    assert longest_path(SASS) == PathCount(instructions=12, loads=2, fp64=2)
+
+
 def test_the_recorded_results_cover_every_architecture() -> None:
-    rows = json.loads(RESULTS.read_text())["kernels"]
+    record = json.loads(RESULTS.read_text())
+    rows, before = record["kernels"], record["before"]["kernels"]
     assert {row["architecture"] for row in rows} == set(ARCHITECTURES)
     assert not any(row["spill_stores"] for row in rows)
+    for old in before:
+        (new, *_) = (
+            row
+            for row in rows
+            if (row["kernel"], row["architecture"]) == (old["kernel"], old["architecture"])
+        )
+        for image_format in ("bgr", "nv12"):
+            assert new["instructions"][image_format] < 0.85 * old["instructions"][image_format]
+            assert new["loads"][image_format] < 0.8 * old["loads"][image_format]
+            assert new["fp64"][image_format] == 0 < old["fp64"][image_format]

@@ -44,6 +44,20 @@ static __device__ __forceinline__ half_t to_half(float value) {
 }
 #endif
 
+// Programmatic dependent launch: let the next kernel of the stream be launched, and wait for the
+// previous one and its results. Without such a launch both do nothing.
+static __device__ __forceinline__ void launch_next_kernel() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+
+static __device__ __forceinline__ void wait_for_previous_kernel() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 static __device__ __forceinline__ float to_float(float value) {
     return value;
 }

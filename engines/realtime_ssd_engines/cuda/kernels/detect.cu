@@ -253,6 +253,7 @@ static __device__ __forceinline__ void load_rows(
 
 // Grid: (ceil(boxes / SELECT_ROWS), images); SELECT_ROWS threads, one per default box.
 extern "C" __global__ void __launch_bounds__(SELECT_ROWS) ssd_select(DetectParams p) {
+    launch_next_kernel();
     __shared__ float tile[SELECT_ROWS * ROW_STRIDE];
     const int image = (int)blockIdx.y;
     const int first = (int)blockIdx.x * SELECT_ROWS;
@@ -485,6 +486,7 @@ static __device__ void merge_lists(const DetectParams& p, Workspace& s, int imag
 
 // Grid: (LISTS, images); SUPPRESS_THREADS threads. Resets all counters to zero.
 extern "C" __global__ void __launch_bounds__(SUPPRESS_THREADS) ssd_suppress(DetectParams p) {
+    wait_for_previous_kernel();
     __shared__ Workspace s;
     __shared__ u32 finished;
     const int image = (int)blockIdx.y;

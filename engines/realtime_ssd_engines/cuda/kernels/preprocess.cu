@@ -5,10 +5,12 @@
 // come from tables that the host computes once per image size.
 //
 // Each thread computes one column of ROWS rows; the lanes of a warp read neighboring pixels. Pixels
-// are read as aligned words, which may contain up to three bytes before and after those that are
-// needed: planes start and end within allocations whose size is a multiple of four bytes.
+// are read as aligned words, which contain up to three bytes before and after those that are needed:
+// the size of allocations is a multiple of four bytes. BGR pixels are followed by eight bytes that
+// can be read.
 //
-// Compile-time settings: OUT_T (float or half_t), SWAP_RB (1: the network expects RGB).
+// Compile-time settings: OUT_T (float or half_t), SWAP_RB (1: the network expects RGB), NV12 (0: there
+// are only BGR images).
 
 #include "common.cuh"
 
@@ -17,6 +19,9 @@
 #endif
 #ifndef SWAP_RB
 #define SWAP_RB 1
+#endif
+#ifndef NV12
+#define NV12 1
 #endif
 #define ROWS 4           // output rows per thread, whose loads are in flight together
 #define BLOCK_WIDTH 128  // threads per block, along a row
@@ -52,7 +57,7 @@ struct alignas(8) ColumnTap {
     u32 weights;
 };
 
-// Source rows of an output row, negative outside the image, and their weights in units of 1/2048.
+// Source rows of an output row, and their weights in units of 1/2048, both 0 outside the image.
 struct alignas(16) RowTap {
     int upper;
     int lower;
@@ -91,19 +96,31 @@ static __device__ __forceinline__ Tables tables_of(
     return t;
 }
 
+// Load four words where the program does: they are volatile, because the compiler would move ordinary
+// loads behind a branch that waits for others, and the waiting times would add up.
+static __device__ __forceinline__ uint4 load_now(const void* address) {
+    uint4 value;
+#ifdef __CUDA_ARCH__
+    asm volatile("ld.volatile.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w) : "l"(address));
+#else
+    value = *(const uint4*)address;
+#endif
+    return value;
+}
+
 static __device__ __forceinline__ ColumnTap load_column(const ColumnTap* tap) {
     const uint2 words = __ldg((const uint2*)tap);
     return {(int)words.x, words.y};
 }
 
 static __device__ __forceinline__ RowTap load_row(const RowTap* tap) {
-    const uint4 words = __ldg((const uint4*)tap);
+    const uint4 words = load_now(tap);
     return {(int)words.x, (int)words.y, words.z, words.w};
 }
 
 static __device__ __forceinline__ Source load_source(const Source* source) {
-    const uint4* words = (const uint4*)source;
-    const uint4 planes = __ldg(words), rest = __ldg(words + 1);
+    const uint4 planes = load_now(source), rest = load_now((const uint4*)source + 1);
     return {planes.x | (u64)planes.y << 32, planes.z | (u64)planes.w << 32,
             (int)rest.x, (int)rest.y, (int)rest.z, 0};
 }
@@ -119,27 +136,30 @@ static __device__ __forceinline__ Plane plane_at(u64 address, int pitch) {
     return {(const u8*)(address & ~3ull), (u32)address & 3, (u32)pitch};
 }
 
-// Offset of a byte of a row; of row 0 outside the image.
+static __device__ __forceinline__ bool is_outside(const RowTap& tap) {
+    return (tap.upper_weight | tap.lower_weight) == 0;
+}
+
+// Offset of a byte of a row.
 static __device__ __forceinline__ u32 offset_of(const Plane& plane, int row, u32 byte) {
-    return plane.offset + byte + (u32)(row < 0 ? 0 : row) * plane.pitch;
+    return plane.offset + byte + (u32)row * plane.pitch;
 }
 
 // The aligned words that contain some bytes.
 struct Bytes {
     u32 words[3];
-    u32 shift;  // bits before the first of them
+    u32 shift;  // bits before the first of them, plus a multiple of 32
 };
 
-// Load the words with COUNT bytes, 2, 4 or 6, at any offset.
+// Load the words with 6 bytes at any offset, or with 2 or 4 without any word beside those.
 template <int COUNT>
 static __device__ __forceinline__ Bytes load_bytes(const Plane& plane, u32 offset) {
     const u32* words = (const u32*)(plane.start + (offset & ~3u));
-    const u32 first = offset & 3;
     Bytes bytes;
-    bytes.shift = 8 * first;
+    bytes.shift = 8 * offset;
     bytes.words[0] = __ldg(words);
-    bytes.words[1] = COUNT == 6 || first + COUNT > 4 ? __ldg(words + 1) : 0;
-    bytes.words[2] = COUNT == 6 && first == 3 ? __ldg(words + 2) : 0;
+    bytes.words[1] = COUNT == 6 || (offset & 3) + COUNT > 4 ? __ldg(words + 1) : 0;
+    bytes.words[2] = COUNT == 6 ? __ldg(words + 2) : 0;
     return bytes;
 }
 
@@ -229,12 +249,10 @@ static __device__ __forceinline__ void load_rows(
 }
 
 static __device__ __forceinline__ void convert_bgr(
-    const Source& source, const Tables& tables, const Target& target, const InputParams& in,
-    const ColumnTap& x) {
+    const Source& source, const Target& target, const InputParams& in,
+    const ColumnTap& x, const RowTap y[ROWS]) {
     const Plane plane = plane_at(source.plane0, source.pitch0);
-    RowTap y[ROWS];
     Bytes upper[ROWS], lower[ROWS];
-    load_rows(tables.rows, target, y);
 #pragma unroll
     for (int i = 0; i < ROWS; ++i) {
         upper[i] = load_bytes<6>(plane, offset_of(plane, y[i].upper, 3 * (u32)x.low));
@@ -245,7 +263,7 @@ static __device__ __forceinline__ void convert_bgr(
         if (i >= target.rows) {
             break;
         }
-        if (y[i].upper < 0) {
+        if (is_outside(y[i])) {
             fill(target, i, in);
             continue;
         }
@@ -258,19 +276,18 @@ static __device__ __forceinline__ void convert_bgr(
 // Luma and chroma are resized separately, each on its own grid, and converted at the output pixel.
 static __device__ __forceinline__ void convert_nv12(
     const Source& source, const Tables& tables, const Target& target, const InputParams& in,
-    const ColumnTap& x, const ColumnTap& cx) {
+    const ColumnTap& x, const RowTap y[ROWS], const ColumnTap& cx) {
     const Plane luma = plane_at(source.plane0, source.pitch0);
     const Plane chroma = plane_at(source.plane1, source.pitch1);
     const Color color = load_color(tables.color);
-    RowTap y[ROWS], cy[ROWS];
-    load_rows(tables.rows, target, y);
+    RowTap cy[ROWS];
     load_rows(tables.chroma_rows, target, cy);
 #pragma unroll
     for (int i = 0; i < ROWS; ++i) {
         if (i >= target.rows) {
             break;
         }
-        if (y[i].upper < 0) {
+        if (is_outside(y[i])) {
             fill(target, i, in);
             continue;
         }
@@ -306,6 +323,8 @@ extern "C" __global__ void __launch_bounds__(BLOCK_WIDTH) ssd_preprocess(
     target.width = in.width;
     target.first_row = (int)blockIdx.y * ROWS;
     target.rows = in.height - target.first_row < ROWS ? in.height - target.first_row : ROWS;
+    RowTap y[ROWS];
+    load_rows(t.rows, target, y);
     const long long size = (long long)in.width * in.height;
 #pragma unroll
     for (int c = 0; c < 3; ++c) {
@@ -316,9 +335,9 @@ extern "C" __global__ void __launch_bounds__(BLOCK_WIDTH) ssd_preprocess(
         for (int i = 0; i < target.rows; ++i) {
             fill(target, i, in);
         }
-    } else if (source.format == FORMAT_NV12) {
-        convert_nv12(source, t, target, in, x, load_column(t.chroma_columns + column));
+    } else if (NV12 && source.format == FORMAT_NV12) {
+        convert_nv12(source, t, target, in, x, y, load_column(t.chroma_columns + column));
     } else {
-        convert_bgr(source, t, target, in, x);
+        convert_bgr(source, target, in, x, y);
     }
 }

@@ -44,7 +44,7 @@ static std::recursive_mutex mutex;
 static std::map<uintptr_t, size_t> device_memory, host_memory;
 static std::set<Stream*> streams;
 static size_t limit = (size_t)1 << 40;
-static long clock_now = 0, launches = 0, contexts = 0, live_graphs = 0;
+static long clock_now = 0, launches = 0, dependent_launches = 0, copies_in = 0, contexts = 0, live_graphs = 0;
 static int context_token;
 static Result failure = OK;  // result of every call once the GPU is lost
 static thread_local std::vector<void*> current;
@@ -52,6 +52,8 @@ static Stream default_stream;  // legacy default stream: blocking streams synchr
 static unsigned primary_flags = 0, flags_at_retain = 0;
 static const int driver_version =
     getenv("HOST_DRIVER_VERSION") ? atoi(getenv("HOST_DRIVER_VERSION")) : 13000;
+
+static const bool integrated = getenv("HOST_INTEGRATED") != nullptr;
 
 #define LOCK std::lock_guard<std::recursive_mutex> lock(mutex)
 #define ALIVE LOCK; if (failure) return failure
@@ -97,6 +99,8 @@ void host_set_memory_limit(size_t bytes) { limit = bytes; }
 size_t host_device_bytes() { return total(device_memory); }
 size_t host_pinned_bytes() { return total(host_memory); }
 long host_launches() { return launches; }
+long host_dependent_launches() { return dependent_launches; }
+long host_copies_in() { return copies_in; }
 long host_contexts() { return contexts; }
 long host_graphs() { return live_graphs; }
 long host_streams() { return (long)streams.size(); }
@@ -110,7 +114,7 @@ Result cuDeviceGet(int* device, int) { *device = 0; return OK; }
 Result cuDeviceGetName(char* name, int size, int) { strncpy(name, "Host GPU", size); return OK; }
 Result cuDeviceTotalMem_v2(size_t* bytes, int) { *bytes = limit; return OK; }
 Result cuDeviceGetAttribute(int* value, int name, int) {
-    *value = name == 75 ? 9 : 0;
+    *value = name == 75 ? 9 : name == 18 ? integrated : 0;
     return OK;
 }
 Result cuDeviceComputeCapability(int* major, int* minor, int) { *major = 9; *minor = 0; return OK; }
@@ -171,6 +175,12 @@ Result cuMemHostAlloc(void** address, size_t bytes, unsigned) {
     host_memory[(uintptr_t)*address] = bytes;
     return OK;
 }
+Result cuMemHostGetDevicePointer_v2(uintptr_t* address, void* host, unsigned) {
+    ALIVE;
+    if (!host_memory.count((uintptr_t)host)) return INVALID;
+    *address = (uintptr_t)host;
+    return OK;
+}
 Result cuMemFreeHost(void* address) {
     ALIVE;
     drain_all();
@@ -180,7 +190,7 @@ Result cuMemFreeHost(void* address) {
 }
 
 Result cuMemcpyHtoDAsync_v2(uintptr_t to, const void* from, size_t bytes, Stream* stream) {
-    ALIVE; enqueue(stream, [=] { memcpy((void*)to, from, bytes); }); return OK;
+    ALIVE; ++copies_in; enqueue(stream, [=] { memcpy((void*)to, from, bytes); }); return OK;
 }
 Result cuMemcpyDtoHAsync_v2(void* to, uintptr_t from, size_t bytes, Stream* stream) {
     ALIVE; enqueue(stream, [=] { memcpy(to, (void*)from, bytes); }); return OK;
@@ -271,6 +281,29 @@ Result cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, uns
         ++launches;
     });
     return OK;
+}
+
+// Layouts of CUlaunchAttribute and CUlaunchConfig.
+struct Attribute {
+    int id;
+    int padding;
+    int value[16];
+};
+struct LaunchConfig {
+    unsigned gx, gy, gz, bx, by, bz, shared;
+    Stream* stream;
+    Attribute* attributes;
+    unsigned count;
+};
+
+Result cuLaunchKernelEx(const LaunchConfig* config, void* function, void** parameters, void** extra) {
+    if (driver_version < 12000) return NOT_FOUND;
+    const bool dependent =
+        config->count == 1 && config->attributes->id == 6 && config->attributes->value[0] == 1;
+    if (!dependent) return INVALID;
+    ++dependent_launches;
+    return cuLaunchKernel(function, config->gx, config->gy, config->gz, config->bx, config->by,
+                          config->bz, config->shared, config->stream, parameters, extra);
 }
 
 Result cuLaunchHostFunc(Stream* stream, void (*function)(void*), void* argument) {
