@@ -112,7 +112,8 @@ def test_out_of_memory_states_what_the_whole_slot_requires(
     with device, pytest.raises(ModelError, match=r"out of memory: (\d+) MiB are req") as error:
         GpuBackend(device, network, spec, BackendOptions(batch=BATCH))
     (required,) = re.findall(
-        r": (\d+) MiB are required to process a batch of 4, [0-3] MiB are f", str(error.value)
+        r": (\d+) MiB are required to process a batch of 4, [0-3] of \d+ MiB are f",
+        str(error.value),
     )
     assert int(required) > heads + BATCH * spec.num_boxes * spec.num_classes * 8 >> 20
 
