@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from realtime_ssd.core.errors import ModelError
 from realtime_ssd.core.gpu import Gpu, cuda_version, driver_library, find_gpus
-from realtime_ssd_engines.cuda.memory import Buffer, PinnedBuffer
+from realtime_ssd_engines.cuda.gpu_memory import Buffer, PinnedBuffer
 from realtime_ssd_engines.requirements import install_command
 
 __all__ = [
