@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Mapping, Sequence
@@ -95,6 +96,7 @@ class Detector(Closeable):
         self._backend: Backend = open_backend(path, backend, options)
         self._lock = threading.Lock()  # held by a call, and whenever the flags are set
         self._streaming = self._closed = False
+        self._process = os.getpid()
 
     @property
     def spec(self) -> ModelSpec:
@@ -135,6 +137,7 @@ class Detector(Closeable):
             >>> detections
             Detections(0)
         """
+        self._check_process()
         with self._lock:
             self._check_idle()
             if isinstance(image, Sequence) and not isinstance(image, str):
@@ -182,6 +185,7 @@ class Detector(Closeable):
                 streams is running.
             SourceError: If the source cannot be read; if it is damaged, after its readable frames.
         """
+        self._check_process()
         with self._lock:
             self._check_idle()
             self._streaming = True
@@ -199,6 +203,17 @@ class Detector(Closeable):
         finally:
             self._streaming = False
 
+    def _check_process(self) -> None:
+        """Reject calls after a fork, where the threads of the model do not exist.
+
+        They would wait forever, for a thread or for a lock that another one held.
+        """
+        if os.getpid() != self._process:
+            raise UsageError(
+                "this detector was created before the process was forked; create a Detector in "
+                "each process, or use the start method 'spawn' of multiprocessing"
+            )
+
     def _check_open(self) -> None:
         if self._closed:
             raise UsageError("this detector is closed; create a new Detector")
@@ -213,6 +228,8 @@ class Detector(Closeable):
 
     def close(self) -> None:
         """Release the model, after the current call; may be called any number of times."""
+        if os.getpid() != self._process:
+            return
         with self._lock:
             self._closed = True
             self._backend.close()
