@@ -21,6 +21,7 @@ from av.video.stream import VideoStream
 from realtime_ssd.core.frames import Image
 from realtime_ssd.sources.formats import scheme_of
 from realtime_ssd.sources.packet_feed import PacketFeed
+from realtime_ssd.sources.tone_mapping import ToneMapper, is_hdr
 
 __all__ = [
     "FrameConverter",
@@ -171,7 +172,9 @@ def undecodable(name: str, container: InputContainer, stream: VideoStream) -> st
 
 
 class FrameConverter:
-    """Converts decoded frames into BGR images, in any thread; frames in GPU memory are downloaded.
+    """Converts decoded frames into BGR images, in any thread.
+
+    Frames in GPU memory are downloaded, and HDR is mapped to the range of ordinary video.
 
     Each thread has a converter of its own: it is expensive to create and not safe to share.
     """
@@ -184,7 +187,11 @@ class FrameConverter:
         reformatter: VideoReformatter | None = getattr(self._local, "reformatter", None)
         if reformatter is None:
             reformatter = self._local.reformatter = VideoReformatter()
-        converted = reformatter.reformat(frame, format="bgr24", threads=1)
+            self._local.tone_mapper = ToneMapper(reformatter)
+        if is_hdr(frame):
+            converted = self._local.tone_mapper.to_bgr24(frame)
+        else:
+            converted = reformatter.reformat(frame, format="bgr24", threads=1)
         image = np.asarray(converted.to_ndarray(), np.uint8)
         return _turn(image, orientation_of(frame))
 

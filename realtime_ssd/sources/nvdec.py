@@ -23,6 +23,7 @@ from realtime_ssd.core.gpu import cuda_version, find_gpus
 from realtime_ssd.sources.base import InputLimits
 from realtime_ssd.sources.ffmpeg import error_reason, orientation_of
 from realtime_ssd.sources.media_input import open_input
+from realtime_ssd.sources.tone_mapping import is_hdr
 
 __all__ = ["open_on_gpu", "surface_of", "unavailable_reason"]
 
@@ -94,7 +95,13 @@ def surface_of(frame: av.VideoFrame) -> Surface | None:
     layout = getattr(frame, "sw_format", None) or frame.format
     supported = frame.colorspace in (*_BT709, *_BT601)
     even = frame.width % 2 == 0 and frame.height % 2 == 0
-    if layout.name != "nv12" or not supported or not even or any(orientation_of(frame)):
+    if (
+        is_hdr(frame)
+        or layout.name != "nv12"
+        or not supported
+        or not even
+        or any(orientation_of(frame))
+    ):
         return None
     luma, chroma = frame.planes
     return Surface(
