@@ -130,10 +130,17 @@ def _into_folder(folder: Path, infos: Sequence[SourceInfo]) -> list[OutputTarget
             name = _unique_name(info.name, taken, ".mp4")
             targets.append(OutputTarget(info, folder / f"{name}.mp4"))
         elif needs_subfolders:
-            targets.append(OutputTarget(info, folder / _unique_name(info.name, taken), info.names))
+            below = folder / _unique_name(info.name, taken)
+            targets.append(OutputTarget(info, below, _written_names(info)))
         else:
-            targets.append(OutputTarget(info, folder, info.names))
+            targets.append(OutputTarget(info, folder, _written_names(info)))
     return targets
+
+
+def _written_names(info: SourceInfo) -> tuple[str, ...]:
+    from realtime_ssd.sinks.images import written_name
+
+    return tuple(map(written_name, info.names))
 
 
 def _unique_name(source: str, taken: set[str], suffix: str = "") -> str:

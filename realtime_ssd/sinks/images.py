@@ -11,8 +11,19 @@ from realtime_ssd.core.errors import UsageError
 from realtime_ssd.core.files import check_output, make_folder, write_output
 from realtime_ssd.core.results import FrameResult
 from realtime_ssd.sinks.base import BaseSink
+from realtime_ssd.sources.formats import HEIF_SUFFIXES
 
-__all__ = ["ImageSink"]
+__all__ = ["ImageSink", "written_name"]
+
+
+def written_name(name: str) -> str:
+    """Return the file name of an annotated photo: HEIC and AVIF are written as JPEG.
+
+    Example:
+        >>> written_name("a.png"), written_name("IMG_1.HEIC")
+        ('a.png', 'IMG_1.HEIC.jpg')
+    """
+    return f"{name}.jpg" if name.lower().endswith(HEIF_SUFFIXES) else name
 
 
 class ImageSink(BaseSink):
@@ -35,7 +46,7 @@ class ImageSink(BaseSink):
     def write(self, result: FrameResult) -> None:
         """See `Sink.write`."""
         frame = result.frame
-        default = frame.name or f"{frame.index:06d}.jpg"
+        default = written_name(frame.name or f"{frame.index:06d}.jpg")
         path = self._folder / (self._names[frame.index] if self._names else default)
         check_output(path, overwrite=self._overwrite)
         try:

@@ -29,6 +29,7 @@ __all__ = [
     "discard",
     "error_reason",
     "is_remote",
+    "is_tile",
     "main_video",
     "media_location",
     "orientation_of",
@@ -153,6 +154,11 @@ def codec_name(container: InputContainer | PacketFeed | None, stream: Stream) ->
     return f"codec {match[2] if '[' in match[1] else repr(match[1])}"
 
 
+def is_tile(stream: VideoStream) -> bool:
+    """Return whether a stream is a part of an image rather than the whole."""
+    return Disposition.dependent in stream.disposition
+
+
 def undecodable(name: str, container: InputContainer, stream: VideoStream) -> str:
     """Return why a video stream cannot be decoded; an empty string if it can.
 
@@ -162,6 +168,8 @@ def undecodable(name: str, container: InputContainer, stream: VideoStream) -> st
         stream: Its video stream.
     """
     context: VideoCodecContext | None = stream.codec_context  # None if the codec is unknown
+    if is_tile(stream):
+        return f"'{name}' is an image stored in tiles; use a local file whose name ends in .heic"
     if context is not None:
         return ""
     codec = codec_name(container, stream)
@@ -200,6 +208,8 @@ def error_reason(error: Exception) -> str:
     """Return the meaning of an FFmpeg or system error, without the URL it may contain."""
     if isinstance(error, av.error.InvalidDataError):
         return "it is not a video, or it is damaged"
+    if isinstance(error, av.error.PatchWelcomeError | av.error.BugError):
+        return "FFmpeg does not support this kind of file"
     if isinstance(error, av.error.HTTPUnauthorizedError | av.error.HTTPForbiddenError):
         return "the server refused the user name or password"
     if isinstance(error, av.error.ExitError):

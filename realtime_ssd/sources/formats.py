@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["IMAGE_SUFFIXES", "STREAM_SCHEMES", "VIDEO_SUFFIXES", "scheme_of"]
+__all__ = ["HEIF_SUFFIXES", "IMAGE_SUFFIXES", "STREAM_SCHEMES", "VIDEO_SUFFIXES", "scheme_of"]
 
+HEIF_SUFFIXES = (".heic", ".heif", ".avif")
 IMAGE_SUFFIXES = (
     ".jpg",
     ".jpeg",
@@ -17,9 +18,7 @@ IMAGE_SUFFIXES = (
     ".ppm",
     ".pgm",
     ".jp2",
-    ".heic",
-    ".heif",
-    ".avif",
+    *HEIF_SUFFIXES,
 )
 VIDEO_SUFFIXES = (
     *(

@@ -13,6 +13,7 @@ from realtime_ssd.core.errors import SourceError, UsageError
 from realtime_ssd.core.frames import Frame, Image
 from realtime_ssd.core.printable import printable
 from realtime_ssd.sources.base import BaseSource, InputLimits, SourceInfo
+from realtime_ssd.sources.formats import HEIF_SUFFIXES
 from realtime_ssd.sources.image_size import declared_size
 from realtime_ssd.sources.paths import find_files, is_pattern
 
@@ -31,6 +32,7 @@ class Images(BaseSource):
 
     Raises:
         UsageError: If there is no image.
+        RealtimeSSDError: If an image needs a package that is not installed.
     """
 
     def __init__(
@@ -38,6 +40,10 @@ class Images(BaseSource):
     ) -> None:
         self._limits = limits or InputLimits()
         self.paths = _find_images(path, recursive=recursive)
+        if any(one.suffix.lower() in HEIF_SUFFIXES for one in self.paths):
+            from realtime_ssd.sources.heif import check_heif
+
+            check_heif(self.paths)
         self._next = 0
         self._unreadable: list[tuple[str, str]] = []
         self.info = SourceInfo(
@@ -106,6 +112,15 @@ def _unique_names(paths: list[Path]) -> tuple[str, ...]:
     return tuple(path.relative_to(shared).as_posix() for path in paths)
 
 
+def _decode(path: Path, data: bytes, limits: InputLimits) -> Image | None:
+    if path.suffix.lower() in HEIF_SUFFIXES:
+        from realtime_ssd.sources.heif import load_heif
+
+        return load_heif(path, limits)
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    return None if image is None else image.astype(np.uint8, copy=False)
+
+
 def load_image(path: Path, limits: InputLimits) -> tuple[Image | None, str]:
     """Read an image as BGR with its EXIF orientation applied.
 
@@ -122,11 +137,11 @@ def load_image(path: Path, limits: InputLimits) -> tuple[Image | None, str]:
         problem = limits.problem(*size) if size else ""
         if problem:
             return None, problem
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+        image = _decode(path, data, limits) if data else None
     except OSError as error:
         return None, f"cannot be read: {error.strerror}"
     except cv2.error:
         image = None
     if image is None:
         return None, _DAMAGED
-    return image.astype(np.uint8, copy=False), ""
+    return image, ""

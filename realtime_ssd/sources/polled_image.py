@@ -16,7 +16,7 @@ from av.container import InputContainer
 from realtime_ssd.core.errors import SourceError, redact
 from realtime_ssd.core.frames import Frame, Image
 from realtime_ssd.sources.base import BaseSource, InputLimits, SourceInfo
-from realtime_ssd.sources.ffmpeg import FrameConverter, error_reason
+from realtime_ssd.sources.ffmpeg import FrameConverter, error_reason, undecodable
 from realtime_ssd.sources.formats import IMAGE_SUFFIXES
 from realtime_ssd.sources.images import load_image
 from realtime_ssd.sources.media_input import open_input, pixel_problem
@@ -131,7 +131,8 @@ def _load(url: str, limits: InputLimits) -> Image:
     name = redact(url)
     try:
         with open_input(url, limits=limits, timeout=TIMEOUT) as container:
-            problem = pixel_problem(name, container.streams.video[0], limits)
+            stream = container.streams.video[0]
+            problem = undecodable(name, container, stream) or pixel_problem(name, stream, limits)
             if problem:
                 raise SourceError(problem)
             frame = next(container.decode(video=0), None)
