@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from realtime_ssd.core.spec import ModelSpec
+from realtime_ssd_training.engine.batched_matching import PaddedTargets, match_batch
 from realtime_ssd_training.engine.loader import Target
 from realtime_ssd_training.engine.matching import BestMatch, encode, match
 
@@ -70,12 +71,16 @@ class MultiBoxLoss(nn.Module):
         self.alpha = alpha
         self.first: BestMatch = first
 
-    def assign(self, targets: Sequence[Target]) -> tuple[Tensor, Tensor]:
+    def assign(self, targets: Sequence[Target] | PaddedTargets) -> tuple[Tensor, Tensor]:
         """Return the training target of each default box of each image.
+
+        Padded targets are matched in one go, without waiting for the device.
 
         Returns:
             N × P labels (0 background, -1 ignored) and N × P × 4 offsets (0 where not matched).
         """
+        if isinstance(targets, PaddedTargets):
+            return self._assign_batch(targets)
         labels, offsets = [], []
         for target in targets:
             matches = match(
@@ -94,7 +99,15 @@ class MultiBoxLoss(nn.Module):
             offsets.append(encoded)
         return torch.stack(labels), torch.stack(offsets)
 
-    def parts(self, scores: Tensor, offsets: Tensor, targets: Sequence[Target]) -> Losses:
+    def _assign_batch(self, targets: PaddedTargets) -> tuple[Tensor, Tensor]:
+        objects, labels = match_batch(self.default_boxes, targets, self.iou_threshold, self.first)
+        rows = objects.clamp(min=0)[..., None].expand(*objects.shape, 4)
+        encoded = encode(torch.gather(targets.boxes, 1, rows), self.default_boxes, self.variances)
+        return labels, torch.where((objects >= 0)[..., None], encoded, 0.0)
+
+    def parts(
+        self, scores: Tensor, offsets: Tensor, targets: Sequence[Target] | PaddedTargets
+    ) -> Losses:
         """Compute both terms, summed over a batch, in float32, or in float64 for float64 heads.
 
         Args:
@@ -118,10 +131,16 @@ class MultiBoxLoss(nn.Module):
             scores.flatten(0, 1), labels.flatten(), ignore_index=-1, reduction="none"
         ).view_as(labels)
         negatives = hard_negatives(entropy.detach(), labels, self.negatives)
+        if isinstance(targets, PaddedTargets):
+            distances = functional.smooth_l1_loss(offsets, encoded, reduction="none").sum(dim=2)
+            counted = torch.where(matched | negatives, entropy, 0.0)
+            return Losses(counted.sum(), torch.where(matched, distances, 0.0).sum(), matched.sum())
         distance = functional.smooth_l1_loss(offsets[matched], encoded[matched], reduction="sum")
         return Losses(entropy[matched | negatives].sum(), distance, matched.sum())
 
-    def forward(self, scores: Tensor, offsets: Tensor, targets: Sequence[Target]) -> Tensor:
+    def forward(
+        self, scores: Tensor, offsets: Tensor, targets: Sequence[Target] | PaddedTargets
+    ) -> Tensor:
         """Compute the loss of a batch: the weighted sum of both terms per matched default box.
 
         Images without objects contribute nothing, as in the paper: no matches, no negatives. A
@@ -146,9 +165,33 @@ def hard_negatives(entropy: Tensor, labels: Tensor, ratio: float) -> Tensor:
     Returns:
         N × P booleans.
     """
-    count = torch.floor((labels > 0).sum(dim=1, keepdim=True) * ratio)
-    ranked = entropy.masked_fill(labels != 0, -torch.inf).sort(dim=1, descending=True, stable=True)
-    rank = torch.empty_like(ranked.indices)
+    count = ((labels > 0).sum(dim=1, keepdim=True) * ratio).long()
+    candidates = entropy.masked_fill(labels != 0, -torch.inf)
+    if entropy.device.type == "cpu":
+        return _highest(candidates, count) & (labels == 0)
+    ranked = candidates.sort(dim=1, descending=True, stable=True).indices
     order = torch.arange(labels.shape[1], device=labels.device).expand_as(labels)
-    rank.scatter_(1, ranked.indices, order)
+    rank = torch.empty_like(ranked).scatter_(1, ranked, order)
     return (rank < count) & (labels == 0)
+
+
+def _highest(values: Tensor, count: Tensor) -> Tensor:
+    """Select the highest values of each row, the first of equal ones; faster than sorting on CPUs.
+
+    Args:
+        values: N × P.
+        count: N × 1 numbers of values to select.
+
+    Returns:
+        N × P booleans.
+    """
+    count = count.clamp(max=values.shape[1])
+    largest = int(count.max()) if len(count) else 0
+    if not largest:
+        return torch.zeros_like(values, dtype=torch.bool)
+    top = values.topk(largest, dim=1).values
+    lowest = top.gather(1, (count - 1).clamp(min=0))
+    above, equal = values > lowest, values == lowest
+    missing = count - above.sum(dim=1, keepdim=True)
+    chosen = above | (equal & (equal.cumsum(dim=1) <= missing))
+    return chosen & (count > 0)
