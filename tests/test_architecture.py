@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -83,9 +84,14 @@ REPEATED_NAMES = {
 """Names that several modules may have, and what they mean; in `cli`, commands give the names."""
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def imported_names(path: Path) -> Iterator[str]:
     """Yield the dotted names that a file imports, also inside functions and TYPE_CHECKING."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             yield from (name.name for name in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -158,7 +164,7 @@ def test_no_circular_imports() -> None:
 
 def test_only_sinks_open_windows() -> None:
     for module, path in MODULES.items():
-        nodes = ast.walk(ast.parse(path.read_text()))
+        nodes = ast.walk(parsed(path))
         names = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
         assert not names & WINDOW_FUNCTIONS or module in WINDOW_MODULES, module
 
@@ -185,7 +191,7 @@ def test_files_and_functions_are_short() -> None:
     for path in MODULES.values():
         text = path.read_text()
         assert len(text.splitlines()) <= 400, path
-        for node in ast.walk(ast.parse(text)):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 lengths.append(body_lines(node))
                 assert lengths[-1] <= 60, f"{path}: {node.name}"

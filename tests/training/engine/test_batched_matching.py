@@ -29,7 +29,7 @@ class Waits(TorchDispatchMode):
     """Counts operations whose result a GPU would have to send to the host."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.names: list[str] = []
 
     def __torch_dispatch__(
@@ -83,7 +83,8 @@ def test_a_batch_is_matched_as_its_images_are(
 def test_crowded_images_are_matched_alike(first: BestMatch) -> None:
     random = np.random.default_rng(4)
     corners = random.uniform(0, 0.7, (900, 2))
-    defaults = defaults_of(np.hstack([corners, corners + random.uniform(0.1, 0.3, (900, 2))]))
+    boxes = np.hstack([corners, corners + random.uniform(0.1, 0.3, (900, 2))])
+    defaults = defaults_of(boxes.tolist())
     targets = []
     for count in (0, 1, 40, 17):
         corners = random.uniform(0, 0.7, (count, 2))
