@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
-__all__ = ["stop_on_signals"]
+__all__ = ["answer_signals", "stop_on_signals"]
 
 
 @contextmanager
@@ -47,3 +49,36 @@ def stop_on_signals(on_stop: Callable[[int], None] | None = None) -> Iterator[Ca
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def answer_signals(text: str) -> Iterator[None]:
+    """Write a line to standard error as soon as SIGINT or SIGTERM arrives.
+
+    A handler in Python runs only when the main thread returns from a library, which may take
+    seconds; a thread answers meanwhile. Must be entered in the main thread.
+
+    Args:
+        text: The line, written for the first signal.
+    """
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    previous = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    thread = threading.Thread(target=_answer_first, args=(reading, text), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(previous)
+        os.close(writing)
+        thread.join()
+        os.close(reading)
+
+
+def _answer_first(descriptor: int, text: str) -> None:
+    """Wait for the number of a signal in a pipe, then write the answer; end with the pipe."""
+    while numbers := os.read(descriptor, 64):
+        if signal.SIGINT in numbers or signal.SIGTERM in numbers:
+            with suppress(OSError):
+                os.write(2, f"\n{text}\n".encode())
+            return

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from importlib.metadata import metadata
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -43,3 +46,15 @@ def test_the_packages_are_not_imported() -> None:
     sys.modules.pop("this", None)
     require("train", "this", purpose="training")
     assert "this" not in sys.modules
+
+
+def test_every_extra_that_is_named_can_be_installed() -> None:
+    root = Path(__file__).parents[2]
+    sources = [*root.glob("realtime_ssd/**/*.py"), *root.glob("engines/**/*.py")]
+    sources += [*root.glob("training/**/*.py"), root / "README.md", *root.glob("docs/*.md")]
+    text = "\n".join(source.read_text() for source in sources)
+    named = set(re.findall(r"realtime-ssd\[([a-z0-9-]+)\]|require\(\s*\"([a-z0-9-]+)\"", text))
+    installable = set(metadata("realtime-ssd").get_all("Provides-Extra") or ())
+    names = {first or second for first, second in named}
+    assert {"train", "track", "gpu"} <= names
+    assert names - installable == set()

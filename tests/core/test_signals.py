@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 
 import pytest
 
 from realtime_ssd.core.closeable import Closeable
-from realtime_ssd.core.signals import stop_on_signals
+from realtime_ssd.core.signals import answer_signals, stop_on_signals
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -29,6 +31,42 @@ def test_callback_is_optional() -> None:
     with stop_on_signals() as received:
         signal.raise_signal(signal.SIGTERM)
         assert received() == signal.SIGTERM
+
+
+def test_signal_is_answered_once_while_the_main_thread_is_busy(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with stop_on_signals() as received:
+        with answer_signals("stopping"):
+            signal.raise_signal(signal.SIGINT)
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+        assert received() == signal.SIGINT
+    assert capfd.readouterr().err == "\nstopping\n"
+    assert signal.set_wakeup_fd(-1) == -1
+
+
+def test_answer_comes_before_the_main_thread_returns_from_a_library() -> None:
+    script = (
+        "import ctypes, sys\n"
+        "from realtime_ssd.core.signals import answer_signals, stop_on_signals\n"
+        "library = ctypes.CDLL(None)\n"
+        "with stop_on_signals(), answer_signals('stopping'):\n"
+        "    print('ready', flush=True)\n"
+        "    while library.sleep(60):\n"  # interrupted by the signal, and entered again
+        "        library.sleep(60)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    assert process.stderr.readline() == "\n"
+    assert process.stderr.readline() == "stopping\n"
+    process.kill()
+    process.communicate()
 
 
 class Resource(Closeable):

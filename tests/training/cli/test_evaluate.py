@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from realtime_ssd_training.evaluation.report_folder import FILES
 from safetensors.torch import save_file
 
 from realtime_ssd.cli import main
-from tests.cli.program import run
+from tests.cli.program import ENVIRONMENT, run
 from tests.tiny import tiny_model
 from tests.training.bright import write_bright_set
 
@@ -201,3 +203,28 @@ def test_problems_of_the_dataset_are_reported(tiny: Path, tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr
     assert "3.png" in done.stderr
     assert "5 of 5 images" in done.stderr
+
+
+def test_narrow_terminal_keeps_class_names() -> None:
+    wide, narrow = (
+        run_with_columns(columns, "evaluate", "street", "--data", "demo:900-900")
+        for columns in (120, 48)
+    )
+    for name in ("person", "cyclist", "traffic light"):
+        assert f" {name} " in wide
+        assert f" {name} " in narrow
+    assert "AR100" in wide.splitlines()[1]
+    assert "no room for" in narrow
+    assert max(map(len, narrow.splitlines())) <= 48
+
+
+def run_with_columns(columns: int, *arguments: str) -> str:
+    """Return the standard output of the program in a terminal of some width."""
+    done = subprocess.run(
+        [sys.executable, "-m", "realtime_ssd", *arguments],
+        env={**ENVIRONMENT, "COLUMNS": str(columns)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout

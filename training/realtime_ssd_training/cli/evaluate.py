@@ -181,13 +181,32 @@ def _print_classes(console: Console, result: Evaluation) -> None:
     from rich.text import Text
 
     keys = [key for key in _COLUMNS if key in result.metrics.classes[0].values]
-    table = Table("class", box=SIMPLE_HEAD, padding=0, pad_edge=False)
-    for name in ("objects", *(key.replace("AP_", "") for key in keys)):
+    shown, omitted = _fitting_columns(console.width, result, keys)
+    table = Table(box=SIMPLE_HEAD, padding=0, pad_edge=False)
+    table.add_column("class", min_width=_class_width(result), overflow="fold")
+    for name in ("objects", *(key.replace("AP_", "") for key in shown)):
         table.add_column(name, justify="right", min_width=6, no_wrap=True)
     for item in result.metrics.classes:
-        values = (_format(item.values[key]) for key in keys)
+        values = (_format(item.values[key]) for key in shown)
         table.add_row(Text(item.label), str(item.objects), *values)
     console.print(table)
+    if omitted:
+        names = ", ".join(key.replace("AP_", "") for key in omitted)
+        console.print(f"no room for {names}; widen the terminal or use --json", highlight=False)
+
+
+def _class_width(result: Evaluation) -> int:
+    """Return the width of the longest class name, up to a limit above which names are wrapped."""
+    return min(20, max(len(item.label) for item in result.metrics.classes))
+
+
+def _fitting_columns(
+    width: int, result: Evaluation, keys: list[str]
+) -> tuple[list[str], list[str]]:
+    """Return the first columns that leave room for class names, and the others."""
+    room = width - 2 - _class_width(result) - len(" objects")
+    count = max(1, room // 7)
+    return keys[:count], keys[count:]
 
 
 def _print_sizes(console: Console, result: Evaluation) -> None:

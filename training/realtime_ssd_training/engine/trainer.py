@@ -10,7 +10,7 @@ import copy
 import signal
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from math import isfinite, isnan
 from typing import Any
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from realtime_ssd.core.errors import RealtimeSSDError, UsageError
-from realtime_ssd.core.signals import stop_on_signals
+from realtime_ssd.core.signals import answer_signals, stop_on_signals
 from realtime_ssd.core.spec import spec_from_json
 from realtime_ssd_training.data.sample import Dataset, Problem
 from realtime_ssd_training.engine.distributed import DistributedContext
@@ -56,6 +56,8 @@ __all__ = ["Trainer", "TrainingResult"]
 DTYPES = {"none": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 MIN_GRADIENT_SCALE = 2.0**-14
 """If fp16 gradients overflow even at this loss scale, the run has diverged."""
+
+_STOPPING = "stopping after this step, then saving; Ctrl+C again ends without saving"
 
 StopSignal = Callable[[], int]
 """Returns the number of the signal that requested a stop, or 0."""
@@ -177,7 +179,8 @@ class Trainer:
                 loading process is killed.
         """
         try:
-            with closing(self.loader), stop_on_signals() as stop_signal:
+            answer = answer_signals(_STOPPING) if self.context.is_main else nullcontext()
+            with closing(self.loader), stop_on_signals() as stop_signal, answer:
                 stopped_by = self._train_epochs(stop_signal)
         except RuntimeError as error:
             # PyTorch raises it from a signal handler, wherever the main thread is.
