@@ -57,7 +57,7 @@ class BuiltEngine:
         layers: Layers of the network that TensorRT's parser made of the ONNX file.
         convolutions: Convolutions of the engine by the type of their input, such as "Int8".
         megabytes: Size of the engine.
-        seconds: Time to parse and build it.
+        seconds: Processor time to parse and build it, on all threads.
         mismatch: Difference between an input or output and the specification; "" if there is none.
         error: Why it cannot be built; "" if it was.
     """
@@ -82,7 +82,7 @@ def build_engine(name: str, path: Path, spec: ModelSpec, precision: str) -> Buil
         spec: Specification of the model.
         precision: "fp32", "fp16" or "int8".
     """
-    begin = time.perf_counter()
+    begin = time.process_time()
     builder, network, config, messages = compat.create_builder(0, "rtx", [CAPABILITY])
     compat.parse_onnx(network, messages, str(path), "rtx")
     compat.set_precision(
@@ -95,7 +95,7 @@ def build_engine(name: str, path: Path, spec: ModelSpec, precision: str) -> Buil
         for sizes in profiles:
             compat.add_profile(builder, config, spec.input.name, [(n, *image) for n in sizes])
     plan = compat.build_plan(builder, network, config, messages, "rtx")
-    seconds = time.perf_counter() - begin
+    seconds = time.process_time() - begin
     return BuiltEngine(
         name,
         precision,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from realtime_ssd.backends import BackendOptions, with_options
 from realtime_ssd.core.errors import ModelError, UsageError
+from realtime_ssd.core.gpu import Gpu, find_gpus
 from realtime_ssd.core.spec import ModelSpec, read_spec, spec_from_object
 from realtime_ssd_engines.backend import GpuBackend
 from realtime_ssd_engines.cuda.compile import require_compiler
@@ -128,9 +130,24 @@ def open_engine(path: Path, options: BackendOptions) -> GpuBackend:
     require_gpu("run TensorRT engines", flavor, "run the ONNX file of the model")
     require_compiler()
     number = options.device or 0
+    _check_capability(path, entry.key.capability.split(","), find_gpus()[number])
     toolchain = make_toolchain(flavor, device=number)
     compare_once(entry, stored, toolchain, _log.warning, trust_model=options.trust_model)
     return _open_plan(Device(number), path, path.read_bytes(), spec, options, flavor)
+
+
+def _check_capability(path: Path, built_for: Sequence[str], gpu: Gpu) -> None:
+    """Check that an engine was built for a GPU.
+
+    Raises:
+        ModelError: If not.
+    """
+    capability = "{}.{}".format(*gpu.capability)
+    if capability not in built_for:
+        raise ModelError(
+            f"engine '{path}' was built for compute capability {' and '.join(built_for)}, but GPU "
+            f"'{gpu.name}' has {capability}; build it again for this GPU"
+        )
 
 
 def _read_entry_spec(entry: CacheEntry) -> ModelSpec:
