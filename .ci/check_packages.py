@@ -26,7 +26,10 @@ DATA_FILES = (
     "realtime_ssd_training/recipes/custom.toml",
     "realtime_ssd_training/py.typed",
 )
-EXTRAS_ONLY = ("matplotlib", "msgspec", "pillow", "scipy", "supervision", "torch")
+EXTRAS_ONLY = (
+    *("cuda-bindings", "matplotlib", "msgspec", "pillow", "scipy", "supervision", "tensorrt"),
+    *("tensorrt-rtx-cu13-bindings", "torch"),
+)
 FOREIGN_PACKAGES = ("benchmarks", "engines", "tests", "training")
 COMMANDS = (
     *("detect", "models", "doctor", "benchmark", "build", "engines"),
