@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
+from urllib.parse import urlsplit
 
 from realtime_ssd.cli.options import OutputOptions
 from realtime_ssd.core.errors import UsageError
@@ -20,6 +21,9 @@ from realtime_ssd.sources import SourceInfo
 from realtime_ssd.sources.formats import IMAGE_SUFFIXES, scheme_of
 
 __all__ = ["OutputTarget", "check_output_files", "encoder_options", "plan_outputs"]
+
+_MAX_NAME = 200
+"""Bytes of a file name that is derived from a source; file systems take 255."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +94,9 @@ def plan_outputs(target: str | Path, infos: Sequence[SourceInfo]) -> list[Output
         return [_publish_target(str(target), infos)]
     output = Path(target)
     suffix = output.suffix.lower()
-    is_folder = output.is_dir() or not suffix
+    is_folder = os.path.isdir(output) or not suffix
     if not is_folder and len(infos) > 1:
-        if suffix in (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES, HLS_SUFFIX) or output.exists():
+        if suffix in (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES, HLS_SUFFIX) or os.path.exists(output):
             raise UsageError(
                 f"'{output}' is one file for {len(infos)} sources; set `output` to a folder"
             )
@@ -144,10 +148,15 @@ def _written_names(info: SourceInfo) -> tuple[str, ...]:
 
 
 def _unique_name(source: str, taken: set[str], suffix: str = "") -> str:
-    """Return a file name for a source and add it to `taken`; duplicates are numbered."""
-    last = source.rstrip("/").rsplit("/", 1)[-1] or "video"
+    """Return a file name for a source and add it to `taken`; duplicates are numbered.
+
+    The query of a URL is left out, since it may be long and may contain a signature.
+    """
+    path = urlsplit(source).path if scheme_of(source) else source
+    last = path.rstrip("/").rsplit("/", 1)[-1] or "video"
     stem = Path(last).stem if suffix and Path(last).suffix.lower() == suffix else last
     stem = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in stem)
+    stem = stem.encode()[:_MAX_NAME].decode(errors="ignore")
     name, number = stem, 2
     while name in taken:
         name, number = f"{stem}-{number}", number + 1

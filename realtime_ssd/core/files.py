@@ -33,6 +33,13 @@ def check_output(path: Path, *, overwrite: bool = False) -> None:
     Raises:
         UsageError: If the file exists, is a folder, or cannot be written.
     """
+    try:
+        _check_output(path, overwrite=overwrite)
+    except OSError as error:  # such as a name that is too long
+        raise UsageError(f"'{path}' cannot be written: {error.strerror}") from None
+
+
+def _check_output(path: Path, *, overwrite: bool) -> None:
     if path.is_dir():
         raise UsageError(f"'{path}' cannot be written: it is a folder")
     if path.is_file() and not overwrite:

@@ -150,7 +150,7 @@ def codec_name(container: InputContainer | PacketFeed | None, stream: Stream) ->
     line = rf"Stream #0:{stream.index}\b.*: none \((.+?) / (0x\w+)\)"
     match = re.search(line, description)
     if match is None:
-        return "codec"
+        return "unknown codec"
     return f"codec {match[2] if '[' in match[1] else repr(match[1])}"
 
 

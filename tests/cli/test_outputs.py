@@ -158,3 +158,22 @@ def test_a_file_named_like_a_camera_is_a_file(
         status, line = run_main(capsys, "--video", name, "--model", tiny, "--output", f"{name}.mp4")
         assert status == 0, line
         assert stamps_of(tmp_path / f"{name}.mp4") == [0, Fraction(1001, 30000)]
+
+
+def test_name_from_a_url_leaves_out_its_query_and_is_never_too_long(tmp_path: Path) -> None:
+    signed = SourceInfo(f"https://host/clip.mp4?Policy={'x' * 300}&Key-Pair-Id=K")
+    long = SourceInfo("é" * 300)
+    targets = plan_outputs(tmp_path, [signed, long])
+    assert targets[0].path == tmp_path / "clip.mp4"
+    assert targets[1].path == tmp_path / f"{'é' * 100}.mp4"
+    targets[1].path.touch()
+
+
+@pytest.mark.parametrize("option", ["--output", "--json", "--stats"])
+def test_output_whose_name_is_too_long_is_one_sentence(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    target = tmp_path / f"{'x' * 300}.mp4"
+    status, line = run_main(capsys, *DEMO, "--model", tiny, option, target)
+    assert status == 2
+    assert line.endswith("cannot be written: File name too long")

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from realtime_ssd import open_source
 from tests.flash_and_beep import (
     COLORS,
     FLASH_FRAME,
@@ -63,6 +65,17 @@ def quarters(image: NDArray[np.uint8]) -> list[int]:
     return [int(np.argmin(row)) for row in distances]
 
 
+def chroma_psnr(expected: NDArray[np.uint8], image: NDArray[np.uint8]) -> float:
+    """Return the PSNR of the worse chroma plane in dB, for images at half their size as coded."""
+    size = expected.shape[1] // 2, expected.shape[0] // 2
+    planes = []
+    for one in (expected, image[: expected.shape[0], : expected.shape[1]]):
+        chroma = cv2.cvtColor(np.ascontiguousarray(one), cv2.COLOR_BGR2YCrCb)[..., 1:]
+        planes.append(cv2.resize(chroma, size, interpolation=cv2.INTER_AREA).astype(float))
+    errors = np.square(planes[0] - planes[1]).mean(axis=(0, 1))
+    return float(10 * np.log10(255**2 / max(errors.max(), 1e-9)))
+
+
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize(
     "kind",
@@ -92,6 +105,9 @@ def test_written_video_has_frames_times_sound_and_colors_of_the_source(
     assert max(errors) <= tolerance
     orders = {"rotated": [2, 0, 3, 1], "mirrored": [1, 0, 3, 2]}
     assert quarters(images[FLASH_FRAME - 2]) == orders.get(kind, [0, 1, 2, 3])
+    with open_source(source) as opened:
+        for frame, image in zip(opened, images, strict=True):
+            assert chroma_psnr(frame.image, image) > 33
     with av.open(str(target)) as container:
         tracks = len(container.streams.audio)
     assert tracks == {"no sound": 0, "two tracks": 2}.get(kind, 1)
