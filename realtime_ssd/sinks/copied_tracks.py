@@ -251,6 +251,10 @@ class _Track:
             self._segment = latest
             return True
         raw = (packet.dts or 0) * self._base
+        expected = raw + self._clock.offsets[self._segment]
+        if self._own_offset and abs(expected - self._end) <= _MAX_NUDGE:
+            self._own_offset = Fraction(0)  # only the packets before this one were wrong
+            return True
         if self._raw_end is None or not self._clock.jumps(self._raw_end, raw):
             return True
         if self._segment < latest:
