@@ -194,6 +194,40 @@ def test_failed_comparison_keeps_the_existing_file(
     assert [item.read_text() for item in tmp_path.iterdir()] == ["previous"]
 
 
+def test_a_network_that_fp16_cannot_represent_is_exported_with_force(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, checkpoint = tmp_path / "model.onnx", tmp_path / "model.safetensors"
+    model = street_model()
+    with torch.no_grad():  # scores that FP16 rounds visibly, as in a barely trained network
+        for head in model.score_heads:
+            for parameter in head.parameters():
+                parameter.mul_(3000)
+    with pytest.raises(ModelError, match=r"nothing was written: train .* or set `force` to write"):
+        export_onnx(model, path, "fp16", STREET)
+    assert not path.exists()
+    error = export_onnx(model, path, "fp16", STREET, force=True)
+    assert error > 0.02
+    assert "it was written nevertheless, compare both with evaluate" in caplog.text
+    assert read_spec(path).num_boxes == model.spec.num_boxes
+    path.unlink()
+    save_checkpoint(checkpoint, model)
+    with pytest.raises(SystemExit) as stopped:
+        main(["export", str(checkpoint), "--output", str(path), "--precision", "fp16"])
+    assert stopped.value.code == 1
+    assert "or set --force to write it anyway" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stopped:
+        main(["export", str(checkpoint), "--output", str(path), "--precision", "fp16", "--force"])
+    assert not stopped.value.code
+    assert path.is_file()
+
+
+def test_force_writes_no_file_with_nan(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="differs from PyTorch by nan"):
+        export_onnx(tiny(NaNMaps), tmp_path / "model.onnx", photos=STREET, force=True)
+    assert not list(tmp_path.iterdir())
+
+
 def test_invalid_arguments_are_reported_before_the_export(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from math import isfinite
 from pathlib import Path
@@ -49,7 +50,8 @@ def evaluate(
         remap: New names of the data's classes, as in "van=car,lorry=truck".
         json: Also write the metrics to this file.
         report: Also write a folder with precision_recall.png, sizes.png (small, medium and large
-            objects), errors.png (the worst errors) and evaluation.json.
+            objects), errors.png (the worst errors), confusion.png (what the objects of each class
+            are detected as) and evaluation.json, and print the best score threshold of each class.
         score_threshold: Minimum score of a detection, exclusive; low, for the whole
             precision-recall curve.
         backend: auto, onnxruntime or tensorrt.
@@ -86,6 +88,7 @@ def evaluate(
         write_json(json, result.to_dict())
     if report is not None:
         write_report(report, result)
+        _print_thresholds(result)
         print(f"{report}: precision-recall curves, object sizes, worst errors, all metrics")
     if reference is not None:
         with open_model(_find_model(reference), "onnxruntime", score_threshold, batch) as opened:
@@ -173,6 +176,20 @@ def _print_result(result: Evaluation) -> None:
         names = ", ".join(result.unknown_classes)
         lines.append(f"excluded, not classes of the model: {names}")
     console.print("\n".join(lines), highlight=False, markup=False)
+
+
+def _print_thresholds(result: Evaluation) -> None:
+    """Print the score thresholds with the best F1 as an option of the command line."""
+    from realtime_ssd_training.evaluation.evaluator import match_labels
+
+    advice = result.thresholds()
+    if advice:
+        # The option takes the names of the model.
+        columns = match_labels(result.spec, result.data.labels).tolist()
+        names = {result.data.labels[k]: result.spec.labels[c] for c, k in enumerate(columns) if k}
+        scores = ",".join(f"{names[item.label]}={item.score:.3f}" for item in advice)
+        f1 = sum(item.f1 for item in advice) / len(advice)
+        print(f"best thresholds (mean F1 {f1:.3f}): --score-threshold {shlex.quote(scores)}")
 
 
 def _print_classes(console: Console, result: Evaluation) -> None:

@@ -21,6 +21,7 @@ def export(
     output: Path,
     precision: str = "fp32",
     photos: Path | None = None,
+    force: bool = False,
     overwrite: bool = False,
 ) -> None:
     """Export a trained model to ONNX and compare it with PyTorch before it is written.
@@ -31,6 +32,8 @@ def export(
         precision: fp32 or fp16.
         photos: Image, folder or glob to compare on; by default images of the run's own data, or
             frames of the synthetic street if the data no longer exists.
+        force: Write the file although its outputs differ from PyTorch's by more than rounding, as
+            those of a barely trained network in fp16 may.
         overwrite: Replace an existing output.
     """
     from realtime_ssd.core.extras import require
@@ -47,7 +50,7 @@ def export(
         images, name = images_of_run(read_checkpoint(checkpoint).metadata)
     else:
         images, name = _read_images(photos), str(photos)
-    error = export_onnx(model, output, precision, images)
+    error = export_onnx(model, output, precision, images, force=force)
     compared = f"{len(images)} images of {name}" if images else "frames of the synthetic street"
     print(f"{output}: {precision}, probabilities within {error:.1e} of PyTorch's on {compared}")
 

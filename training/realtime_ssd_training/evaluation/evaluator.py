@@ -25,6 +25,12 @@ from realtime_ssd.core.spec import ModelSpec
 from realtime_ssd_training.data.classes import format_names
 from realtime_ssd_training.data.sample import Annotation, Dataset, Problem, Subset, unreadable
 from realtime_ssd_training.evaluation.coco_metrics import coco_ap, require_coco_evaluator
+from realtime_ssd_training.evaluation.confusion import (
+    ConfusionMatrix,
+    ThresholdAdvice,
+    advise_thresholds,
+    count_confusions,
+)
 from realtime_ssd_training.evaluation.error_analysis import ErrorAnalysis, find_errors
 from realtime_ssd_training.evaluation.voc_metrics import SIZES, MetricResult, voc_ap
 
@@ -66,6 +72,7 @@ class Evaluation:
         metrics: The metrics.
         ground_truth: Annotation of every image.
         detections: Detections of every image, with the class ids of the dataset.
+        known_classes: Class ids of the dataset that the model has.
         unknown_classes: Classes with objects in the dataset that the model does not have; they
             are excluded from all means.
         errors: Errors at the score threshold with the best F1.
@@ -77,6 +84,7 @@ class Evaluation:
     metrics: MetricResult
     ground_truth: tuple[Annotation, ...]
     detections: tuple[Detections, ...]
+    known_classes: tuple[int, ...]
     unknown_classes: tuple[str, ...]
     errors: ErrorAnalysis
     spec: ModelSpec
@@ -92,6 +100,23 @@ class Evaluation:
                 if key.endswith(f"_{size}"):
                     rows[size][key[: -len(size) - 1]] = None if isnan(value) else round(value, 6)
         return rows
+
+    def thresholds(self) -> tuple[ThresholdAdvice, ...]:
+        """Return the score threshold with the best F1 of every class with a true positive."""
+        return advise_thresholds(
+            self.ground_truth, self.detections, self.data.labels, self.known_classes
+        )
+
+    def confusion(self) -> ConfusionMatrix:
+        """Return what the objects of each class are detected as, at these thresholds."""
+        return count_confusions(
+            self.ground_truth,
+            self.detections,
+            self.data.labels,
+            self.known_classes,
+            self.thresholds(),
+            self.errors.score,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-serializable values."""
@@ -217,7 +242,15 @@ def evaluate(
     unknown = tuple(data.labels[k] for k in sorted(present - known))
     errors = find_errors(ground_truth, detections, known)
     return Evaluation(
-        data, metrics, ground_truth, detections, unknown, errors, backend.spec, backend.name
+        data=data,
+        metrics=metrics,
+        ground_truth=ground_truth,
+        detections=detections,
+        known_classes=tuple(sorted(known)),
+        unknown_classes=unknown,
+        errors=errors,
+        spec=backend.spec,
+        backend=backend.name,
     )
 
 

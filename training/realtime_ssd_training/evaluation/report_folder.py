@@ -4,17 +4,21 @@
 - `precision_recall.png`: precision-recall curve of every class
 - `sizes.png`: detection rate by object size
 - `errors.png`: crops of the worst errors
+- `confusion.png`: which classes the objects of each class are detected as
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from realtime_ssd.core.errors import UsageError
 from realtime_ssd.core.extras import require
 from realtime_ssd.core.files import check_output, make_folder, replace_file
+from realtime_ssd_training.evaluation.confusion import ThresholdAdvice
+from realtime_ssd_training.evaluation.confusion_plot import draw_confusions
 from realtime_ssd_training.evaluation.error_analysis import KINDS
 from realtime_ssd_training.evaluation.error_sheet import write_error_sheet
 from realtime_ssd_training.evaluation.evaluator import Evaluation
@@ -22,7 +26,7 @@ from realtime_ssd_training.evaluation.metric_plots import draw_curves, draw_size
 
 __all__ = ["FILES", "check_outputs", "write_json", "write_report"]
 
-FILES = ("evaluation.json", "precision_recall.png", "sizes.png", "errors.png")
+FILES = ("evaluation.json", "precision_recall.png", "sizes.png", "errors.png", "confusion.png")
 
 MAX_ERRORS = 50
 """Maximum number of errors of a kind in the JSON file."""
@@ -80,10 +84,22 @@ def write_report(folder: Path, evaluation: Evaluation) -> None:
         f"{len(data)} images"
     )
     worst = [item.to_dict(data.labels) for kind in KINDS for item in errors.worst(kind, MAX_ERRORS)]
-    write_json(folder / FILES[0], {**evaluation.to_dict(), "worst": worst})
+    confusion, thresholds = evaluation.confusion(), evaluation.thresholds()
+    values = {
+        **evaluation.to_dict(),
+        "thresholds": {item.label: _without_label(item) for item in thresholds},
+        "confusion": confusion.to_dict(),
+        "worst": worst,
+    }
+    write_json(folder / FILES[0], values)
     draw_curves(folder / FILES[1], evaluation.metrics, title)
     draw_sizes(folder / FILES[2], evaluation.sizes(), errors, title)
     write_error_sheet(folder / FILES[3], errors, data, title)
+    draw_confusions(folder / FILES[4], confusion, title)
+
+
+def _without_label(item: ThresholdAdvice) -> dict[str, float]:
+    return {key: round(value, 6) for key, value in asdict(item).items() if key != "label"}
 
 
 def _short_name(name: str) -> str:
