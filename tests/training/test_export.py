@@ -310,7 +310,7 @@ def test_invalid_arguments_of_the_command(
         (2, (tmp_path / "missing.safetensors",), "does not exist"),
         (2, (checkpoint.parent,), "is a folder; use the file best.safetensors in it"),
         (2, (checkpoint, "--precision", "int8"), "--precision must be fp32 or fp16, not 'int8'"),
-        (2, (checkpoint, "--photos", tmp_path / "empty"), "contains no images"),
+        (2, (checkpoint, "--photos", tmp_path / "empty"), "contains no photos"),
         (2, (checkpoint, "--photos", tmp_path / "gone.jpg"), "does not exist"),
     ):
         with pytest.raises(SystemExit) as stop:
