@@ -62,12 +62,15 @@ def random_cases(rng: np.random.Generator, *, quick: bool = False) -> Iterator[H
     limits = Thresholds(
         score_threshold=0.3, iou_threshold=0.45, pre_nms_top_k=40, max_detections=20
     )
+    by_class = (0.0, 0.3, 0.9, 0.05, 0.6)
     cases: tuple[tuple[str, int, int, dict[str, Any]], ...] = (
         ("softmax, 21 classes", 21, 12, {}),
         ("sigmoid, 91 classes", 91, 10, {"activation": "sigmoid"}),
         ("probabilities, y x h w", 8, 12, {"activation": "none", "coding": "yxhw"}),
         ("sigmoid, no background", 5, 8, {"activation": "sigmoid", "background": None}),
         ("clipped before NMS, 2 classes", 2, 20, {"clip_before_nms": True}),
+        ("scores by class", 5, 12, {"thresholds": replace(limits, class_scores=by_class)}),
+        ("all classes as one", 21, 12, {"thresholds": replace(limits, agnostic_nms=True)}),
     )
     for name, classes, cells, changes in cases:
         spec = make_spec(classes, cells, limits, **changes)

@@ -160,6 +160,27 @@ def test_batches_in_flight_keep_their_order_across_threads(device: Device) -> No
             assert len(future.result(timeout=60)) == len(frames)
 
 
+@pytest.mark.parametrize(
+    "limits",
+    [{"class_scores": (0.0, 0.3, 0.9, 0.05, 0.6)}, {"agnostic_nms": True}],
+    ids=["scores by class", "all classes as one"],
+)
+def test_thresholds_by_class_and_nms_over_all_classes(
+    device: Device, limits: dict[str, Any]
+) -> None:
+    base = make_spec()
+    spec = dataclasses.replace(base, thresholds=dataclasses.replace(base.thresholds, **limits))
+    backend, scores, offsets = open_backend(device, spec=spec)
+    frames = random_frames(BATCH)
+    with backend:
+        found = backend.collect(backend.submit(frames))
+    for frame, detections, *heads in zip(frames, found, scores, offsets, strict=True):
+        raw = PostProcessor(spec)(*heads)
+        expected = to_frame_detections(raw, spec, frame.width, frame.height)
+        np.testing.assert_allclose(detections.scores, expected.scores, rtol=1e-5)
+        assert sorted(detections.class_ids.tolist()) == sorted(expected.class_ids.tolist())
+
+
 def test_only_the_selected_classes_are_detected(device: Device) -> None:
     backend, *_ = open_backend(device, classes=("class 2", "class 4"))
     with backend:

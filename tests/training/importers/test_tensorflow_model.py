@@ -45,7 +45,7 @@ def test_a_frozen_graph_is_converted_with_everything_in_it(tmp_path: Path) -> No
     assert spec.variances == pytest.approx((0.1, 0.1, 0.2, 0.2))
     assert (spec.coding, spec.activation, spec.background) == ("yxhw", "sigmoid", 0)
     limits = spec.thresholds
-    assert (limits.iou_threshold, limits.score_threshold) == (0.55, 0.25)
+    assert (limits.iou_threshold, limits.score_threshold) == (0.55, 0.5)
     assert limits.pre_nms_top_k == 60
     assert spec.labels == ("background", "class 1", "class 2", "class 3")
     batch = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1

@@ -37,7 +37,7 @@ _DECODER = "Postprocessor/Decode"
 _ANCHORS = f"{_DECODER}/get_center_coordinates_and_sizes/transpose"
 _TFLITE = "TFLite_Detection_PostProcess"
 _NMS = ("NonMaxSuppressionV2", "NonMaxSuppressionV3", "NonMaxSuppressionV4", "NonMaxSuppressionV5")
-_LOWEST_DISPLAY_SCORE = 0.1
+_LOWEST_DISPLAY_SCORE = 0.5
 _DEFAULT_LIMITS = Thresholds(0.5, 0.6, 100, 100)
 
 

@@ -36,7 +36,7 @@ __all__ = ["FAMILY", "import_model", "matches"]
 FAMILY = "opencv-face"
 _OFFSETS, _SCORES, _IMAGE = "mbox_loc", "mbox_conf_flatten", "data"
 _INPUT = InputSpec(300, 300, "BGR", mean=(104.0, 177.0, 123.0))
-_LOWEST_DISPLAY_SCORE = 0.1
+_LOWEST_DISPLAY_SCORE = 0.5
 
 
 def matches(graph: Graph) -> bool:
