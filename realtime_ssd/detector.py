@@ -21,6 +21,7 @@ from realtime_ssd.core.errors import UsageError
 from realtime_ssd.core.frames import Frame
 from realtime_ssd.core.image_conversion import to_bgr
 from realtime_ssd.core.spec import ModelSpec
+from realtime_ssd.core.tiles import parse_tile
 from realtime_ssd.pipeline import Pipeline, PipelineOptions
 from realtime_ssd.processors import Processor
 from realtime_ssd.sources import Source, open_source
@@ -53,6 +54,9 @@ class Detector(Closeable):
         trust_model: Whether to run a graph with operators or sizes that SSDs do not need; such a
             model may need any amount of memory and time.
         device: Number of the GPU, from 0; the first one by default. ONNX Runtime uses none.
+        tile: Also run the model on tiles of larger images, for small objects: "WIDTHxHEIGHT" in
+            pixels, or "auto" for twice the input of the model.
+        overlap: Smallest overlap of neighboring tiles, as a fraction of their side.
 
     Raises:
         UsageError: If the model, the backend or a class is unknown, or a value is out of range.
@@ -81,6 +85,8 @@ class Detector(Closeable):
         batch: int = 1,
         trust_model: bool = False,
         device: int | None = None,
+        tile: str | None = None,
+        overlap: float = 0.2,
     ) -> None:
         path, _ = find_model(None if model is None else str(model))
         options = BackendOptions(
@@ -92,6 +98,7 @@ class Detector(Closeable):
             classes=(classes,) if isinstance(classes, str) else tuple(classes),
             trust_model=trust_model,
             device=device,
+            tile=parse_tile(tile, overlap),
         )
         self._backend: Backend = open_backend(path, backend, options)
         self._lock = threading.Lock()  # held by a call, and whenever the flags are set

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from realtime_ssd.backends.base import Backend, BackendOptions, BackendPlugin, PendingBatch
 from realtime_ssd.backends.model_options import check_device, check_options, class_ids, with_options
+from realtime_ssd.backends.tiled import TiledBackend
 from realtime_ssd.core.errors import ModelError, UsageError
 from realtime_ssd.core.gpu import find_gpus
 from realtime_ssd.core.registry import load_plugin, plugins
@@ -36,7 +37,7 @@ _log = logging.getLogger(__name__)
 def open_backend(
     model: str | Path, name: str = "auto", options: BackendOptions | None = None
 ) -> Backend:
-    """Load a model into a backend.
+    """Load a model into a backend, which cuts frames into tiles if `options.tile` is set.
 
     Args:
         model: ONNX file that carries its specification, or an engine (.engine) with its side-car.
@@ -52,10 +53,14 @@ def open_backend(
         ModelError: If the model cannot be read or run.
     """
     options = options or BackendOptions()
+    backend = _open(Path(model), name, options)
+    return backend if options.tile is None else TiledBackend(backend, options.tile)
+
+
+def _open(path: Path, name: str, options: BackendOptions) -> Backend:
     if name != "auto" and name not in plugins("backends"):
         raise UsageError(f"backend '{name}' is unknown; choose one of {', '.join(backend_names())}")
     check_options(options)
-    path = Path(model)
     engine_backend = _engine_backend(path)
     if engine_backend:
         if name not in ("auto", engine_backend):

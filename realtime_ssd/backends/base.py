@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from realtime_ssd.core.detections import Detections
 from realtime_ssd.core.frames import Frame
 from realtime_ssd.core.spec import ModelSpec
+from realtime_ssd.core.tiles import TileOptions
 
 __all__ = ["Backend", "BackendOptions", "BackendPlugin", "PendingBatch"]
 
@@ -96,6 +97,7 @@ class BackendOptions:
         calibration: Folder of photos for int8.
         trust_model: Whether to run a graph with operators or sizes that SSDs do not need.
         device: Number of the GPU, from 0; the first one by default. ONNX Runtime uses none.
+        tile: How large frames are cut into tiles; None runs the model on whole frames only.
     """
 
     live: bool = False
@@ -109,6 +111,7 @@ class BackendOptions:
     calibration: Path | None = None
     trust_model: bool = False
     device: int | None = None
+    tile: TileOptions | None = None
 
 
 class BackendPlugin(Protocol):

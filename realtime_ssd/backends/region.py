@@ -15,7 +15,7 @@ from realtime_ssd.core.errors import SourceError, UsageError
 from realtime_ssd.core.frames import Frame, Image, LazyImage, Surface
 from realtime_ssd.sources.base import SourceInfo
 
-__all__ = ["Region", "RegionBackend", "check_region"]
+__all__ = ["Region", "RegionBackend", "check_region", "crop_frame"]
 
 Region = tuple[int, int, int, int]
 """x, y, width, height in pixels."""
@@ -45,9 +45,7 @@ class RegionBackend(Closeable):
         x, y, width, height = self._region
         if x + width > frame.width or y + height > frame.height:
             raise SourceError(_outside(self._region, frame.source, frame.width, frame.height))
-        surface = None if frame.surface is None else _crop_surface(frame.surface, self._region)
-        pixels = LazyImage(partial(_crop_image, frame, self._region), width, height)
-        return replace(frame, pixels=pixels, surface=surface)
+        return crop_frame(frame, self._region)
 
     def collect(self, batch: PendingBatch) -> list[Detections]:
         """See `Backend.collect`."""
@@ -81,6 +79,19 @@ def _outside(region: Region, name: str, width: int, height: int) -> str:
         f"`roi` {text} is not within the {width}x{height} pixels of '{name}'; it is "
         "x,y,width,height"
     )
+
+
+def crop_frame(frame: Frame, region: Region) -> Frame:
+    """Return a part of a frame as a frame of its own; its first reader copies the pixels.
+
+    Args:
+        frame: The frame.
+        region: The part; it must lie within the frame.
+    """
+    _, _, width, height = region
+    surface = None if frame.surface is None else _crop_surface(frame.surface, region)
+    pixels = LazyImage(partial(_crop_image, frame, region), width, height)
+    return replace(frame, pixels=pixels, surface=surface)
 
 
 def _crop_image(frame: Frame, region: Region) -> Image:

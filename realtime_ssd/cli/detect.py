@@ -100,6 +100,7 @@ def _run(
     from realtime_ssd.cli.inputs import parse_roi, source_options
     from realtime_ssd.cli.run import Run
     from realtime_ssd.cli.scene import Scene
+    from realtime_ssd.core.tiles import parse_tile
     from realtime_ssd.pipeline import PipelineOptions
     from realtime_ssd.sources import open_sources
     from realtime_ssd.zoo import find_model
@@ -124,6 +125,7 @@ def _run(
             classes=detection.class_names,
             trust_model=detection.trust_model,
             device=detection.device,
+            tile=parse_tile(detection.tile, detection.overlap),
         )
         infos, overwrite = [source.info for source in sources], outputs.overwrite
         with (

@@ -41,6 +41,9 @@ class DetectOptions:
         agnostic_nms: Suppress boxes that overlap a better one of any class.
         classes: Classes to detect, as in "person,car"; all by default.
         batch: Largest number of frames that pass through the network together.
+        tile: Also run the model on tiles of larger frames, WIDTHxHEIGHT in pixels, to find small
+            objects; auto takes twice the input of the model.
+        overlap: Smallest overlap of neighboring tiles, as a fraction of their side.
         max_frames: Frames to process of each source; all by default.
         device: Number of the GPU that runs the model, from 0; the first by default.
         decoder: Where video files are decoded: cpu, gpu, or auto (the GPU if TensorRT runs there).
@@ -55,6 +58,8 @@ class DetectOptions:
     agnostic_nms: Annotated[bool, Parameter(negative="")] = False
     classes: str = ""
     batch: int = 1
+    tile: str | None = None
+    overlap: float = 0.2
     max_frames: int | None = None
     device: int | None = None
     decoder: Literal["auto", "cpu", "gpu"] = "auto"
