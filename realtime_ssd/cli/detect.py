@@ -105,6 +105,7 @@ def _run(
     from realtime_ssd.sources import open_sources
     from realtime_ssd.zoo import find_model
 
+    tile = parse_tile(detection.tile, detection.overlap)
     pipeline_options = PipelineOptions(
         max_frames=detection.max_frames, annotators=(drawing.annotator(),), wait=inputs.wait
     )
@@ -125,7 +126,7 @@ def _run(
             classes=detection.class_names,
             trust_model=detection.trust_model,
             device=detection.device,
-            tile=parse_tile(detection.tile, detection.overlap),
+            tile=tile,
         )
         infos, overwrite = [source.info for source in sources], outputs.overwrite
         with (

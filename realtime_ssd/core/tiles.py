@@ -26,6 +26,9 @@ AUTO_FACTOR = 2.0
 MIN_EXCESS = 1.25
 """An image is cut only if it exceeds a tile by more than this factor."""
 
+MAX_TILES = 500
+"""Largest number of tiles of an image."""
+
 BORDER = 0.01
 """Distance from an inner border, as a fraction of the tile, within which a box is cut off."""
 
@@ -124,6 +127,9 @@ def plan_tiles(options: TileOptions, spec: InputSpec, width: int, height: int) -
         spec: Input of the model.
         width: Width of the image in pixels.
         height: Height of the image in pixels.
+
+    Raises:
+        UsageError: If there were more than `MAX_TILES`.
     """
     sides = options.size or (round(AUTO_FACTOR * spec.width), round(AUTO_FACTOR * spec.height))
     whole = Tile(0, 0, width, height)
@@ -132,6 +138,12 @@ def plan_tiles(options: TileOptions, spec: InputSpec, width: int, height: int) -
     tile_width, tile_height = min(sides[0], width), min(sides[1], height)
     columns = _positions(width, tile_width, options.overlap)
     rows = _positions(height, tile_height, options.overlap)
+    count = len(columns) * len(rows)
+    if count > MAX_TILES:
+        raise UsageError(
+            f"an image of {width}x{height} pixels would be cut into {count} tiles, more than "
+            f"{MAX_TILES}; increase `tile` or reduce `overlap`"
+        )
     tiles = [
         Tile(
             *(x, y, tile_width, tile_height),

@@ -41,8 +41,10 @@ from realtime_ssd_training.export import export_onnx
 from realtime_ssd_training.models.checkpoint import save_checkpoint
 
 from realtime_ssd.backends import Backend, PendingBatch, open_backend
+from realtime_ssd.backends.tiled import TiledBackend
 from realtime_ssd.core.errors import RealtimeSSDError, UsageError
 from realtime_ssd.core.frames import Frame, Image
+from realtime_ssd.core.tiles import TileOptions
 from tests.tiny import tiny_spec
 from tests.training.bright import write_bright_set
 from tests.training.test_export import LABELS, STREET, street_model
@@ -204,6 +206,13 @@ def test_curves_of_few_and_many_classes(classes: int, tmp_path: Path) -> None:
     assert height < width
     with pytest.raises(UsageError, match="cannot be written"):
         draw_curves(tmp_path / "no folder" / "curves.png", metrics, "")
+
+
+def test_every_kind_of_model_runs_on_tiles(models: tuple[Path, Path], data: str) -> None:
+    for path in models:
+        with open_model(path, tile=TileOptions((32, 32))) as backend:
+            assert isinstance(backend, TiledBackend)
+            assert len(evaluate(backend, open_dataset(data)).detections) > 0
 
 
 def test_best_f1_of_a_curve() -> None:

@@ -34,6 +34,8 @@ def evaluate(
     score_threshold: float = 0.02,
     backend: str = "auto",
     batch: int = 1,
+    tile: str | None = None,
+    overlap: float = 0.2,
     reference: str | None = None,
     trust_model: bool = False,
     overwrite: bool = False,
@@ -56,11 +58,15 @@ def evaluate(
             precision-recall curve.
         backend: auto, onnxruntime or tensorrt.
         batch: Images per inference.
+        tile: Also run the model on tiles of larger images, WIDTHxHEIGHT in pixels, to find small
+            objects; auto takes twice the input of the model.
+        overlap: Smallest overlap of neighboring tiles, as a fraction of their side.
         reference: ONNX file or name of a model that ONNX Runtime evaluates on the same images; AP
             may differ by 0.001 at most, as between an engine and the file it was built from.
         trust_model: Run a graph with operators or sizes that SSDs do not need.
         overwrite: Replace existing files.
     """
+    from realtime_ssd.core.tiles import parse_tile
     from realtime_ssd_training.data import open_dataset, summarize
     from realtime_ssd_training.data.classes import parse_classes, parse_remap
     from realtime_ssd_training.evaluation.evaluator import check_metric, open_model
@@ -72,13 +78,16 @@ def evaluate(
     )
 
     checked_metric = check_metric(metric)
+    tiles = parse_tile(tile, overlap)
     _check_packages(model, data)
     check_outputs(json, report, overwrite=overwrite)
     path = _find_model(model)
     dataset = open_dataset(data, None, parse_remap(remap), parse_classes(classes))
     if dataset.problems:
         print(summarize(dataset.problems), file=sys.stderr)
-    with open_model(path, backend, score_threshold, batch, trust_model=trust_model) as opened:
+    with open_model(
+        path, backend, score_threshold, batch, trust_model=trust_model, tile=tiles
+    ) as opened:
         result = score(opened, dataset, checked_metric, _print_progress)
     print(file=sys.stderr)
     if result.data.problems:
@@ -91,7 +100,8 @@ def evaluate(
         _print_thresholds(result)
         print(f"{report}: precision-recall curves, object sizes, worst errors, all metrics")
     if reference is not None:
-        with open_model(_find_model(reference), "onnxruntime", score_threshold, batch) as opened:
+        path = _find_model(reference)
+        with open_model(path, "onnxruntime", score_threshold, batch, tile=tiles) as opened:
             expected = score(opened, dataset, checked_metric, _print_progress)
         print(file=sys.stderr)
         _compare_with_reference(result, expected)

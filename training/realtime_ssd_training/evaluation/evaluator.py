@@ -17,11 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realtime_ssd.backends import Backend, BackendOptions, PendingBatch, check_options, open_backend
+from realtime_ssd.backends.tiled import TiledBackend
 from realtime_ssd.core.detections import Detections
 from realtime_ssd.core.errors import RealtimeSSDError, UsageError
 from realtime_ssd.core.extras import require
 from realtime_ssd.core.frames import Frame
 from realtime_ssd.core.spec import ModelSpec
+from realtime_ssd.core.tiles import TileOptions
 from realtime_ssd_training.data.classes import format_names
 from realtime_ssd_training.data.sample import Annotation, Dataset, Problem, Subset, unreadable
 from realtime_ssd_training.evaluation.coco_metrics import coco_ap, require_coco_evaluator
@@ -164,6 +166,7 @@ def open_model(
     batch: int = 1,
     *,
     trust_model: bool = False,
+    tile: TileOptions | None = None,
 ) -> Backend:
     """Open a model for evaluation.
 
@@ -174,13 +177,16 @@ def open_model(
         score_threshold: Minimum score of a detection, exclusive.
         batch: Maximum batch size of the network.
         trust_model: Whether to run a graph with operators or sizes that SSDs do not need.
+        tile: How large images are cut into tiles; None for whole images only.
 
     Raises:
         UsageError: If the backend does not support the file.
         ModelError: If the file cannot be read or run.
         RealtimeSSDError: If PyTorch is needed for a checkpoint but not installed.
     """
-    options = BackendOptions(score_threshold=score_threshold, batch=batch, trust_model=trust_model)
+    options = BackendOptions(
+        score_threshold=score_threshold, batch=batch, trust_model=trust_model, tile=tile
+    )
     check_options(options)
     if model.suffix != ".safetensors":
         return open_backend(model, backend, options)
@@ -193,7 +199,8 @@ def open_model(
     require("train", "torch", "safetensors", purpose=purpose, alternative="use an ONNX file")
     from realtime_ssd_training.evaluation.torch_backend import open_checkpoint
 
-    return open_checkpoint(model, score_threshold, batch)
+    opened = open_checkpoint(model, score_threshold, batch)
+    return opened if tile is None else TiledBackend(opened, tile)
 
 
 def evaluate(
