@@ -75,10 +75,10 @@ def test_commands(site: Path, tmp_path: Path, command: list[str]) -> None:
     assert program == "realtime-ssd"
     output = run(site, tmp_path, "-m", "realtime_ssd", *arguments)
     if "--sink" in arguments:
-        header, *rows = (tmp_path / "detections.csv").read_text().splitlines()
-        assert header.startswith("source,frame,time,label")
+        header, *rows = (tmp_path / "detections.tsv").read_text().splitlines()
+        assert header.startswith("source\tframe\ttime\tlabel")
         assert len(rows) > 20
-        assert any(",car," in row for row in rows)
+        assert any("\tcar\t" in row for row in rows)
     if "noise:320x180" in arguments:
         assert len((tmp_path / "noise.jsonl").read_text().splitlines()) == 5
     if "--processor" in arguments:
@@ -96,8 +96,12 @@ def test_commands(site: Path, tmp_path: Path, command: list[str]) -> None:
 def test_scripts(site: Path, tmp_path: Path, script: str) -> None:
     output = run(site, tmp_path, "-c", script)
     if "Appearance" in script:
-        with (tmp_path / "cars.csv").open() as file:
-            frames = {int(row["frame"]) for row in csv.DictReader(file) if row["label"] == "car"}
+        with (tmp_path / "cars.tsv").open() as file:
+            frames = {
+                int(row["frame"])
+                for row in csv.DictReader(file, delimiter="\t")
+                if row["label"] == "car"
+            }
         expected = len(frames - {frame + 1 for frame in frames})
         assert len(re.findall(r"^0\.\d\d s: car appears$", output, re.MULTILINE)) == expected > 0
 

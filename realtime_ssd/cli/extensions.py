@@ -73,6 +73,11 @@ class PlannedSink:
         """Return the files it will write."""
         return self.plugin.files(self.target, self.info)
 
+    def folders(self) -> Sequence[Path]:
+        """Return the folders it will fill; only some plug-ins name them."""
+        find: Callable[[str], Sequence[Path]] | None = getattr(self.plugin, "folders", None)
+        return () if find is None else find(self.target)
+
     def add_to(self, group: SinkGroup, *, overwrite: bool) -> None:
         """Open it and add it to a group; errors as in `SinkPlugin.open`."""
         source = self.info.name if self.plugin.per_source else None

@@ -142,18 +142,32 @@ class OutputOptions:
             for several sources or photos; or a stream to publish (rtsp://, rtmp://, srt://, udp://
             or a .m3u8 playlist).
         json: JSON lines to write, one per frame; "-" is standard output.
+        csv: CSV file with one row per detection; "-" is standard output.
+        coco: COCO file with images, categories and annotations.
+        yolo: Folder for YOLO labels of the frames.
+        mot: MOTChallenge results; a folder for several sources.
+        save_crops: Folder for the detected objects, cut out of the frames.
+        save_frames: Frames to save without annotations: those with detections, or all.
+        frames_folder: Folder for them; by default images/ in the folder of --yolo, else frames/.
         stats: JSON file for counts, rates and latencies.
         encoder: Video encoder: auto (NVENC where it opens, else the CPU), libx264, libx265,
             libsvtav1, libvpx-vp9, h264_nvenc, hevc_nvenc or av1_nvenc.
         quality: Quality of the video from 1 to 100; by default about 60, less where the video would
             be larger than twice the source.
         bitrate: Average bit rate of the video instead, as in 800k or 4M.
-        show: Show a window; by default if there is no --output and no --json.
+        show: Show a window; by default if results are written nowhere else.
         overwrite: Replace existing files; a source is never replaced.
     """
 
     output: str | None = None
     json: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None
+    csv: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None
+    coco: Path | None = None
+    yolo: Path | None = None
+    mot: Path | None = None
+    save_crops: Path | None = None
+    save_frames: Literal["detected", "all"] | None = None
+    frames_folder: Path | None = None
     stats: Path | None = None
     encoder: str = "auto"
     quality: int | None = None
@@ -166,15 +180,36 @@ class OutputOptions:
         """Whether to show a window: as the user chose, else if there is no other output."""
         if self.show is not None:
             return self.show
-        return self.output is None and self.json is None
+        return not self.has_results
+
+    @property
+    def has_results(self) -> bool:
+        """Whether results are written anywhere; statistics are not results."""
+        return self.output is not None or bool(self.sinks()) or self.mot is not None
+
+    def sinks(self) -> list[tuple[str, str]]:
+        """Return name and target of the chosen sinks that receive all sources."""
+        folder = "frames" if self.yolo is None else str(self.yolo / "images")
+        chosen = {
+            "json": self.json,
+            "csv": self.csv,
+            "coco": self.coco,
+            "yolo": self.yolo,
+            "crops": self.save_crops,
+            "frames": self.save_frames and f"{self.save_frames}:{self.frames_folder or folder}",
+        }
+        return [(name, str(target)) for name, target in chosen.items() if target is not None]
 
     def locations(self) -> list[str]:
-        """Return files, folders and URLs with results, in the order of the options."""
+        """Return files, folders and URLs with results."""
         from realtime_ssd.sinks.publish_targets import display_url
 
-        chosen = (self.output, self.json, self.stats)
-        shown = [str(item) for item in chosen if item is not None and str(item) != "-"]
-        return [display_url(text) for text in shown]
+        targets = [str(item) for item in (self.output, self.mot) if item is not None]
+        for name, target in self.sinks():
+            targets.append(target.partition(":")[2] if name == "frames" else target)
+        if self.stats is not None:
+            targets.append(str(self.stats))
+        return [display_url(target) for target in targets if target != "-"]
 
 
 @Parameter(name="*")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 from urllib.parse import urlsplit
 
+from realtime_ssd.cli.extensions import PlannedSink, plan_sinks
 from realtime_ssd.cli.options import OutputOptions
 from realtime_ssd.core.errors import UsageError
 from realtime_ssd.core.files import check_output
+from realtime_ssd.core.registry import load_plugin
 from realtime_ssd.sinks import Sink, find_file_sink, find_sink
 from realtime_ssd.sinks.containers import VIDEO_SUFFIXES
 from realtime_ssd.sinks.encoder_options import AutoEncoder, EncoderOptions, parse_bitrate
@@ -20,7 +22,14 @@ from realtime_ssd.sinks.sink_plugins import PublishPlugin, VideoPlugin
 from realtime_ssd.sources import SourceInfo
 from realtime_ssd.sources.formats import IMAGE_SUFFIXES, scheme_of
 
-__all__ = ["OutputTarget", "check_output_files", "encoder_options", "plan_outputs"]
+__all__ = [
+    "OutputTarget",
+    "check_folders",
+    "check_output_files",
+    "encoder_options",
+    "plan_detections",
+    "plan_outputs",
+]
 
 _MAX_NAME = 200
 """Bytes of a file name that is derived from a source; file systems take 255."""
@@ -111,6 +120,42 @@ def plan_outputs(target: str | Path, infos: Sequence[SourceInfo]) -> list[Output
             f"'{output}' is one file for {len(info.names)} photos; set `output` to a folder"
         )
     return [OutputTarget(info, output.parent, (output.name,))]
+
+
+def plan_detections(outputs: OutputOptions, infos: Sequence[SourceInfo]) -> list[PlannedSink]:
+    """Return the sinks of the options for detections and images, and --mot of each source."""
+    planned = []
+    for name, target in outputs.sinks():
+        planned += plan_sinks([f"{name}:{target}"], infos)
+    if outputs.mot is not None:
+        plugin = load_plugin("sinks", "mot")
+        for info, path in zip(infos, _mot_files(outputs.mot, infos), strict=True):
+            planned.append(PlannedSink(plugin, str(path), info))
+    return planned
+
+
+def _mot_files(path: Path, infos: Sequence[SourceInfo]) -> list[Path]:
+    """Return a file for each source: below a folder if there are several, or it is one."""
+    if len(infos) == 1 and not path.is_dir():
+        return [path]
+    taken: set[str] = set()
+    return [path / f"{_unique_name(Path(info.name).stem, taken)}.txt" for info in infos]
+
+
+def check_folders(folders: Iterable[Path], infos: Sequence[SourceInfo]) -> None:
+    """Check that no source lies in a folder that will be filled.
+
+    Raises:
+        UsageError: If one does.
+    """
+    sources = [Path(os.path.realpath(file)) for info in infos for file in info.files]
+    for folder in folders:
+        resolved = Path(os.path.realpath(folder))
+        for source in sources:
+            if source.is_relative_to(resolved):
+                raise UsageError(
+                    f"folder '{folder}' holds the source '{source.name}'; write to another folder"
+                )
 
 
 def _publish_target(url: str, infos: Sequence[SourceInfo]) -> OutputTarget:

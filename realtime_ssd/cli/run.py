@@ -18,13 +18,16 @@ from realtime_ssd.cli.extensions import (
 )
 from realtime_ssd.cli.options import ExtensionOptions, OutputOptions
 from realtime_ssd.cli.outputs import (
+    check_folders,
     check_output_files,
     encoder_options,
+    plan_detections,
     plan_outputs,
 )
 from realtime_ssd.cli.progress import RunProgress
 from realtime_ssd.cli.scene import Scene
 from realtime_ssd.cli.summary import RunSummary, unit_of
+from realtime_ssd.core.errors import UsageError
 from realtime_ssd.core.files import write_output
 from realtime_ssd.core.signals import stop_on_signals
 from realtime_ssd.pipeline import Pipeline, PipelineOptions, SinkGroup
@@ -70,7 +73,7 @@ class Run:
             processors=self._create_processors,
             observers=create_observers(extensions.observer or ()),
         )
-        self._sink_specs = extensions.sink or ()
+        self._sink_specs, self._observed = extensions.sink or (), bool(extensions.observer)
         self._backend, self._max_frames = backend, options.max_frames
         self._sinks = SinkGroup()
         self._window: WindowSink | None = None
@@ -92,9 +95,8 @@ class Run:
             UsageError: If an output exists, is a source, or cannot be written.
         """
         encoding = encoder_options(outputs)
-        sinks = plan_sinks(self._sink_specs, self._infos)
-        if outputs.json is not None:
-            sinks = [*plan_sinks([f"json:{outputs.json}"], self._infos), *sinks]
+        sinks = plan_detections(outputs, self._infos)
+        sinks += plan_sinks(self._sink_specs, self._infos)
         targets = [] if outputs.output is None else plan_outputs(outputs.output, self._infos)
         files = [file for target in targets for file in target.files()]
         files += [file for sink in sinks for file in sink.files()]
@@ -102,6 +104,10 @@ class Run:
         if outputs.stats is not None:
             files.append(outputs.stats)
         check_output_files(files, self._infos, overwrite=outputs.overwrite)
+        check_folders((folder for sink in sinks for folder in sink.folders()), self._infos)
+        wants_window = outputs.window and not (self._sink_specs and outputs.show is None)
+        if wants_window:
+            wants_window = self._can_show(has_output=bool(sinks or files or self._observed))
         try:
             self._scene.open()
             for target in targets:
@@ -110,20 +116,30 @@ class Run:
             for planned in sinks:
                 planned.add_to(self._sinks, overwrite=outputs.overwrite)
             self._locations = [*outputs.locations(), *map(str, self._scene.files())]
-            self._prints_results = outputs.json == "-" and sys.stdout.isatty()
-            if outputs.window and not (self._sink_specs and outputs.show is None):
+            self._prints_results = "-" in (outputs.json, outputs.csv) and sys.stdout.isatty()
+            if wants_window:
                 self._add_window(paced=not self._sinks)
         except BaseException:
             self._sinks.close()
             raise
 
-    def _add_window(self, *, paced: bool) -> None:
-        from realtime_ssd.sinks.window import WindowSink, unavailable_reason
+    def _can_show(self, *, has_output: bool) -> bool:
+        """Return whether a window can be shown; if not, there must be another output."""
+        from realtime_ssd.sinks.window import unavailable_reason
 
         reason = unavailable_reason()
+        if reason and not has_output:
+            raise UsageError(
+                f"no window can be shown: {reason}; add an output, such as --output FILE, "
+                "--json FILE, --csv FILE, or --json - for standard output"
+            )
         if reason:
             print(f"running without a window: {reason}", file=sys.stderr)
-            return
+        return not reason
+
+    def _add_window(self, *, paced: bool) -> None:
+        from realtime_ssd.sinks.window import WindowSink
+
         statistics, stop = self._pipeline.statistics, self._pipeline.stop
         self._window = WindowSink(statistics, stop, self._infos, paced=paced)
         self._sinks.add(self._window)

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import sys
 import time
-from contextlib import suppress
 from datetime import datetime, timezone
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from realtime_ssd.core.errors import RealtimeSSDError, UsageError
-from realtime_ssd.core.files import open_output
 from realtime_ssd.core.results import FrameResult
 from realtime_ssd.sinks.base import BaseSink
+from realtime_ssd.sinks.record_file import RecordFile
 
 __all__ = ["JsonSink", "to_record", "wall_clock"]
 
@@ -62,14 +57,7 @@ class JsonSink(BaseSink):
     """
 
     def __init__(self, target: str, *, overwrite: bool = False) -> None:
-        if target == "-" and sys.stdout is None:
-            raise UsageError("standard output is closed; write JSON lines to a file")
-        self._name = "standard output" if target == "-" else f"'{target}'"
-        self._path = None if target == "-" else Path(target)
-        self._file: BinaryIO | None = None
-        if self._path is not None:
-            self._file = open_output(self._path, overwrite=overwrite)
-        self._complete_bytes = 0
+        self._lines = RecordFile(target, overwrite=overwrite)
 
     def write(self, result: FrameResult) -> None:
         """See `Sink.write`.
@@ -77,39 +65,8 @@ class JsonSink(BaseSink):
         Raises:
             BrokenPipeError: If the reader left, or the terminal was closed.
         """
-        line = json.dumps(to_record(result), separators=(",", ":")) + "\n"
-        try:
-            if self._path is None:
-                sys.stdout.write(line)
-                sys.stdout.flush()
-            elif self._file is not None:
-                self._append(self._file, line.encode())
-        except OSError as error:
-            if isinstance(error, BrokenPipeError) or (error.errno == errno.EIO and not self._path):
-                raise BrokenPipeError(error.errno, error.strerror, self._name) from None
-            raise RealtimeSSDError(
-                f"writing to {self._name} failed ({error.strerror}); the lines written before are "
-                "complete"
-            ) from None
-
-    def _append(self, file: BinaryIO, line: bytes) -> None:
-        """Write a complete line, or remove the part of it that was written."""
-        try:
-            remaining = memoryview(line)
-            while remaining:
-                remaining = remaining[file.write(remaining) :]
-        except OSError:
-            with suppress(OSError):
-                file.truncate(self._complete_bytes)
-            raise
-        self._complete_bytes += len(line)
+        self._lines.append(json.dumps(to_record(result), separators=(",", ":")) + "\n")
 
     def close(self) -> None:
         """See `Sink.close`; a file without a single line is deleted."""
-        file, self._file = self._file, None
-        if file is None or self._path is None:
-            return
-        with suppress(OSError):  # a write error was already reported by `write`
-            file.close()
-            if not self._complete_bytes and self._path.is_file() and not self._path.stat().st_size:
-                self._path.unlink()
+        self._lines.close()

@@ -109,8 +109,16 @@ def test_stopped_by_a_signal(tiny: Path, tmp_path: Path, number: signal.Signals)
     assert json.loads((tmp_path / "s.json").read_text())["processed"] == len(lines)
 
 
-def test_runs_without_a_display(tiny: Path) -> None:
-    finished = run("--source", "demo:160x96,frames=2", "--model", tiny, "--show")
+def test_without_a_display_there_must_be_an_output(tiny: Path, tmp_path: Path) -> None:
+    demo = ("--source", "demo:160x96,frames=2", "--model", tiny)
+    for arguments in ((), ("--show",)):
+        finished = run(*demo, *arguments)
+        assert finished.returncode == 2
+        assert finished.stderr.splitlines()[-1] == (
+            "realtime-ssd: no window can be shown: there is no display; add an output, such as "
+            "--output FILE, --json FILE, --csv FILE, or --json - for standard output"
+        )
+    finished = run(*demo, "--show", "--stats", tmp_path / "s.json")
     assert finished.returncode == 0
     assert "running without a window: there is no display" in finished.stderr
 

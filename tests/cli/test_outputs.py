@@ -177,3 +177,77 @@ def test_output_whose_name_is_too_long_is_one_sentence(
     status, line = run_main(capsys, *DEMO, "--model", tiny, option, target)
     assert status == 2
     assert line.endswith("cannot be written: File name too long")
+
+
+def test_every_output_creates_its_folder(
+    tiny: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new = tmp_path / "new"
+    options = {
+        "--output": new / "a/o", "--json": new / "b/o.jsonl", "--stats": new / "c/s.json",
+        "--csv": new / "d/o.csv", "--coco": new / "e/o.json", "--yolo": new / "f/g",
+        "--mot": new / "h/o.txt", "--save-crops": new / "i/j",
+    }  # fmt: skip
+    arguments = [part for option in options.items() for part in option]
+    frames = ("--save-frames", "all", "--no-show")
+    words = ("--source", photos / "one", "--model", tiny, *frames, *arguments)
+    status = 0
+    try:
+        main(list(map(str, words)))
+    except SystemExit as end:
+        status = int(end.code or 0)
+    lines = capsys.readouterr().err.splitlines()
+    assert status == 0, lines
+    files = {path.relative_to(new).as_posix() for path in new.rglob("*") if path.is_file()}
+    assert files == {
+        "a/o/a.png", "b/o.jsonl", "c/s.json", "d/o.csv", "e/o.json", "f/g/data.yaml",
+        "f/g/labels/a.txt", "f/g/images/a.png", "h/o.txt", "i/j/bright/a_0.jpg",
+    }  # fmt: skip
+    assert lines[-3].startswith("1 photo in ")
+    assert lines[-2] == "detections: 1 bright"
+    assert lines[-1].startswith(f"results: {new / 'a/o'}, ")
+    assert str(new / "f/g/images") in lines[-1]
+
+
+def test_mot_results_of_several_sources_are_in_a_folder(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        make_video(tmp_path / name / "v.mp4", [0, 1001])
+    sources = ("--video", tmp_path / "one/v.mp4", "--video", tmp_path / "two/v.mp4")
+    arguments = ("--score-threshold", "0.01", "--mot", tmp_path / "mot")
+    status, line = run_main(capsys, *sources, "--model", tiny, *arguments)
+    assert status == 0, line
+    assert line == f"results: {tmp_path / 'mot'}"
+    names = sorted(path.name for path in (tmp_path / "mot").iterdir())
+    assert set(names) <= {"v.txt", "v-2.txt"}
+
+
+def test_folders_with_sources_are_not_written_into(
+    tiny: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("--source", photos / "one", "--model", tiny, "--overwrite")
+    frames = ("--save-frames", "all", "--frames-folder")
+    for option in ((*frames, photos), (*frames, photos / "one"), ("--save-crops", photos)):
+        status, line = run_main(capsys, *arguments, *option)
+        assert (status, "holds the source 'a.png'" in line) == (2, True), line
+    assert len(list(photos.rglob("*.*"))) == 2
+
+
+def test_encoder_options_need_a_video(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    demo = ("--source", "demo:160x96,frames=2", "--model", tiny)
+    video = ("--output", tmp_path / "o.mp4")
+    for arguments, text in (
+        (("--quality", 50, "--json", "/dev/null"), "need an annotated video; set --output"),
+        ((*video, "--quality", 101), "--quality must be from 1 to 100, not 101"),
+        ((*video, "--bitrate", "fast"), "--bitrate must be a number such as"),
+        ((*video, "--encoder", "x264"), "there is no --encoder 'x264'; use one of auto, libx264"),
+        ((*video, "--encoder", "libvpx-vp9"), "cannot be used for .mp4; set --encoder to auto"),
+        (("--output", "http://host/x"), "is not a supported output; publish to one of rtsp://"),
+    ):
+        status, line = run_main(capsys, *demo, *arguments)
+        assert (status, text in line) == (2, True), line
+    assert not list(tmp_path.iterdir())
