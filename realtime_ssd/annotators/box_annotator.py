@@ -64,7 +64,7 @@ class BoxAnnotator:
     def annotate(self, image: Image, result: FrameResult) -> None:
         """See `realtime_ssd.core.results.Annotator`."""
         height, width = image.shape[:2]
-        line_width = self._line_width or 2 * max(1, round(min(height, width) / 640))
+        line_width = self._line_width or 2 * max(1, round(min(height, width) / 560))
         detections = result.detections
         boxes, class_ids = detections.boxes.tolist(), detections.class_ids.tolist()
         shown = []

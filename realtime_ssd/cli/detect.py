@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from realtime_ssd.cli.options import (
+    GROUPS,
     DetectOptions,
     DrawOptions,
     ExtensionOptions,
@@ -18,7 +19,9 @@ from realtime_ssd.cli.scene_options import SceneOptions
 
 __all__ = ["detect"]
 
-_Repeatable = Parameter(negative="", consume_multiple=False, allow_leading_hyphen=True)
+_Repeatable = Parameter(
+    negative="", consume_multiple=False, allow_leading_hyphen=True, group=GROUPS["sources"]
+)
 DEFAULT_DETECTION, DEFAULT_OUTPUTS = DetectOptions(), OutputOptions()
 DEFAULT_DRAWING, DEFAULT_EXTENSIONS = DrawOptions(), ExtensionOptions()
 DEFAULT_INPUTS, DEFAULT_SCENE = InputOptions(), SceneOptions()

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
 if TYPE_CHECKING:
     from realtime_ssd.annotators import BoxAnnotator
 
 __all__ = [
+    "GROUPS",
     "DetectOptions",
     "DrawOptions",
     "ExtensionOptions",
@@ -20,10 +21,14 @@ __all__ = [
 ]
 
 
+_TITLES = ("sources", "detection", "outputs", "drawing", "scene", "extensions")
+GROUPS = {title: Group(title.capitalize(), sort_key=number) for number, title in enumerate(_TITLES)}
+"""Panels of the help, in order."""
+
 _Repeatable = Parameter(negative="", consume_multiple=False)
 
 
-@Parameter(name="*")
+@Parameter(name="*", group=GROUPS["detection"])
 @dataclass(frozen=True)
 class DetectOptions:
     """Model and inference.
@@ -101,7 +106,7 @@ def _parse_scores(text: str) -> float | dict[str, float]:
     return scores[OTHER_CLASSES] if list(scores) == [OTHER_CLASSES] else scores
 
 
-@Parameter(name="*")
+@Parameter(name="*", group=GROUPS["sources"])
 @dataclass(frozen=True)
 class InputOptions:
     """Parts of the sources.
@@ -132,7 +137,7 @@ class InputOptions:
     local_redirects: bool = True
 
 
-@Parameter(name="*")
+@Parameter(name="*", group=GROUPS["outputs"])
 @dataclass(frozen=True)
 class OutputOptions:
     """Outputs.
@@ -212,7 +217,7 @@ class OutputOptions:
         return [display_url(target) for target in targets if target != "-"]
 
 
-@Parameter(name="*")
+@Parameter(name="*", group=GROUPS["drawing"])
 @dataclass(frozen=True)
 class DrawOptions:
     """Boxes and labels.
@@ -245,7 +250,7 @@ class DrawOptions:
         )
 
 
-@Parameter(name="*")
+@Parameter(name="*", group=GROUPS["extensions"])
 @dataclass(frozen=True)
 class ExtensionOptions:
     """Installed extensions, each as NAME or NAME:ARGUMENT; all may be repeated.

@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from realtime_ssd.cli.options import GROUPS
+
 __all__ = ["TRACKERS", "SceneOptions", "with_default_tracker"]
 
 TRACKERS = ("bytetrack", "ocsort", "botsort", "sort", "off")
@@ -16,7 +18,7 @@ TRACKERS = ("bytetrack", "ocsort", "botsort", "sort", "off")
 _Repeatable = Parameter(negative="", consume_multiple=False)
 
 
-@Parameter(name="*")
+@Parameter(name="*", group=GROUPS["scene"])
 @dataclass(frozen=True)
 class SceneOptions:
     """Tracking, zones and privacy.
