@@ -42,7 +42,7 @@ Fraction = Annotated[float, Meta(ge=0, le=1)]
 Decay = Annotated[float, Meta(ge=0, le=0.999999)]
 
 CHANGEABLE_ON_RESUME = frozenset(
-    {"name", "description", "model.backbone", "data.train", "data.val"}
+    {"name", "description", "model.backbone", "model.backbone_optional", "data.train", "data.val"}
     | {f"run.{key}" for key in ("epochs", "workers", "compile", "channels_last")}
     | {"run.evaluate_every", "run.metric"}
 )
@@ -56,7 +56,10 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         name: One of `realtime_ssd_training.models.names()`.
         options: Keyword arguments of that network.
-        backbone: Pretrained backbone weights: a path or "URL#SHA256"; empty for random weights.
+        backbone: Pretrained backbone weights: a path, "URL#SHA256", "imagenet" or "coco"; empty for
+            random weights.
+        backbone_optional: Whether the weights are random if the backbone would have to be
+            downloaded.
         norm: "learned" trains batch normalization; "frozen" keeps its initial state.
         freeze: "backbone" keeps the initial weights of the backbone, without its extra layers.
     """
@@ -64,6 +67,7 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     options: dict[str, Any] = field(default_factory=dict)
     backbone: str = ""
+    backbone_optional: bool = False
     norm: Literal["learned", "frozen"] = "learned"
     freeze: Literal["nothing", "backbone"] = "nothing"
 

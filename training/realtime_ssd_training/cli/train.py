@@ -52,8 +52,9 @@ def train(
         init: Detector to start from: a checkpoint of this program, or any file that
             `realtime-ssd import` reads without options; layers that do not fit, such as the score
             heads of other classes, start with random weights.
-        backbone: Pretrained weights of the backbone instead of the recipe's: a file, URL#SHA256,
-            or "none".
+        backbone: Pretrained weights of the backbone instead of the recipe's: a file (.tflite,
+            .pth, .caffemodel, .safetensors), URL#SHA256, "imagenet" or "coco" (Google's, which are
+            downloaded and verified), or "none".
         freeze: "backbone" trains only the extra layers and the heads.
         epochs: Passes over the training set; the recipe's number by default.
         batch: Images per step over all processes, by default the recipe's; the learning rate is not
@@ -83,6 +84,7 @@ def train(
         "run.compile": compile or None,
         "optimizer.lr": lr,
         "model.backbone": "" if backbone == "none" else backbone,
+        "model.backbone_optional": None if backbone is None else False,
         "model.freeze": freeze,
         "data.train": data,
         "data.val": val,

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,7 @@ class TrainCommand:
         else:
             check_output(preview, overwrite=self.overwrite)
         recipe = with_overrides(load_recipe(self.recipe), self.overrides)
+        recipe = _without_absent_backbone(recipe, announce=preview is None and not self.init)
         if recipe.model.freeze == "backbone" and not (self.init or recipe.model.backbone):
             raise UsageError(
                 "`freeze` keeps the weights of the backbone, which are random here; set `init` or "
@@ -147,7 +149,8 @@ class TrainCommand:
         if recipe.model.backbone:
             from realtime_ssd_training.models.backbones import load_backbone
 
-            loaded, total = load_backbone(model, recipe.model.backbone)
+            images = partial(_spread_images, train)
+            loaded, total = load_backbone(model, recipe.model.backbone, images)
             print(f"loaded {loaded} of {total} backbone tensors from pretrained weights")
         if self.init:
             _load_initial_weights(model, self.init, train)
@@ -161,6 +164,27 @@ class TrainCommand:
                 "recipe": to_dict(recipe),
             }
         )
+
+
+def _without_absent_backbone(recipe: Recipe, *, announce: bool) -> Recipe:
+    """Return a recipe without an optional backbone that would have to be downloaded.
+
+    Args:
+        recipe: The recipe.
+        announce: Whether to print what is lost.
+    """
+    if not recipe.model.backbone_optional:
+        return recipe
+    from realtime_ssd_training.models.backbones import is_backbone_present
+
+    if is_backbone_present(recipe.model.backbone, recipe.model.name):
+        return recipe
+    if announce:
+        print(
+            f"the backbone starts with random weights, which takes several times as many epochs; "
+            f"--backbone {recipe.model.backbone} downloads pretrained ones (3 MB)"
+        )
+    return with_overrides(recipe, {"model.backbone": "", "model.backbone_optional": False})
 
 
 def _load_initial_weights(model: SSD, path: Path, train: Dataset) -> None:

@@ -34,13 +34,18 @@ from realtime_ssd_training.importers.tflite_metadata import (
     normalization,
 )
 from realtime_ssd_training.weights.text_files import labels_beside
-from realtime_ssd_training.weights.tflite_file import Operator, Tensor, TfliteFile, read_tflite
+from realtime_ssd_training.weights.tflite_file import (
+    Operator,
+    Tensor,
+    TfliteFile,
+    pixel_scaling,
+    read_tflite,
+)
 
 __all__ = ["FAMILY", "POST_PROCESSING", "import_model"]
 
 FAMILY = "tflite"
 POST_PROCESSING = "TFLite_Detection_PostProcess"
-_PIXEL_SHIFT = {np.uint8: 0, np.int8: 128}  # stored value of a pixel: pixel - shift
 _ARITHMETIC = ("ADD", "MUL", "SUB")
 _BOX_TOLERANCE = 1e-5
 _DEFAULT_LIMITS = Thresholds(0.5, 0.6, 200, 100)
@@ -143,9 +148,9 @@ def _mean_and_scale(
     file: TfliteFile, options: ImportOptions
 ) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
     tensor = file.tensors[file.inputs[0]]
-    if tensor.dtype in _PIXEL_SHIFT and len(tensor.scale) == 1:
-        zero = float(tensor.zero_point[0]) + _PIXEL_SHIFT[tensor.dtype]
-        return (zero,) * 3, (float(tensor.scale[0]),) * 3
+    scaling = pixel_scaling(tensor)
+    if scaling is not None:
+        return (scaling[0],) * 3, (scaling[1],) * 3
     if tensor.dtype is not np.float32:
         raise ModelError(
             f"the input '{tensor.name}' of the TFLite model is neither float32 nor quantized 8-bit"

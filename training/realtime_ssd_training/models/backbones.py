@@ -7,16 +7,17 @@ that the network computes the same features from its own input.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from realtime_ssd.core.downloads import download
+from realtime_ssd.core.downloads import download, download_member
 from realtime_ssd.core.errors import ModelError, UsageError
 from realtime_ssd.core.files import cache_folder
+from realtime_ssd.core.frames import Image
 from realtime_ssd.core.spec import InputSpec
 from realtime_ssd_training.models import SSD
 from realtime_ssd_training.models.checkpoint import read_checkpoint
@@ -24,7 +25,7 @@ from realtime_ssd_training.models.initial_weights import adapt_first_layer
 from realtime_ssd_training.weights.caffe_weights import read_weights
 from realtime_ssd_training.weights.pytorch_file import read_state_dict
 
-__all__ = ["find_backbone", "load_backbone"]
+__all__ = ["PUBLISHED", "find_backbone", "is_backbone_present", "load_backbone"]
 
 Weights = Mapping[str, Tensor]
 
@@ -66,21 +67,29 @@ class _Backbone:
     first_layer: str = ""
 
 
-def load_backbone(model: SSD, source: str) -> tuple[int, int]:
+def load_backbone(
+    model: SSD, source: str, images: Callable[[], Sequence[Image]] = tuple
+) -> tuple[int, int]:
     """Load pretrained weights into the backbone of a network.
 
     Args:
         model: Network to change; layers that the file does not contain keep their weights.
-        source: A file, or "URL#SHA256"; downloads are cached.
+        source: A file, "URL#SHA256", or a name in `PUBLISHED`; downloads are cached.
+        images: Returns pictures for the statistics of normalizations; called for TFLite files only.
 
     Returns:
-        Number of tensors loaded, and number of tensors of the backbone.
+        Number of tensors (convolutions of a TFLite file) loaded, and number of those of the
+        backbone.
 
     Raises:
         UsageError: If the file does not exist, or the URL has no checksum.
         ModelError: If the file is damaged or does not fit the network.
     """
-    path = find_backbone(source)
+    path = find_backbone(source, model.architecture)
+    if path.suffix.lower() == ".tflite":
+        from realtime_ssd_training.models.tflite_backbone import load_tflite_backbone
+
+        return load_tflite_backbone(model, path, images())
     backbone = _read(path, model)
     current = model.backbone.state_dict()
     wrong = [
@@ -92,7 +101,7 @@ def load_backbone(model: SSD, source: str) -> tuple[int, int]:
         reason = f"its '{wrong[0]}' has another shape" if wrong else "it has none of its layers"
         raise ModelError(
             f"'{path}' does not fit the backbone of '{model.architecture}': {reason}; use weights "
-            "of the same network with the same width"
+            "of the same network with the same width, or `init` for a whole detector"
         )
     tensors = backbone.tensors
     if backbone.input is not None:
@@ -101,21 +110,29 @@ def load_backbone(model: SSD, source: str) -> tuple[int, int]:
     return len(backbone.tensors), len(current)
 
 
-def find_backbone(source: str) -> Path:
+def find_backbone(source: str, architecture: str = "") -> Path:
     """Return a file with backbone weights, downloading it to the cache if necessary.
 
     Args:
-        source: A file, or "URL#SHA256" with at least the first 8 digits of the checksum.
+        source: A file, "URL#SHA256" with at least the first 8 digits of the checksum, or a name in
+            `PUBLISHED`.
+        architecture: Network, for a name.
 
     Raises:
-        UsageError: If the file does not exist, or the URL has no checksum.
+        UsageError: If the file does not exist, the URL has no checksum, or there are no published
+            weights of this name for the network.
         RealtimeSSDError: If the download fails.
         ModelError: If the downloaded file has another checksum.
     """
+    if source in PUBLISHED and not Path(source).exists():
+        return _published(source, architecture).fetch()
     if not re.match(r"https?://", source):
         path = Path(source).expanduser()
         if not path.is_file():
-            raise UsageError(f"`backbone` file '{source}' does not exist")
+            raise UsageError(
+                f"`backbone` file '{source}' does not exist; use a file, URL#SHA256, or "
+                f"{' or '.join(PUBLISHED)}"
+            )
         return path
     url, _, digest = source.partition("#")
     if not re.fullmatch(r"[0-9a-fA-F]{8,64}", digest):
@@ -125,6 +142,75 @@ def find_backbone(source: str) -> Path:
     path = cache_folder("backbones") / url.rsplit("/", 1)[1]
     download(url, digest, path, hint="set `backbone` to its path")
     return path
+
+
+def is_backbone_present(source: str, architecture: str) -> bool:
+    """Return whether a backbone can be loaded without a download."""
+    if source in PUBLISHED:
+        return _published(source, architecture).path().is_file()
+    return Path(source).expanduser().is_file()
+
+
+@dataclass(frozen=True, slots=True)
+class _Published:
+    """Weights of a backbone that their authors publish.
+
+    Attributes:
+        url: Address of the file, or of a zip archive that contains it.
+        file: Name of the file.
+        sha256: SHA-256 of the file.
+    """
+
+    url: str
+    file: str
+    sha256: str
+
+    def path(self) -> Path:
+        """Return where the file is cached."""
+        return cache_folder("backbones") / self.file
+
+    def fetch(self) -> Path:
+        """Return the cached file, downloaded if necessary."""
+        path, hint = self.path(), "set `backbone` to its path"
+        if self.url.endswith(".zip"):
+            download_member(self.url, self.file, self.sha256, path, hint=hint)
+        else:
+            download(self.url, self.sha256, path, hint=hint)
+        return path
+
+
+_CORAL = "https://raw.githubusercontent.com/google-coral/test_data/master/"
+_V1 = ("ssd300_mobilenet_v1", "ssd300_mobilenet_v1_3x3", "ssd_mobilenet_v1_fpn")
+_IMAGENET_V1 = _Published(
+    f"{_CORAL}mobilenet_v1_1.0_224_quant_embedding_extractor.tflite",
+    "mobilenet_v1_1.0_224_quant_embedding_extractor.tflite",
+    "f409ef4f73fcbb9667841965623c5c8524aac33d41b9bf5f3667161fb4a76319",
+)
+_IMAGENET_V2 = _Published(
+    f"{_CORAL}tf2_mobilenet_v2_1.0_224_ptq.tflite",
+    "tf2_mobilenet_v2_1.0_224_ptq.tflite",
+    "5d3137241276e79c86d14a74fe43581398ae0e815191d3dba45495b810840e8c",
+)
+_COCO_V1 = _Published(
+    "https://storage.googleapis.com/download.tensorflow.org/models/tflite/"
+    "coco_ssd_mobilenet_v1_1.0_quant_2018_06_29.zip",
+    "detect.tflite",
+    "e4b118e5e4531945de2e659742c7c590f7536f8d0ed26d135abcfe83b4779d13",
+)
+PUBLISHED: dict[str, dict[str, _Published]] = {
+    "imagenet": {**dict.fromkeys(_V1, _IMAGENET_V1), "ssd300_mobilenet_v2": _IMAGENET_V2},
+    "coco": dict.fromkeys(_V1, _COCO_V1),
+}
+"""Weights of backbones by name and network: Google's, trained on ImageNet or COCO."""
+
+
+def _published(name: str, architecture: str) -> _Published:
+    weights = PUBLISHED[name]
+    if architecture not in weights:
+        raise UsageError(
+            f"there is no `backbone` '{name}' for '{architecture}', only for {', '.join(weights)}"
+        )
+    return weights[architecture]
 
 
 def _read(path: Path, model: SSD) -> _Backbone:

@@ -25,6 +25,7 @@ from realtime_ssd_training.weights.convolutions import Convolution, HeadConvolut
 __all__ = [
     "InitialWeights",
     "adapt_first_layer",
+    "adapt_input",
     "input_batches",
     "transfer_graph",
     "transfer_weights",
@@ -142,7 +143,7 @@ def adapt_first_layer(
     adapted = dict(tensors)
     if f"{layer}.weight" not in adapted:
         return adapted
-    weight, shift = _adapt(adapted[f"{layer}.weight"], trained, target)
+    weight, shift = adapt_input(adapted[f"{layer}.weight"], trained, target)
     adapted[f"{layer}.weight"] = weight
     running_mean = layer.removesuffix(".0") + ".1.running_mean"
     if f"{layer}.bias" in adapted:
@@ -152,8 +153,8 @@ def adapt_first_layer(
     return adapted
 
 
-def _adapt(weight: Tensor, trained: InputSpec, target: InputSpec) -> tuple[Tensor, Tensor]:
-    """Return the weight for another input, and the constant to add to the result."""
+def adapt_input(weight: Tensor, trained: InputSpec, target: InputSpec) -> tuple[Tensor, Tensor]:
+    """Return the weight of a first layer for another input, and the constant to add to it."""
     mean, scale = torch.tensor(trained.mean), torch.tensor(trained.scale)
     if trained.channels != target.channels:
         weight, mean, scale = weight.flip(1), mean.flip(0), scale.flip(0)
@@ -188,7 +189,7 @@ def transfer_graph(
     for index, (layer, item) in enumerate(pairs):
         weight, bias = torch.from_numpy(item.weight), torch.from_numpy(item.bias)
         if index == 0:
-            weight, shift = _adapt(weight, spec.input, model.spec.input)
+            weight, shift = adapt_input(weight, spec.input, model.spec.input)
             bias = bias + shift
         set_layer(layer, weight, bias)
     set_statistics(model, [layer for layer, _ in pairs], input_batches(images, model.spec.input))

@@ -19,7 +19,15 @@ from numpy.typing import NDArray
 
 from realtime_ssd.core.errors import ModelError
 
-__all__ = ["DAMAGED", "Operator", "Tensor", "TfliteFile", "read_tflite", "root_table"]
+__all__ = [
+    "DAMAGED",
+    "Operator",
+    "Tensor",
+    "TfliteFile",
+    "pixel_scaling",
+    "read_tflite",
+    "root_table",
+]
 
 _IDENTIFIER = b"TFL3"
 DAMAGED = (struct.error, IndexError, KeyError, ValueError, TypeError, OverflowError, MemoryError)
@@ -184,6 +192,18 @@ def read_tflite(path: Path) -> TfliteFile:
 def root_table(data: bytes) -> _Fields:
     """Return the root table of a flatbuffer."""
     return _Fields(Table(data, encode.Get(packer.uoffset, data, 0)))
+
+
+def pixel_scaling(tensor: Tensor) -> tuple[float, float] | None:
+    """Return mean and scale of an 8-bit input: its real values are (pixel - mean) * scale.
+
+    Returns:
+        None if the input is not quantized with one step.
+    """
+    if not tensor.is_8bit:
+        return None
+    shift = 0 if tensor.dtype is np.uint8 else 128  # stored value of a pixel: pixel - shift
+    return float(tensor.zero_point[0]) + shift, float(tensor.scale[0])
 
 
 class _Fields:
