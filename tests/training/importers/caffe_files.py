@@ -65,8 +65,7 @@ def random_weights(definition: str, seed: int = 0) -> Weights:
         arrays, outputs = draw_weights(rng, kind, text, inputs)
         if arrays:
             weights[name] = arrays
-        if top:
-            channels[top[0]] = outputs
+        channels |= dict.fromkeys(top, outputs)
     return weights
 
 

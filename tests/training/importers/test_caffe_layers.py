@@ -29,7 +29,9 @@ def convert(
     (layer,) = parse_definition(f'layer {{ name: "x" type: "{kind}" {options} }}').layer
     graph = GraphBuilder({"x": weights} if weights else {})
     bottoms = [Blob(f"in{index}", shape) for index, shape in enumerate(shapes)]
-    return graph, CONVERTERS[kind](graph, layer, bottoms)
+    blob = CONVERTERS[kind](graph, layer, bottoms)
+    assert isinstance(blob, Blob)
+    return graph, blob
 
 
 def convert_and_run(
@@ -169,6 +171,43 @@ def test_relu_with_and_without_a_slope() -> None:
     np.testing.assert_array_equal(convert_and_run("ReLU", "", [image]), np.maximum(image, 0))
     leaky = convert_and_run("ReLU", "relu_param { negative_slope: 0.25 }", [image])
     np.testing.assert_allclose(leaky, np.where(image > 0, image, image / 4), rtol=1e-6)
+
+
+def test_relu6_and_silence() -> None:
+    image = random_array(1, 3, 4, 4) * 9
+    np.testing.assert_array_equal(convert_and_run("ReLU6", "", [image]), image.clip(0, 6))
+    assert convert("Silence", "", [image.shape], [])[1].name == "in0"
+
+
+@pytest.mark.parametrize(
+    ("options", "axis", "points"),
+    [
+        ("", 1, [2, 4]),
+        ("slice_dim: 2 slice_point: 1 slice_point: 2", 2, [1, 2]),
+        ("axis: -1 slice_point: 3 slice_point: 4", 3, [3, 4]),
+    ],
+)
+def test_slice_has_an_output_for_each_part(options: str, axis: int, points: list[int]) -> None:
+    image = random_array(1, 6, 5, 7)
+    text = f'layer {{ type: "Slice" top: "a" top: "b" top: "c" slice_param {{ {options} }} }}'
+    (layer,) = parse_definition(text).layer
+    graph, bottom = GraphBuilder({}), Blob("in", image.shape)
+    blobs = CONVERTERS["Slice"](graph, layer, [bottom])
+    assert isinstance(blobs, list)
+    expected = np.split(image, points, axis)
+    for blob, actual, part in zip(
+        blobs, run(graph.build([bottom], blobs), {"in": image}), expected, strict=True
+    ):
+        assert blob.shape == actual.shape
+        np.testing.assert_array_equal(actual, part)
+
+
+@pytest.mark.parametrize("options", ["axis: 2", "axis: 2 slice_point: 5", "slice_point: 9"])
+def test_impossible_slices_are_refused(options: str) -> None:
+    text = f'layer {{ name: "x" type: "Slice" top: "a" top: "b" slice_param {{ {options} }} }}'
+    (layer,) = parse_definition(text).layer
+    with pytest.raises(ModelError, match=r"layer 'x' \(Slice\) slices"):
+        CONVERTERS["Slice"](GraphBuilder({}), layer, [Blob("in", (1, 6, 5, 7))])
 
 
 @pytest.mark.parametrize("size", [(9, 11), (10, 12), (8, 8)])

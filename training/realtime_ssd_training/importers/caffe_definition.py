@@ -95,6 +95,11 @@ _PARAMETERS: dict[str, dict[str, FieldSpec]] = {
         "num_axes": optional("int32", "1"),
         "bias_term": optional("bool"),
     },
+    "slice_param": {
+        "axis": optional("int32", "1"),
+        "slice_dim": optional("uint32", "1"),
+        "slice_point": repeated("uint32"),
+    },
 }
 _NetDefinition = build_message_class(
     "NetDefinition",

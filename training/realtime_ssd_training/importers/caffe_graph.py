@@ -69,6 +69,12 @@ class GraphBuilder:
         )
         return output
 
+    def add_split(self, inputs: Sequence[str], count: int, **attributes: Any) -> list[str]:
+        """Add a Split node and return the names of its outputs."""
+        names = [f"split_{len(self.nodes)}_{k}" for k in range(count)]
+        self.nodes.append(onnx.helper.make_node("Split", list(inputs), names, **attributes))
+        return names
+
     def constant(self, values: NDArray[Any]) -> str:
         """Add an initializer and return its name."""
         name = f"weight_{len(self.constants)}"

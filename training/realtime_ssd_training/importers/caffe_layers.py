@@ -7,6 +7,7 @@ PriorBox, DetectionOutput).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from math import ceil, prod
 
 import numpy as np
@@ -100,6 +101,31 @@ def relu(graph: GraphBuilder, layer: Message, bottoms: Sequence[Blob]) -> Blob:
     if slope:
         return bottoms[0].copy(name=graph.add("LeakyRelu", [bottoms[0].name], alpha=slope))
     return bottoms[0].copy(name=graph.add("Relu", [bottoms[0].name]))
+
+
+def relu6(graph: GraphBuilder, _: Message, bottoms: Sequence[Blob]) -> Blob:
+    """Convert ReLU6, a layer of the MobileNetV2 versions of Caffe."""
+    limits = [graph.constant(np.array(limit, np.float32)) for limit in (0, 6)]
+    return bottoms[0].copy(name=graph.add("Clip", [bottoms[0].name, *limits]))
+
+
+def slice_blob(graph: GraphBuilder, layer: Message, bottoms: Sequence[Blob]) -> list[Blob]:
+    """Convert Slice: parts along an axis, of equal sizes unless the definition has points."""
+    source, parameters = bottoms[0], layer.slice_param
+    axis = parameters.axis if parameters.HasField("axis") else parameters.slice_dim
+    axis = range(len(source.shape))[axis]
+    count, size = len(layer.top), source.shape[axis]
+    points = list(parameters.slice_point) or [k * size // count for k in range(1, count)]
+    edges = [0, *points, size]
+    lengths = [end - begin for begin, end in pairwise(edges)]
+    if len(lengths) != count or min(lengths) < 1 or (not parameters.slice_point and size % count):
+        raise layer_error(layer, f"slices {size} values at {points} into {count} parts")
+    sizes = graph.constant(np.array(lengths, np.int64))
+    names = graph.add_split([source.name, sizes], count, axis=axis)
+    return [
+        source.copy(name=name, shape=(*source.shape[:axis], length, *source.shape[axis + 1 :]))
+        for name, length in zip(names, lengths, strict=True)
+    ]
 
 
 def pooling(graph: GraphBuilder, layer: Message, bottoms: Sequence[Blob]) -> Blob:
@@ -223,7 +249,7 @@ def prior_box(_: GraphBuilder, layer: Message, bottoms: Sequence[Blob]) -> Blob:
     return Blob("", (), prior_boxes=(boxes,))
 
 
-Converter = Callable[[GraphBuilder, Message, Sequence[Blob]], Blob]
+Converter = Callable[[GraphBuilder, Message, Sequence[Blob]], Blob | list[Blob]]
 CONVERTERS: dict[str, Converter] = {
     "BatchNorm": batch_norm,
     "Concat": concat,
@@ -238,9 +264,12 @@ CONVERTERS: dict[str, Converter] = {
     "Pooling": pooling,
     "PriorBox": prior_box,
     "ReLU": relu,
+    "ReLU6": relu6,
     "Reshape": reshape,
     "Scale": scale,
     "Sigmoid": sigmoid,
+    "Silence": identity,
+    "Slice": slice_blob,
     "Softmax": softmax,
     "Split": identity,
 }

@@ -21,6 +21,7 @@ from realtime_ssd_training.importers.caffe_definition import layer_error, parse_
 from realtime_ssd_training.importers.caffe_graph import Blob, GraphBuilder
 from realtime_ssd_training.importers.caffe_layers import CONVERTERS
 from realtime_ssd_training.importers.import_options import ImportOptions, ImportResult
+from realtime_ssd_training.importers.label_choice import choose_labels
 from realtime_ssd_training.importers.onnx_graph import extract, rename
 from realtime_ssd_training.importers.onnx_writer import write_model
 from realtime_ssd_training.importers.spec_overrides import apply_overrides
@@ -34,7 +35,11 @@ _INPUTS = {
     "caffe-vgg": ((104.0, 117.0, 123.0), 1.0),
     "caffe-mobilenet": ((127.5, 127.5, 127.5), 0.007843),
 }
-_LABELS = {21: class_names.VOC_21, 81: class_names.COCO_80}
+_LABELS = {
+    21: class_names.VOC_21,
+    81: class_names.COCO_80,
+    91: class_names.COCO_91,
+}
 POST_PROCESSING = "DetectionOutput"
 
 
@@ -49,14 +54,15 @@ def import_model(path: Path, output: Path, options: ImportOptions) -> ImportResu
     scores, offsets, priors = _heads(graph, end)
     family = options.family or _recognize(layers)
     spec = _describe(family, definition, end, image, scores, priors)
-    spec = apply_overrides(spec, options)
+    labels, origin = choose_labels(path, spec, options)
+    spec = apply_overrides(replace(spec, labels=labels), options)
     model = graph.build([image], [scores, offsets])
     rename(model, image.name, spec.input.name)
     rename(model, scores.name, spec.scores_output)
     rename(model, offsets.name, spec.offsets_output)
     heads = {spec.scores_output: scores.shape, spec.offsets_output: offsets.shape}
     dynamic_batch = write_model(extract(model, {}, heads), spec, output)
-    return ImportResult(spec, output, family, dynamic_batch)
+    return ImportResult(spec, output, family, dynamic_batch, origin)
 
 
 def families() -> tuple[str, ...]:
@@ -137,8 +143,8 @@ def _convert_layers(graph: GraphBuilder, layers: list[Message]) -> Message:
             raise layer_error(
                 layer, f"has parameters that do not fit its {len(bottoms)} inputs"
             ) from error
-        for top in layer.top:
-            graph.blobs[top] = result
+        results = result if isinstance(result, list) else [result] * len(layer.top)
+        graph.blobs.update(zip(layer.top, results, strict=True))
     raise ModelError(f"the definition has no {POST_PROCESSING} layer")
 
 
