@@ -84,6 +84,17 @@ class OnnxRuntimeBackend(Closeable):
         future: Future[list[Detections]] = batch.payload
         return future.result()
 
+    def raw_outputs(self, frame: Frame) -> tuple[Floats, Floats]:
+        """Run the network on one frame in the calling thread.
+
+        Returns:
+            P × C raw scores and P × 4 raw offsets.
+
+        Raises:
+            ModelError: If the network cannot be run, or its outputs are invalid.
+        """
+        return self._infer(self._preprocess([frame]))[0]
+
     def close(self) -> None:
         """Stop the workers once they have finished the frames they work on."""
         self._pool.shutdown(wait=True, cancel_futures=True)

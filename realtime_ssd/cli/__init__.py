@@ -37,6 +37,11 @@ ZONES = Command(
     20,
     "realtime-ssd zones street.mp4 --output zones.toml",
 )
+EXPLAIN = Command(
+    "realtime_ssd.cli.explain:explain",
+    "Show why a model detected what it detected in an image.",
+    25,
+)
 BENCHMARK = Command(
     "realtime_ssd.cli.benchmark:benchmark",
     "Measure speed and latency on this machine.",
