@@ -53,7 +53,7 @@ class FrameInput:
         self._copier, self._decoded = copier, device.event()
         self._owned: list[Buffer | PinnedBuffer] = []
         self._pixels: list[Buffer | PinnedBuffer] = []
-        self._image_bytes = self._capacity = self._address = 0
+        self._pixel_bytes = self._address = 0
         self._keys: list[tuple[object, ...] | None] = [None] * max_batch
         self._planes: list[tuple[object, ...] | None] = [None] * max_batch
         try:
@@ -77,7 +77,7 @@ class FrameInput:
 
     def images_at_once(self, frames: Sequence[Frame]) -> int:
         """Return how many of these frames fit into the limit of memory, at least one."""
-        size = _image_bytes(frames)
+        size = max(map(_image_bytes, frames), default=0)
         return max(1, min(self._max_batch, MAX_PIXEL_BYTES // size if size else self._max_batch))
 
     def stage(self, frames: Sequence[Frame], stream: Any) -> None:
@@ -89,58 +89,54 @@ class FrameInput:
             frames: At most `images_at_once` frames.
             stream: Stream of the copies.
         """
-        size = _image_bytes(frames)
-        if size > self._image_bytes or len(frames) > self._capacity:
-            self._grow(size, len(frames))
+        sizes = [_image_bytes(frame) for frame in frames]
+        if sum(sizes) > self._pixel_bytes:
+            # Enough for full batches of such frames, so that memory grows once.
+            self._grow(max(sum(sizes), min(MAX_PIXEL_BYTES, max(sizes) * self._max_batch)))
         if any(frame.surface is not None for frame in frames):
             # The decoder converts frames to NV12 on the default stream.
             self._device.wait_for_default_stream(stream, self._decoded)
         for index, frame in enumerate(frames):
             if frame.surface is not None:
                 self._set_surface(index, frame.surface, stream)
-        self._copy_images([i for i, f in enumerate(frames) if f.surface is None], frames, stream)
+        self._copy_images(frames, sizes, stream)
         self._clear(len(frames))
 
-    def _grow(self, size: int, count: int) -> None:
-        """Allocate memory for larger images; not needed once all sources have started."""
+    def _grow(self, size: int) -> None:
+        """Allocate memory for more pixels; not needed once all sources have started."""
         for memory in self._pixels:
             memory.close()
         self._pixels.clear()
         self._clear(0)
-        size = max(size, self._image_bytes)
-        self._image_bytes = self._capacity = 0
-        capacity = max(count, min(self._max_batch, MAX_PIXEL_BYTES // max(size, 1)))
-        self._host_pixels = self._device.pinned(size * capacity)
+        self._pixel_bytes = 0
+        self._host_pixels = self._device.pinned(size)
         self._pixels.append(self._host_pixels)
         self._address = self._host_pixels.address
         if not self._device.integrated:
-            purpose = f"store the pixels of {capacity} frames"
-            self._device_pixels = self._device.buffer(size * capacity, purpose)
+            self._device_pixels = self._device.buffer(size, "store the pixels of a batch")
             self._pixels.append(self._device_pixels)
             self._address = self._device_pixels.address
-        self._image_bytes, self._capacity = size, capacity
+        self._pixel_bytes = size
 
-    def _copy_images(self, indices: Sequence[int], frames: Sequence[Frame], stream: Any) -> None:
+    def _copy_images(self, frames: Sequence[Frame], sizes: Sequence[int], stream: Any) -> None:
         """Copy images into page-locked memory, and each to the GPU as soon as it is complete."""
+        indices = [index for index, frame in enumerate(frames) if frame.surface is None]
+        begins = [sum(sizes[:index]) for index in indices]
         images = [frames[index].image for index in indices]
         targets = [
-            self._slice(index, image.nbytes) for index, image in zip(indices, images, strict=True)
+            self._host_pixels.bytes[begin : begin + image.nbytes]
+            for begin, image in zip(begins, images, strict=True)
         ]
         copies = [(t.reshape(i.shape), i) for t, i in zip(targets, images, strict=True)]
         with closing(self._copier.copy(copies)) as finished:
             for number in finished:
-                index, image = indices[number], images[number]
-                begin = index * self._image_bytes
+                index, begin, image = indices[number], begins[number], images[number]
                 if not self._device.integrated:
                     self._device.copy_in(self._device_pixels, targets[number], stream, begin)
                 height, width = image.shape[:2]
                 self._set_table(index, (width, height), None, stream)
                 planes, pitches = (self._address + begin, 0), (3 * width, 0)
                 self._set_source(index, planes, pitches, "bgr")
-
-    def _slice(self, index: int, size: int) -> NDArray[np.uint8]:
-        begin = index * self._image_bytes
-        return self._host_pixels.bytes[begin : begin + size]
 
     def _set_surface(self, index: int, surface: Surface, stream: Any) -> None:
         color = Color.of(surface.standard, surface.full_range)
@@ -187,7 +183,8 @@ class FrameInput:
             memory.close()
 
 
-def _image_bytes(frames: Sequence[Frame]) -> int:
-    """Return the memory of the largest image in host memory, with room for aligned reads."""
-    size = max((frame.image.nbytes for frame in frames if frame.surface is None), default=0)
-    return -(-(size + 16) // ALIGNMENT) * ALIGNMENT if size else 0
+def _image_bytes(frame: Frame) -> int:
+    """Return the memory of an image in host memory, with room for aligned reads, or 0."""
+    if frame.surface is not None:
+        return 0
+    return -(-(frame.image.nbytes + 16) // ALIGNMENT) * ALIGNMENT

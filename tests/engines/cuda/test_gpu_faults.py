@@ -20,6 +20,7 @@ from benchmarks.gpu.networks import RecordedHeads
 from realtime_ssd.backends import BackendOptions
 from realtime_ssd.core.errors import ModelError
 from realtime_ssd.core.postprocess import PostProcessor, to_frame_detections
+from realtime_ssd.core.preprocess import preprocess
 from tests.engines.cuda.host_driver import BINDINGS
 from tests.engines.cuda.test_detect import make_spec, random_heads
 from tests.engines.cuda.test_gpu_loop import (
@@ -27,6 +28,7 @@ from tests.engines.cuda.test_gpu_loop import (
     device,
     host_kernels,
     needs_stand_in,
+    network_input,
     open_backend,
     random_frames,
     stand_in,
@@ -150,6 +152,25 @@ def test_frames_beyond_the_memory_limit_are_processed_in_parts(
         "frames of 50 x 60 pixels are processed 2 at a time instead of 4, because the pixels of a "
         "batch are limited to 256 MiB"
     ]
+
+
+@needs_stand_in
+def test_memory_stays_within_the_limit_after_larger_frames(
+    device: Device, stand_in: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Few large frames, then many small ones: not as many of the large size."""
+    large, small = random_frames(1, height=400), random_frames(BATCH, height=90)
+    monkeypatch.setattr(frame_input, "MAX_PIXEL_BYTES", 2 * large[0].image.nbytes)
+    backend, *_ = open_backend(device, slots=1)
+    with backend:
+        before = stand_in.host_device_bytes()
+        for frames in (small, large, large * BATCH, small, large, small):
+            expected = [len(d) for d in backend.collect(backend.submit(frames))]
+            assert len(expected) == len(frames)
+        assert stand_in.host_device_bytes() - before <= frame_input.MAX_PIXEL_BYTES
+        tensor = network_input(backend, device, BATCH)
+    for values, frame in zip(tensor, small, strict=True):
+        np.testing.assert_allclose(values, preprocess(frame.image, backend.spec.input), atol=1e-6)
 
 
 @needs_stand_in
