@@ -28,6 +28,7 @@ from realtime_ssd_engines.cuda.kernel_params import ImageHeader
 from realtime_ssd_engines.cuda.kernel_set import KernelSet
 from realtime_ssd_engines.cuda.slots import FrameSlot, Network
 from realtime_ssd_engines.cuda.staging import HostCopier
+from realtime_ssd_engines.requirements import install_command
 
 __all__ = ["GpuBackend"]
 
@@ -99,7 +100,8 @@ class GpuBackend(Closeable):
         if graphs and not graphs_available():
             _log.warning(
                 "cuda-bindings is not installed, so each batch takes several launches instead of "
-                "one; install it with: pip install cuda-bindings"
+                "one; install it with: %s",
+                install_command(),
             )
 
     @property

@@ -111,8 +111,8 @@ def _compile_with_nvrtc(
         if nvcc_path():
             return compile_with_nvcc(name, architecture, options)[0]
         raise ModelError(
-            f"{compiler_name()} does not support {architecture}; install an older "
-            "nvidia-cuda-nvrtc, or a CUDA toolkit with nvcc"
+            f"{compiler_name()} does not support {architecture}; run {install_command()}, or "
+            "install a CUDA toolkit with nvcc"
         )
     target = f"compute_{older[-1]}" if ptx else architecture
     headers = {file: text for file, text in sources.items() if file.endswith(".cuh")}

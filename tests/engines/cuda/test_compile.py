@@ -55,7 +55,7 @@ def test_gpus_that_nvrtc_no_longer_supports_need_nvcc(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compile_module, "nvcc_path", lambda: None)
-    with pytest.raises(ModelError, match=r"NVRTC [\d.]+ does not support sm_35; install an older"):
+    with pytest.raises(ModelError, match=r"NVRTC [\d.]+ does not support sm_35; run pip install"):
         compile_kernel("preprocess", SETTINGS, "sm_35", tmp_path)
 
 
