@@ -79,3 +79,25 @@ def test_without_a_gpu_tensorrt_fails_and_auto_uses_the_cpu(folder: Path) -> Non
     auto = run(*arguments)
     assert auto.returncode == 0
     assert auto.stdout
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("build", "street", "--flavor", "rtx", "--compute-capability", "8.9"),
+        ("benchmark", "--duration", 0.1),
+        ("--source", "demo:64x64,frames=1", "--json", "-"),
+    ],
+)
+def test_a_gpu_that_does_not_exist_is_a_usage_error(command: tuple[object, ...]) -> None:
+    result = run(*command, "--device", 1)
+    assert (result.returncode, result.stdout) == (2, "")
+    message = "realtime-ssd: --device 1 does not exist: the NVIDIA driver finds no GPU"
+    assert result.stderr.splitlines()[-1] == message
+
+
+def test_hardware_decoding_requires_the_first_gpu() -> None:
+    arguments = ("--source", "demo:64x64,frames=1", "--json", "-", "--decoder", "gpu")
+    result = run(*arguments, "--device", 1)
+    assert result.returncode == 2
+    assert "--decoder gpu decodes on GPU 0; set --device to 0" in result.stderr
