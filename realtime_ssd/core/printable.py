@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import unicodedata
 
-__all__ = ["MAX_MESSAGE", "printable"]
+__all__ = ["MAX_MESSAGE", "csv_text", "printable"]
 
 MAX_MESSAGE = 2000
 """Characters of a message; quoted text from a hostile file may have any length."""
+_FORMULA_STARTS = ("=", "+", "-", "@")
 _JOINERS = "\u200c\u200d"
 """Invisible letters that Persian, Indic scripts and emoji need, and that change nothing else."""
 _UNSAFE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
@@ -35,6 +36,22 @@ def printable(text: str, longest: int = MAX_MESSAGE) -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(map(_escape, text))
+
+
+def csv_text(text: str) -> str:
+    """Return a text for a CSV cell that no spreadsheet runs as a formula.
+
+    Files that other programs read back, such as datasets, contain names as they are.
+
+    Args:
+        text: Name of a source, zone or class.
+
+    Example:
+        >>> csv_text("=HYPERLINK(1)"), csv_text("car")
+        ("'=HYPERLINK(1)", 'car')
+    """
+    text = printable(text)
+    return f"'{text}" if text[:1] in _FORMULA_STARTS and text else text
 
 
 def _escape(character: str) -> str:

@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 from realtime_ssd.core.errors import RealtimeSSDError, UsageError
 from realtime_ssd.core.files import open_output
+from realtime_ssd.core.printable import csv_text
 from realtime_ssd.core.results import Event
 
 __all__ = ["EventCounts"]
@@ -99,7 +100,8 @@ class EventCounts:
         if self._file is None:
             return
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(rows)
+        cells = ([_cell(value) for value in row] for row in rows)
+        csv.writer(text, lineterminator="\n").writerows(cells)
         try:
             self._file.write(text.getvalue().encode())
             self._file.flush()
@@ -107,3 +109,7 @@ class EventCounts:
             raise RealtimeSSDError(
                 f"'{self._path}' cannot be written: {error.strerror}; the rows before are complete"
             ) from None
+
+
+def _cell(value: object) -> object:
+    return csv_text(value) if isinstance(value, str) else value

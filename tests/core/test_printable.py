@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from realtime_ssd.core.errors import RealtimeSSDError
-from realtime_ssd.core.printable import printable
+from realtime_ssd.core.printable import csv_text, printable
 
 
 @pytest.mark.parametrize(
@@ -37,3 +37,20 @@ def test_text_is_shown_as_one_line(text: str, shown: str) -> None:
 def test_the_middle_of_a_long_text_is_left_out() -> None:
     shown = printable("a" * 10**6 + "b" * 10**6)
     assert shown == "a" * 1000 + " ... " + "b" * 1000
+
+
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [
+        ("car", "car"),
+        ("", ""),
+        ("=cmd|' /C calc'!A0", "'=cmd|' /C calc'!A0"),
+        ("+1", "'+1"),
+        ("-1", "'-1"),
+        ("@SUM(1)", "'@SUM(1)"),
+        ("\t=1", "\\t=1"),
+        ("a\r\n=1", "a\\r\\n=1"),
+    ],
+)
+def test_no_cell_is_a_formula(text: str, cell: str) -> None:
+    assert csv_text(text) == cell

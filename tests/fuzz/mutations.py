@@ -6,11 +6,19 @@ import copy
 import json
 import random
 import re
+import zlib
 from typing import Any
 
 import onnx
 
-__all__ = ["mutate_bytes", "mutate_json", "mutate_onnx", "mutate_safetensors", "mutate_text"]
+__all__ = [
+    "mutate_bytes",
+    "mutate_json",
+    "mutate_onnx",
+    "mutate_png",
+    "mutate_safetensors",
+    "mutate_text",
+]
 
 HOSTILE: tuple[Any, ...] = (
     *(None, True, False, 0, -0.0, 1, -1, 3.5, 1e-320, 1e308, 2**31, -(2**63), 10**30, 10**400),
@@ -67,6 +75,27 @@ def mutate_bytes(data: bytes, chance: random.Random) -> bytes:
         elif result:
             result[start] ^= 1 << chance.randrange(8)
     return bytes(result)
+
+
+def mutate_png(data: bytes, chance: random.Random) -> bytes:
+    """Return a PNG file with changes in its chunks and correct checksums."""
+    position, parts = 8, []
+    while position < len(data):
+        length = int.from_bytes(data[position : position + 4], "big")
+        parts.append(
+            (data[position + 4 : position + 8], data[position + 8 : position + 8 + length])
+        )
+        position += 12 + length
+    index = chance.randrange(len(parts))
+    kind, content = parts[index]
+    parts[index] = kind, mutate_bytes(content, chance)
+    if chance.random() < 0.2:
+        parts.insert(chance.randrange(len(parts)), chance.choice(parts))
+    result = data[:8]
+    for kind, content in parts:
+        check = zlib.crc32(kind + content).to_bytes(4, "big")
+        result += len(content).to_bytes(4, "big") + kind + content + check
+    return result
 
 
 def mutate_text(data: bytes, chance: random.Random) -> bytes:

@@ -24,6 +24,7 @@ from tests.fuzz.mutations import (
     mutate_bytes,
     mutate_json,
     mutate_onnx,
+    mutate_png,
     mutate_safetensors,
     mutate_text,
 )
@@ -137,6 +138,8 @@ def _mutate(kind: str, content: bytes, chance: random.Random) -> bytes:
         return mutate_onnx(content, chance)
     if kind in _JSON and chance.random() < 0.7:
         return json.dumps(mutate_json(json.loads(content), chance)).encode()
+    if kind == "png" and chance.random() < 0.7:
+        return mutate_png(content, chance)
     if kind == "safetensors":
         return mutate_safetensors(content, chance)
     if kind in _TEXT and chance.random() < 0.7:
