@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import enum
 import pickle
-import zipfile
+import random
 from collections import OrderedDict, defaultdict
 from pathlib import Path
 from typing import Any
@@ -158,3 +158,28 @@ def test_files_without_weights_are_refused_with_what_they_contain(tmp_path: Path
         path.write_bytes(data[:size])
         with pytest.raises(ModelError, match="not a PyTorch file of plain weights"):
             read_pytorch_file(path)
+
+
+def test_no_program_in_a_crafted_archive_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python's zip reader refuses some archives that PyTorch's accepts."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("the program was loaded")
+
+    path = tmp_path / "m.pth"
+    torch.jit.save(torch.jit.script(nn.Linear(2, 2)), path)
+    data = path.read_bytes()
+    monkeypatch.setattr(torch.jit, "load", fail)
+    directory, end = data.index(b"PK\1\2"), data.rindex(b"PK\5\6")
+    for seed in range(400):
+        chance = random.Random(seed)
+        changed = bytearray(data)
+        for _ in range(chance.randint(1, 2)):
+            place = chance.choice((end + chance.randrange(22), chance.randrange(directory, end)))
+            changed[place] ^= 1 << chance.randrange(8)
+        path.write_bytes(changed)
+        with pytest.raises(ModelError) as caught:
+            read_pytorch_file(path)
+        assert not isinstance(caught.value.__cause__, AssertionError)

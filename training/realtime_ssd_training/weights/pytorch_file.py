@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,10 +84,13 @@ def read_pytorch_file(path: Path) -> PytorchFile:
 
 
 def _is_torchscript(path: Path) -> bool:
+    """Return whether PyTorch would run a program in the file.
+
+    PyTorch's own reader decides, since Python's may see other files in a crafted archive.
+    """
     try:
-        with zipfile.ZipFile(path) as archive:
-            return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except (zipfile.BadZipFile, OSError):
+        return "constants.pkl" in torch._C.PyTorchFileReader(str(path)).get_all_records()
+    except (RuntimeError, OSError, ValueError):  # no zip archive, or one that nothing reads
         return False
 
 
