@@ -6,6 +6,7 @@ import argparse
 import enum
 import pickle
 import random
+import zipfile
 from collections import OrderedDict, defaultdict
 from pathlib import Path
 from typing import Any
@@ -165,14 +166,17 @@ def test_no_program_in_a_crafted_archive_is_loaded(
 ) -> None:
     """Python's zip reader refuses some archives that PyTorch's accepts."""
 
-    def fail(*_: object, **__: object) -> None:
-        raise AssertionError("the program was loaded")
+    loaded = []
+
+    def load(*_: object, **__: object) -> None:
+        loaded.append(1)
 
     path = tmp_path / "m.pth"
     torch.jit.save(torch.jit.script(nn.Linear(2, 2)), path)
     data = path.read_bytes()
-    monkeypatch.setattr(torch.jit, "load", fail)
+    monkeypatch.setattr(torch.jit, "load", load)
     directory, end = data.index(b"PK\1\2"), data.rindex(b"PK\5\6")
+    refused = 0
     for seed in range(400):
         chance = random.Random(seed)
         changed = bytearray(data)
@@ -180,6 +184,9 @@ def test_no_program_in_a_crafted_archive_is_loaded(
             place = chance.choice((end + chance.randrange(22), chance.randrange(directory, end)))
             changed[place] ^= 1 << chance.randrange(8)
         path.write_bytes(changed)
-        with pytest.raises(ModelError) as caught:
+        try:
             read_pytorch_file(path)
-        assert not isinstance(caught.value.__cause__, AssertionError)
+        except ModelError:
+            refused += 1
+    assert not loaded
+    assert refused > 300
