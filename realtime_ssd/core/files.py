@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import IO, BinaryIO, cast
 
 from realtime_ssd.core.errors import RealtimeSSDError, UsageError
 
 __all__ = [
     "cache_folder",
+    "check_folder_not_deleted",
+    "check_not_deleted",
     "check_output",
     "data_folder",
     "make_folder",
@@ -84,6 +87,31 @@ def open_output(path: Path, *, overwrite: bool = False) -> BinaryIO:
         raise UsageError(f"'{path}' exists; set `overwrite` to replace it") from None
     except OSError as error:
         raise UsageError(f"'{path}' cannot be written: {error.strerror}") from None
+
+
+def check_not_deleted(file: IO[bytes], path: Path) -> None:
+    """Check that an open output file still exists, so that what is written to it is not lost.
+
+    Args:
+        file: The open file; devices and pipes may have been deleted.
+        path: Its path, for the message.
+
+    Raises:
+        RealtimeSSDError: If it was deleted.
+    """
+    status = os.fstat(file.fileno())
+    if stat.S_ISREG(status.st_mode) and not status.st_nlink:
+        raise RealtimeSSDError(f"'{path}' was deleted while it was written; the run ends")
+
+
+def check_folder_not_deleted(folder: Path) -> None:
+    """Check that a folder that was created at the start of a run still exists.
+
+    Raises:
+        RealtimeSSDError: If it was deleted.
+    """
+    if not folder.is_dir():
+        raise RealtimeSSDError(f"folder '{folder}' was deleted while it was written; the run ends")
 
 
 def cache_folder(name: str) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from realtime_ssd.core.errors import RealtimeSSDError
-from realtime_ssd.core.files import open_output
+from realtime_ssd.core.files import check_not_deleted, open_output
 from realtime_ssd.core.results import FrameResult
 from realtime_ssd.sinks.base import BaseSink
 from realtime_ssd.sinks.frame_names import FrameNames
@@ -102,12 +102,15 @@ class CocoSink(BaseSink):
         file = self._file
         if file is None:
             return
+        check_not_deleted(file, self._path)
         try:
             _write_all(file, start, data + tail)
         except OSError as error:
             with suppress(OSError):
                 _write_all(file, start, self._saved_tail)
             self._close_file()
+            if not self._saved_tail:
+                self._path.unlink(missing_ok=True)  # nothing complete was ever written
             raise RealtimeSSDError(
                 f"writing '{self._path}' failed ({error.strerror}); it contains the frames up to "
                 "about a second before"

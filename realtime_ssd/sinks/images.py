@@ -8,7 +8,12 @@ from pathlib import Path
 import cv2
 
 from realtime_ssd.core.errors import UsageError
-from realtime_ssd.core.files import check_output, make_folder, write_output
+from realtime_ssd.core.files import (
+    check_folder_not_deleted,
+    check_output,
+    make_folder,
+    write_output,
+)
 from realtime_ssd.core.results import FrameResult
 from realtime_ssd.sinks.base import BaseSink
 from realtime_ssd.sources.formats import HEIF_SUFFIXES
@@ -45,6 +50,7 @@ class ImageSink(BaseSink):
 
     def write(self, result: FrameResult) -> None:
         """See `Sink.write`."""
+        check_folder_not_deleted(self._folder)
         frame = result.frame
         default = written_name(frame.name or f"{frame.index:06d}.jpg")
         path = self._folder / (self._names[frame.index] if self._names else default)

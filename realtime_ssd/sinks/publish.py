@@ -158,7 +158,9 @@ class PublishSink(BaseSink):
         """See `Sink.close`."""
         connection, self._connection = self._connection, None
         if connection is None and not self._lost_reason:
-            self._remove_empty_playlist()
+            if not self._closed:
+                self._remove_empty_playlist()
+            self._closed = True
             return
         self._closed = True
         if connection is not None:
@@ -168,6 +170,7 @@ class PublishSink(BaseSink):
             if self._failure is None and not (connection.connected or self._lost_reason):
                 raise self._error(connection.reason)
             self._lost_reason = "" if self._failure else self._lost_reason or connection.reason
+        self._remove_empty_playlist()
         reason, self._lost_reason = self._lost_reason, ""
         if reason:
             raise RealtimeSSDError(
@@ -176,9 +179,6 @@ class PublishSink(BaseSink):
             )
 
     def _remove_empty_playlist(self) -> None:
-        if self._target.remote or self._closed:
-            return
-        self._closed = True
         path = Path(self._target.url)
-        if path.is_file() and not path.stat().st_size:
+        if not self._target.remote and path.is_file() and not path.stat().st_size:
             path.unlink()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import queue
 import threading
@@ -10,6 +11,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from errno import EPIPE
 from fractions import Fraction
+from pathlib import Path
+from typing import IO, Any, cast
 
 import cv2  # noqa: F401 # isort: skip - before PyAV, see `realtime_ssd.sources`
 import av
@@ -66,6 +69,7 @@ class Connection:
         self._container: OutputContainer | None = None
         self._stream: VideoStream | None = None
         self._relay: Relay | None = None
+        self._write_failures: list[OSError] = []
         self._started_at = time.monotonic()
         self._size = (0, 0)
         self._first: Fraction | None = None
@@ -139,7 +143,7 @@ class Connection:
         if self._container is None:
             self._open(item)
         if self._relay is not None and self._relay.has_ended:
-            raise BrokenPipeError(EPIPE, os.strerror(EPIPE))  # PyAV does not report it
+            raise BrokenPipeError(EPIPE, os.strerror(EPIPE))
         frame = to_yuv420p(fit_image(item.image, self._size))
         if self._first is None:
             self._first = item.time
@@ -152,15 +156,32 @@ class Connection:
         if self._container is not None and self._stream is not None:
             for packet in self._stream.encode(frame):
                 self._container.mux(packet)
+        self._check_files()
+
+    def _check_files(self) -> None:
+        if self._write_failures:
+            raise self._write_failures[0]
 
     def _open(self, item: TimedImage) -> None:
         target = self._target
         if not target.remote:
             options = dict(target.format.options)
-            self._start(av.open(target.url, "w", target.format.name, options=options), item)
+            container = av.open(
+                target.url, "w", target.format.name, options=options, io_open=self._open_file
+            )
+            self._start(container, item)
             return
         self._relay = Relay(target)
         self._start(av.open(self._relay, "w", "nut", options=_NUT), item)
+
+    def _open_file(self, path: str, flags: int, options: dict[str, str]) -> IO[bytes]:
+        """Open a segment or playlist; FFmpeg does not report what fails while it is written."""
+        try:
+            file = _OutputFile(path, self._write_failures)
+        except OSError as error:
+            self._write_failures.append(error)
+            file = _OutputFile(os.devnull, self._write_failures)
+        return cast("IO[bytes]", file)
 
     def _start(self, container: OutputContainer, item: TimedImage) -> None:
         """Create the video stream and send the header."""
@@ -184,6 +205,7 @@ class Connection:
         container, self._container = self._container, None
         if container is not None:
             container.close()
+        self._check_files()
 
     def _release(self) -> str:
         """Close what is left; return why the other process failed, if it did."""
@@ -192,6 +214,32 @@ class Connection:
             if container is not None:
                 container.close()
         return "" if self._relay is None else self._relay.finish(_RELAY_TIMEOUT)
+
+
+class _OutputFile(io.FileIO):
+    """A file that keeps the errors of writing it; raised, they would only be printed by PyAV.
+
+    Args:
+        path: File to replace.
+        failures: Receives errors.
+    """
+
+    def __init__(self, path: str, failures: list[OSError]) -> None:
+        self._failures = failures
+        super().__init__(path.removeprefix("file:"), "w")
+
+    def write(self, data: Any) -> int:
+        """Write all data and return its size, also after a failure."""
+        remaining = memoryview(data)
+        try:
+            while remaining:
+                remaining = remaining[super().write(remaining) :]
+        except OSError as error:
+            self._failures.append(error)
+            if str(self.name).endswith(".tmp"):
+                # FFmpeg would replace the playlist by an incomplete one.
+                Path(str(self.name)).unlink(missing_ok=True)
+        return len(data)
 
 
 def _reason(error: Exception) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from realtime_ssd.core.errors import RealtimeSSDError, UsageError
-from realtime_ssd.core.files import open_output
+from realtime_ssd.core.files import check_not_deleted, open_output
 
 __all__ = ["RecordFile"]
 
@@ -49,6 +49,7 @@ class RecordFile:
                 sys.stdout.write(text)
                 sys.stdout.flush()
             elif self._file is not None:
+                check_not_deleted(self._file, self._path)
                 self._append(self._file, text.encode())
         except OSError as error:
             if isinstance(error, BrokenPipeError) or (error.errno == errno.EIO and not self._path):

@@ -43,10 +43,11 @@ class Relay:
         os.set_blocking(self._output.fileno(), False)
 
     def write(self, data: bytes) -> int:
-        """Write a part of the NUT stream; PyAV calls this."""
+        """Write a part of the NUT stream; `has_ended` shows a failure, as PyAV only prints it."""
         remaining = memoryview(data)
-        while remaining:
-            remaining = remaining[self._input.write(remaining) :]
+        with suppress(OSError, ValueError):
+            while remaining:
+                remaining = remaining[self._input.write(remaining) :]
         return len(data)
 
     @property

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from realtime_ssd.core.errors import RealtimeSSDError
-from realtime_ssd.core.files import write_output
+from realtime_ssd.core.files import check_folder_not_deleted, write_output
 from realtime_ssd.core.frames import Image
 from realtime_ssd.core.results import FrameResult
 from realtime_ssd.sinks.base import BaseSink
@@ -40,6 +40,7 @@ class FrameSink(BaseSink):
 
     def write(self, result: FrameResult) -> None:
         """See `Sink.write`."""
+        check_folder_not_deleted(self._folder)
         name = self._names(result.frame)
         if self._which == "all" or len(result.detections):
             _save(self._folder / name, result.frame.image)
@@ -65,6 +66,7 @@ class CropSink(BaseSink):
 
     def write(self, result: FrameResult) -> None:
         """See `Sink.write`; boxes outside the frame are skipped."""
+        check_folder_not_deleted(self._folder)
         name = safe_name(self._names(result.frame).rpartition(".")[0])
         for number, item in enumerate(result.detections):
             crop = _crop(result.frame.image, item.box)

@@ -15,7 +15,7 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from realtime_ssd.core.errors import RealtimeSSDError, describe
-from realtime_ssd.core.files import open_output
+from realtime_ssd.core.files import check_not_deleted, open_output
 from realtime_ssd.core.frames import Frame, Image
 from realtime_ssd.core.results import FrameResult
 from realtime_ssd.sinks.base import BaseSink
@@ -66,7 +66,7 @@ class VideoSink(BaseSink):
         if self._encoding.encoder != "auto":
             check_encoder(self._encoding.encoder, self._format)
         self._avi = path.suffix.lower() == ".avi"
-        open_output(path, overwrite=overwrite).close()
+        self._handle = open_output(path, overwrite=overwrite)
         self._container: OutputContainer | None = None
         self._feed = info.feed if info.feed is not None and info.feed.attach() else None
         self._tracks: CopiedTracks | None = None
@@ -83,6 +83,11 @@ class VideoSink(BaseSink):
         if self._closed:
             return
         image = result.annotated_image()
+        try:
+            check_not_deleted(self._handle, self._path)
+        except RealtimeSSDError:
+            self._failed = True
+            raise
         with self._write_errors():
             if self._container is None:
                 self._start(image, result.frame)
@@ -98,6 +103,7 @@ class VideoSink(BaseSink):
         if self._closed:
             return
         self._closed = True
+        self._handle.close()
         container = self._container
         if container is None:
             if self._feed is not None:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from realtime_ssd.core.detections import Detections
-from realtime_ssd.core.files import check_output, write_output
+from realtime_ssd.core.files import check_folder_not_deleted, check_output, write_output
 from realtime_ssd.core.results import FrameResult
 from realtime_ssd.sinks.base import BaseSink
 from realtime_ssd.sinks.frame_names import FrameNames, prepare_folder
@@ -39,6 +39,7 @@ class YoloSink(BaseSink):
 
     def write(self, result: FrameResult) -> None:
         """See `Sink.write`."""
+        check_folder_not_deleted(self._folder / YOLO_LABELS)
         detections = result.detections
         if not self._has_data:
             self._write_data(detections)

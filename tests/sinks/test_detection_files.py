@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from realtime_ssd import Detections, Frame
-from realtime_ssd.core.errors import UsageError
+from realtime_ssd.core.errors import RealtimeSSDError, UsageError
 from realtime_ssd.core.results import FrameResult
 from realtime_ssd.sinks import open_sink
 from realtime_ssd.sinks.coco_file import CocoSink
@@ -264,3 +265,29 @@ def test_folders_with_files_are_kept(tmp_path: Path, target: str) -> None:
         open_sink(target.format(tmp_path), INFO)
     open_sink(target.format(tmp_path), INFO, overwrite=True).close()
     assert (tmp_path / "labels/old.txt").read_text() == "old"
+
+
+@pytest.mark.parametrize("name", ["csv", "json", "mot", "coco"])
+def test_a_deleted_file_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr("realtime_ssd.sinks.coco_file._SAVE_INTERVAL", 0.0)
+    monkeypatch.setattr("realtime_ssd.sinks.coco_file._SAVE_SHARE", 0)
+    path = tmp_path / "o"
+    sink = open_sink(f"{name}:{path}", INFO)
+    sink.write(result(0))
+    path.unlink()
+    with pytest.raises(RealtimeSSDError, match=r"'.*o' was deleted while it was written"):
+        sink.write(result(1))
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("name", ["crops", "frames", "images", "yolo"])
+def test_a_deleted_folder_is_reported(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "o"
+    with open_sink(f"{name}:{folder}", INFO) as sink:
+        sink.write(result(0))
+        shutil.rmtree(folder)
+        with pytest.raises(RealtimeSSDError, match=r"folder '.*' was deleted while"):
+            sink.write(result(1))
+    assert not folder.exists()

@@ -6,6 +6,8 @@ import functools
 import http.server
 import shutil
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -289,3 +291,44 @@ def test_srt_reports_a_missing_listener() -> None:
     message = write_until_refused(sink)
     assert "cannot be published to: " in message
     assert "0123456789" not in message
+
+
+FULL_DISK = """
+import resource, signal, sys
+from realtime_ssd.core.errors import RealtimeSSDError
+from realtime_ssd.sinks.encoder_options import EncoderOptions
+from realtime_ssd.sinks.publish import PublishSink
+from tests.sinks.test_publish import FILE, result
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+sink = PublishSink(sys.argv[1], FILE)
+try:
+    for number in range(3000):
+        sink.write(result(number))
+        if number == 250: resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+    sink.close()
+except RealtimeSSDError as error: print(error)
+sink.close()
+"""
+
+
+def test_a_full_disk_leaves_a_playable_playlist(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(tmp_path / "a.m3u8")],
+        capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert done.stdout == (
+        f"writing '{tmp_path / 'a.m3u8'}' failed (File too large); the segments before can be "
+        "played\n"
+    )
+    assert done.stderr == ""
+    assert "a_00000.ts" in (tmp_path / "a.m3u8").read_text()
+    with av.open(str(tmp_path / "a_00000.ts")) as container:
+        assert len(list(container.decode(video=0))) >= 90
+
+
+def test_a_deleted_folder_of_a_playlist_is_reported(tmp_path: Path) -> None:
+    sink = PublishSink(str(tmp_path / "new/a.m3u8"), FILE)
+    sink.write(result(0))
+    wait_until(lambda: not sink.pending())
+    shutil.rmtree(tmp_path / "new")
+    assert "the segments before can be played" in write_until_refused(sink)

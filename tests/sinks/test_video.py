@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from realtime_ssd import Detections, open_source
-from realtime_ssd.core.errors import UsageError
+from realtime_ssd.core.errors import RealtimeSSDError, UsageError
 from realtime_ssd.core.frames import Frame, Image
 from realtime_ssd.core.results import FrameResult
 from realtime_ssd.sinks.video import VideoSink
@@ -279,6 +279,18 @@ def test_existing_file_is_kept_unless_overwritten(tmp_path: Path) -> None:
     with VideoSink(path, TEN_FPS, overwrite=True) as sink:
         sink.write(FrameResult(Frame(make_gradient(64, 48), pts=0), Detections.empty()))
     assert len(stamps_of(path)) == 1
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
+def test_a_deleted_file_is_reported(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"o{suffix}"
+    frame = Frame(make_gradient(64, 48), pts=0)
+    with VideoSink(path, TEN_FPS) as sink:
+        sink.write(FrameResult(frame, Detections.empty()))
+        path.unlink()
+        with pytest.raises(RealtimeSSDError, match=r"'.*' was deleted while it was written"):
+            sink.write(FrameResult(frame, Detections.empty()))
+    assert not path.exists()
 
 
 def test_unusable_paths_are_errors(tmp_path: Path) -> None:
