@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -29,6 +30,8 @@ __all__ = ["is_source", "open_source", "open_sources"]
 
 MAX_OPEN_VIDEOS = 4
 """Videos of a folder from which each one is closed until its first frame is read."""
+
+_MAX_REQUESTS = 32
 
 _log = logging.getLogger(__name__)
 
@@ -114,13 +117,34 @@ def open_sources(texts: Sequence[str], options: SourceOptions | None = None) -> 
     options = options or SourceOptions()
     opened: list[Source] = []
     try:
-        for text in texts:
-            opened.extend(_open_all(without_file_scheme(text), options))
+        for sources in _open_each([without_file_scheme(text) for text in texts], options):
+            opened.extend(sources)
+        if options.interval is not None and all(source.info.files for source in opened):
+            raise UsageError("`interval` is for single images, such as the snapshot of a camera")
     except BaseException:
         for source in opened:
             source.close()
         raise
     return opened
+
+
+def _open_each(
+    texts: Sequence[str], options: SourceOptions
+) -> Iterator[Iterator[Source] | list[Source]]:
+    """Yield the sources of each text; web servers, which may not answer, are asked together."""
+    if sum(scheme_of(text) in ("http", "https") for text in texts) < 2:
+        yield from (_open_all(text, options) for text in texts)
+        return
+    with ThreadPoolExecutor(_MAX_REQUESTS) as pool:
+        futures = [pool.submit(_list_all, text, options) for text in texts]
+    failures = [error for future in futures if (error := future.exception()) is not None]
+    yield from (future.result() for future in futures if future.exception() is None)
+    for error in failures[:1]:
+        raise error
+
+
+def _list_all(text: str, options: SourceOptions) -> list[Source]:
+    return list(_open_all(text, options))
 
 
 def is_source(text: str) -> bool:

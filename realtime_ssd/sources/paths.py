@@ -45,7 +45,8 @@ def without_file_scheme(text: str) -> str:
         return _standard_input()
     match = _FILE_URL.match(text)
     if match is None:
-        return text
+        is_relative = text.startswith("file:") and not _exists(text)
+        return text.removeprefix("file:") if is_relative else text
     if (match["host"] or "").lower() not in _LOCAL_HOSTS:
         raise UsageError(
             f"'{redact(text)}' is a file on another computer; mount its folder and use the path, "

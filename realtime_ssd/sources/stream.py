@@ -83,7 +83,7 @@ class Stream(BaseSource):
 
     def open(self) -> None:
         """See `Source.open`."""
-        self.close()
+        self._disconnect()
         self._interrupted = False
         name = self.info.name
         error, self._error = self._error, None
@@ -191,15 +191,16 @@ class Stream(BaseSource):
 
     def close(self) -> None:
         """See `Source.close`."""
+        self._disconnect()
+        if self._connected is not None:
+            self._connected.close()
+            self._connected = None
+
+    def _disconnect(self) -> None:
         container, self._container = self._container, None
         self._frames = iter(())
         if container is not None:
             container.close()
-
-    def __del__(self) -> None:
-        """Close a connection that was never used."""
-        if self._connected is not None:
-            self._connected.close()
 
 
 def connect(url: str, limits: InputLimits) -> InputContainer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -235,3 +236,29 @@ def test_interval_of_a_server_that_is_down_waits_for_it() -> None:
         source.open()
         with pytest.raises(SourceError, match="cannot be read: connection refused"):
             source.read()
+
+
+def test_servers_that_do_not_answer_are_asked_together() -> None:
+    silent = [socket.create_server(("127.0.0.1", 0)) for _ in range(8)]
+    urls = [f"http://127.0.0.1:{one.getsockname()[1]}/" for one in silent]
+    began = time.monotonic()
+    sources = open_sources([*urls, "demo"])
+    assert time.monotonic() - began < 15  # 5 s each
+    assert [source.info.name for source in sources] == [*urls, "demo"]
+    for source in sources[:-1]:
+        with pytest.raises(SourceError, match="no answer in time"):
+            source.open()
+    for one in silent:
+        one.close()
+
+
+def test_one_wrong_address_closes_the_others(tmp_path: Path, server: FolderServer) -> None:
+    make_clip(tmp_path / "clip.mp4")
+    with pytest.raises(UsageError, match="does not exist"):
+        open_sources([f"{server.url}/clip.mp4", f"{server.url}/clip.mp4?2", "missing.mp4"])
+
+
+def test_interval_without_an_image_is_an_error(tmp_path: Path) -> None:
+    path = str(make_clip(tmp_path / "clip.mp4", sounds=[]))
+    with pytest.raises(UsageError, match="`interval` is for single images"):
+        open_sources([path], SourceOptions(interval=1))
