@@ -38,7 +38,8 @@ def test_python_examples(number: int, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_commands_exist() -> None:
-    commands = re.findall(r"^realtime-ssd (\w+)(?= |$)", "\n".join(code_blocks("bash")), re.MULTILINE)
+    text = "\n".join(code_blocks("bash"))
+    commands = re.findall(r"^realtime-ssd (\w+)(?= |$)", text, re.MULTILINE)
     help_text = run("--help").stdout
     assert commands
     assert all(f" {command} " in help_text for command in commands)
