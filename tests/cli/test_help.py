@@ -13,9 +13,10 @@ from realtime_ssd.cli.command import commands
 GROUPS = {
     "models": ("list", "info", "pull", "add", "remove"),
     "engines": ("list", "remove", "verify"),
+    "data": ("check", "convert"),
 }
 PAGES = [
-    *(name for name in commands() if name not in ("models", "engines", "data")),
+    *(name for name in commands() if name not in GROUPS),
     *(f"{group} {name}" for group, names in GROUPS.items() for name in names),
 ]
 

@@ -150,6 +150,13 @@ def test_cvat_yolo_1_1(tmp_path: Path, prefix: str) -> None:
             open_dataset(f"{spec}:test")
 
 
+def test_darknet_files_in_a_folder_of_their_own(tmp_path: Path) -> None:
+    write_darknet(tmp_path, {"data/train.txt": "obj_train_data/f1.png\n"})
+    text = "train = data/train.txt\nnames = obj.names\n"
+    write_text(tmp_path / "cfg" / "obj.data", text)
+    assert names_of(f"yolo:{tmp_path / 'cfg' / 'obj.data'}:train") == ["obj_train_data/f1.png"]
+
+
 def test_a_darknet_file_without_its_class_names(tmp_path: Path) -> None:
     write_darknet(tmp_path, {"obj.data": "train = train.txt\nnames = data/none.names\n"})
     with pytest.raises(UsageError, match=r"class names 'data/none\.names' of .* does not exist"):

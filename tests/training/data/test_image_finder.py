@@ -101,6 +101,13 @@ def test_the_most_reliable_name_is_searched_first(folder: Path) -> None:
     assert ImageFinder(folder).find("a", "b.png") == folder / "a.png"
 
 
+def test_another_name_decides_between_ambiguous_ones(folder: Path) -> None:
+    write_image(folder / "a.jpg")
+    assert ImageFinder(folder).find("a", "C:\\old\\a.jpg") == folder / "a.jpg"
+    with pytest.raises(ValueError, match="2 images match 'a'"):
+        ImageFinder(folder).find("a", "missing.png")
+
+
 def test_spellings_are_ordered_from_literal_to_decoded() -> None:
     assert spellings("a%20b.png") == ["a%20b.png", "a b.png"]
     assert spellings("https://h/p/a.png?x=1")[1] == "/p/a.png"

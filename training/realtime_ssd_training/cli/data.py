@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,15 +32,14 @@ def check(
     json: Path | None = None,
     classes: str | None = None,
     remap: str | None = None,
-    overwrite: bool = False,
+    overwrite: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Show what a dataset contains, its problems, and which recipe fits its objects.
 
     Args:
         data: coco:ANNOTATIONS.json:IMAGES, voc:ROOT[:SPLIT], yolo:DIR[:SPLIT],
             csv:FILE[:IMAGES[:SPLIT]] or demo:FIRST-LAST; several joined by " + ".
-        recipe: Also measure how many default boxes of this recipe, a TOML file or a name, reach
-            the objects.
+        recipe: Compare the boxes of this recipe too, a TOML file or a name.
         output: Also write a sheet of annotated images to this file.
         json: Also write everything, with all problems, to this file.
         classes: Classes to keep, as in "person,car", by their new names; all by default.
@@ -82,7 +81,7 @@ def convert(
     split: str = "train",
     classes: str | None = None,
     remap: str | None = None,
-    overwrite: bool = False,
+    overwrite: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Write a dataset in another format, with its images.
 

@@ -83,12 +83,20 @@ class ImageFinder:
                 before the next one is tried.
 
         Raises:
-            ValueError: If several images match equally well.
+            ValueError: If several images match one of the names equally well, and no other name
+                decides.
         """
+        ambiguous: ValueError | None = None
         for name in names:
-            found = self._find(name)
+            try:
+                found = self._find(name)
+            except ValueError as error:
+                ambiguous = ambiguous or error
+                continue
             if found is not None:
                 return found
+        if ambiguous is not None:
+            raise ambiguous
         return self._folder / next(
             (form for name in reversed(names) for form in spellings(name)), names[0]
         )

@@ -119,8 +119,11 @@ def _read_pairs(file: Path) -> dict[str, str]:
 
 
 def _from_darknet(file: Path) -> Layout:
-    pairs, root = _read_pairs(file), file.parent
-    names = existing_path(root, pairs["names"]) if pairs.get("names") else None
+    pairs, root, names = _read_pairs(file), file.parent, None
+    # Darknet's own files are in "cfg" or "data", and relative to the folder above.
+    for folder in (file.parent, file.absolute().parent.parent):
+        if names is None and pairs.get("names"):
+            root, names = folder, existing_path(folder, pairs["names"])
     if names is None:
         raise UsageError(
             f"the list of class names '{pairs.get('names', 'names')}' of '{file}' does not exist; "
