@@ -41,6 +41,7 @@ EXPLAIN = Command(
     "realtime_ssd.cli.explain:explain",
     "Show why a model detected what it detected in an image.",
     25,
+    "realtime-ssd explain photo.jpg --output why.png",
 )
 BENCHMARK = Command(
     "realtime_ssd.cli.benchmark:benchmark",

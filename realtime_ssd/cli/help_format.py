@@ -26,6 +26,8 @@ _BY_OPTION = {
     "--sink": "NAME:TARGET",
     "--score-threshold": "SCORE",
     "--iou-threshold": "IOU",
+    "--tile": "WIDTHxHEIGHT",
+    "--overlap": "FRACTION",
     "--backend": "NAME",
     "--encoder": "NAME",
     "--precision": "PRECISION",

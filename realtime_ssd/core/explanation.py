@@ -246,7 +246,6 @@ class _Pool:
         for position in sorted(kept):
             worse = np.arange(len(self.rows)) > position
             result[self._rivals(position) & worse & self.above & (result < 0)] = position
-        result[list(kept)] = -1
         return result
 
     def near_misses(self, kept: Sequence[int]) -> list[int]:

@@ -104,6 +104,18 @@ def test_near_misses_are_below_their_threshold_and_free(name: str) -> None:
                 assert overlap <= spec.thresholds.iou_threshold + 1e-6
 
 
+def test_a_near_miss_is_not_one_that_a_detection_would_suppress() -> None:
+    layer = AnchorLayer(1, 3, 1.0, 1 / 3, ((0.3, 0.5), (0.3, 0.6)))
+    spec = replace(SPEC, boxes=AnchorSpec((layer,)), activation="none", background=None)
+    scores = np.zeros((6, 4), np.float32)
+    scores[0, 1], scores[1, 1], scores[1, 2] = 0.9, 0.38, 0.3  # two boxes of the first cell
+    scores[4, 1], scores[5, 1] = 0.35, 0.36  # two of the third cell
+    explanation = explain(spec, scores, np.zeros((6, 4), np.float32), WIDTH, HEIGHT)
+    assert [item.candidate.origin.index for item in explanation.detections] == [0]
+    found = [(item.origin.index, item.label) for item in explanation.near_misses]
+    assert found == [(5, "cat"), (1, "dog")]
+
+
 def test_the_near_misses_of_a_higher_threshold_contain_detections_of_a_lower_one() -> None:
     scores, offsets = outputs(SPEC, 1)
     low = explain(SPEC.with_thresholds(score_threshold=0.7), scores, offsets, WIDTH, HEIGHT)
