@@ -69,7 +69,12 @@ def random_cases(rng: np.random.Generator, *, quick: bool = False) -> Iterator[H
         ("probabilities, y x h w", 8, 12, {"activation": "none", "coding": "yxhw"}),
         ("sigmoid, no background", 5, 8, {"activation": "sigmoid", "background": None}),
         ("clipped before NMS, 2 classes", 2, 20, {"clip_before_nms": True}),
-        ("scores by class", 5, 12, {"thresholds": replace(limits, class_scores=by_class)}),
+        (
+            "scores by class",
+            5,
+            12,
+            {"thresholds": replace(limits, max_detections=1000, class_scores=by_class)},
+        ),
         ("all classes as one", 21, 12, {"thresholds": replace(limits, agnostic_nms=True)}),
     )
     for name, classes, cells, changes in cases:

@@ -162,7 +162,7 @@ def test_batches_in_flight_keep_their_order_across_threads(device: Device) -> No
 
 @pytest.mark.parametrize(
     "limits",
-    [{"class_scores": (0.0, 0.3, 0.9, 0.05, 0.6)}, {"agnostic_nms": True}],
+    [{"class_scores": (0.0, 0.3, 0.9, 0.05, 0.6), "max_detections": 1000}, {"agnostic_nms": True}],
     ids=["scores by class", "all classes as one"],
 )
 def test_thresholds_by_class_and_nms_over_all_classes(
