@@ -42,8 +42,8 @@ def detect(
     """Detect objects in cameras, video files, streams and photos.
 
     Every frame of a file is processed; of cameras and streams the newest frame is. Stop with
-    Ctrl+C: what was written so far can be read. Without --output and --json a window is shown;
-    a photo stays in it until a key is pressed.
+    Ctrl+C: what was written so far can be read. Without an output, such as --output or --json, a
+    window is shown; a photo stays in it until a key is pressed.
 
     Args:
         sources: Files, folders, globs ("clips/**/*.mp4"), camera numbers, URLs (rtsp://, http(s)://

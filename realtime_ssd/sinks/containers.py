@@ -46,7 +46,7 @@ class Container:
 _MODERN = ("h264", "hevc", "av1")
 _CONTAINERS = {
     ".mp4": Container(".mp4", "libx264", _MODERN, _MP4),
-    ".m4v": Container(".m4v", "libx264", _MODERN, _MP4),
+    ".m4v": Container(".m4v", "libx264", ("h264",), _MP4),
     ".mov": Container(".mov", "libx264", ("h264", "hevc"), _MP4),
     ".mkv": Container(".mkv", "libx264", (*_MODERN, "vp9"), _MATROSKA),
     ".avi": Container(".avi", "libx264", ("h264",)),

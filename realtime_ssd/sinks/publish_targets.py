@@ -81,7 +81,8 @@ def publish_target(text: str, *, live: bool) -> PublishTarget:
         )
     if scheme in ("srt", "udp", "tcp") and port is None:
         raise UsageError(f"'{name}' has no port; use {scheme}://HOST:PORT")
-    return PublishTarget(text, name, _FORMATS[scheme], remote=True)
+    url = scheme + text[len(scheme) :]  # FFmpeg knows schemes in lower case only
+    return PublishTarget(url, name, _FORMATS[scheme], remote=True)
 
 
 def _hls_options(playlist: Path, *, live: bool) -> dict[str, str]:

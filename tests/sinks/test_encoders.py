@@ -19,6 +19,7 @@ from realtime_ssd.sinks.encoder_options import AutoEncoder, EncoderOptions, pars
 from realtime_ssd.sinks.encoders import choose_encoder, rate_limit
 from realtime_ssd.sinks.video import VideoSink
 from realtime_ssd.sources import SourceInfo, open_source
+from tests.videos import make_video, stamps_of
 
 RATE = Fraction(25)
 INFO = SourceInfo("camera", 320, 192, live=True, rate=RATE, time_base=1 / RATE)
@@ -72,8 +73,25 @@ def test_encoders_write_their_codec(
     assert np.abs(decoded[5].astype(int) - street(5)).mean() < 6
 
 
+@pytest.mark.parametrize(
+    ("suffix", "encoder"), [(".mp4", "libx265"), (".mp4", "libsvtav1"), (".m4v", "auto")]
+)
+def test_encoders_keep_time_stamps(tmp_path: Path, suffix: str, encoder: AutoEncoder) -> None:
+    source_path = make_video(tmp_path / "v.mp4", [0, 1001, 2002, 5005, 6006, 9009, 30030])
+    path, options = tmp_path / f"o{suffix}", EncoderOptions(encoder)
+    with open_source(source_path) as source, VideoSink(path, source.info, encoding=options) as sink:
+        for frame in source:
+            sink.write(FrameResult(frame, Detections.empty()))
+    assert stamps_of(path) == stamps_of(source_path)
+
+
 def test_an_encoder_of_another_format_is_refused(tmp_path: Path) -> None:
-    for name, encoder in (("o.webm", "libx264"), ("o.avi", "libx265"), ("o.mov", "av1_nvenc")):
+    for name, encoder in (
+        ("o.webm", "libx264"),
+        ("o.avi", "libx265"),
+        ("o.mov", "av1_nvenc"),
+        ("o.m4v", "libx265"),
+    ):
         with pytest.raises(UsageError, match=r"cannot be used for \.\w+; set `encoder` to auto or"):
             VideoSink(tmp_path / name, INFO, encoding=EncoderOptions(encoder))  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())

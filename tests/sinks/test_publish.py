@@ -332,3 +332,37 @@ def test_a_deleted_folder_of_a_playlist_is_reported(tmp_path: Path) -> None:
     wait_until(lambda: not sink.pending())
     shutil.rmtree(tmp_path / "new")
     assert "the segments before can be played" in write_until_refused(sink)
+
+
+@contextmanager
+def gstreamer_server(recording: Path) -> Iterator[int]:
+    python = "/usr/bin/python3"
+    check = "import gi; gi.require_version('GstRtspServer', '1.0')"
+    if (
+        not Path(python).exists()
+        or subprocess.run([python, "-c", check], capture_output=True, check=False).returncode
+    ):
+        pytest.skip("GStreamer's RTSP server (gir1.2-gst-rtsp-server-1.0) is not installed")
+    port = free_port()
+    script = Path(__file__).parent / "gstreamer_rtsp_server.py"
+    server = subprocess.Popen([python, str(script), str(port), str(recording), "pass word"])
+    try:
+        wait_until(lambda: is_listening(port))
+        yield port
+    finally:
+        server.kill()
+        server.wait()
+
+
+@pytest.mark.slow
+def test_gstreamer_records_what_is_published(tmp_path: Path) -> None:
+    recording = tmp_path / "r.ts"
+    with gstreamer_server(recording) as port:
+        wrong = PublishSink(f"rtsp://user:other@127.0.0.1:{port}/live", FILE)
+        assert write_until_refused(wrong).endswith("the server refused the user name or password")
+        with PublishSink(f"rtsp://user:pass%20word@127.0.0.1:{port}/live", FILE) as sink:
+            for index in range(100):
+                sink.write(result(index))
+        wait_until(lambda: recording.exists() and recording.stat().st_size > 10_000)
+    with av.open(str(recording)) as container:
+        assert len(list(container.decode(video=0))) >= 90
