@@ -139,7 +139,7 @@ def _main(arguments: Sequence[str] | None) -> None:
 
     from realtime_ssd.cli.scene_options import with_default_tracker
     from realtime_ssd.cli.standard_streams import discard_standard_output
-    from realtime_ssd.cli.usage_errors import usage_message
+    from realtime_ssd.cli.usage_errors import misspelled_command, usage_message
     from realtime_ssd.core.errors import RealtimeSSDError, for_command_line, redact
     from realtime_ssd.core.printable import printable
 
@@ -148,6 +148,9 @@ def _main(arguments: Sequence[str] | None) -> None:
     args = [argument for argument in raw if argument != "--debug"]
     if logging.lastResort is not None:
         logging.lastResort.setFormatter(_OptionFormatter())
+    if problem := misspelled_command(args):
+        print(f"realtime-ssd: {problem}", file=sys.stderr)
+        sys.exit(2)
     try:
         arguments = with_default_command(with_default_tracker(args))
         app = build_app(arguments[0] if arguments else "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
@@ -11,10 +12,18 @@ from realtime_ssd.cli.command import commands
 if TYPE_CHECKING:
     from cyclopts import Argument, CycloptsError, MissingArgumentError
 
-__all__ = ["usage_message"]
+__all__ = ["misspelled_command", "usage_message"]
 
 _SIZE = "the model file determines the input size"
 _OTHER_NAMES = {
+    "-c": ("--classes",),
+    "-i": ("--source",),
+    "-m": ("--model",),
+    "-o": ("--output",),
+    "-s": ("--source",),
+    "-t": ("--score-threshold",),
+    "-v": ("--video",),
+    "-w": ("--model", "--init"),
     "--agnostic": ("--agnostic-nms",),
     "--batch-size": ("--batch",),
     "--bs": ("--batch",),
@@ -54,6 +63,7 @@ _OTHER_NAMES = {
     "--learning-rate": ("--lr",),
     "--line-thickness": ("--line-width",),
     "--lr0": ("--lr",),
+    "--model": ("--init", "--checkpoint"),
     "--names": ("--labels", "--classes"),
     "--nms": ("--iou-threshold",),
     "--nms-threshold": ("--iou-threshold",),
@@ -92,8 +102,33 @@ _OTHER_NAMES = {
 """Options of other programs, and those of this one in the order of likelihood."""
 
 _NUMBERS: dict[object, str] = {int: "a whole number", float: "a number"}
-_REMARKS = {"--imgsz": _SIZE, "--img-size": _SIZE, "--image-size": _SIZE, "--input-size": _SIZE}
+_REMARKS = {
+    **dict.fromkeys(("--imgsz", "--img-size", "--image-size", "--input-size"), _SIZE),
+    "--max-det": "the model file determines how many detections are kept",
+}
 """What to know about options of other programs that have no counterpart here."""
+
+
+_OTHER_COMMANDS = {
+    "add": "models add",
+    "bench": "benchmark",
+    "convert": "import",
+    "download": "models pull",
+    "eval": "evaluate",
+    "fit": "train",
+    "help": "--help",
+    "info": "models info",
+    "infer": "detect",
+    "list": "models list",
+    "predict": "detect",
+    "pull": "models pull",
+    "remove": "models remove",
+    "run": "detect",
+    "track": "detect --track",
+    "val": "evaluate",
+    "version": "--version",
+}
+"""Commands of other programs, and what they are here."""
 
 
 def usage_message(error: CycloptsError, args: Sequence[str]) -> str:
@@ -112,9 +147,6 @@ def usage_message(error: CycloptsError, args: Sequence[str]) -> str:
     )
 
     chain = list(error.command_chain or ())
-    misspelled = _misspelled_command(args)
-    if misspelled:
-        return misspelled
     if isinstance(error, UnknownOptionError):
         written = (error.token.keyword or error.token.value or "").partition("=")[0]
         known = [name for argument in error.argument_collection for name in argument.names]
@@ -145,17 +177,26 @@ def _missing_argument(
     return f"{command} requires {option}; see realtime-ssd {command} --help"
 
 
-def _misspelled_command(args: Sequence[str]) -> str:
-    """Return a sentence if the first argument is nearly a command; else an empty string."""
+def misspelled_command(args: Sequence[str]) -> str:
+    """Return a sentence if the first argument was meant as a command; else an empty string.
+
+    Args:
+        args: The arguments of the user.
+    """
     word = args[0] if args else ""
-    if not word.replace("-", "").isalpha() or word.startswith("-") or word in commands():
+    lower = word.lower()
+    is_word = word.replace("-", "").isalpha() and not word.startswith("-")
+    if not is_word or word in commands() or os.path.lexists(word):
         return ""
-    close = get_close_matches(word, commands(), n=1, cutoff=0.7)
-    return f"there is no command '{word}'; did you mean '{close[0]}'" if close else ""
+    close = get_close_matches(lower, commands(), n=1, cutoff=0.7)
+    meant = _OTHER_COMMANDS.get(lower) or (close[0] if close else "")
+    return f"there is no command '{word}'; did you mean 'realtime-ssd {meant}'" if meant else ""
 
 
 def _unknown_option(written: str, known: Sequence[str], chain: Sequence[str]) -> str:
     option = written.replace("_", "-")
+    if option.startswith("-") and not option.startswith("--") and len(option) > 2:
+        option = f"-{option}"
     command = " ".join(chain) or "detect"
     message = f"{command} has no option {written}"
     if option in _REMARKS:
@@ -168,6 +209,7 @@ def _unknown_option(written: str, known: Sequence[str], chain: Sequence[str]) ->
 
 def _meant_option(option: str, known: Sequence[str]) -> str:
     """Return the option of this program that was probably meant, or an empty string."""
+    known = [*known, "--help"]
     candidates: Iterable[str] = (option, *_OTHER_NAMES.get(option, ()))
     for candidate in candidates:
         if candidate in known:

@@ -62,7 +62,7 @@ def test_wrong_usage_exits_with_2(tiny: Path, text: str, words: tuple[str, ...])
     [
         ("'clip.mp4' does not exist", ("clip.mp4",)),
         ("'b.jpg' does not exist", ("--source", "demo", "b.jpg")),
-        ("there is no command 'modles' and no such source; did you mean 'models'", ("modles",)),
+        ("there is no command 'modles'; did you mean 'realtime-ssd models'", ("modles",)),
         ("there is no command 'street' and no such source; see", ("detect", "street")),
         ("no source was specified; name a file, folder, URL, camera", ("detect",)),
         ("--source has no value before '--output'", ("--source", "--output", "x.mp4")),
