@@ -51,10 +51,10 @@ class KernelSet:
         cubin = compile_kernel("detect", detect, arch, cache)
         self._select = device.load(cubin, "ssd_select", [kernel_params.DETECT_PARAMS])
         self._suppress = device.load(cubin, "ssd_suppress", [kernel_params.DETECT_PARAMS])
-        launch = self._suppress.prepared_async_call
+        self._launch_suppress = self._suppress.prepared_async_call
         if device.launches_dependents:  # the kernel waits for `ssd_select` itself
-            launch = getattr(self._suppress, "launch_dependent", launch)
-        self._launch_suppress = launch
+            early = getattr(self._suppress, "launch_dependent", None)
+            self._launch_suppress = early or self._launch_suppress
         preprocess = kernel_params.preprocess_settings(spec.input, types["input"])
         cubin = compile_kernel("preprocess", preprocess, arch, cache)
         arguments: list[np.dtype[Any] | str] = ["P", "P", kernel_params.INPUT_PARAMS, "P"]
@@ -107,6 +107,12 @@ class KernelSet:
         block = (kernel_params.SUPPRESS_THREADS, 1, 1)
         grid = (kernel_params.lists_per_image(self.spec), images, 1)
         self._launch_suppress(grid, block, stream, argument)
+
+    def disable_early_launches(self) -> bool:
+        """Launch each kernel after the one before it; return whether that is a change."""
+        changed = bool(self._launch_suppress != self._suppress.prepared_async_call)
+        self._launch_suppress = self._suppress.prepared_async_call
+        return changed
 
     def close(self) -> None:
         """Free the device memory; may be called repeatedly."""

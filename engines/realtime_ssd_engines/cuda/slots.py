@@ -285,6 +285,9 @@ class FrameSlot:
         try:
             graph = self._device.capture(self.stream, self._enqueuer(images))
         except (ModelError, self._device.error_type) as error:
+            if self._kernels.disable_early_launches():  # a driver may not capture them
+                self._capture(images)
+                return
             self.capture_error = str(error)
             for graph in self._graphs.values():
                 graph.close()

@@ -203,6 +203,23 @@ def test_the_second_kernel_of_detection_is_launched_early(
 
 
 @needs_stand_in
+def test_graphs_are_captured_without_early_launches_if_necessary(
+    device: Device, stand_in: ctypes.CDLL, caplog: pytest.LogCaptureFixture
+) -> None:
+    stand_in.host_refuse_dependent_capture(1)
+    try:
+        backend, *_ = open_backend(device, slots=1)
+    finally:
+        stand_in.host_refuse_dependent_capture(0)
+    with backend:
+        assert backend.slots[0].uses_graphs
+        before = stand_in.host_dependent_launches()
+        assert len(backend.collect(backend.submit(random_frames(2)))) == 2
+        assert stand_in.host_dependent_launches() == before
+    assert "cannot be captured" not in caplog.text
+
+
+@needs_stand_in
 def test_gpu_time_excludes_the_copies_of_pixels(
     device: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -53,6 +53,7 @@ static unsigned primary_flags = 0, flags_at_retain = 0;
 static const int driver_version =
     getenv("HOST_DRIVER_VERSION") ? atoi(getenv("HOST_DRIVER_VERSION")) : 13000;
 
+static bool refuse_dependent_capture = false;
 static const bool integrated = getenv("HOST_INTEGRATED") != nullptr;
 
 #define LOCK std::lock_guard<std::recursive_mutex> lock(mutex)
@@ -94,6 +95,7 @@ static void drain_all() {
 extern "C" {
 
 // Test controls.
+void host_refuse_dependent_capture(int refuse) { refuse_dependent_capture = refuse; }
 void host_fail(int error) { failure = error; }
 void host_set_memory_limit(size_t bytes) { limit = bytes; }
 size_t host_device_bytes() { return total(device_memory); }
@@ -301,6 +303,10 @@ Result cuLaunchKernelEx(const LaunchConfig* config, void* function, void** param
     const bool dependent =
         config->count == 1 && config->attributes->id == 6 && config->attributes->value[0] == 1;
     if (!dependent) return INVALID;
+    if (refuse_dependent_capture && config->stream->capturing) {
+        config->stream->capture_invalid = true;
+        return 900;
+    }
     ++dependent_launches;
     return cuLaunchKernel(function, config->gx, config->gy, config->gz, config->bx, config->by,
                           config->bz, config->shared, config->stream, parameters, extra);
