@@ -17,7 +17,9 @@ from realtime_ssd.pipeline.processing import ProcessorFactory
 from realtime_ssd.processors import Processor, ProcessorPlugin
 from realtime_ssd.sinks import find_sink
 from realtime_ssd.sinks.base import SinkPlugin
+from realtime_ssd.sinks.publish_targets import display_url
 from realtime_ssd.sources import SourceInfo
+from realtime_ssd.sources.formats import scheme_of
 
 __all__ = [
     "PlannedSink",
@@ -92,13 +94,18 @@ def plan_sinks(specs: Sequence[str], infos: Sequence[SourceInfo]) -> list[Planne
         infos: The sources.
 
     Raises:
-        UsageError: If a sink is not installed.
+        UsageError: If a sink is not installed, or several sources would share one URL.
     """
     planned = []
     for spec in specs:
         named = spec.partition(":")[0] in plugins("sinks")
         plugin, target = _load("sinks", spec) if named else find_sink(spec)
         chosen = infos if plugin.per_source else infos[:1]
+        if len(chosen) > 1 and scheme_of(target):
+            raise UsageError(
+                f"'{display_url(target)}' is one stream for {len(chosen)} sources; publish each "
+                "source in a run of its own"
+            )
         planned += [PlannedSink(plugin, target, info) for info in chosen]
     return planned
 

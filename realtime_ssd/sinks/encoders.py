@@ -8,12 +8,12 @@ import re
 import threading
 from dataclasses import dataclass
 from fractions import Fraction
-from math import inf
+from itertools import islice
 
 import cv2  # noqa: F401 # isort: skip - before PyAV, see `realtime_ssd.sources`
 import av
 from av.codec.codec import UnknownCodecError
-from av.container import OutputContainer
+from av.container import InputContainer, OutputContainer
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
@@ -89,6 +89,8 @@ _VP9_KEY_FRAME_INTERVAL = 10  # likewise, where the size is limited: its key fra
 # buffer and the container add.
 _LIMIT, _BUFFER_PART = 1.7, 0.1
 _MIN_BUFFER, _MAX_BUFFER = 0.3, 2.0  # in seconds
+_SHARE_WITH_SOUND = 0.55  # so that copied sound, however large, fits into the rest
+_MEASURED_PACKETS = 300  # of a raw video stream, whose header has neither duration nor bit rate
 _MIN_LIMIT = 48_000  # bits per second; a few colored boxes need more than a black video
 
 
@@ -199,17 +201,26 @@ def rate_limit(info: SourceInfo) -> RateLimit | None:
     try:
         with open_input(info.media, timeout=5) as source:
             video = source.streams.video[0]
-            sound = len(source.streams) > 1
-            # The container's bit rate includes the sound, which is copied.
-            bits = _LIMIT * (video.bit_rate or 0)
-            bits = bits or (0.9 if sound else _LIMIT) * (source.bit_rate or 0)
-            seconds = (source.duration or 0) / av.time_base or inf
+            bits = _LIMIT * (video.bit_rate or _measured_bit_rate(source, info))
+            seconds = (source.duration or 0) / av.time_base
     except (av.error.FFmpegError, OSError, IndexError):
         return None
     if not bits:
         return None
     buffer = min(max(_BUFFER_PART * seconds, _MIN_BUFFER), _MAX_BUFFER)
     return RateLimit(max(round(bits), _MIN_LIMIT), buffer)
+
+
+def _measured_bit_rate(source: InputContainer, info: SourceInfo) -> float:
+    """Return the bit rate of a video that is not stored with it, or 0.
+
+    That of the container includes the sound, which is copied.
+    """
+    if source.bit_rate:
+        return source.bit_rate * (_SHARE_WITH_SOUND if len(source.streams) > 1 else 1)
+    packets = source.demux(source.streams.video[0])
+    sizes = [packet.size for packet in islice(packets, _MEASURED_PACKETS) if packet.size]
+    return 8 * sum(sizes) * float(info.rate or 25) / len(sizes) if sizes else 0
 
 
 def add_video(
@@ -273,7 +284,7 @@ def _settings(name: str, options: EncoderOptions, limit: RateLimit | None) -> di
     if limit is None or options.quality is not None:
         return settings
     if name == "libvpx-vp9":  # here an average, which is exceeded, limits the quality
-        settings["b"] = str(round(0.6 * limit.bits))
+        settings |= {"b": str(round(0.5 * limit.bits))}
     buffer = str(round(limit.bits * limit.buffer))
     return {**settings, "maxrate": str(limit.bits), "bufsize": buffer}
 

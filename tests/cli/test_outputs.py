@@ -251,3 +251,15 @@ def test_encoder_options_need_a_video(
         status, line = run_main(capsys, *demo, *arguments)
         assert (status, text in line) == (2, True), line
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("option", ["--output", "--sink"])
+def test_several_sources_cannot_share_a_stream(
+    tiny: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    sources = (*DEMO, "--source", "demo:96x96,frames=2")
+    status, line = run_main(capsys, *sources, "--model", tiny, option, "rtsp://u:p@host/live")
+    assert status == 2
+    assert line.endswith(
+        "'rtsp://host/live' is one stream for 2 sources; publish each source in a run of its own"
+    )
