@@ -115,6 +115,7 @@ def test_engines_equal_the_specification_and_the_precision(name: str, tmp_path: 
 
 @needs_rtx
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", [*names(), *IMPORTED])
 def test_every_network_and_import_is_built(name: str, tmp_path: Path) -> None:
     write = dict(rtx_engines.models(tmp_path, None))[name]
@@ -123,6 +124,7 @@ def test_every_network_and_import_is_built(name: str, tmp_path: Path) -> None:
 
 @needs_rtx
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "file",
     [
