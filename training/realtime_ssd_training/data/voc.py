@@ -60,10 +60,11 @@ def read_voc(name: str, root: Path, split: str) -> RawDataset:
 
 def _missing_folder(root: Path) -> str:
     nested = sorted(root.glob("*/Annotations"))
-    hint = f"did you mean voc:{nested[0].parent}?" if nested else "use the folder that has them"
+    if nested:
+        return f"'{root}' has no folder 'Annotations'; did you mean voc:{nested[0].parent}?"
     return (
         f"'{root}' has no folder 'Annotations' and no XML files, so it is not a Pascal VOC "
-        f"dataset; {hint}"
+        "dataset; use the folder that has them"
     )
 
 
