@@ -7,6 +7,7 @@ the same worker as the network.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Sequence
@@ -31,6 +32,9 @@ from realtime_ssd.core.spec import ModelSpec
 
 if TYPE_CHECKING:
     import onnxruntime
+
+# Read when ONNX Runtime is imported, which otherwise reports to its vendor.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = ["PLUGIN", "OnnxRuntimeBackend", "open_session"]
 

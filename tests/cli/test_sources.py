@@ -95,6 +95,7 @@ def test_model_by_path_needs_no_home(tiny: Path, tmp_path: Path, home: str | Non
         if "unshare failed" in finished.stderr:
             pytest.skip("user namespaces are disabled here")
         assert finished.returncode == 0, finished.stderr
+        assert "telemetry" not in finished.stderr
         assert len(finished.stdout.splitlines()) == 1
 
 
