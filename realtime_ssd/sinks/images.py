@@ -16,19 +16,21 @@ from realtime_ssd.core.files import (
 )
 from realtime_ssd.core.results import FrameResult
 from realtime_ssd.sinks.base import BaseSink
-from realtime_ssd.sources.formats import HEIF_SUFFIXES
+from realtime_ssd.sources.formats import HEIF_SUFFIXES, IMAGE_SUFFIXES
 
 __all__ = ["ImageSink", "written_name"]
 
 
 def written_name(name: str) -> str:
-    """Return the file name of an annotated photo: HEIC and AVIF are written as JPEG.
+    """Return the file name of an annotated photo: JPEG if OpenCV does not write its format.
 
     Example:
         >>> written_name("a.png"), written_name("IMG_1.HEIC")
         ('a.png', 'IMG_1.HEIC.jpg')
     """
-    return f"{name}.jpg" if name.lower().endswith(HEIF_SUFFIXES) else name
+    suffix = Path(name).suffix.lower()
+    written = suffix in IMAGE_SUFFIXES and suffix not in HEIF_SUFFIXES
+    return name if written else f"{name}.jpg"
 
 
 class ImageSink(BaseSink):

@@ -16,12 +16,17 @@ from av.container import InputContainer
 from realtime_ssd.core.errors import SourceError, redact
 from realtime_ssd.core.frames import Frame, Image
 from realtime_ssd.sources.base import BaseSource, InputLimits, SourceInfo
-from realtime_ssd.sources.ffmpeg import FrameConverter, error_reason, undecodable
+from realtime_ssd.sources.ffmpeg import (
+    FrameConverter,
+    error_reason,
+    media_location,
+    undecodable,
+)
 from realtime_ssd.sources.formats import IMAGE_SUFFIXES
 from realtime_ssd.sources.images import load_image
 from realtime_ssd.sources.media_input import open_input, pixel_problem
 
-__all__ = ["PolledImage", "RemoteImage", "is_image"]
+__all__ = ["PolledImage", "RemoteImage", "is_image", "is_image_file"]
 
 TIMEOUT = 8.0
 """Limit in seconds for opening an image on the network and for each read from it."""
@@ -41,6 +46,20 @@ def is_image(container: InputContainer) -> bool:
     while images < 2 and (packet := next(packets, None)) is not None and packet.size:
         images += 1
     return images == 1
+
+
+def is_image_file(path: Path, limits: InputLimits) -> bool:
+    """Return whether a local file is one JPEG, PNG or similar image, whatever its name.
+
+    Args:
+        path: An existing file.
+        limits: Limits of the source.
+    """
+    try:
+        with open_input(media_location(str(path)), limits=limits) as container:
+            return not container.format.name.startswith("mov,") and is_image(container)
+    except (av.error.FFmpegError, OSError, IndexError):
+        return False
 
 
 class RemoteImage(BaseSource):

@@ -8,7 +8,12 @@ from __future__ import annotations
 import re
 
 from realtime_ssd.sources.base import Source, SourceOptions
-from realtime_ssd.sources.formats import IMAGE_SUFFIXES, STREAM_SCHEMES, scheme_of
+from realtime_ssd.sources.formats import (
+    IMAGE_SUFFIXES,
+    STREAM_SCHEMES,
+    VIDEO_SUFFIXES,
+    scheme_of,
+)
 from realtime_ssd.sources.paths import is_camera_device, is_pattern, local_path
 
 __all__ = ["CAMERA", "DEMO", "FILE", "IMAGES", "STREAM", "ImagesPlugin"]
@@ -86,9 +91,15 @@ class FilePlugin:
 
     def open(self, text: str, options: SourceOptions) -> Source:
         """See `SourcePlugin.open`."""
+        path = local_path(text)
+        if path.suffix.lower() not in VIDEO_SUFFIXES and path.is_file():
+            from realtime_ssd.sources.polled_image import is_image_file
+
+            if is_image_file(path, options.limits):
+                return IMAGES.open(text, options)
         from realtime_ssd.sources.file import VideoFile
 
-        return VideoFile(str(local_path(text)), gpu=options.decoder == "gpu", limits=options.limits)
+        return VideoFile(str(path), gpu=options.decoder == "gpu", limits=options.limits)
 
 
 class StreamPlugin:

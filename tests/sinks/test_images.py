@@ -55,7 +55,8 @@ def test_existing_image_is_kept_unless_overwritten(tmp_path: Path) -> None:
 
 
 def test_unknown_format_is_an_error(tmp_path: Path) -> None:
-    with ImageSink(tmp_path) as sink, pytest.raises(UsageError, match=r"no format '\.xyz'"):
+    names, message = ["a.xyz"], r"no format '\.xyz'"
+    with ImageSink(tmp_path, names) as sink, pytest.raises(UsageError, match=message):
         sink.write(result(name="a.xyz"))
     assert not list(tmp_path.iterdir())
 

@@ -8,6 +8,7 @@ import pytest
 
 from realtime_ssd import open_source
 from realtime_ssd.core.errors import SourceError, UsageError
+from realtime_ssd.sinks.images import written_name
 from tests.videos import readable
 
 
@@ -91,3 +92,19 @@ def test_missing_images_are_reported(tmp_path: Path) -> None:
         open_source(str(tmp_path / "*.png"))
     with pytest.raises(UsageError, match="does not exist; use an image"):
         open_source(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(
+    ("name", "written"), [("snapshot", "snapshot.jpg"), ("a.jfif", "a.jfif.jpg")]
+)
+def test_image_without_a_known_suffix_is_a_photo(tmp_path: Path, name: str, written: str) -> None:
+    data = cv2.imencode(".jpg", np.full((20, 30, 3), 90, np.uint8))[1].tobytes()
+    (tmp_path / name).write_bytes(data)
+    with open_source(tmp_path / name) as source:
+        assert (source.info.still, source.info.names) == (True, (name,))
+        assert len(list(source)) == 1
+    assert written_name(name) == written
+    (tmp_path / name).write_bytes(data * 3)  # MJPEG
+    with open_source(tmp_path / name) as source:
+        assert not source.info.still
+        assert len(list(source)) == 3
