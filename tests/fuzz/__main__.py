@@ -5,6 +5,7 @@ Exits with status 1 if any input had an unexpected error, hung or crashed.
 
 from __future__ import annotations
 
+import itertools
 import random
 import sys
 import time
@@ -12,7 +13,7 @@ import time
 from tests.fuzz.formats import KINDS
 from tests.fuzz.runner import Counts, fuzz
 
-BATCH = 200
+BATCH = 100
 
 
 def main(arguments: list[str]) -> int:
@@ -21,14 +22,15 @@ def main(arguments: list[str]) -> int:
     kinds = arguments[1:] or list(KINDS)
     first, end = random.SystemRandom().randrange(10**9), time.monotonic() + seconds
     totals = {kind: Counts() for kind in kinds}
-    while time.monotonic() < end:
-        for kind in kinds:
-            counts, total = fuzz(kind, first, BATCH), totals[kind]
-            total.inputs += counts.inputs
-            total.sentences += counts.sentences
-            total.successes += counts.successes
-            total.faults += counts.faults
-        first += BATCH
+    for number in itertools.count():
+        kind = kinds[number % len(kinds)]
+        if number and time.monotonic() > end:
+            break
+        counts, total = fuzz(kind, first + number * BATCH, BATCH), totals[kind]
+        total.inputs += counts.inputs
+        total.sentences += counts.sentences
+        total.successes += counts.successes
+        total.faults += counts.faults
     print(f"{'format':<12}{'inputs':>8}{'sentences':>10}{'successes':>10}{'faults':>8}")
     for kind, total in totals.items():
         print(
