@@ -26,6 +26,7 @@ _Array = NDArray[Any]
 _SMALL = 64
 """Elements of a constant that may be a shape; larger ones are represented by their own shape."""
 _ROUNDS = 4
+_FLOATS = frozenset({1, 10, 11, 16})
 _CASTS = {1: np.float32, 6: np.int32, 7: np.int64, 11: np.float64}
 """NumPy types of `TensorProto.DataType`."""
 
@@ -42,16 +43,17 @@ def infer_shapes(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) ->
         shapes: Shape of each input.
 
     Raises:
-        SizeError: If the graph contradicts itself.
+        SizeError: If the graph contradicts itself, or has a division that may end the process.
     """
     skeleton = _skeleton(model, shapes)
-    found = _infer(skeleton)
+    found, floats = _infer(skeleton)
+    _check_divisions(skeleton, floats)
     for _ in range(_ROUNDS):
         if all(_is_known(found.get(name)) for node in skeleton.graph.node for name in node.output):
             break
         if not _compute_values(skeleton, found):
             break
-        found = _infer(skeleton)
+        found, _ = _infer(skeleton)
     return found
 
 
@@ -67,7 +69,8 @@ def _is_known(shape: Shape | None) -> bool:
     return shape is not None and None not in shape
 
 
-def _infer(skeleton: onnx.ModelProto) -> dict[str, Shape]:
+def _infer(skeleton: onnx.ModelProto) -> tuple[dict[str, Shape], set[str]]:
+    """Return the shapes of tensors, and the names of those with floating-point values."""
     import onnx
 
     try:
@@ -75,14 +78,37 @@ def _infer(skeleton: onnx.ModelProto) -> dict[str, Shape]:
     except Exception as error:
         raise SizeError("is damaged: the shapes of its tensors contradict each other") from error
     found: dict[str, Shape] = {item.name: tuple(item.dims) for item in graph.initializer}
+    floats = {item.name for item in graph.initializer if item.data_type in _FLOATS}
     for items in (graph.input, graph.value_info, graph.output):
         for item in items:
+            if item.type.tensor_type.elem_type in _FLOATS:
+                floats.add(item.name)
             if item.type.tensor_type.HasField("shape"):
                 found[item.name] = tuple(
                     size.dim_value if size.HasField("dim_value") else None
                     for size in item.type.tensor_type.shape.dim
                 )
-    return found
+    return found, floats
+
+
+def _check_divisions(skeleton: onnx.ModelProto, floats: set[str]) -> None:
+    """Check that integers are only divided by positive constants.
+
+    The smallest integer divided by -1 ends the process (SIGFPE).
+    """
+    import onnx
+
+    constants = {item.name: item for item in skeleton.graph.initializer}
+    for node in skeleton.graph.node:
+        if node.op_type not in ("Div", "Mod") or not floats.isdisjoint(node.input):
+            continue
+        divisor = constants.get(node.input[1]) if len(node.input) > 1 else None
+        try:
+            positive = divisor is not None and (onnx.numpy_helper.to_array(divisor) > 0).all()
+        except (TypeError, ValueError):  # its values do not fit its type or shape
+            positive = False
+        if not positive:
+            raise SizeError("divides integers by a number that may be 0 or negative")
 
 
 def _skeleton(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> onnx.ModelProto:

@@ -109,6 +109,8 @@ SHAPES = {"n": [1, HUGE], "m": [HUGE, 1]}
                k=[HUGE, 1], **SHAPES), "is not known before it runs"),
         (nodes(node("OneHot", "i d v"), i=[0] * 50, d=10**9, v=[0, 1]), "of 50000000000 elements"),
         (nodes(node("Shape", "image", "h"), node("Gather", "s h"), s=[1, 2]), ""),
+        (nodes(node("Div", "k n", "x"), k=-(2**63), n=-1), "divides integers by a number that may"),
+        (nodes(node("Sub", "k n", "d"), node("Mod", "k d"), k=1, n=1), "divides integers by a num"),
         (many_nodes, "operators, more than 20000"),
         (many_tensors, "needs too much memory for an SSD of its input size"),
         (slow_products, "needs too many operations for an SSD of its input size"),
