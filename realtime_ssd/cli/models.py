@@ -35,7 +35,8 @@ def list_models() -> None:
     print("official (realtime-ssd models pull NAME):")
     for name, model in OFFICIAL.items():
         installed = "  (installed)" if name in local else ""
-        print(f"  {name}  {model.about}, sha256 {model.sha256[:16]}...{installed}")
+        digest = f"sha256 {model.sha256[:16]}..." if model.sha256 else "no published sha256"
+        print(f"  {name}  {model.about}, {digest}{installed}")
 
 
 @app.command(help_epilogue="Example: realtime-ssd models info street")

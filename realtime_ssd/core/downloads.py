@@ -39,13 +39,13 @@ def download(
 ) -> None:
     """Download a file unless it exists, and verify its SHA-256.
 
-    The checksum should be complete. Some publishers state only its first digits, in the file name;
+    The checksum should be complete. Some publishers state only its first digits, or none;
     then these must match, and the full checksum of the first download is recorded with a warning,
     so that every later download from the same address must be the same file.
 
     Args:
         url: Address, http or https; redirects may not lead elsewhere.
-        sha256: Published SHA-256 in hexadecimal digits: all 64, or the first ones.
+        sha256: Published SHA-256 in hexadecimal digits: all 64, the first ones, or none.
         path: File to create or replace; it is complete and verified whenever it exists.
         hint: What to do with a file that was downloaded by other means, for the error message.
         checksums: JSON file with recorded checksums; `checksums.json` next to `path` by default.
@@ -236,7 +236,7 @@ def _record(url: str, digest: str, checksums: Path) -> None:
     content = {**_recorded(checksums), redact(url): digest}
     replace_file(checksums, json.dumps(content, indent=1, sort_keys=True).encode() + b"\n")
     _log.warning(
-        "only the beginning of the sha256 of '%s' is published; its full sha256 %s was recorded in "
+        "the full sha256 of '%s' is not published; the one of this download, %s, was recorded in "
         "'%s' and is required from now on",
         *(redact(url), digest, checksums),
     )
