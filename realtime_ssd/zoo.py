@@ -56,6 +56,8 @@ class OfficialModel:
         license: License of the weights or of the project that publishes them.
         is_general: Whether the model may run if no model is named; models of faces or people are
             for those who name them.
+        file_name: Name of the file if `url` is a page from which only a browser can get it; then
+            `pull` needs the file.
     """
 
     url: str
@@ -68,6 +70,7 @@ class OfficialModel:
     package_sha256: str = ""
     license: str = ""
     is_general: bool = True
+    file_name: str = ""
 
 
 _COCO_MOBILENET = OfficialModel(
@@ -81,7 +84,7 @@ _COCO_MOBILENET = OfficialModel(
     license="Apache-2.0, that of TensorFlow's models",
 )
 _LUFFICC = "https://github.com/lufficc/SSD/releases/download/1.2/"
-_QFGAOHAO = "https://storage.googleapis.com/models-hao/"
+_QFGAOHAO = "https://drive.google.com/drive/folders/1pKn-RifvJGWiOx0ZCRLtCXM5GT5lAluu"
 _ULTRALIGHT = (
     "https://github.com/Linzaer/Ultra-Light-Fast-Generic-Face-Detector-1MB/raw/master/models/onnx/"
 )
@@ -150,18 +153,28 @@ OFFICIAL = {
         license="MIT",
     ),
     "ssd300_mobilenet_v1_voc_qfgaohao": OfficialModel(
-        f"{_QFGAOHAO}mobilenet-v1-ssd-mp-0_675.pth",
+        _QFGAOHAO,
         "",
-        "qfgaohao's mb1-ssd, 20 VOC classes, 37 MB",
+        "qfgaohao's mb1-ssd, 20 VOC classes, only with --from",
         label_set="voc",
         license="MIT",
+        file_name="mobilenet-v1-ssd-mp-0_675.pth",
     ),
     "ssd300_mobilenet_v2_voc_qfgaohao": OfficialModel(
-        f"{_QFGAOHAO}mb2-ssd-lite-mp-0_686.pth",
+        _QFGAOHAO,
         "",
-        "qfgaohao's mb2-ssd-lite, 20 VOC classes, 13 MB",
+        "qfgaohao's mb2-ssd-lite, 20 VOC classes, only with --from",
         label_set="voc",
         license="MIT",
+        file_name="mb2-ssd-lite-mp-0_686.pth",
+    ),
+    "ssd300_vgg16_voc_qfgaohao": OfficialModel(
+        _QFGAOHAO,
+        "",
+        "qfgaohao's vgg16-ssd, 20 VOC classes, only with --from",
+        label_set="voc",
+        license="MIT",
+        file_name="vgg16-ssd-mp-0_7726.pth",
     ),
 }
 
@@ -321,6 +334,11 @@ def pull(name: str, file: Path | None = None) -> Path:
         raise RealtimeSSDError(
             f"reading '{name}' needs {', '.join(importer.missing())}; install it with "
             "pip install 'realtime-ssd[train]'"
+        )
+    if file is None and official.file_name:
+        raise UsageError(
+            f"'{name}' can only be downloaded in a browser: get '{official.file_name}' from "
+            f"{official.url} and run 'realtime-ssd models pull {name} --from FILE'"
         )
     if file is not None and not file.is_file():
         raise UsageError(f"the file '{file}' does not exist")

