@@ -143,7 +143,31 @@ V1 = [(64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5
       (1024, 1)]  # fmt: skip
 
 
-def qfgaohao_mb1(net: Reference, x: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+def qfgaohao_mb1_lite(net: Reference, x: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    def separable(name: str, x: Tensor, outputs: int, stride: int = 1) -> Tensor:
+        y = net.conv(f"{name}.0", x, x.shape[1], 3, stride=stride, groups=x.shape[1])
+        return net.conv(f"{name}.2", functional.relu(y), outputs)
+
+    maps = _mb1_backbone(net, x)
+    for k, (middle, outputs) in enumerate(V1_EXTRAS):
+        y = functional.relu(net.conv(f"extras.{k}.0", maps[-1], middle))
+        maps.append(separable(f"extras.{k}.2", y, outputs, 2))
+    heads = []
+    for part, columns in (("classification", classes), ("regression", 4)):
+        parts = [
+            separable(f"{part}_headers.{k}", feature_map, 6 * columns)
+            if k < 5
+            else net.conv(f"{part}_headers.{k}", feature_map, 6 * columns)
+            for k, feature_map in enumerate(maps)
+        ]
+        heads.append(torch.cat([rows(y, columns) for y in parts], 1))
+    return heads[0], heads[1]
+
+
+V1_EXTRAS = ((256, 512), (128, 256), (128, 256), (128, 256))
+
+
+def _mb1_backbone(net: Reference, x: Tensor) -> list[Tensor]:
     relu = functional.relu
     x = net.unit("base_net.0.0", "base_net.0.1", x, 32, 3, relu, stride=2)
     maps = []
@@ -153,10 +177,15 @@ def qfgaohao_mb1(net: Reference, x: Tensor, classes: int) -> tuple[Tensor, Tenso
         x = net.unit(f"{name}3", f"{name}4", x, outputs, 1, relu)
         if k in (11, 13):
             maps.append(x)
-    for k, (middle, outputs) in enumerate(((256, 512), (128, 256), (128, 256), (128, 256))):
-        x = relu(net.conv(f"extras.{k}.0", x, middle))
-        x = relu(net.conv(f"extras.{k}.2", x, outputs, 3, stride=2))
-        maps.append(x)
+    return maps
+
+
+def qfgaohao_mb1(net: Reference, x: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    relu = functional.relu
+    maps = _mb1_backbone(net, x)
+    for k, (middle, outputs) in enumerate(V1_EXTRAS):
+        x = relu(net.conv(f"extras.{k}.0", maps[-1], middle))
+        maps.append(relu(net.conv(f"extras.{k}.2", x, outputs, 3, stride=2)))
     heads = []
     for part, columns in (("classification", classes), ("regression", 4)):
         parts = [

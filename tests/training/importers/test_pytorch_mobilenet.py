@@ -13,6 +13,7 @@ import pytest
 import torch
 from realtime_ssd_training.importers import ImportOptions, import_model
 from realtime_ssd_training.importers.class_names import VOC_21
+from realtime_ssd_training.importers.pytorch_mobilenet import FAMILIES
 from realtime_ssd_training.models import create
 from realtime_ssd_training.models.checkpoint import save_checkpoint
 from torch import Tensor
@@ -26,6 +27,7 @@ from tests.training.importers.reference_mobilenets import (
     Weights,
     images,
     qfgaohao_mb1,
+    qfgaohao_mb1_lite,
     qfgaohao_mb2,
     torchvision_lite,
 )
@@ -34,11 +36,13 @@ from tests.training.importers.reference_mobilenets import (
 NETWORKS = {
     "torchvision-ssdlite320": (torchvision_lite, 320, 1e-3, 0.2),
     "qfgaohao-mb1-ssd": (qfgaohao_mb1, 300, 1e-5, 0.2),
+    "qfgaohao-mb1-ssd-lite": (qfgaohao_mb1_lite, 300, 1e-5, 0.2),
     "qfgaohao-mb2-ssd-lite": (qfgaohao_mb2, 300, 1e-5, 0.5),
 }
 MODELS = {
     "torchvision-ssdlite320": "ssdlite320_mobilenet_v3_large",
     "qfgaohao-mb1-ssd": "ssd300_mobilenet_v1_3x3",
+    "qfgaohao-mb1-ssd-lite": "ssd300_mobilenet_v1_3x3",
     "qfgaohao-mb2-ssd-lite": "ssd300_mobilenet_v2",
 }
 
@@ -72,8 +76,19 @@ def test_heads_equal_the_original(family: str, tmp_path: Path) -> None:
     heads = session.run(["scores", "offsets"], {"image": original.image.numpy()})
     for actual, expected in zip(heads, original.heads, strict=True):
         assert actual.shape == expected.shape
-        assert np.abs(actual - expected.numpy()).max() <= 1e-4
+        scale = max(1.0, float(expected.abs().max()))
+        assert np.abs(actual - expected.numpy()).max() <= 1e-4 * scale
     assert read_spec(tmp_path / "m.onnx").labels[1:] == ("class 1", "class 2", "class 3")
+
+
+@pytest.mark.parametrize("width", [0.5, 0.75, 1.0])
+def test_the_width_of_a_mobilenet_v2_is_that_of_its_channels(width: float) -> None:
+    labels = ["background", "a"]
+    model = create("ssd300_mobilenet_v2", labels, width=width, truncated=width != 1)
+    rebuilt = FAMILIES["qfgaohao-mb2-ssd-lite"].build(model.state_dict(), 2)
+    shapes = [tuple(value.shape) for value in rebuilt.state_dict().values()]
+    assert shapes == [tuple(value.shape) for value in model.state_dict().values()]
+    assert rebuilt.backbone.channels[-4:] == (512, 256, 256, 64)
 
 
 @pytest.mark.parametrize("family", NETWORKS)
@@ -83,7 +98,8 @@ def test_the_number_of_parameters_is_that_of_the_original(family: str) -> None:
         for key, value in case(family).weights.items()
         if "running" not in key and "tracked" not in key
     )
-    model = create(MODELS[family], ["background", "a", "b", "c"])
+    options = {"lite": True} if family == "qfgaohao-mb1-ssd-lite" else {}
+    model = create(MODELS[family], ["background", "a", "b", "c"], **options)
     assert sum(parameter.numel() for parameter in model.parameters()) == expected
 
 

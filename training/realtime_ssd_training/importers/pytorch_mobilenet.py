@@ -72,6 +72,13 @@ def _qfgaohao_v1() -> dict[str, str]:
     return {**table, **_head_names("classification_headers.", "regression_headers.", {"": ""})}
 
 
+def _qfgaohao_v1_lite() -> dict[str, str]:
+    """Map MobileNetV1 with depthwise separable extra layers and heads."""
+    table = {name: new for name, new in _qfgaohao_v1().items() if "headers" not in name}
+    parts = {".0": ".0", ".2": ".2", ".weight": ".weight", ".bias": ".bias"}
+    return {**table, **_head_names("classification_headers.", "regression_headers.", parts)}
+
+
 _EXPANSION = {0: "expand.0", 1: "expand.1"}
 _PROJECTION = {0: "rest.0.0", 1: "rest.0.1", 3: "rest.1.0", 4: "rest.1.1"}
 
@@ -105,8 +112,30 @@ def _build_mb1(weights: Weights, classes: int) -> SSD:
     return create("ssd300_mobilenet_v1_3x3", numbered_labels(classes))
 
 
+def _build_mb1_lite(weights: Weights, classes: int) -> SSD:
+    return create("ssd300_mobilenet_v1_3x3", numbered_labels(classes), lite=True)
+
+
 def _build_mb2(weights: Weights, classes: int) -> SSD:
-    return create("ssd300_mobilenet_v2", numbered_labels(classes))
+    width = _mb2_width(weights)
+    labels = numbered_labels(classes)
+    if width == 1:
+        return create("ssd300_mobilenet_v2", labels)
+    return create("ssd300_mobilenet_v2", labels, width=width, truncated=True)
+
+
+def _mb2_width(weights: Weights) -> float:
+    """Return the width multiplier, derived from the channels of three layers of MobileNetV2."""
+    layers = {"stem.0": 32, "blocks.13.rest.1.0": 160, "blocks.16.rest.1.0": 320}
+    actual = {
+        count: int(weights[name].shape[0])
+        for layer, count in layers.items()
+        if (name := f"backbone.{layer}.weight") in weights
+    }
+    for percent in (100, *range(200, 9, -1)):
+        if all(int(count * percent / 100) == size for count, size in actual.items()):
+            return percent / 100
+    return 1.0
 
 
 FAMILIES = {
@@ -123,6 +152,13 @@ FAMILIES = {
         _build_mb1,
         "bias",
         "mb1-ssd of qfgaohao/pytorch-ssd",
+    ),
+    "qfgaohao-mb1-ssd-lite": Family(
+        ("base_net.13.3.weight", "classification_headers.0.2.bias"),
+        prefix_renamer(_qfgaohao_v1_lite()),
+        _build_mb1_lite,
+        "2.bias",
+        "mb1-ssd-lite of qfgaohao/pytorch-ssd",
     ),
     "qfgaohao-mb2-ssd-lite": Family(
         ("base_net.14.conv.7.weight", "classification_headers.0.3.bias"),

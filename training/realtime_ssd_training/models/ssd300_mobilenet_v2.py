@@ -45,27 +45,32 @@ TAP = 13  # the block whose expanded features are the map of 19 × 19 cells
 EXTRAS = ((256, 512), (128, 256), (128, 256), (64, 64))
 
 
-def _backbone(width: float) -> InvertedResidualFeatureMaps:
+def _backbone(width: float, truncated: bool) -> InvertedResidualFeatureMaps:
     """Build the backbone with four extra layers: maps of 19, 10, 5, 3, 2 and 1 cells per side."""
-    channels, blocks, tap_channels = scale_channels(STEM, width), list[InvertedResidual](), 0
+
+    def scaled(count: int) -> int:
+        return int(count * width) if truncated else scale_channels(count, width)
+
+    channels, blocks, tap_channels = scaled(STEM), list[InvertedResidual](), 0
     for factor, outputs, count, stride in STAGES:
         for index in range(count):
             if len(blocks) == TAP:
                 tap_channels = channels * factor
             block_stride = stride if index == 0 else 1
-            width_out = scale_channels(outputs, width)
+            width_out = scaled(outputs)
             blocks.append(
                 InvertedResidual(channels, channels * factor, width_out, stride=block_stride)
             )
             channels = width_out
     last = scale_channels(LAST, max(1.0, width))
+    extra_width = 1.0 if truncated else width
     map_channels, extras = [last], []
     for expanded, outputs in EXTRAS:
-        widths = scale_channels(expanded, width), scale_channels(outputs, width)
+        widths = (scale_channels(expanded, extra_width), scale_channels(outputs, extra_width))
         extras.append(InvertedResidual(map_channels[-1], *widths, stride=2))
         map_channels.append(widths[1])
     return InvertedResidualFeatureMaps(
-        conv_norm(3, scale_channels(STEM, width), 3, stride=2, activation=nn.ReLU6),
+        conv_norm(3, scaled(STEM), 3, stride=2, activation=nn.ReLU6),
         blocks,
         TAP,
         conv_norm(channels, last, activation=nn.ReLU6),
@@ -74,18 +79,20 @@ def _backbone(width: float) -> InvertedResidualFeatureMaps:
     )
 
 
-def build(labels: Sequence[str], *, width: float = 1.0) -> SSD:
+def build(labels: Sequence[str], *, width: float = 1.0, truncated: bool = False) -> SSD:
     """Build SSD300 on MobileNetV2 with random weights.
 
     Args:
         labels: Class names, "background" first.
         width: Width multiplier.
+        truncated: Whether channels are rounded down and extra layers keep theirs, as in qfgaohao's
+            versions of other widths.
 
     Returns:
         The network; 3000 default boxes on 300 × 300 RGB input.
     """
     spec = qfgaohao_spec("ssd300_mobilenet_v2", labels)
-    backbone = _backbone(width)
+    backbone = _backbone(width, truncated)
     counts = [len(layer.sizes) for layer in spec.boxes.layers]
 
     def heads(columns: int) -> list[nn.Module]:
