@@ -236,7 +236,7 @@ def _record(url: str, digest: str, checksums: Path) -> None:
     content = {**_recorded(checksums), redact(url): digest}
     replace_file(checksums, json.dumps(content, indent=1, sort_keys=True).encode() + b"\n")
     _log.warning(
-        "the full sha256 of '%s' is not published; the one of this download, %s, was recorded in "
+        "'%s' has no complete published sha256; its full sha256 %s was recorded in "
         "'%s' and is required from now on",
         *(redact(url), digest, checksums),
     )

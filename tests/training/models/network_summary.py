@@ -26,6 +26,8 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "ssd300_mobilenet_v1_3x3": ("ssd300_mobilenet_v1_3x3", {}),
     "ssd300_mobilenet_v2": ("ssd300_mobilenet_v2", {}),
     "ssd300_mobilenet_v2, width 0.4": ("ssd300_mobilenet_v2", {"width": 0.4}),
+    "ssd300_mobilenet_v1_3x3, lite": ("ssd300_mobilenet_v1_3x3", {"lite": True}),
+    "ssd300_resnet50": ("ssd300_resnet50", {}),
     "ssd_mobilenet_v1_fpn": ("ssd_mobilenet_v1_fpn", {}),
     "ssd_mobilenet_v1_fpn, general": ("ssd_mobilenet_v1_fpn", {"rows": 320, "boxes": "general"}),
     "ssdlite320_mobilenet_v3_large": ("ssdlite320_mobilenet_v3_large", {}),

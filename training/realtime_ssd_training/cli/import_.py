@@ -42,7 +42,7 @@ def import_model(
         output: ONNX file to write.
         family: Model family, if the file is ambiguous: jetson, tensorflow or ultralight (ONNX),
             opencv-face, caffe-vgg or caffe-mobilenet, or torchvision, amdegroot, bubbliiiing,
-            lufficc, mmdet or qfgaohao (PyTorch).
+            lufficc, mmdet, nvidia or qfgaohao (PyTorch).
         labels: Text file of class names, one per line. A TFLite file may contain it, or
             labelmap.txt or labels.txt in its folder is taken.
         anchors: Default boxes (.npy or .json, P × 4: center and size as fractions of the image)

@@ -16,7 +16,12 @@ from torch import Tensor
 from realtime_ssd.core.errors import ModelError, UsageError
 from realtime_ssd.core.spec import ModelSpec
 from realtime_ssd_training.export import export_onnx
-from realtime_ssd_training.importers import class_names, pytorch_mobilenet, pytorch_vgg16
+from realtime_ssd_training.importers import (
+    class_names,
+    pytorch_mobilenet,
+    pytorch_resnet,
+    pytorch_vgg16,
+)
 from realtime_ssd_training.importers.import_options import ImportOptions, ImportResult
 from realtime_ssd_training.importers.label_choice import choose_labels, stored_classes
 from realtime_ssd_training.importers.pytorch_family import Family, Weights
@@ -31,7 +36,11 @@ from realtime_ssd_training.weights.pytorch_file import (
 
 __all__ = ["FAMILIES", "import_model", "is_checkpoint", "read_network"]
 
-FAMILIES: dict[str, Family] = {**pytorch_vgg16.FAMILIES, **pytorch_mobilenet.FAMILIES}
+FAMILIES: dict[str, Family] = {
+    **pytorch_vgg16.FAMILIES,
+    **pytorch_mobilenet.FAMILIES,
+    **pytorch_resnet.FAMILIES,
+}
 _COUNTERS = "num_batches_tracked"  # of normalizations; absent from old checkpoints and not needed
 _IGNORED = re.compile(rf"^(priors|default_boxes|.*{_COUNTERS})$")
 _LABELS = {21: class_names.VOC_21, 81: class_names.COCO_80, 91: class_names.COCO_91}
@@ -185,8 +194,8 @@ def _build_network(path: Path, weights: Weights, name: str) -> SSD:
     renamed = _rename_weights(path, weights, family)
     classes = _count_classes(path, renamed, family)
     model = family.build(renamed, classes)
-    if family.has_last_background:
-        renamed = _with_first_background(renamed, classes)
+    if family.prepare is not None:
+        renamed = family.prepare(renamed, classes)
     _load_weights(path, model, renamed, family)
     spec = replace(
         model.spec,
@@ -211,17 +220,6 @@ def _rename_weights(path: Path, weights: Weights, family: Family) -> dict[str, T
             )
         renamed[name] = value.float()
     return renamed
-
-
-def _with_first_background(renamed: Weights, classes: int) -> dict[str, Tensor]:
-    """Return the weights with the last score column, the background, moved to the front."""
-    order = [classes - 1, *range(classes - 1)]
-    moved = dict(renamed)
-    for name, value in renamed.items():
-        if name.startswith("score_heads.") and value.shape[0] % classes == 0:
-            columns = value.view(-1, classes, *value.shape[1:])
-            moved[name] = columns[:, order].reshape(value.shape)
-    return moved
 
 
 def _count_classes(path: Path, renamed: Weights, family: Family) -> int:

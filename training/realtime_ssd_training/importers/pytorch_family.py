@@ -28,7 +28,8 @@ class Family:
         description: Network and project, for messages and the specification.
         order: Two tensor names in the order in which the project stores them, which distinguishes
             projects with the same names.
-        has_last_background: Whether the background is the last score column instead of the first.
+        prepare: Reorders the renamed weights for a number of classes; None if their order is that
+            of this project.
     """
 
     signature: tuple[str, ...]
@@ -37,7 +38,7 @@ class Family:
     last_bias: str
     description: str
     order: tuple[str, ...] = ()
-    has_last_background: bool = False
+    prepare: Callable[[Weights, int], dict[str, Tensor]] | None = None
 
     def matches(self, weights: Weights, *, has_order: bool = True) -> bool:
         """Return whether a checkpoint has the names of the signature.

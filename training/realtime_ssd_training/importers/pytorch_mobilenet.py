@@ -134,7 +134,7 @@ def _mb2_width(weights: Weights) -> float:
     }
     for percent in (100, *range(200, 9, -1)):
         if all(int(count * percent / 100) == size for count, size in actual.items()):
-            return percent / 100
+            return float(percent / 100)
     return 1.0
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from torch import Tensor
+
 from realtime_ssd.core.spec import InputSpec, Thresholds
 from realtime_ssd_training.importers.class_names import numbered_labels
 from realtime_ssd_training.importers.pytorch_family import Family, Weights, prefix_renamer
@@ -98,6 +100,17 @@ def _boxes_by_data_set(classes: int, _: bool = False) -> str:
     return "coco_clamped" if classes in _COCO_CLASSES else "voc_clamped"
 
 
+def _with_first_background(renamed: Weights, classes: int) -> dict[str, Tensor]:
+    """Return the weights with the last score column, the background, moved to the front."""
+    order = [classes - 1, *range(classes - 1)]
+    moved = dict(renamed)
+    for name, value in renamed.items():
+        if name.startswith("score_heads.") and value.shape[0] % classes == 0:
+            columns = value.view(-1, classes, *value.shape[1:])
+            moved[name] = columns[:, order].reshape(value.shape)
+    return moved
+
+
 def _boxes_of_mmdet(classes: int, large: bool) -> str:
     """Return the boxes of the configurations for VOC (21 columns) or for COCO and all others."""
     name = "voc" if classes == 21 else "coco"
@@ -115,7 +128,7 @@ def _family(
     clip_before_nms: bool = False,
     norm: str = "l2",
     order: tuple[str, ...] = (),
-    has_last_background: bool = False,
+    prepare: Callable[[Weights, int], dict[str, Tensor]] | None = None,
 ) -> Family:
     """Describe a project.
 
@@ -130,7 +143,7 @@ def _family(
         clip_before_nms: Whether boxes are clipped before NMS as in torchvision.
         norm: Normalization of conv4_3.
         order: See `Family`.
-        has_last_background: See `Family`.
+        prepare: See `Family`.
     """
 
     def build(weights: Weights, classes: int) -> SSD:
@@ -157,7 +170,7 @@ def _family(
         "bias",
         description,
         order,
-        has_last_background,
+        prepare,
     )
 
 
@@ -195,7 +208,7 @@ FAMILIES = {
         Thresholds(pre_nms_top_k=1000, max_detections=200),
         "SSD on VGG16 of open-mmlab/mmdetection",
         image=_RGB_MMDET,
-        has_last_background=True,
+        prepare=_with_first_background,
     ),
     "qfgaohao-vgg16-ssd": _family(
         _QFGAOHAO_BATCH,
