@@ -206,19 +206,109 @@ def _identity(graph: GraphBuilder, operator: Operator) -> Value:
     return graph.value(operator, 0)
 
 
+def _pool(op_type: str) -> Converter:
+    """Return the converter of a pooling, whose averages exclude the padding."""
+
+    def convert(graph: GraphBuilder, operator: Operator) -> Value:
+        image, options = graph.value(operator, 0), operator.options
+        kernel = [options["filter_h"], options["filter_w"]]
+        strides = [options["stride_h"], options["stride_w"]]
+        if len(image.shape) != 4 or min(*kernel, *strides) < 1:
+            raise operator_error(operator, "has an input or sizes that do not fit")
+        pads = [(0, 0), (0, 0)]
+        if options["padding"] == _SAME:
+            lines = zip(image.shape[1:3], kernel, strides, strict=True)
+            pads = [same_padding(*line, 1) for line in lines]
+        name = graph.add(
+            op_type,
+            [graph.channels_first(image)],
+            kernel_shape=kernel,
+            strides=strides,
+            pads=[pads[0][0], pads[1][0], pads[0][1], pads[1][1]],
+        )
+        rows, columns = (
+            (size + sum(pad) - length) // stride + 1
+            for size, pad, length, stride in zip(
+                image.shape[1:3], pads, kernel, strides, strict=True
+            )
+        )
+        shape = (1, rows, columns, image.shape[3])
+        return Value(shape, _activate(graph, operator, name), channels_first=True)
+
+    return convert
+
+
+def _mean(graph: GraphBuilder, operator: Operator) -> Value:
+    """Convert the mean over rows and columns."""
+    value = graph.value(operator, 0)
+    listed = graph.weights(operator, 1, 1)
+    axes = sorted(int(axis) % 4 for axis in listed)
+    if len(value.shape) != 4 or axes != [1, 2]:
+        raise operator_error(operator, f"averages the axes {axes}, not rows and columns")
+    name = graph.add("ReduceMean", [graph.channels_first(value)], axes=[2, 3], keepdims=1)
+    name = graph.rounded(name, graph.tensors[operator.outputs[0]])
+    mean = Value((1, 1, 1, value.shape[3]), name, channels_first=True)
+    if operator.options["keep_dims"]:
+        return mean
+    shape = (1, value.shape[3])
+    target = graph.constant(np.array(shape, np.int64))
+    return Value(shape, graph.add("Reshape", [graph.same_order(mean), target]))
+
+
+def _resize(mode: str) -> Converter:
+    """Return the converter of a resize to a constant size."""
+
+    def convert(graph: GraphBuilder, operator: Operator) -> Value:
+        value, size = graph.value(operator, 0), graph.value(operator, 1).constant
+        if size is None or len(value.shape) != 4:
+            raise operator_error(operator, "has a size that is not constant")
+        rows, columns = (int(item) for item in np.ravel(size))
+        aligned, half = (operator.options[k] for k in ("align_corners", "half_pixel_centers"))
+        empty = graph.constant(np.zeros(0, np.float32))
+        sizes = graph.constant(np.array([1, value.shape[3], rows, columns], np.int64))
+        name = graph.add(
+            "Resize",
+            [graph.channels_first(value), empty, empty, sizes],
+            mode=mode,
+            coordinate_transformation_mode=(
+                "align_corners" if aligned else "half_pixel" if half else "asymmetric"
+            ),
+            nearest_mode="round_prefer_ceil" if aligned or half else "floor",
+        )
+        name = graph.rounded(name, graph.tensors[operator.outputs[0]])
+        return Value((1, rows, columns, value.shape[3]), name, channels_first=True)
+
+    return convert
+
+
+def _hard_swish(graph: GraphBuilder, operator: Operator) -> Value:
+    """Convert the hard swish, whose ONNX operator TensorRT 8 does not have."""
+    value = graph.value(operator, 0)
+    name = graph.channels_first(value) if value.channels_first else graph.same_order(value)
+    gate = graph.add("HardSigmoid", [name], alpha=1 / 6, beta=0.5)
+    result = graph.rounded(graph.add("Mul", [name, gate]), graph.tensors[operator.outputs[0]])
+    return Value(value.shape, result, value.channels_first)
+
+
 CONVERTERS: dict[str, Converter] = {
     "ADD": _binary("Add"),
+    "AVERAGE_POOL_2D": _pool("AveragePool"),
     "CONCATENATION": _concatenate,
     "CONV_2D": _conv,
     "DEPTHWISE_CONV_2D": _depthwise_conv,
     "DEQUANTIZE": _identity,
+    "HARD_SWISH": _hard_swish,
     "LOGISTIC": _unary("Sigmoid"),
+    "MAX_POOL_2D": _pool("MaxPool"),
+    "MEAN": _mean,
     "MUL": _binary("Mul"),
     "PAD": _pad,
     "QUANTIZE": _identity,
     "RELU": _unary("Relu"),
     "RELU6": _unary("Clip"),
     "RESHAPE": _reshape,
+    "RESIZE_BILINEAR": _resize("linear"),
+    "RESIZE_NEAREST_NEIGHBOR": _resize("nearest"),
     "SOFTMAX": _softmax,
     "SQUEEZE": _reshape,
     "SUB": _binary("Sub"),

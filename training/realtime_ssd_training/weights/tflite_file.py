@@ -73,6 +73,14 @@ OPERATORS = {
 }
 """Names of frequent built-in operators by code; the others are named by their number."""
 
+_POOL: dict[str, tuple[int, Any, int | float]] = {
+    "padding": (0, types.Int8Flags, 0),
+    "stride_w": (1, types.Int32Flags, 0),
+    "stride_h": (2, types.Int32Flags, 0),
+    "filter_w": (3, types.Int32Flags, 0),
+    "filter_h": (4, types.Int32Flags, 0),
+    "activation": (5, types.Int8Flags, 0),
+}
 _OPTIONS: dict[str, dict[str, tuple[int, Any, int | float]]] = {
     "ADD": {"activation": (0, types.Int8Flags, 0)},
     "MUL": {"activation": (0, types.Int8Flags, 0)},
@@ -95,6 +103,17 @@ _OPTIONS: dict[str, dict[str, tuple[int, Any, int | float]]] = {
         "dilation_h": (6, types.Int32Flags, 1),
     },
     "SOFTMAX": {"beta": (0, types.Float32Flags, 0.0)},
+    "AVERAGE_POOL_2D": _POOL,
+    "MAX_POOL_2D": _POOL,
+    "MEAN": {"keep_dims": (0, types.BoolFlags, 0)},
+    "RESIZE_BILINEAR": {
+        "align_corners": (2, types.BoolFlags, 0),
+        "half_pixel_centers": (3, types.BoolFlags, 0),
+    },
+    "RESIZE_NEAREST_NEIGHBOR": {
+        "align_corners": (0, types.BoolFlags, 0),
+        "half_pixel_centers": (1, types.BoolFlags, 0),
+    },
 }
 """Fields of the options of each operator: number, type and default value."""
 
