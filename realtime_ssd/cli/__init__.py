@@ -90,7 +90,8 @@ def _epilogue(command: Command) -> str:
     return f"Example: {command.example}\n\n{_EPILOGUE}"
 
 
-_FLAGS = ("--show", "--no-show", "--overwrite", "--recursive", "--wait", "--")
+_TAKE_HYPHENS = ("--json", "--csv", "--source", "--video", "--camera")
+"""Options whose value may begin with a hyphen."""
 
 
 def with_default_command(arguments: Sequence[str]) -> list[str]:
@@ -105,12 +106,12 @@ def with_default_command(arguments: Sequence[str]) -> list[str]:
 def _without_leading_hyphens(arguments: Sequence[str]) -> list[str]:
     """Return the arguments with "-" and names of files like "-a.mp4" written as paths.
 
-    The value of an option is left alone: after an option that takes one, "-" may be its value.
+    Values of the options that take them are left alone.
     """
     result: list[str] = []
     for number, argument in enumerate(arguments):
         before = arguments[number - 1] if number else ""
-        is_value = before.startswith("-") and before not in ("-", *_FLAGS)
+        is_value = before in _TAKE_HYPHENS
         if argument == "--" or is_value or not argument.startswith("-"):
             result.append(argument)
         elif argument == "-":

@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import pytest
 
+from realtime_ssd.cli import with_default_command
 from realtime_ssd.cli.inputs import parse_roi, parse_seconds
 from realtime_ssd.core.errors import UsageError
 from tests.cli.program import ENVIRONMENT, run
@@ -136,3 +137,18 @@ def test_malformed_rectangles(text: str) -> None:
     assert parse_roi("1, 2,3,4") == (1, 2, 3, 4)
     with pytest.raises(UsageError, match="`roi` must be x,y,width,height in pixels"):
         parse_roi(text)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["-"], ["/dev/stdin"]),
+        (["--hide-scores", "-"], ["--hide-scores", "/dev/stdin"]),
+        (["--json", "-", "-"], ["--json", "-", "/dev/stdin"]),
+        (["detect", "--csv", "-", "a.mp4"], ["--csv", "-", "a.mp4"]),
+        (["--source", "-"], ["--source", "-"]),
+        (["-missing.mp4", "--no-such"], ["-missing.mp4", "--no-such"]),
+    ],
+)
+def test_hyphen_is_standard_input_except_as_a_value(words: list[str], expected: list[str]) -> None:
+    assert with_default_command(words) == ["detect", *expected]
