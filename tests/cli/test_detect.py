@@ -130,7 +130,7 @@ def test_version_help_and_subcommands() -> None:
         word in finished.stdout for word in ("detect", "models", "doctor", "train", "import")
     )
     assert "Detect objects in cameras, videos, streams and photos." in finished.stdout
-    assert "--source demo --output street.mp4" in finished.stdout
+    assert "realtime-ssd demo --output street.mp4" in finished.stdout
     assert run().returncode == 0
 
 
