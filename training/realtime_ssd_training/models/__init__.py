@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from inspect import signature
 
 from realtime_ssd.core.errors import UsageError
+from realtime_ssd.core.spec_decoder import FieldError, array, boolean, integer, number, text
 from realtime_ssd_training.models import (
     ssd300_mobilenet_v1,
     ssd300_mobilenet_v1_3x3,
@@ -30,6 +31,17 @@ _BUILDERS: dict[str, Callable[..., SSD]] = {
     "ssd_mobilenet_v1_fpn": ssd_mobilenet_v1_fpn.build,
     "ssdlite320_mobilenet_v3_large": ssdlite320_mobilenet_v3_large.build,
 }
+
+_OPTION_RULES = {
+    "width": number(1e-3, 16),
+    "columns": integer(-8192, 8192),
+    "rows": integer(-8192, 8192),
+    "scales": array(number(-100, 100), 0, 64),
+    "boxes": text(64),
+    "norm": text(64),
+    "reduced_tail": boolean,
+}
+"""Rules of the options of all networks, which a checkpoint or recipe may contain."""
 
 
 def names() -> tuple[str, ...]:
@@ -61,15 +73,26 @@ def create(name: str, labels: Sequence[str], **options: object) -> SSD:
     _check_labels(labels)
     builder = _BUILDERS[name]
     known = [key for key in signature(builder).parameters if key != "labels"]
-    for option in options:
+    for option, value in options.items():
         if option not in known:
             raise UsageError(
                 f"model '{name}' has no option '{option}'; the options are "
                 f"{', '.join(known) or 'none'}"
             )
+        _check_option(name, option, value)
     model = builder(labels, **options)
     model.options = dict(options)
     return model
+
+
+def _check_option(name: str, option: str, value: object) -> None:
+    """Check type and order of magnitude; the network itself checks what it supports."""
+    rule = _OPTION_RULES.get(option)
+    try:
+        if rule is not None:
+            rule(option, list(value) if isinstance(value, tuple) else value)
+    except FieldError as error:
+        raise UsageError(f"model '{name}' cannot be built: {error}") from None
 
 
 def _check_labels(labels: Sequence[str]) -> None:
