@@ -17,6 +17,7 @@ from realtime_ssd_training.models import SSD, create, ssd300_vgg16, ssd512_vgg16
 from torch import Tensor
 
 from realtime_ssd.core.boxes import AnchorSpec
+from realtime_ssd.core.spec import ModelSpec
 
 FILE = Path(__file__).with_name("network_summaries.json")
 LABELS = ("background", "a", "b")
@@ -66,12 +67,22 @@ def summarize_network(name: str) -> dict[str, Any]:
     spec = model.spec
     summary: dict[str, Any] = {
         "shapes": hashlib.sha256("\n".join(shapes).encode()).hexdigest(),
-        "spec": repr((spec.input, spec.thresholds, spec.variances, spec.clip_before_nms)),
+        "spec": repr((spec.input, _limits(spec), spec.variances, spec.clip_before_nms)),
         "boxes": summarize_boxes(spec.boxes),
     }
     if "vgg" not in architecture:
         summary["outputs"] = summarize_outputs(model)
     return summary
+
+
+def _limits(spec: ModelSpec) -> tuple[float, float, int, int]:
+    limits = spec.thresholds
+    return (
+        limits.score_threshold,
+        limits.iou_threshold,
+        limits.pre_nms_top_k,
+        limits.max_detections,
+    )
 
 
 def summarize_outputs(model: SSD) -> list[float]:
