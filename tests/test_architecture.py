@@ -58,13 +58,15 @@ LAYERS = {
         ("cli", "plugin"),
     ),
     "realtime_ssd_training": (
-        ("", "data", "recipe", "weights"),
+        ("data", "recipe", "weights"),
         ("models",),
         ("evaluation",),
         ("engine",),
         ("export",),
         ("importers",),
-        ("cli", "illustrate"),
+        ("training_run",),
+        ("training_api",),
+        ("", "cli", "illustrate"),
     ),
 }
 """Parts of each package, lowest first; a module imports from its own layer and lower ones. The

@@ -51,6 +51,10 @@ def stop_on_signals(on_stop: Callable[[int], None] | None = None) -> Iterator[Ca
             signal.signal(number, handler)
 
 
+_END = b"\0"
+"""What tells the thread of `answer_signals` to stop; no signal has this number."""
+
+
 @contextmanager
 def answer_signals(text: str) -> Iterator[None]:
     """Write a line to standard error as soon as SIGINT or SIGTERM arrives.
@@ -70,14 +74,18 @@ def answer_signals(text: str) -> Iterator[None]:
         yield
     finally:
         signal.set_wakeup_fd(previous)
-        os.close(writing)
+        # Processes started meanwhile may hold the pipe open, so that its end would never be read.
+        os.write(writing, _END)
         thread.join()
+        os.close(writing)
         os.close(reading)
 
 
 def _answer_first(descriptor: int, text: str) -> None:
-    """Wait for the number of a signal in a pipe, then write the answer; end with the pipe."""
-    while numbers := os.read(descriptor, 64):
+    """Wait for the number of a signal in a pipe, then write the answer; stop at `_END`."""
+    numbers = b""
+    while _END not in numbers:
+        numbers = os.read(descriptor, 64)
         if signal.SIGINT in numbers or signal.SIGTERM in numbers:
             with suppress(OSError):
                 os.write(2, f"\n{text}\n".encode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -85,3 +86,12 @@ def test_with_statement_closes_also_after_an_error() -> None:
     with pytest.raises(OSError, match="lost"), resource:
         raise OSError("lost")
     assert resource.calls == ["close", "close"]
+
+
+def test_answering_ends_while_a_child_process_holds_the_pipe() -> None:
+    with answer_signals("stopping"):
+        child = os.fork()
+        if not child:
+            os.read(os.pipe()[0], 1)  # waits until it is killed
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)

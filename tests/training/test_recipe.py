@@ -97,7 +97,8 @@ def test_every_recipe_builds_a_network_and_trains_a_step(name: str, tmp_path: Pa
     folder = RunFolder(tmp_path / "run", resume=False)
     trainer = Trainer(model, loaded, data, None, folder, SINGLE_PROCESS, RecordingReporter())
     before = {key: value.clone() for key, value in model.named_parameters()}
-    (loss, *_), stopped_by = trainer._step(next(trainer.loader.epoch(0)), 0)
+    result = trainer.step.run(next(trainer.loader.epoch(0)), 0, trainer.learning_rate(0), 0)
+    loss, stopped_by = result.loss, int(result.stop_requested)
     assert 0 < loss < float("inf")
     assert stopped_by == 0
     moved = [not torch.equal(value, before[key]) for key, value in model.named_parameters()]
@@ -165,9 +166,9 @@ def test_keys_that_do_not_affect_a_step_may_change_on_resume(
         ("run", "epochs", 1.5, "must be an integer of at least 1, not 1.5"),
         ("run", "epochs", True, "must be an integer of at least 1, not True"),
         ("run", "batch", -4, "must be an integer of at least 1, not -4"),
-        ("run", "workers", -1, "must be an integer of at least 0, not -1"),
+        ("run", "workers", -1, "must be an integer of at least 0 or 'auto', not -1"),
         ("run", "ema", 1.0, "must be a finite number of at least 0 and at most 0.999999, not 1.0"),
-        ("run", "amp", "fp8", "must be one of 'bf16', 'fp16', 'none', not 'fp8'"),
+        ("run", "amp", "fp8", "must be one of 'auto', 'bf16', 'fp16', 'none', not 'fp8'"),
         ("run", "metric", 3, "must be one of 'coco', 'voc', 'voc07', not 3"),
         ("run", "compile", 1, "must be true or false, not 1"),
         ("optimizer", "lr", 0, "must be a finite number above 0, not 0"),
@@ -211,7 +212,8 @@ def test_an_unknown_key_is_named_with_the_closest_known_one(tmp_path: Path) -> N
         load_recipe(str(path))
     assert str(caught.value) == (
         f"'run.epoch' in '{path}' is not a known key (did you mean 'run.epochs'?); the keys are "
-        "amp, batch, channels_last, compile, ema, epochs, evaluate_every, metric, seed, workers"
+        "accumulate, amp, batch, channels_last, compile, ema, epochs, evaluate_every, metric, "
+        "patience, seed, sync_batch_norm, workers"
     )
     path = recipe(tmp_path, 'zzz = 1\n[model]\nname = "x"')
     with pytest.raises(UsageError, match=r"'zzz' in .* is not a known key; the keys are augment"):

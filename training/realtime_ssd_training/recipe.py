@@ -43,7 +43,7 @@ Decay = Annotated[float, Meta(ge=0, le=0.999999)]
 
 CHANGEABLE_ON_RESUME = frozenset(
     {"name", "description", "model.backbone", "model.backbone_optional", "data.train", "data.val"}
-    | {f"run.{key}" for key in ("epochs", "workers", "compile", "channels_last")}
+    | {f"run.{key}" for key in ("epochs", "workers", "compile", "channels_last", "patience")}
     | {"run.evaluate_every", "run.metric"}
 )
 """Keys that may differ when a run is resumed. None of them affects a training step, except that
@@ -160,12 +160,16 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         epochs: Number of epochs.
         batch: Images per step over all processes.
         seed: Seed of weights, order and augmentation.
-        amp: Precision of the forward pass.
+        accumulate: Parts of a batch that pass through the network one after the other, for less
+            memory; batch normalization sees one part at a time.
+        amp: Precision of the forward pass; "auto" is bf16 on GPUs that have it, else none.
         channels_last: Whether tensors use the channels-last memory format.
         compile: Whether to compile the network with `torch.compile`.
         ema: Decay of the exponential moving average (EMA) of the weights, which is evaluated and
             kept instead of the weights; 0 disables it.
-        workers: Data loading processes.
+        workers: Data loading processes of each training process; "auto" is one per core, at most 8.
+        sync_batch_norm: Whether batch normalization averages over all GPUs.
+        patience: Epochs without a better score after which the run ends; 0 never ends it early.
         evaluate_every: Epochs between evaluations.
         metric: Validation metric.
     """
@@ -173,11 +177,14 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     epochs: PositiveInt = 1
     batch: PositiveInt = 32
     seed: NonNegativeInt = 0
-    amp: Literal["none", "bf16", "fp16"] = "none"
+    accumulate: PositiveInt = 1
+    amp: Literal["auto", "none", "bf16", "fp16"] = "auto"
     channels_last: bool = True
     compile: bool = False
     ema: Decay = 0.0
-    workers: NonNegativeInt = 2
+    workers: NonNegativeInt | Literal["auto"] = "auto"
+    sync_batch_norm: bool = False
+    patience: NonNegativeInt = 0
     evaluate_every: PositiveInt = 1
     metric: Literal["voc", "voc07", "coco"] = "voc"
 
@@ -344,6 +351,11 @@ def _describe(node: inspect.Type) -> str:
     """Return the values that a type allows, in TOML's terms."""
     if isinstance(node, inspect.LiteralType):
         return f"one of {', '.join(map(repr, node.values))}"
+    if isinstance(node, inspect.UnionType):
+        numbers = [part for part in node.types if isinstance(part, inspect.IntType)]
+        words = [part for part in node.types if isinstance(part, inspect.LiteralType)]
+        described = [*map(_describe, numbers), *(repr(v) for part in words for v in part.values)]
+        return " or ".join(described)
     if isinstance(node, inspect.IntType | inspect.FloatType):
         limits = [
             f"{name} {limit:g}"

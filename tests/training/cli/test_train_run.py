@@ -104,9 +104,9 @@ def tensorboard_points(folder: Path) -> dict[str, list[tuple[int, float]]]:
         ("--epochs must be an integer of at least 1, not 0", ("--epochs", "0")),
         ("--batch must be an integer of at least 1, not 0", ("--batch", "0")),
         ("--lr must be a finite number above 0, not -1", ("--lr", "-1")),
-        ("--workers must be an integer of at least 0, not -1", ("--workers", "-1")),
+        ("--workers must be an integer of at least 0 or 'auto', not -1", ("--workers", "-1")),
         ("--seed must be an integer of at least 0, not -1", ("--seed", "-1")),
-        ("--amp must be one of 'bf16', 'fp16', 'none', not 'fp8'", ("--amp", "fp8")),
+        ("--amp must be one of 'auto', 'bf16', 'fp16', 'none', not 'fp8'", ("--amp", "fp8")),
         ("--device 'quantum' is unknown", ("--data", "demo:1-1", "--device", "quantum")),
         ("contains no run to resume; omit --resume", ("--data", "demo:1-1", "--resume")),
         ("checkpoint 'missing' does not exist", ("--data", "demo:1-1", "--init", "missing")),
@@ -118,7 +118,7 @@ def tensorboard_points(folder: Path) -> dict[str, list[tuple[int, float]]]:
         ("does not specify a dataset", ("--data", "nothing")),
         ("cannot be", ("--data", "demo:1-1", "--output", "/proc/run")),
         ("cannot be", ("--data", "demo:1-1", "--output", "/proc")),
-        ("unable to convert", ("--epochs", "many")),
+        ("--epochs must be a whole number, not 'many'", ("--epochs", "many")),
     ],
 )
 def test_invalid_options_are_reported_in_one_line(
@@ -138,7 +138,7 @@ def test_invalid_options_are_reported_in_one_line(
 
 
 def test_datasets_without_usable_objects_are_rejected(tmp_path: Path) -> None:
-    from realtime_ssd_training.cli.train_run import TrainCommand
+    from realtime_ssd_training.training_run import TrainingRun
 
     data, path = draw(tmp_path / "images"), str(recipe(tmp_path, RECIPE))
     content = json.loads((tmp_path / "images/scenes.json").read_text())
@@ -151,7 +151,7 @@ def test_datasets_without_usable_objects_are_rejected(tmp_path: Path) -> None:
         with pytest.raises(
             UsageError, match=r"crowds\.json.* has no usable object of the classes disc"
         ):
-            TrainCommand(path, tmp_path / "run", overrides, device="cpu").run()
+            TrainingRun(path, tmp_path / "run", overrides, device="cpu").run()
     assert not (tmp_path / "run").exists()
     folder = tmp_path / "voc"
     for name in ("Annotations", "JPEGImages"):
@@ -159,22 +159,20 @@ def test_datasets_without_usable_objects_are_rejected(tmp_path: Path) -> None:
     (tmp_path / "images/image0.png").rename(folder / "JPEGImages/a.png")
     (folder / "Annotations/a.xml").write_text("<annotation></annotation>")
     with pytest.raises(UsageError, match="the dataset has no objects; check its annotations"):
-        TrainCommand(path, tmp_path / "run", {"data.train": f"voc:{folder}"}).run()
+        TrainingRun(path, tmp_path / "run", {"data.train": f"voc:{folder}"}).run()
 
 
 def test_invalid_model_options_are_rejected(tmp_path: Path) -> None:
-    from realtime_ssd_training.cli.train_run import TrainCommand
+    from realtime_ssd_training.training_run import TrainingRun
 
     text = RECIPE.replace("width = 0.25", 'width = "wide"')
-    with pytest.raises(UsageError, match=r"invalid options .* of model 'ssd_mobilenet_v1_fpn'"):
-        TrainCommand(
-            str(recipe(tmp_path, text)), tmp_path / "run", {"data.train": "demo:1-1"}
-        ).run()
+    with pytest.raises(UsageError, match="cannot be built: field 'width' must be"):
+        TrainingRun(str(recipe(tmp_path, text)), tmp_path / "run", {"data.train": "demo:1-1"}).run()
 
 
 def test_the_message_of_an_invalid_model_is_not_changed(tmp_path: Path) -> None:
-    from realtime_ssd_training.cli.train_run import TrainCommand
+    from realtime_ssd_training.training_run import TrainingRun
 
     path = str(recipe(tmp_path, RECIPE.replace("ssd_mobilenet_v1_fpn", "ssd999")))
     with pytest.raises(UsageError, match=r"^model 'ssd999' does not exist; choose from"):
-        TrainCommand(path, tmp_path / "run", {"data.train": "demo:1-1"}).run()
+        TrainingRun(path, tmp_path / "run", {"data.train": "demo:1-1"}).run()

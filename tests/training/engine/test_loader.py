@@ -127,12 +127,39 @@ def test_ranks_partition_the_images(data: Dataset, drop_last: bool) -> None:
         for k in range(3)
     ]
     names = [name for batches in ranks for batch in batches for name in batch.names]
-    assert set(names) == {f"{k:02}.png" for k in range(COUNT)}
-    if drop_last:  # one image is repeated so that all ranks have equally many
-        assert [len(batches) for batches in ranks] == [2, 2, 2]
-        assert len(names) == 12
+    assert set(names) <= {f"{k:02}.png" for k in range(COUNT)}
+    assert len(set(names)) == len(names)
+    if drop_last:  # as many whole batches of 6 images as in one process
+        assert [len(batches) for batches in ranks] == [COUNT // 6] * 3
+        assert len(names) == COUNT // 6 * 6
     else:
         assert len(names) == COUNT
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_steps_do_not_depend_on_the_number_of_processes(data: Dataset, processes: int) -> None:
+    together = read(data, replace(OPTIONS, batch_size=2 * processes), 1)
+    ranks = [
+        read(data, replace(OPTIONS, batch_size=2, rank=k, world_size=processes), 1)
+        for k in range(processes)
+    ]
+    assert {len(batches) for batches in ranks} == {len(together)}
+    for number, batch in enumerate(together):
+        shares = [name for batches in ranks for name in batches[number].names]
+        assert sorted(shares) == sorted(batch.names)
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 64])
+def test_a_batch_splits_into_its_images(data: Dataset, parts: int) -> None:
+    (batch, *_) = read(data, OPTIONS, 0)
+    split = batch.split(parts)
+    assert len(split) <= parts
+    assert [name for part in split for name in part.names] == list(batch.names)
+    assert torch.equal(torch.cat([part.images for part in split]), batch.images)
+    targets = [target for part in split for target in part.targets]
+    for one, other in zip(targets, batch.targets, strict=True):
+        assert torch.equal(one.boxes, other.boxes)
+        assert torch.equal(one.labels, other.labels)
 
 
 def test_repeated_images_are_augmented_differently(data: Dataset) -> None:

@@ -142,7 +142,8 @@ def test_the_command_stops_on_sigterm_and_resumes(tmp_path: Path) -> None:
         output, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM, errors
     assert "the state is saved" in output.splitlines()[-1]
-    assert errors == ""
+    assert errors.startswith("\nstopping after this step, then saving")
+    assert len(errors.strip().splitlines()) == 1
     state = json.loads((tmp_path / "interrupted/last.json").read_text())["facts"]["progress"]
     assert (state["epoch"], state["batch"]) != (0, 0)
     assert state["epoch"] < 3

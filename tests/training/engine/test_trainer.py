@@ -172,7 +172,7 @@ def test_memory_format_and_precision_are_those_of_the_recipe(tmp_path: Path) -> 
         weight = model.get_parameter("backbone.layers.0.weight")
         assert weight.dtype == torch.float32
         assert weight.is_contiguous(memory_format=torch.channels_last) == last
-        assert trainer.scaler.is_enabled() == (amp == "fp16")
+        assert trainer.step.scaler.is_enabled() == (amp == "fp16")
         seen.clear()
 
 
@@ -206,7 +206,7 @@ def test_fp16_resumes_with_the_saved_loss_scale(tmp_path: Path) -> None:
     uninterrupted, _ = train(tmp_path / "a", plan)
     train(tmp_path / "b", plan, reporter=RecordingReporter((0, 1)))
     resumed, _ = train(tmp_path / "b", plan, resume=True)
-    assert uninterrupted.scaler.state_dict() == resumed.scaler.state_dict()
+    assert uninterrupted.step.scaler.state_dict() == resumed.step.scaler.state_dict()
     for name, value in uninterrupted.model.state_dict().items():
         assert torch.equal(value, resumed.model.state_dict()[name])
 
@@ -309,7 +309,7 @@ def test_a_killed_worker_is_reported_and_the_run_can_be_resumed(tmp_path: Path) 
             os.kill(os.getpid(), signal.SIGKILL)
 
     data, plan = Squares(before_read=die_in_the_second_epoch), tiny_recipe(run__workers=1)
-    with pytest.raises(RealtimeSSDError, match=r"process was killed.*`workers`; the state of"):
+    with pytest.raises(RealtimeSSDError, match=r"was killed.*fewer `workers`.*; the state of"):
         train(tmp_path, plan, data=data)
     assert mark.exists()
     _, result = train(tmp_path, plan, resume=True)
@@ -388,7 +388,7 @@ def test_a_compiled_network_trains_the_same_weights(
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     plan = tiny_recipe(run__epochs=1, run__compile=True)
     compiled, _ = train(tmp_path / "compiled", plan, model=tiny_ssd())
-    assert compiled.network is not compiled.model
+    assert compiled.step.network is not compiled.model
     for name, value in plain.model.state_dict().items():
         assert torch.equal(compiled.model.state_dict()[name], value)
 
@@ -415,3 +415,14 @@ def test_the_loss_of_a_real_network_decreases(tmp_path: Path) -> None:
     plan = tiny_recipe(run__epochs=8, optimizer__name="adamw", optimizer__lr=3e-3)
     train(tmp_path, plan, model=model, reporter=reporter)
     assert sum(reporter.losses[-3:]) < 0.6 * sum(reporter.losses[:3])
+
+
+def test_accumulated_gradients_are_those_of_the_whole_batch(tmp_path: Path) -> None:
+    weights = []
+    for parts in (1, 2):
+        # Batch normalization depends on the images that pass together, so it is frozen.
+        plan = tiny_recipe(run__epochs=1, run__accumulate=parts, model__norm="frozen")
+        trainer, _ = train(tmp_path / str(parts), plan, model=tiny_ssd())
+        weights.append(trainer.model.state_dict())
+    for name, value in weights[0].items():
+        torch.testing.assert_close(weights[1][name], value, rtol=1e-4, atol=1e-6, msg=name)

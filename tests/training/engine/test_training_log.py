@@ -25,11 +25,11 @@ def test_the_progress_bar_shows_epoch_loss_and_steps(
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "120")
-    with TrainingLog(RunFolder(tmp_path, resume=False), MAIN, Squares()) as log:
+    with TrainingLog(RunFolder(tmp_path, resume=False), MAIN, Squares(), epochs=5) as log:
         log.on_step(2, 4, 8, 1.25, 0.01)
     output = capsys.readouterr().out
-    assert "epoch 3 loss 1.250" in output
-    assert "4/8" in output
+    assert "epoch 3/5 loss 1.250" in output
+    assert "20/40" in output  # steps of the whole run, for its remaining time
 
 
 def test_lines_are_not_wrapped_without_a_terminal(

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from realtime_ssd_training.cli.train_run import TrainCommand
 from realtime_ssd_training.models import SSD, create
 from realtime_ssd_training.models.backbones import find_backbone, load_backbone
 from realtime_ssd_training.models.checkpoint import save_checkpoint
+from realtime_ssd_training.training_run import TrainingRun
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
@@ -389,11 +389,11 @@ def test_the_backbone_is_loaded_only_when_a_run_starts(
         f'backbone = "{tmp_path}/trained.safetensors"\n[run]\nbatch = 2\nworkers = 0\n'
     )
     path, overrides = str(recipe(tmp_path, text)), {"data.train": data}
-    TrainCommand(path, tmp_path / "run", overrides, device="cpu").run()
+    TrainingRun(path, tmp_path / "run", overrides, device="cpu").run()
     assert "backbone tensors from pretrained weights" in capsys.readouterr().out
     (tmp_path / "trained.safetensors").unlink()
     longer = {**overrides, "run.epochs": 2}
-    TrainCommand(path, tmp_path / "run", longer, resume=True, device="cpu").run()
+    TrainingRun(path, tmp_path / "run", longer, resume=True, device="cpu").run()
     output = capsys.readouterr().out
     assert "pretrained" not in output
     assert "epoch 2 " in output

@@ -22,10 +22,13 @@ def train(
     freeze: str | None = None,
     epochs: int | None = None,
     batch: int | None = None,
+    accumulate: int | None = None,
     lr: float | None = None,
     seed: int | None = None,
     workers: int | None = None,
     amp: str | None = None,
+    sync_batch_norm: bool = False,
+    patience: int | None = None,
     compile: bool = False,  # noqa: A002 - the option's name
     device: str = "auto",
     preview: Path | None = None,
@@ -57,12 +60,18 @@ def train(
             downloaded and verified), or "none".
         freeze: "backbone" trains only the extra layers and the heads.
         epochs: Passes over the training set; the recipe's number by default.
-        batch: Images per step over all processes, by default the recipe's; the learning rate is not
-            scaled.
+        batch: Images per step over all processes, by default the recipe's; without --lr the
+            learning rate is scaled with it.
+        accumulate: Parts of a batch that pass through the network one after the other, for less
+            memory.
         lr: Learning rate; the recipe's by default.
         seed: Seed of weights, order and augmentation; the recipe's by default.
-        workers: Processes that load data; the recipe's number by default.
-        amp: Precision of the forward pass: none, bf16 or fp16; the recipe's by default.
+        workers: Processes that load data, by default the recipe's number, or one per core and at
+            most 8.
+        amp: Precision of the forward pass, by default the recipe's: none, bf16, fp16, or auto,
+            which is bf16 on GPUs that have it.
+        sync_batch_norm: Average batch normalization over all GPUs.
+        patience: Epochs without a better score after which the run ends.
         compile: Compile the network with torch.compile first, which takes half a minute or more;
             on CPUs it has not made steps faster.
         device: auto, cpu, cuda or cuda:NUMBER.
@@ -72,28 +81,34 @@ def train(
     """
     _check_packages(recipe, data, val, preview=preview is not None)
 
-    from realtime_ssd_training.cli.train_run import TrainCommand
     from realtime_ssd_training.data.classes import parse_classes, parse_remap
+    from realtime_ssd_training.training_run import TrainingRun, recipe_changes
 
-    changes = {
-        "run.epochs": epochs,
-        "run.batch": batch,
-        "run.seed": seed,
-        "run.workers": workers,
-        "run.amp": amp,
-        "run.compile": compile or None,
-        "optimizer.lr": lr,
-        "model.backbone": "" if backbone == "none" else backbone,
-        "model.backbone_optional": None if backbone is None else False,
-        "model.freeze": freeze,
-        "data.train": data,
-        "data.val": val,
-        "data.classes": parse_classes(classes),
-        "data.remap": parse_remap(remap),
-    }
-    TrainCommand(
+    changes = recipe_changes(
+        {
+            "data": data,
+            "val": val,
+            "classes": parse_classes(classes),
+            "remap": parse_remap(remap),
+            "backbone": backbone,
+            "freeze": freeze,
+            "epochs": epochs,
+            "batch": batch,
+            "accumulate": accumulate,
+            "lr": lr,
+            "seed": seed,
+            "workers": workers,
+            "amp": amp,
+            "compile": compile or None,
+            "sync_batch_norm": sync_batch_norm or None,
+            "patience": patience,
+        }
+    )
+    result = TrainingRun(
         recipe, output, changes, resume=resume, overwrite=overwrite, init=init, device=device
     ).run(preview)
+    if result.stop_signal:
+        sys.exit(128 + result.stop_signal)
 
 
 def _check_packages(recipe: str, data: str | None, val: str | None, *, preview: bool) -> None:

@@ -123,6 +123,27 @@ class Batch:
         """Return the batch with difficult objects as ordinary ones."""
         return replace(self, difficult=torch.zeros_like(self.difficult))
 
+    def split(self, parts: int) -> list[Batch]:
+        """Return the batch in at most `parts` parts with about equally many images."""
+        size = -(-len(self) // parts)
+        if size >= len(self):
+            return [self]
+        ends = np.cumsum((0, *self.counts)).tolist()
+        return [self._slice(k, min(k + size, len(self)), ends) for k in range(0, len(self), size)]
+
+    def _slice(self, start: int, stop: int, ends: list[int]) -> Batch:
+        images, objects = slice(start, stop), slice(ends[start], ends[stop])
+        return Batch(
+            self.images[images],
+            self.boxes[objects],
+            self.labels[objects],
+            self.difficult[objects],
+            self.crowd[objects],
+            self.counts[images],
+            self.names[images],
+            self.indices[images],
+        )
+
     def pin_memory(self) -> Batch:
         """Return a copy in page-locked memory."""
         return self._map_tensors(Tensor.pin_memory)
@@ -249,18 +270,26 @@ class _EpochSampler(Sampler[list[_Key]]):
         return iter([[(self.epoch, index) for index in batch.tolist()] for batch in batches])
 
     def _batches(self, epoch: int) -> list[NDArray[np.int64]]:
-        indices = self._order(epoch)[self.options.rank :: self.options.world_size]
-        size = self.options.batch_size
-        batches = [indices[k : k + size] for k in range(0, len(indices), size)]
+        """Return the indices of each batch of this rank.
+
+        The batches of all processes are cut first and then shared out, so that the steps do not
+        depend on the number of processes.
+        """
+        order, rank, ranks = self._order(epoch), self.options.rank, self.options.world_size
+        size = self.options.batch_size * ranks
+        batches = [order[k : k + size] for k in range(0, len(order), size)]
         incomplete = len(batches) > 1 and len(batches[-1]) < size
-        return batches[:-1] if self.options.drop_last and incomplete else batches
+        if self.options.drop_last and incomplete:
+            del batches[-1]
+        return [batch[rank::ranks] for batch in batches]
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
-        """Return the order of all images; with `drop_last`, padded evenly for all ranks."""
+        """Return the order of all images; a single incomplete batch is padded for all ranks."""
         order = np.arange(self.size)
         if self.options.shuffle:
             order = np.random.default_rng([self.options.seed, epoch]).permutation(self.size)
-        padding = -self.size % self.options.world_size if self.options.drop_last else 0
+        single = self.size < self.options.batch_size * self.options.world_size
+        padding = -self.size % self.options.world_size if self.options.drop_last and single else 0
         return np.concatenate([order, np.resize(order, padding)])
 
 

@@ -9,7 +9,12 @@ from typing import Any
 
 from realtime_ssd.core.errors import RealtimeSSDError, reached_limit
 
-__all__ = ["explain_failures"]
+__all__ = ["WorkerError", "explain_failures"]
+
+
+class WorkerError(RealtimeSSDError):
+    """A process that loads images ended."""
+
 
 _CAUSES = {
     signal.SIGKILL: "killed, as the system does when the memory of the machine or container is "
@@ -29,7 +34,7 @@ def explain_failures(loader: Any) -> Iterator[None]:
         loader: The `torch.utils.data.DataLoader` that is used within the `with` statement.
 
     Raises:
-        RealtimeSSDError: If a worker was killed, crashed or could not be started.
+        WorkerError: If a worker was killed, crashed or could not be started.
     """
     try:
         yield
@@ -39,7 +44,7 @@ def explain_failures(loader: Any) -> Iterator[None]:
             raise
         with suppress(RuntimeError):  # PyTorch reports the worker until its iterator is deleted
             loader._iterator = None
-        raise RealtimeSSDError(f"loading images failed: {reason}") from error
+        raise WorkerError(f"loading images failed: {reason}") from error
 
 
 def _exit_status(worker: Any) -> int | None:

@@ -153,5 +153,5 @@ class ExponentialMovingAverage:
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         torch._foreach_lerp_(*self._averaged, 1 - decay)
-        for average, value in zip(*self._copied, strict=True):
-            average.copy_(value)
+        if self._copied[0]:
+            torch._foreach_copy_(*self._copied)

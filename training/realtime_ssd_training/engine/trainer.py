@@ -12,11 +12,10 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
-from math import isfinite, isnan
-from typing import Any
+from math import isnan
+from typing import Any, NoReturn
 
 import torch
-from torch import Tensor, nn
 
 from realtime_ssd.core.errors import RealtimeSSDError, UsageError
 from realtime_ssd.core.signals import answer_signals, stop_on_signals
@@ -24,13 +23,13 @@ from realtime_ssd.core.spec import spec_from_json
 from realtime_ssd_training.data.sample import Dataset, Problem
 from realtime_ssd_training.engine.distributed import DistributedContext
 from realtime_ssd_training.engine.loader import Batch
+from realtime_ssd_training.engine.loader_workers import WorkerError
 from realtime_ssd_training.engine.optim import (
     ExponentialMovingAverage,
     build_optimizer,
     build_schedule,
     load_optimizer_tensors,
     optimizer_tensors,
-    set_learning_rate,
 )
 from realtime_ssd_training.engine.run_folder import EpochMetrics, RunFolder
 from realtime_ssd_training.engine.training_components import (
@@ -38,9 +37,12 @@ from realtime_ssd_training.engine.training_components import (
     build_loss,
     build_network,
     freeze_parts,
+    load_workers,
     set_train_mode,
+    with_device_defaults,
 )
 from realtime_ssd_training.engine.training_log import Reporter
+from realtime_ssd_training.engine.training_step import NotFiniteError, TrainingStep
 from realtime_ssd_training.engine.validation import StopRequested, score_model
 from realtime_ssd_training.models import SSD
 from realtime_ssd_training.models.checkpoint import (
@@ -52,10 +54,6 @@ from realtime_ssd_training.models.checkpoint import (
 from realtime_ssd_training.recipe import Recipe, differences, from_dict, to_dict
 
 __all__ = ["Trainer", "TrainingResult"]
-
-DTYPES = {"none": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-MIN_GRADIENT_SCALE = 2.0**-14
-"""If fp16 gradients overflow even at this loss scale, the run has diverged."""
 
 _STOPPING = "stopping after this step, then saving; Ctrl+C again ends without saving"
 
@@ -115,6 +113,7 @@ class Trainer:
         context: DistributedContext,
         reporter: Reporter,
     ) -> None:
+        recipe = with_device_defaults(recipe, context.device)
         layout = torch.channels_last if recipe.run.channels_last else torch.preserve_format
         self.model: SSD = model.to(context.device).to(memory_format=layout)  # type: ignore[call-overload]
         self.recipe, self.val, self.folder = recipe, val, folder
@@ -123,9 +122,11 @@ class Trainer:
         self.loader = build_loader(model, recipe, train, context)
         self.loss = build_loss(model, recipe)
         self.optimizer = build_optimizer(model, recipe.optimizer)
-        self.scaler = torch.amp.GradScaler(context.device.type, enabled=recipe.run.amp == "fp16")
-        self.network = build_network(model, recipe, context)
+        network = build_network(model, recipe, context)
         self.ema = ExponentialMovingAverage(model, recipe.run.ema) if recipe.run.ema else None
+        self.step = TrainingStep(
+            model, network, recipe, self.loss, self.optimizer, context, self.ema
+        )
         self.learning_rate = build_schedule(
             recipe.schedule, recipe.optimizer.lr, len(self.loader), recipe.run.epochs
         )
@@ -149,7 +150,7 @@ class Trainer:
             for name, value in self.ema.tensors.items():
                 value.copy_(checkpoint.tensors["ema"][name])
             self.ema.updates = int(state["updates"])
-        self.scaler.load_state_dict(state["scaler"])
+        self.step.scaler.load_state_dict(state["scaler"])
         progress = state["progress"]
         self.progress = _Progress(**{**progress, "sums": tuple(progress["sums"])})
         self.history = [EpochMetrics(**row) for row in state["rows"]]
@@ -182,6 +183,8 @@ class Trainer:
             answer = answer_signals(_STOPPING) if self.context.is_main else nullcontext()
             with closing(self.loader), stop_on_signals() as stop_signal, answer:
                 stopped_by = self._train_epochs(stop_signal)
+        except WorkerError as error:
+            raise WorkerError(f"{error}{self._saved_state_hint()}") from error
         except RuntimeError as error:
             # PyTorch raises it from a signal handler, wherever the main thread is.
             if "DataLoader worker" not in str(error):
@@ -200,7 +203,19 @@ class Trainer:
             self._save()
             if self.context.is_main:
                 self.folder.write_history(self.history)
+            if self._is_out_of_patience():
+                break
         return stopped_by
+
+    def _is_out_of_patience(self) -> bool:
+        """Return whether no recent epoch had a better score, on all processes."""
+        scored = [row for row in self.history if row.score is not None]
+        patience, late = self.recipe.run.patience, False
+        if patience and scored:
+            best = max(scored, key=lambda row: row.score or 0.0)
+            late = self.history[-1].epoch - best.epoch >= patience
+        flag = torch.tensor([float(late and self.context.is_main)], device=self.context.device)
+        return bool(self.context.all_reduce(flag).item())
 
     def _saved_state_hint(self) -> str:
         last = self.folder.last
@@ -216,93 +231,23 @@ class Trainer:
         for batch in self.loader.epoch(state.epoch, state.batch):
             if batch.problems:
                 self.reporter.on_problems(batch.problems)
-            losses, stopped_by = self._step(batch, stop_signal())
+            rate, received = self.learning_rate(state.step), stop_signal()
+            try:
+                result = self.step.run(batch, state.step, rate, received)
+            except NotFiniteError:
+                self._raise_not_finite(batch)
+            losses = result.losses
             state.sums = tuple(a + b for a, b in zip(state.sums, losses, strict=True))
             state.batch, state.step = state.batch + 1, state.step + 1
             state.images += len(batch) * self.context.world_size
             begin, previous = time.perf_counter(), begin
             state.seconds += begin - previous
-            rate = self.learning_rate(state.step - 1)
-            self.reporter.on_step(state.epoch, state.batch, total, losses[0], rate)
-            if stopped_by:
-                return stopped_by
+            self.reporter.on_step(state.epoch, state.batch, total, result.loss, rate)
+            if result.stop_requested:
+                return received or signal.SIGTERM
         return 0
 
-    def _step(self, batch: Batch, stop_signal: int) -> tuple[tuple[float, float, float], int]:
-        """Update the weights once.
-
-        Args:
-            batch: Images of this process.
-            stop_signal: Signal that this process received, or 0.
-
-        Returns:
-            Loss of the batch over all processes with its classification and localization terms,
-            and the stop signal if any process received one, or 0.
-        """
-        recipe, context = self.recipe, self.context
-        # The random state of a step depends on its index only, so no generator has to be saved.
-        torch.manual_seed(
-            recipe.run.seed * 1_000_003 + self.progress.step * context.world_size + context.rank
-        )
-        set_learning_rate(self.optimizer, self.learning_rate(self.progress.step))
-        inputs = batch.to(context.device)
-        if recipe.data.difficult == "use":
-            inputs = inputs.with_difficult_used()
-        scores, offsets = self._forward(inputs)
-        parts = self.loss.parts(scores, offsets, inputs.targets)
-        local = torch.stack([parts.scores.detach(), parts.offsets.detach(), parts.matched])
-        sums = context.all_reduce(torch.cat([local, local.new_tensor([float(stop_signal)])]))
-        matched = sums[2].clamp(min=1)
-        # Processes average their gradients; the factor turns the average back into a sum.
-        loss = (parts.scores + self.loss.alpha * parts.offsets) * (context.world_size / matched)
-        norm = self._backward(loss)
-        # One transfer for all values, because each one synchronizes with the GPU.
-        score_sum, offset_sum, count, stop, norm_value = torch.cat([sums, norm[None]]).tolist()
-        if not (isfinite(score_sum + offset_sum) and (isfinite(norm_value) or self._can_rescale())):
-            self._raise_not_finite(batch)
-        self._update_weights()
-        score_loss, offset_loss = score_sum / max(count, 1), offset_sum / max(count, 1)
-        stopped_by = (stop_signal or signal.SIGTERM) if stop else 0
-        return (score_loss + self.loss.alpha * offset_loss, score_loss, offset_loss), stopped_by
-
-    def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Run the network on a batch in the precision and memory format of the recipe."""
-        images = batch.inputs(self.model.spec.input)
-        if not self.recipe.run.channels_last:
-            images = images.contiguous()
-        dtype = DTYPES[self.recipe.run.amp]
-        enabled = dtype is not torch.float32
-        try:
-            with torch.autocast(self.context.device.type, dtype, enabled=enabled):
-                scores, offsets = self.network(images)
-        except ValueError as error:
-            if "more than 1 value per channel" not in str(error):
-                raise
-            raise UsageError(
-                "batch normalization cannot be trained with one image per step; use more images, "
-                'a `batch` of at least two per process, or model.norm = "frozen"'
-            ) from error
-        return scores, offsets
-
-    def _backward(self, loss: Tensor) -> Tensor:
-        """Compute and clip the gradient; return its norm before clipping."""
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        self.scaler.unscale_(self.optimizer)
-        limit = self.recipe.optimizer.clip or torch.inf
-        return nn.utils.clip_grad_norm_(self.model.parameters(), limit)
-
-    def _can_rescale(self) -> bool:
-        """Return whether the scaler skips a step that overflows and reduces the loss scale."""
-        return self.scaler.is_enabled() and self.scaler.get_scale() > MIN_GRADIENT_SCALE
-
-    def _update_weights(self) -> None:
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        if self.ema:
-            self.ema.update()
-
-    def _raise_not_finite(self, batch: Batch) -> None:
+    def _raise_not_finite(self, batch: Batch) -> NoReturn:
         state, names = self.progress, self.context.all_gather(batch.names)
         raise RealtimeSSDError(
             f"loss or gradient is not finite at step {state.step + 1} (epoch {state.epoch + 1}) on "
@@ -352,7 +297,7 @@ class Trainer:
                 model,
                 self.val,
                 run.metric,
-                workers=run.workers,
+                workers=load_workers(self.recipe),
                 stop_requested=stop_signal,
                 on_problems=self._report_new_problems,
             ).mean
@@ -387,7 +332,7 @@ class Trainer:
             "progress": {name: getattr(self.progress, name) for name in _Progress.__slots__},
             "rows": [row.values() for row in self.history],
             "updates": self.ema.updates if self.ema else 0,
-            "scaler": self.scaler.state_dict(),
+            "scaler": self.step.scaler.state_dict(),
             "recipe": to_dict(self.recipe),
         }
         save_checkpoint(self.folder.last, self.model, groups, metadata)

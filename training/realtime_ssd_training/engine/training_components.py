@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from realtime_ssd.core.cpu import cpu_count
 from realtime_ssd.core.errors import RealtimeSSDError, first_line
 from realtime_ssd_training.data.augment import build_augmentation
 from realtime_ssd_training.data.sample import Dataset
@@ -15,15 +16,31 @@ from realtime_ssd_training.engine.distributed import DistributedContext
 from realtime_ssd_training.engine.loader import Loader, LoaderOptions
 from realtime_ssd_training.engine.loss import MultiBoxLoss
 from realtime_ssd_training.models import SSD
-from realtime_ssd_training.recipe import ModelConfig, Recipe
+from realtime_ssd_training.recipe import ModelConfig, Recipe, with_overrides
 
 __all__ = [
     "build_loader",
     "build_loss",
     "build_network",
     "freeze_parts",
+    "load_workers",
     "set_train_mode",
+    "with_device_defaults",
 ]
+
+
+def with_device_defaults(recipe: Recipe, device: torch.device) -> Recipe:
+    """Return a recipe in which the precision is the one that suits a device."""
+    if recipe.run.amp != "auto":
+        return recipe
+    bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return with_overrides(recipe, {"run.amp": "bf16" if bf16 else "none"})
+
+
+def load_workers(recipe: Recipe, processes: int = 1) -> int:
+    """Return the number of data loading processes of each training process."""
+    workers = recipe.run.workers
+    return max(1, min(8, cpu_count() // processes)) if workers == "auto" else workers
 
 
 def build_loader(
@@ -32,7 +49,7 @@ def build_loader(
     """Build the loader of the training set for this process."""
     options = LoaderOptions(
         batch_size=context.local_batch_size(recipe.run.batch),
-        workers=recipe.run.workers,
+        workers=load_workers(recipe, context.world_size),
         seed=recipe.run.seed,
         rank=context.rank,
         world_size=context.world_size,
@@ -63,8 +80,10 @@ def build_network(model: SSD, recipe: Recipe, context: DistributedContext) -> nn
     """
     network: nn.Module = model
     multi_gpu = context.world_size > 1 and context.device.type == "cuda"
-    if multi_gpu:
+    if multi_gpu and recipe.run.sync_batch_norm:
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+    if context.device.type == "cuda":
+        torch.backends.cudnn.benchmark = True  # all batches have one size
     if recipe.run.compile:
         network = _CompiledNetwork(network)
     if context.world_size > 1:

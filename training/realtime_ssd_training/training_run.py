@@ -1,8 +1,7 @@
-"""The work of `realtime-ssd train`: from options to the exported model."""
+"""`TrainingRun`: from a recipe and options to the exported model."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -25,7 +24,8 @@ from realtime_ssd_training.engine.distributed import (
 )
 from realtime_ssd_training.engine.run_folder import RunFolder
 from realtime_ssd_training.engine.trainer import Trainer, TrainingResult
-from realtime_ssd_training.engine.training_log import TrainingLog
+from realtime_ssd_training.engine.training_components import with_device_defaults
+from realtime_ssd_training.engine.training_log import Reporter, ReporterGroup, TrainingLog
 from realtime_ssd_training.models import SSD, create
 from realtime_ssd_training.models.checkpoint import (
     load_model,
@@ -33,15 +33,58 @@ from realtime_ssd_training.models.checkpoint import (
 )
 from realtime_ssd_training.recipe import Recipe, load_recipe, to_dict, with_overrides
 
-__all__ = ["TrainCommand"]
+__all__ = ["OVERRIDES", "TrainingRun", "recipe_changes"]
 
 SHORT_RUN_STEPS = 1000
 """Shorter runs learn little from random weights."""
 
 
+OVERRIDES = {
+    "data": "data.train",
+    "val": "data.val",
+    "classes": "data.classes",
+    "remap": "data.remap",
+    "backbone": "model.backbone",
+    "freeze": "model.freeze",
+    "lr": "optimizer.lr",
+    **{
+        name: f"run.{name}"
+        for name in (
+            "epochs",
+            "batch",
+            "accumulate",
+            "seed",
+            "workers",
+            "amp",
+            "compile",
+            "sync_batch_norm",
+            "patience",
+        )
+    },
+}
+"""Options of a run, and the keys of the recipe that they replace."""
+
+
+def recipe_changes(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of `with_overrides` for options of a run; None keeps the recipe's.
+
+    Raises:
+        UsageError: If there is no such option.
+    """
+    for name in options:
+        if name not in OVERRIDES:
+            raise UsageError(f"there is no option `{name}`; the options are {', '.join(OVERRIDES)}")
+    changes = {OVERRIDES[name]: value for name, value in options.items()}
+    if changes.get("model.backbone") is not None:
+        changes["model.backbone_optional"] = False
+    if changes.get("model.backbone") == "none":
+        changes["model.backbone"] = ""
+    return changes
+
+
 @dataclass(frozen=True, slots=True)
-class TrainCommand:
-    """One call of `realtime-ssd train`.
+class TrainingRun:
+    """One training run.
 
     Attributes:
         recipe: Name or file of the recipe.
@@ -51,6 +94,7 @@ class TrainCommand:
         overwrite: Whether to replace existing files.
         init: Detector of any kind to take all matching weights from.
         device: Device; see `init_distributed`.
+        callbacks: Receive the progress, beside the terminal and TensorBoard.
     """
 
     recipe: str
@@ -60,12 +104,16 @@ class TrainCommand:
     overwrite: bool = False
     init: Path | None = None
     device: str = "auto"
+    callbacks: Sequence[Reporter] = ()
 
-    def run(self, preview: Path | None = None) -> None:
+    def run(self, preview: Path | None = None) -> TrainingResult:
         """Train, or only write a preview.
 
         Args:
             preview: Image to write augmented samples to, instead of training.
+
+        Returns:
+            The end of the run; 0 epochs for a preview.
 
         Raises:
             RealtimeSSDError: If an option is invalid or the run fails.
@@ -75,8 +123,9 @@ class TrainCommand:
             folder = RunFolder(self.output, resume=self.resume, overwrite=self.overwrite)
         else:
             check_output(preview, overwrite=self.overwrite)
-        recipe = with_overrides(load_recipe(self.recipe), self.overrides)
-        recipe = _without_absent_backbone(recipe, announce=preview is None and not self.init)
+        recipe = _without_absent_backbone(
+            self._recipe(), announce=preview is None and not self.init
+        )
         if recipe.model.freeze == "backbone" and not (self.init or recipe.model.backbone):
             raise UsageError(
                 "`freeze` keeps the weights of the backbone, which are random here; set `init` or "
@@ -86,12 +135,26 @@ class TrainCommand:
         model = _build_model(recipe, train.labels)
         if preview is not None:
             _write_preview(model, recipe, train, preview)
-            return
+            return TrainingResult(0)
         context = init_distributed(self.device)
         try:
-            self._train(model, recipe, train, folder, context)
+            recipe = with_device_defaults(recipe, context.device)
+            return self._train(model, recipe, train, folder, context)
         finally:
             destroy_distributed()
+
+    def _recipe(self) -> Recipe:
+        """Return the recipe with all changes; the learning rate follows a changed batch size."""
+        recipe = load_recipe(self.recipe)
+        changed = with_overrides(recipe, self.overrides)
+        if self.overrides.get("optimizer.lr") is not None or changed.run.batch == recipe.run.batch:
+            return changed
+        rate = recipe.optimizer.lr * changed.run.batch / recipe.run.batch
+        print(
+            f"learning rate {rate:.4g} instead of {recipe.optimizer.lr:.4g}, for a batch of "
+            f"{changed.run.batch} instead of {recipe.run.batch} images; --lr sets another"
+        )
+        return with_overrides(changed, {"optimizer.lr": rate})
 
     def _train(
         self,
@@ -100,17 +163,18 @@ class TrainCommand:
         train: Dataset,
         folder: RunFolder,
         context: DistributedContext,
-    ) -> None:
+    ) -> TrainingResult:
         val = _open(recipe, recipe.data.val, train.labels) if recipe.data.val else None
         _check_has_objects(train, use_difficult=recipe.data.difficult == "use")
         if val is not None:
             _check_has_objects(val, use_difficult=False)
         if context.is_main and not self.resume:
             self._initialize(model, recipe, train, folder, context)
-        with TrainingLog(folder, context, train) as log:
+        with TrainingLog(folder, context, train, recipe.run.epochs) as log:
             if val is not None and val.problems:
                 log.on_problems(val.problems)
-            trainer = Trainer(model, recipe, train, val, folder, context, log)
+            reporter = ReporterGroup((log, *self.callbacks))
+            trainer = Trainer(model, recipe, train, val, folder, context, reporter)
             if context.is_main:
                 self._print_plan(trainer, train, val)
             if self.resume:
@@ -118,8 +182,7 @@ class TrainCommand:
             result = trainer.run()
         if context.is_main:
             _export_best(folder, result, train if val is None else val)
-        if result.stop_signal:
-            sys.exit(128 + result.stop_signal)
+        return result
 
     def _print_plan(self, trainer: Trainer, train: Dataset, val: Dataset | None) -> None:
         """Print the data and the length of the run, with hints for a first run."""
