@@ -37,6 +37,7 @@ ACTIONS: dict[str, tuple[int, str]] = {
     "import tiny.onnx --output imported.onnx": (2, "needs no import"),
     "train tiny.toml --output run --data demo:0-0:128x128 --preview sheet.png": (0, "sheet.png"),
     "evaluate --model street --data demo:0-0:128x128 --metric voc": (0, "8 of 8 images"),
+    "explain missing.jpg --output why.png": (2, "'missing.jpg' does not exist"),
     "export distributed/best.safetensors --output exported.onnx": (0, "probabilities within"),
 }
 """Arguments of the program, its exit status and a part of its output."""

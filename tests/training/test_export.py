@@ -113,7 +113,13 @@ def run_onnx(path: Path, images: NDArray[np.float32]) -> list[NDArray[np.float32
 # VGG16 in FP32 is covered by the tests of imported checkpoints.
 @pytest.mark.parametrize(
     ("build", "precision"),
-    [(tiny, "fp32"), (tiny, "fp16"), (street_model, "fp32"), (street_model, "fp16"), (vgg, "fp16")],
+    [
+        (tiny, "fp32"),
+        (tiny, "fp16"),
+        (street_model, "fp32"),
+        (street_model, "fp16"),
+        pytest.param(vgg, "fp16", marks=pytest.mark.slow),
+    ],
 )
 def test_exported_network_equals_pytorch_at_any_batch_size(
     build: Callable[[], SSD], precision: str, tmp_path: Path

@@ -14,6 +14,7 @@ from realtime_ssd_training.illustrate.figure_list import FIGURES
 PAGE_PATH = Path(__file__).resolve().parents[2] / "docs/ssd.md"
 
 
+@pytest.mark.slow
 def test_figures_are_up_to_date(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shown = re.findall(r"!\[[^\]]+\]\((images/[^)]+)\)", PAGE_PATH.read_text(encoding="utf-8"))
     assert sorted(shown) == sorted(f"images/{name}.png" for name in FIGURES)

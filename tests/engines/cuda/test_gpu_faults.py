@@ -243,6 +243,7 @@ def test_gpu_time_excludes_the_copies_of_pixels(
     assert calls == ["copied", "begin"]
 
 
+@needs_stand_in
 def test_large_batches_copy_their_detections(device: Device) -> None:
     """Small ones are written to host memory by the kernels."""
     spec, count = make_spec(), MAPPED_IMAGES + 3

@@ -21,7 +21,7 @@ from tests.engines.cuda.host_driver import run_pytest_on_standins
 @pytest.mark.parametrize(
     ("driver_version", "bindings"),
     [
-        ("12040", "cuda-bindings"),
+        pytest.param("12040", "cuda-bindings", marks=pytest.mark.slow),
         ("13000", "cuda-bindings"),
         pytest.param("13000", "pycuda", marks=pytest.mark.slow),
     ],

@@ -231,7 +231,7 @@ def test_a_damaged_model_raises_model_error(model: Path, tmp_path: Path) -> None
 def test_engines_are_built_and_loaded_for_the_selected_gpu(
     monkeypatch: pytest.MonkeyPatch, model: Path
 ) -> None:
-    gpus = (Gpu(0, "first", (8, 9), 1 << 30), Gpu(1, "second", (9, 0), 1 << 30))
+    gpus = (Gpu(0, "first", (8, 9), 1 << 30), Gpu(1, "second", (12, 0), 1 << 30))
     opened: list[int] = []
 
     def open_device(number: int) -> None:
@@ -243,7 +243,7 @@ def test_engines_are_built_and_loaded_for_the_selected_gpu(
     monkeypatch.setattr(toolchain_module, "missing_parts", lambda _: [])
     monkeypatch.setattr(toolchain_module, "Device", open_device)
     monkeypatch.setattr(library, "version", lambda flavor="tensorrt": flavor)
-    for device, (name, capability) in enumerate((("first", "8.9"), ("second", "9.0"))):
+    for device, (name, capability) in enumerate((("first", "8.9"), ("second", "12.0"))):
         tensorrt, rtx = make_toolchain("tensorrt", device=device), RtxToolchain((), device)
         assert tensorrt.target() == Target(name, capability, "tensorrt")
         assert rtx.target() == Target("RTX", capability, "rtx")

@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 @pytest.mark.parametrize(
     ("generation", "bindings"),
     [
-        ("8", "cuda-bindings"),
+        pytest.param("8", "cuda-bindings", marks=pytest.mark.slow),
         ("10", "cuda-bindings"),
         ("11", "cuda-bindings"),
         pytest.param("11", "pycuda", marks=pytest.mark.slow),

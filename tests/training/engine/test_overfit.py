@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from realtime_ssd_training.cli.evaluate import evaluate
 
 from tests.cli.program import run
@@ -38,6 +39,7 @@ evaluate_every = 4
 """
 
 
+@pytest.mark.slow
 def test_ten_images_are_overfitted(tmp_path: Path) -> None:
     data = draw(tmp_path / "images")
     args = (recipe(tmp_path, OVERFIT), "--data", data, "--val", data, "--output", tmp_path / "run")

@@ -228,10 +228,10 @@ def test_other_networks_are_refused_in_one_sentence(tmp_path: Path) -> None:
         import_bytes(tmp_path, network.build(image, [end]))
 
     def pool(network: Network) -> None:
-        network.operator("MAX_POOL_2D", [0], [network.tensor("pooled", [1, 1, 1, 3])])
+        network.operator("CAST", [0], [network.tensor("pooled", [1, 1, 1, 3])])
         network.operators.insert(0, network.operators.pop())
 
-    with pytest.raises(ModelError, match=r"contains MAX_POOL_2D, which cannot be imported; supp"):
+    with pytest.raises(ModelError, match=r"contains CAST, which cannot be imported; supp"):
         import_bytes(tmp_path, tiny_ssd("float32", change=pool))
 
 

@@ -43,6 +43,7 @@ _OPERATORS = {
     "MUL": (18, 21, 2),
     "RESHAPE": (22, 17, 1),
     "MAX_POOL_2D": (17, 5, 1),
+    "CAST": (53, 37, 1),
     "PAD": (34, 22, 2),
     "TFLite_Detection_PostProcess": (_CUSTOM, 0, 1),
 }
