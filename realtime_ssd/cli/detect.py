@@ -134,7 +134,13 @@ def _run(
         infos, overwrite = [source.info for source in sources], outputs.overwrite
         with (
             open_backend(path, detection.backend, options) as opened,
-            Scene(scene_options, infos, opened.spec.labels, overwrite=overwrite) as scene,
+            Scene(
+                scene_options,
+                infos,
+                opened.spec.labels,
+                detection.class_names,
+                overwrite=overwrite,
+            ) as scene,
         ):
             backend = opened if roi is None else RegionBackend(opened, roi)
             run = Run(sources, backend, pipeline_options, extensions, scene)

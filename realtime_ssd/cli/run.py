@@ -83,7 +83,8 @@ class Run:
 
     def _create_processors(self, info: SourceInfo) -> list[Processor]:
         scene = self._scene
-        return [*scene.create(info), *self._named_processors(info), *scene.anonymizers()]
+        # Covering comes first: it needs all detections, and nothing may see the original pixels.
+        return [*scene.anonymizers(), *scene.create(info), *self._named_processors(info)]
 
     def add_sinks(self, outputs: OutputOptions) -> None:
         """Open all outputs; if one cannot be opened, the others are closed.
@@ -104,6 +105,8 @@ class Run:
         if outputs.stats is not None:
             files.append(outputs.stats)
         check_output_files(files, self._infos, overwrite=outputs.overwrite)
+        if [sink.target for sink in sinks].count("-") > 1:
+            raise UsageError("standard output takes only one output; write the others to files")
         check_folders((folder for sink in sinks for folder in sink.folders()), self._infos)
         wants_window = outputs.window and not (self._sink_specs and outputs.show is None)
         if wants_window:

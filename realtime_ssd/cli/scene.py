@@ -49,6 +49,7 @@ class Scene(Closeable):
         options: Choices of the user.
         infos: The sources.
         labels: Classes of the model.
+        classes: Classes that are detected; empty for all.
         overwrite: Whether existing files may be replaced.
 
     Raises:
@@ -61,6 +62,7 @@ class Scene(Closeable):
         options: SceneOptions,
         infos: Sequence[SourceInfo],
         labels: Sequence[str],
+        classes: Sequence[str] = (),
         *,
         overwrite: bool = False,
     ) -> None:
@@ -68,8 +70,9 @@ class Scene(Closeable):
         self._zones, self._lines = _read_shapes(options)
         self._points = parse_calibration(options.calibrate) if options.calibrate else []
         self._track = _tracker(options, needed=bool(self._lines))
-        self._covered = _covered(options, labels)
+        self._covered, self._labels = _covered(options, labels, classes), labels
         self._detector: Detector | None = None
+        self._found: tuple[tuple[str, int], Detections] | None = None
         self.counts: EventCounts | None = None
         self._stack = ExitStack()
         for info in self._infos:
@@ -95,6 +98,7 @@ class Scene(Closeable):
             from realtime_ssd.detector import Detector
 
             self._detector = self._stack.enter_context(Detector(options.blur_model))
+            _check_known(self._covered, (*self._labels, *self._detector.spec.labels))
         self.counts = EventCounts(
             options.counts, options.counts_interval, overwrite=self._overwrite
         )
@@ -125,7 +129,7 @@ class Scene(Closeable):
         return processors
 
     def anonymizers(self) -> list[Processor]:
-        """Return new processors that change the pixels; they run after all others."""
+        """Return new processors that change the pixels; they run before all others."""
         options = self._options
         return [
             Anonymizer(
@@ -162,7 +166,10 @@ class Scene(Closeable):
     def _find_covered(self, frame: Frame) -> Detections:
         if self._detector is None:
             raise RuntimeError("`open` was not called")
-        return self._detector(frame)
+        key = frame.source, frame.index
+        if self._found is None or self._found[0] != key:  # once for several ways of covering
+            self._found = key, self._detector(frame)
+        return self._found[1]
 
     def _heat_map_path(self, info: SourceInfo) -> Path:
         path = self._options.heatmap or Path()
@@ -226,14 +233,17 @@ def _tracker(options: SceneOptions, *, needed: bool) -> str:
     }
     wanted = [name for name, value in reasons.items() if value]
     if options.track == "off":
-        required = [name for name in wanted if name not in ("zone", "calibrate")]
+        optional = () if options.counts is not None else ("zone",)
+        required = [name for name in wanted if name not in (*optional, "calibrate")]
         if required:
             raise UsageError(f"`{required[0]}` needs tracks; remove `track` off")
         return ""
     return options.track or ("bytetrack" if wanted else "")
 
 
-def _covered(options: SceneOptions, labels: Sequence[str]) -> list[tuple[Method, tuple[str, ...]]]:
+def _covered(
+    options: SceneOptions, labels: Sequence[str], chosen: Sequence[str]
+) -> list[tuple[Method, tuple[str, ...]]]:
     """Return how to cover which classes; no classes mean all."""
     choices: list[tuple[Method, str]] = [
         ("blur", options.blur),
@@ -243,16 +253,28 @@ def _covered(options: SceneOptions, labels: Sequence[str]) -> list[tuple[Method,
     covered: list[tuple[Method, tuple[str, ...]]] = []
     for method, text in choices:
         names = tuple(name.strip() for name in text.split(",") if name.strip())
-        if names == ("all",):
+        if "all" in names and "all" not in labels:
             covered.append((method, ()))
         elif names:
-            unknown = [name for name in names if name not in labels]
-            if unknown and not options.blur_model:
-                raise UsageError(
-                    f"`{method}` has the unknown class '{unknown[0]}'; the model has "
-                    f"{', '.join(labels[1:])}"
-                )
             covered.append((method, names))
+        left_out = [name for name in names if name in labels and chosen and name not in chosen]
+        if left_out:
+            raise UsageError(
+                f"`{method}` covers {left_out[0]}, which `classes` leaves out; add it to `classes`"
+            )
     if options.blur_model and not covered:
         raise UsageError("`blur_model` needs `blur`, `pixelate` or `fill`, as in --blur all")
+    if not options.blur_model:
+        _check_known(covered, labels)
     return covered
+
+
+def _check_known(covered: list[tuple[Method, tuple[str, ...]]], labels: Sequence[str]) -> None:
+    """Raise an error if no model knows a class that is to be covered."""
+    for method, names in covered:
+        for name in names:
+            if name not in labels:
+                raise UsageError(
+                    f"`{method}` has the unknown class '{name}'; choose from "
+                    f"{', '.join(label for label in labels if label != 'background')}"
+                )

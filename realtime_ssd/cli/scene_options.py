@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +82,8 @@ def with_default_tracker(arguments: Sequence[str]) -> list[str]:
     for position, argument in enumerate(arguments):
         completed.append(argument)
         following = arguments[position + 1] if position + 1 < len(arguments) else ""
-        if argument == "--track" and following not in TRACKERS:
+        # A bare word that is no file is a tracker, perhaps a misspelled one.
+        is_name = following.isalpha() and following != "demo" and not os.path.exists(following)
+        if argument == "--track" and following not in TRACKERS and not is_name:
             completed.append(TRACKERS[0])
     return completed

@@ -26,6 +26,10 @@ __all__ = [
 ]
 
 
+_STANDARD_INPUT = ("-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
+"""Names of what can only be read."""
+
+
 def check_output(path: Path, *, overwrite: bool = False) -> None:
     """Check that an output file can be written later; its folder may be missing.
 
@@ -45,6 +49,8 @@ def check_output(path: Path, *, overwrite: bool = False) -> None:
 def _check_output(path: Path, *, overwrite: bool) -> None:
     if path.is_dir():
         raise UsageError(f"'{path}' cannot be written: it is a folder")
+    if str(path) in _STANDARD_INPUT:
+        raise UsageError("'-' cannot be written: it is standard input; use the name of a file")
     if path.is_file() and not overwrite:
         raise UsageError(f"'{path}' exists; set `overwrite` to replace it")
     target = path if path.exists() else path.absolute().parent
@@ -174,6 +180,9 @@ def replace_file(path: Path, data: bytes, *, durable: bool = False) -> None:
     Raises:
         OSError: If the file cannot be written; the old one is kept, and no partial file is left.
     """
+    if path.exists() and not path.is_file():  # a device or pipe, which must not be replaced
+        path.write_bytes(data)
+        return
     # Several processes and threads may write the same file.
     temporary = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,13 +10,16 @@ from typing import BinaryIO
 
 from realtime_ssd.core.errors import RealtimeSSDError, UsageError
 from realtime_ssd.core.files import open_output
-from realtime_ssd.core.printable import csv_text
+from realtime_ssd.core.printable import csv_text, printable
 from realtime_ssd.core.results import Event
 
 __all__ = ["EventCounts"]
 
 _COLUMNS = ("start", "end", "source", "name", "event", "class", "count")
 _COUNTED = frozenset({"enter", "leave", "cross", "dwell"})
+
+_LATENESS = 10.0
+"""Seconds of stream time for which an interval waits: an object that is lost has left earlier."""
 
 _Key = tuple[str, str, str]
 """Name of the zone or line, what happened, and class."""
@@ -42,7 +45,7 @@ class EventCounts:
         self._path, self._interval = path, interval
         self._file: BinaryIO | None = None
         self.totals: Counter[_Key] = Counter()
-        self._open: dict[str, tuple[int, Counter[_Key]]] = {}
+        self._open: dict[str, dict[int, Counter[_Key]]] = {}
         if path is not None:
             self._file = open_output(path, overwrite=overwrite)
             self._write([_COLUMNS])
@@ -60,38 +63,40 @@ class EventCounts:
         key = name, what, str(event.data.get("label", ""))
         self.totals[key] += 1
         number = int(event.time // self._interval)
-        current = self._open.get(source)
-        if current is not None and current[0] < number:
-            self._write_interval(source)
-            current = None
-        if current is None:
-            current = self._open[source] = (number, Counter())
-        current[1][key] += 1
+        intervals = self._open.setdefault(source, {})
+        intervals.setdefault(number, Counter())[key] += 1
+        for earlier in sorted(intervals):
+            if (earlier + 1) * self._interval + _LATENESS < event.time:
+                self._write_interval(source, earlier)
 
     def summary(self) -> list[str]:
         """Return one line per zone or line, as in "gate: in 3 (car 2, person 1), out 1 (car 1)"."""
-        return [f"{name}: {self._describe(name)}" for name in sorted({k[0] for k in self.totals})]
+        return [
+            f"{printable(name)}: {self._describe(name)}"
+            for name in sorted({k[0] for k in self.totals})
+        ]
 
     def _describe(self, name: str) -> str:
         parts = []
         for what in sorted({key[1] for key in self.totals if key[0] == name}):
             classes = {k[2]: n for k, n in sorted(self.totals.items()) if k[:2] == (name, what)}
-            listed = ", ".join(f"{label} {count}" for label, count in classes.items())
+            listed = ", ".join(f"{printable(label)} {count}" for label, count in classes.items())
             parts.append(f"{what} {sum(classes.values())} ({listed})")
         return ", ".join(parts)
 
     def close(self) -> None:
         """Write the last intervals; may be called any number of times."""
         try:
-            for source in list(self._open):
-                self._write_interval(source)
+            for source, intervals in self._open.items():
+                for number in sorted(intervals):
+                    self._write_interval(source, number)
         finally:
             file, self._file = self._file, None
             if file is not None:
                 file.close()
 
-    def _write_interval(self, source: str) -> None:
-        number, counts = self._open.pop(source)
+    def _write_interval(self, source: str, number: int) -> None:
+        counts = self._open[source].pop(number)
         start, end = number * self._interval, (number + 1) * self._interval
         times = f"{start:.3f}", f"{end:.3f}"
         self._write([(*times, source, *key, str(count)) for key, count in sorted(counts.items())])

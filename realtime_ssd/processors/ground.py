@@ -70,6 +70,8 @@ class GroundPlane(BaseProcessor):
     name = "ground_plane"
 
     def __init__(self, points: Sequence[Correspondence], window: float = 0.5) -> None:
+        if len(points) < _MIN_POINTS:
+            raise UsageError(f"`points` needs at least {_MIN_POINTS} of them, not {len(points)}")
         pixels, meters = (np.array(side, np.float64) for side in zip(*points, strict=True))
         self._matrix = _homography(pixels, meters)
         self._window = window

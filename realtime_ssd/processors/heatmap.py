@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from realtime_ssd.core.errors import UsageError
 from realtime_ssd.core.files import write_output
 from realtime_ssd.core.frames import Frame, Image
 from realtime_ssd.core.results import FrameResult
@@ -15,6 +16,8 @@ from realtime_ssd.processors.base import BaseProcessor
 from realtime_ssd.processors.zone_shapes import anchor_points
 
 __all__ = ["HeatMap"]
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 _SIDE = 480
 """Cells along the longer side of the frame."""
@@ -24,12 +27,17 @@ class HeatMap(BaseProcessor):
     """Adds up the seconds that objects stand at each place; written over the last frame.
 
     Args:
-        path: PNG or JPEG file, written by `close`; nothing is written without a frame.
+        path: Picture, written by `close`; nothing is written without a frame.
+
+    Raises:
+        UsageError: If its suffix is none of `SUFFIXES`.
     """
 
     name = "heat_map"
 
     def __init__(self, path: Path) -> None:
+        if path.suffix.lower() not in SUFFIXES:
+            raise UsageError(f"`heatmap` must be a picture ({', '.join(SUFFIXES)}), not '{path}'")
         self._path: Path | None = path
         self._seconds: NDArray[np.float32] | None = None
         self._scale = 1.0
@@ -75,5 +83,4 @@ class HeatMap(BaseProcessor):
         path, self._path = self._path, None
         picture = None if path is None else self.picture()
         if path is not None and picture is not None:
-            suffix = path.suffix.lower() if path.suffix else ".png"
-            write_output(path, cv2.imencode(suffix, picture)[1].tobytes())
+            write_output(path, cv2.imencode(path.suffix.lower(), picture)[1].tobytes())

@@ -80,9 +80,14 @@ class Anonymizer(BaseProcessor):
         self._classes, self._method = frozenset(classes), method
         self._margin, self._hold, self._detect = margin, hold, detect
         self._held: list[_Held] = []
+        self._size = (0, 0)
 
     def process(self, result: FrameResult) -> FrameResult:
         """Return the result with a frame in which the boxes are unrecognizable."""
+        frame = result.frame
+        if frame.name or (frame.width, frame.height) != self._size:
+            # Boxes of another photo, or of a picture of another size, mean nothing here.
+            self._held, self._size = [], (frame.width, frame.height)
         boxes = self._boxes(result.detections)
         if self._detect is not None:
             found = self._detect(result.frame)
@@ -106,8 +111,7 @@ class Anonymizer(BaseProcessor):
     def _with_held(self, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the boxes and those of earlier frames that none of them replaces."""
         held = [_Held(one.box, one.age + 1) for one in self._held if one.age < self._hold]
-        held = [one for one in held if not (_ious(one.box, boxes) > _SAME).any()]
-        self._held = [*(_Held(box) for box in boxes), *held]
+        self._held = [*(_Held(box) for box in boxes), *_unmatched(held, boxes)]
         return np.array([one.box for one in self._held], np.float32).reshape(-1, 4)
 
     def _anonymize(self, image: Image, box: NDArray[np.float32]) -> None:
@@ -132,6 +136,20 @@ class Anonymizer(BaseProcessor):
 
     def reset(self) -> None:
         """See `Processor.reset`; held boxes stay, since the objects may still be there."""
+
+
+def _unmatched(held: Sequence[_Held], boxes: NDArray[np.float32]) -> list[_Held]:
+    """Return the held boxes without those that a box of this frame replaces, best pairs first.
+
+    Each box replaces one, so that of two people side by side the one that is missed stays covered.
+    """
+    ious = np.array([_ious(one.box, boxes) for one in held]).reshape(len(held), len(boxes))
+    remaining = list(range(len(held)))
+    while ious.size and ious.max() > _SAME:
+        row, column = divmod(int(ious.argmax()), ious.shape[1])
+        remaining.remove(row)
+        ious[row], ious[:, column] = 0, 0
+    return [held[row] for row in remaining]
 
 
 def _ious(box: NDArray[np.float32], boxes: NDArray[np.float32]) -> NDArray[np.float32]:

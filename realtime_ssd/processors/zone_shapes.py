@@ -11,12 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from realtime_ssd.core.errors import UsageError
+from realtime_ssd.core.printable import printable
 
 __all__ = ["ANCHORS", "Anchor", "Shape", "anchor_points", "parse_shape", "parse_zone_file"]
 
 Anchor = Literal["bottom_center", "center", "top_center"]
 """The point of a box that is inside or outside a zone."""
 ANCHORS: tuple[str, ...] = get_args(Anchor)
+
+_ALMOST_FRACTIONS = 2.0
+"""Coordinates up to here that are not whole are fractions, not pixels."""
 
 Kind = Literal["zone", "line"]
 Point = tuple[float, float]
@@ -40,7 +44,11 @@ class Shape:
     points: tuple[Point, ...]
 
     def __post_init__(self) -> None:
+        if len(self.points) < 2:
+            raise UsageError(f"'{self.name}' needs 2 ends as a line, or at least 3 corners")
         kind = "line" if len(self.points) == 2 else "zone"
+        if self.name != printable(self.name):
+            raise UsageError(f"'{self.name}' is not a name: it has control characters")
         if not self.name.strip():
             raise UsageError(f"a {kind} needs a name, as in {_example(kind)}")
         values = np.array(self.points, float)
@@ -64,6 +72,10 @@ class Shape:
         size = np.array([width, height], np.float64)
         if values.max() <= 1:
             return values * size
+        if values.max() <= _ALMOST_FRACTIONS and (values % 1 > 0).any():
+            raise UsageError(
+                f"'{self.name}' is outside the picture: fractions of the frame go from 0 to 1"
+            )
         if (values > size).any():
             x, y = values[(values > size).any(axis=1)][0].tolist()
             raise UsageError(

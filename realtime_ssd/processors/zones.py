@@ -134,12 +134,14 @@ class Zone(_ShapeProcessor):
         super().__init__(shape, anchor, min_seconds, color, on_event)
         self._dwell = dwell
         self._visits: dict[int, _Visit] = {}
+        self._lost: list[tuple[int, _Visit]] = []
         self._counts: Counter[str] = Counter()
 
     def process(self, result: FrameResult) -> FrameResult:
         """Return the result with events and the column `zones`."""
         self._fit(result)
         detections, time = result.detections, result.frame.time
+        self._report_lost(result)
         inside = self._contains(detections)
         tracks = detections.track_ids
         if tracks is not None:
@@ -198,8 +200,16 @@ class Zone(_ShapeProcessor):
             self._report(result, "count", time, zone=self.name, counts=dict(sorted(counts.items())))
 
     def reset(self) -> None:
-        """See `Processor.reset`."""
+        """See `Processor.reset`; objects inside have left, which the next frame reports."""
+        self._lost += [item for item in self._visits.items() if item[1].reported]
         self._visits.clear()
+
+    def _report_lost(self, result: FrameResult) -> None:
+        for number, visit in self._lost:
+            data = {"zone": self.name, "label": visit.label, "track_id": number}
+            stayed = round(visit.seen - visit.entered, 3)
+            self._report(result, "leave", visit.seen, **data, seconds=stayed)
+        self._lost.clear()
 
 
 @dataclass(slots=True)

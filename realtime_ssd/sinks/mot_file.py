@@ -13,7 +13,8 @@ class MotSink(BaseSink):
     """Writes "frame, id, left, top, width, height, confidence, -1, -1, -1".
 
     Frames are counted from 1. Boxes are in pixels from the upper left corner, as tracking programs
-    write them, and the id is -1 for an object without a track.
+    write them. Without tracking the id is -1; with it, objects that are not confirmed yet are left
+    out.
 
     Args:
         target: File, or "-" for standard output.
@@ -28,8 +29,10 @@ class MotSink(BaseSink):
 
     def write(self, result: FrameResult) -> None:
         """See `Sink.write`."""
-        rows = []
+        rows, tracked = [], result.detections.track_ids is not None
         for item in result.detections:
+            if tracked and item.track_id is None:
+                continue  # not confirmed yet: an id may stand only once in a frame
             x1, y1, x2, y2 = item.box
             track = -1 if item.track_id is None else item.track_id
             box = ",".join(f"{value:.2f}" for value in (x1, y1, x2 - x1, y2 - y1))

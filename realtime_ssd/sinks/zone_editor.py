@@ -63,7 +63,8 @@ class ZoneEditor:
                     return False
                 if key == ord("s"):
                     self.finish()
-                    return True
+                    if not self._message:
+                        return True
                 self.press(key)
             return False
         finally:
@@ -85,11 +86,12 @@ class ZoneEditor:
     def click(self, x: int, y: int) -> None:
         """Add a corner at a pixel of the image."""
         height, width = self._image.shape[:2]
+        self._message = ""
         self._corners.append((min(max(x, 0), width), min(max(y, 0), height)))
 
     def finish(self) -> None:
         """Turn the corners into a zone, or two of them into a line."""
-        corners, self._corners, self._message = tuple(self._corners), [], ""
+        corners, self._message = tuple(self._corners), ""
         if len(corners) < 2:
             return
         kind = "line" if len(corners) == 2 else "zone"
@@ -97,6 +99,7 @@ class ZoneEditor:
         number = next(n for n in range(1, len(names) + 2) if f"{kind}{n}" not in names)
         try:
             self.shapes.append(Shape(f"{kind}{number}", corners))
+            self._corners.clear()
         except UsageError as error:
             self._message = str(error)
 

@@ -13,6 +13,7 @@ from realtime_ssd.cli import main
 from realtime_ssd.cli.outputs import plan_outputs
 from realtime_ssd.core.errors import UsageError
 from realtime_ssd.sources import SourceInfo
+from tests.cli.program import run
 from tests.tiny import bright_cell
 from tests.videos import make_video, stamps_of
 
@@ -263,3 +264,10 @@ def test_several_sources_cannot_share_a_stream(
     assert line.endswith(
         "'rtsp://host/live' is one stream for 2 sources; publish each source in a run of its own"
     )
+
+
+def test_standard_output_takes_one_output() -> None:
+    finished = run("demo:64x48,frames=1", "--json", "-", "--csv", "-")
+    assert finished.returncode == 2
+    assert "standard output takes only one output" in finished.stderr
+    assert finished.stdout == ""

@@ -25,6 +25,7 @@ def test_a_tracker_without_a_name_is_the_default_one() -> None:
     ]
     assert with_default_tracker(["--track", "clip.mp4"]) == ["--track", "bytetrack", "clip.mp4"]
     assert with_default_tracker(["--track", "sort"]) == ["--track", "sort"]
+    assert with_default_tracker(["--track", "deepsort"]) == ["--track", "deepsort"]
 
 
 def test_tracks_zones_lines_and_counts_together(tmp_path: Path) -> None:
@@ -73,9 +74,12 @@ def test_no_output_has_the_original_pixels(tiny: Path, tmp_path: Path, method: s
         "--labels", "none", "--output", tmp_path / "out", "--json", tmp_path / "o.jsonl",
         "--save-crops", tmp_path / "crops", "--save-frames", "all",
         "--frames-folder", tmp_path / "frames", "--yolo", tmp_path / "yolo",
+        "--heatmap", tmp_path / "heat.png",
     )  # fmt: skip
     assert found.returncode == 0, found.stderr
     (row,) = json.loads((tmp_path / "o.jsonl").read_text())["detections"]
+    heat = cv2.imread(str(tmp_path / "heat.png"))
+    assert heat is not None
     x1, y1, x2, y2 = (round(value) for value in row["box"])
     original = image[y1 + 4 : y2 - 4, x1 + 4 : x2 - 4].astype(float)
     assert original.std() > 20
@@ -93,6 +97,19 @@ def test_no_output_has_the_original_pixels(tiny: Path, tmp_path: Path, method: s
         assert abs(correlation) < 0.3, (path, correlation)
 
 
+def test_what_filters_remove_is_covered(tiny: Path, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), bright_cell((1, 1)))
+    found = run(
+        "--source", tmp_path / "a.png", "--model", tiny, "--fill", "all", "--min-size", 60,
+        "--output", tmp_path / "b.png", "--json", tmp_path / "o.jsonl",
+    )  # fmt: skip
+    assert found.returncode == 0, found.stderr
+    assert json.loads((tmp_path / "o.jsonl").read_text())["detections"] == []
+    written = cv2.imread(str(tmp_path / "b.png"))
+    assert written is not None
+    assert not written[32:58, 42:78].any()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -102,7 +119,14 @@ def test_no_output_has_the_original_pixels(tiny: Path, tmp_path: Path, method: s
         (["--line", "a:5,5,5,5"], "line 'a' has no length"),
         (["--line", "a:0,0,1,1", "--line", "a:0,1,1,0"], "two zones or lines are called 'a'"),
         (["--line", "a:0,0,1,1", "--track", "off"], "--line needs tracks; remove --track off"),
-        (["--blur", "prson"], "--blur has the unknown class 'prson'; the model has person"),
+        (["--blur", "prson"], "--blur has the unknown class 'prson'; choose from person"),
+        (["--blur", "persn", "--blur-model", "street"], "--blur has the unknown class 'persn'"),
+        (["--classes", "car", "--fill", "person"], "--fill covers person, which --classes leaves"),
+        (["--heatmap", "heat.xyz"], "--heatmap must be a picture (.png, .jpg, .jpeg, .webp, .bmp)"),
+        (["--counts", "-", "--zone", "a:0,0,1,0,1,1"], "'-' cannot be written: it is standard"),
+        (["--zone", "a:0,0,1,0,1.01,1"], "'a' is outside the picture: fractions of the frame go"),
+        (["--zone", "a:0,0,1,0,1,1", "--track", "off", "--counts", "c.csv"], "--zone needs tracks"),
+        (["--track", "deepsort"], '"bytetrack"'),
         (["--blur-model", "street"], "--blur-model needs --blur, --pixelate or --fill"),
         (["--counts", "c.csv"], "--counts needs something to count"),
         (["--dwell", "3"], "--dwell needs a zone"),

@@ -49,6 +49,11 @@ class ScriptedSource(BaseSource):
         if not live:
             self._end = frames
 
+    @property
+    def read_frames(self) -> int:
+        """Frames read so far."""
+        return self._next
+
     def open(self) -> None:
         self.openings += 1
         self._end = self._next + self._frames

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from realtime_ssd.core.detections import Detections
 from realtime_ssd.core.errors import RealtimeSSDError, SourceError
 from realtime_ssd.core.frames import Frame, Image, LazyImage, Surface
 from realtime_ssd.pipeline import Pipeline, PipelineOptions
+from realtime_ssd.pipeline.frame_queue import FILE_QUEUE_SIZE
 from realtime_ssd.sources import Source, open_source
 from tests.pipeline.fakes import FakeBackend, RecordingObserver, ScriptedSource
 from tests.videos import make_video
@@ -123,9 +126,23 @@ def test_slow_or_large_frames_are_submitted_in_smaller_calls(
 def test_sources_are_served_in_turn() -> None:
     """One source that always has frames must not delay another."""
     sources = [ScriptedSource(name, frames=20) for name in "abc"]
-    backend = FakeBackend(max_in_flight=1)
-    results = list(Pipeline(sources, backend))
-    order = [result.frame.source for result in results]
+    taken = Counter[str]()
+
+    class WaitsForFullQueues(FakeBackend):
+        def submit(self, frames: Sequence[Frame]) -> PendingBatch:
+            taken.update(frame.source for frame in frames)
+            deadline = time.monotonic() + 30
+            # A capture thread reads one frame more than its queue holds.
+            while any(
+                source.read_frames < min(20, taken[source.info.name] + FILE_QUEUE_SIZE + 1)
+                for source in sources
+            ):
+                assert time.monotonic() < deadline
+                threading.Event().wait(0.001)
+            return super().submit(frames)
+
+    backend = WaitsForFullQueues(max_in_flight=1)
+    order = [result.frame.source for result in Pipeline(sources, backend)]
     assert sorted(order) == sorted("abc" * 20)
     # The first frames depend on which capture thread starts first; then all queues are full.
     for start in range(9, 48, 3):

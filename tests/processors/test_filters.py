@@ -73,3 +73,8 @@ def test_heat_map_is_hot_where_objects_stood(tmp_path: Path) -> None:
 def test_heat_map_without_a_frame_is_not_written(tmp_path: Path) -> None:
     HeatMap(tmp_path / "heat.png").close()
     assert not (tmp_path / "heat.png").exists()
+
+
+def test_the_picture_of_a_heat_map_has_a_known_suffix(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="`heatmap` must be a picture"):
+        HeatMap(tmp_path / "heat.xyz")

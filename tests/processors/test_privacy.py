@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -66,6 +68,23 @@ def test_a_detected_box_replaces_the_held_one() -> None:
     after = anonymizer.process(result([[45, 20, 65, 40]], 1, image=noise())).frame.image
     assert after[30, 42].any()
     assert not after[30, 62].any()
+
+
+def test_of_two_objects_side_by_side_the_missed_one_stays_covered() -> None:
+    anonymizer = Anonymizer([], "fill", hold=9, margin=0)
+    anonymizer.process(result([[40, 20, 60, 60], [52, 20, 72, 60]], 0, image=noise()))
+    after = anonymizer.process(result([[40, 20, 60, 60]], 1, image=noise())).frame.image
+    assert not after[20:60, 40:72].any()
+
+
+def test_boxes_of_one_photo_are_not_held_in_the_next() -> None:
+    anonymizer = Anonymizer([], "fill", margin=0)
+    first = result([[40, 20, 60, 60]], 0, image=noise())
+    first.frame = replace(first.frame, name="a.png")
+    anonymizer.process(first)
+    second = result([], 1, image=noise())
+    second.frame = replace(second.frame, name="b.png")
+    assert anonymizer.process(second).frame.image.all()
 
 
 def test_a_second_detector_adds_boxes() -> None:

@@ -51,6 +51,14 @@ def test_an_object_that_is_not_seen_again_leaves() -> None:
     assert kinds(events) == [("enter", 0), ("leave", 2)]
 
 
+def test_objects_leave_when_the_source_is_lost() -> None:
+    zone = Zone(SQUARE)
+    walk(zone, [60, 70])
+    zone.reset()
+    events = zone.process(result([], 50, tracks=[])).events
+    assert kinds(events)[:1] == [("leave", 1)]
+
+
 def test_a_short_gap_is_no_leave() -> None:
     assert kinds(walk(Zone(SQUARE), [60, 70, *[None] * 30, 80])) == [("enter", 0)]
 
@@ -177,6 +185,7 @@ def test_counts_equal_the_street_on_ten_seeds() -> None:
         ("a:0,0,0,0,9,9", "zone", "the same corner twice"),
         ("a:-1,0,5,5,9,0", "zone", "zone 'a' is outside the picture"),
         ("a:nan,0,5,5,9,0", "zone", "zone 'a' is outside the picture"),
+        ("a\x1b[31m:0,0,5,5,9,0", "zone", "is not a name: it has control characters"),
         ("a:inf,0,5,5,9,0", "zone", "zone 'a' is outside the picture"),
     ],
 )
@@ -190,6 +199,11 @@ def test_shapes_outside_the_frame_are_refused() -> None:
         UsageError, match=r"'big' has the corner 300,5 outside the picture, .*200x1"
     ):
         Zone(Shape("big", ((5, 5), (300, 5), (5, 90)))).process(result([]))
+
+
+def test_fractions_above_one_are_outside_the_picture() -> None:
+    with pytest.raises(UsageError, match="'z' is outside the picture: fractions of the frame go"):
+        Shape("z", ((0.1, 0.1), (1.01, 0.1), (0.5, 0.9))).to_pixels(320, 180)
 
 
 def test_fractions_and_pixels() -> None:

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -255,6 +256,35 @@ def test_names_of_frames_are_unique_and_stay_in_the_folder() -> None:
         ("b.heic", "one", "b.heic.jpg"),
     ):
         assert names(result(0, name=name, source=source).frame) == expected
+
+
+def test_names_of_photos_and_frames_differ_before_the_suffix() -> None:
+    names = FrameNames()
+    shown = [
+        names(result(0, name="x.jpg", source="in").frame),
+        names(result(1, name="x.png", source="in").frame),
+        names(result(0, name="x.jpg", source="in").frame),
+        names(result(2, name="a_000000.jpg", source="in").frame),
+        names(result(0, source="in/a.mp4").frame),
+        names(result(0, source="in/b.mp4").frame),
+        names(result(3, name="b_000000.jpg", source="in").frame),
+    ]
+    assert shown == [
+        "x.jpg", "x-2.png", "x.jpg", "a_000000.jpg", "a-2_000000.jpg", "b_000000.jpg",
+        "b_000000-2.jpg",
+    ]  # fmt: skip
+
+
+def test_mot_rows_have_one_object_per_id(tmp_path: Path) -> None:
+    sink = open_sink(f"mot:{tmp_path / 'a.txt'}", INFO)
+    found = result(0)
+    count = len(found.detections)
+    assert count > 1
+    found.detections = replace(found.detections, track_ids=np.array([3, *[-1] * (count - 1)]))
+    sink.write(found)
+    sink.close()
+    rows = (tmp_path / "a.txt").read_text().splitlines()
+    assert [row.split(",")[1] for row in rows] == ["3"]
 
 
 @pytest.mark.parametrize("target", ["crops:{}", "frames:{}", "yolo:{}"])
