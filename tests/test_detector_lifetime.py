@@ -77,7 +77,7 @@ def failed_model(model: Path, _: Path) -> None:
         Detector(model, backend="onnxruntime", classes="none")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "cycle",

@@ -60,7 +60,7 @@ def check_files(folder: Path) -> int:
     return frames
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_signals_at_random_moments(name: str, tiny: Path, tmp_path: Path) -> None:

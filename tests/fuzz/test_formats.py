@@ -18,7 +18,7 @@ def test_a_few_mutations(kind: str) -> None:
     assert (counts.inputs, counts.faults) == (20, [])
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("kind", KINDS)
 def test_many_mutations(kind: str) -> None:
     counts = fuzz(kind, 100, 200)

@@ -130,7 +130,7 @@ def test_an_unreadable_image_is_reported_and_skipped(
         quantize(model, tmp_path / "int8.onnx", photos)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(600)
 def test_int8_for_tensorrt_keeps_the_average_precision(
     coco_model: Path, shared_data: Path, tmp_path: Path

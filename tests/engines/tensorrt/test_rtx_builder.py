@@ -114,7 +114,7 @@ def test_engines_equal_the_specification_and_the_precision(name: str, tmp_path: 
 
 
 @needs_rtx
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", [*names(), *IMPORTED])
 def test_every_network_and_import_is_built(name: str, tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_every_network_and_import_is_built(name: str, tmp_path: Path) -> None:
 
 
 @needs_rtx
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "file",

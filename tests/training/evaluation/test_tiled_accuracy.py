@@ -56,7 +56,7 @@ def write_wall(folder: Path, images: int) -> str:
     return f"coco:{folder / 'wall.json'}"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_small_objects_of_4k_images(tmp_path: Path) -> None:
     data = write_wall(tmp_path, 2)
     without = measure(BUNDLED, data, None)
@@ -66,7 +66,7 @@ def test_small_objects_of_4k_images(tmp_path: Path) -> None:
     assert tiled["AP"] > 0.4 > without["AP"]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_small_objects_of_photos(shared_data: Path, tmp_path: Path) -> None:
     weights = shared_data / "weights" / "ssd_mobilenet_v1_coco_quant"
     model = tmp_path / "coco.onnx"
