@@ -107,6 +107,8 @@ def _check_constants(graph: Any) -> None:
     ):
         raise SizeError("contains sparse tensors, which SSDs do not need")
     for tensor in _tensors(graph):
+        if len(tensor.dims) > _MAX_RANK or any(size > _MAX_SIDE for size in tensor.dims):
+            raise SizeError(f"has a constant '{tensor.name}' of an impossible shape")
         if tensor.data_location != tensor.EXTERNAL and not _is_complete(tensor):
             raise SizeError(f"is damaged: values of its constant '{tensor.name}' are missing")
 
@@ -121,6 +123,9 @@ def _is_complete(tensor: Any) -> bool:
     )
     return bool(stored * _PACKED >= prod(tensor.dims))
 
+
+_MAX_RANK, _MAX_SIDE = 32, 2**40
+"""Dimensions of a constant, and the largest of them, that are multiplied at all."""
 
 _STORED_AS = ("float", "int32", "int64", "double", "uint64", "string")
 _PACKED = 8

@@ -5,18 +5,18 @@ from __future__ import annotations
 import csv
 import io
 
+from realtime_ssd.core.printable import csv_text
 from realtime_ssd.core.results import FrameResult
 from realtime_ssd.sinks.base import BaseSink
 from realtime_ssd.sinks.jsonlines import wall_clock
 from realtime_ssd.sinks.record_file import RecordFile
 
-__all__ = ["CSV_COLUMNS", "CsvSink", "escape_formula"]
+__all__ = ["CSV_COLUMNS", "CsvSink"]
 
 CSV_COLUMNS = (
     *("source", "file", "captured_at", "frame", "time"),
     *("label", "class_id", "score", "x1", "y1", "x2", "y2", "track_id"),
 )
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 class CsvSink(BaseSink):
@@ -46,11 +46,11 @@ class CsvSink(BaseSink):
             writer.writerow(CSV_COLUMNS)
         frame = result.frame
         captured = wall_clock(frame.captured_at) if result.live else ""
-        start = (escape_formula(frame.source), escape_formula(frame.name), captured, frame.index)
+        start = (csv_text(frame.source), csv_text(frame.name), captured, frame.index)
         for item in result.detections:
             box = (round(value, 3) for value in item.box)
             label, track = (
-                escape_formula(item.label),
+                csv_text(item.label),
                 "" if item.track_id is None else item.track_id,
             )
             found = (label, item.class_id, round(item.score, 6), *box, track)
@@ -62,14 +62,3 @@ class CsvSink(BaseSink):
     def close(self) -> None:
         """See `Sink.close`; a file without a header is deleted."""
         self._rows.close()
-
-
-def escape_formula(text: str) -> str:
-    """Return text, in one line, that a spreadsheet shows instead of computing it.
-
-    Example:
-        >>> escape_formula("=1+1"), escape_formula("car")
-        ("'=1+1", 'car')
-    """
-    one_line = text.replace("\r", " ").replace("\n", " ")
-    return f"'{one_line}" if text.startswith(_FORMULA_STARTS) else one_line

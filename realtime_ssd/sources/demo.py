@@ -12,7 +12,10 @@ from realtime_ssd.synthetic import StreetScene
 
 __all__ = ["DemoSource"]
 
-_SIZE = re.compile(r"^(?:(?P<width>\d+)x(?P<height>\d+))?(?:@(?P<fps>\d+(?:\.\d+)?))?$")
+_SIZE = re.compile(
+    r"^(?:(?P<width>[0-9]{1,6})x(?P<height>[0-9]{1,6}))?"
+    r"(?:@(?P<fps>[0-9]{1,6}(?:\.[0-9]{1,6})?))?$"
+)
 _DEFAULTS = {"seed": 0, "frames": 300}
 _MAX_SIDE = 16384
 
@@ -80,7 +83,7 @@ def _parse_options(text: str, options: list[str]) -> dict[str, int]:
     values: dict[str, int] = {}
     for option in options:
         key, _, value = option.partition("=")
-        if key not in _DEFAULTS or not value.isdigit():
+        if key not in _DEFAULTS or not re.fullmatch("[0-9]{1,9}", value):
             raise _malformed(text)
         values[key] = int(value)
     return values

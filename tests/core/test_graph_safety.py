@@ -15,6 +15,7 @@ from realtime_ssd.core.errors import ModelError
 from realtime_ssd.core.graph_safety import check_graph, graph_inputs
 from realtime_ssd.core.spec import read_spec
 from realtime_ssd.zoo import BUNDLED
+from tests.tiny import tiny_model
 
 
 def add_loop(model: Any) -> None:
@@ -147,3 +148,15 @@ def test_a_linked_model_is_judged_by_the_folder_of_the_link(tiny: Path, tmp_path
     (snapshot / "weights").symlink_to("/etc/hostname")
     with pytest.raises(ModelError, match="reads weights from outside its folder"):
         read_spec(snapshot / "m.onnx")
+
+
+@pytest.mark.parametrize("dims", [[2**62] * 300, [1] * 200_000, [2**41, 0]])
+def test_impossible_shapes_are_refused_before_they_are_multiplied(
+    tmp_path: Path, dims: list[int]
+) -> None:
+    model = onnx.load(str(tiny_model(tmp_path / "tiny.onnx")))
+    model.graph.initializer.add(name="huge", data_type=1, dims=dims)
+    path = tmp_path / "huge.onnx"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match="constant 'huge' of an impossible shape"):
+        read_spec(path)
